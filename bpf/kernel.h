@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
+/* The few kernel types that are read. CO-RE finds each field's place in the running kernel, so only names and types matter here. */
+#ifndef KERNEL_H
+#define KERNEL_H
+
+#define PF_KTHREAD 0x00200000        /* include/linux/sched.h */
+#define CLONE_THREAD 0x00010000      /* include/uapi/linux/sched.h */
+#define SIGNAL_GROUP_EXIT 0x00000004 /* include/linux/sched/signal.h */
+#define SIGKILL 9
+#define E2BIG 7
+#define EEXIST 17
+
+typedef _Bool bool;
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+	int group_exit_code;
+	unsigned int flags;
+	unsigned long long sum_sched_runtime;
+};
+
+struct task_struct {
+	unsigned int flags;
+	int exit_code;
+	int tgid;
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	__u64 start_time;
+	char comm[16];
+	struct signal_struct *signal;
+};
+
+#pragma clang attribute pop
+
+#endif

@@ -1,0 +1,204 @@
+"""Maps and programs of the kernel by descriptor, through bpf(2) itself.
+
+The serving process needs no library for this: `libbpf` stays in the loader's child. Attribute layouts: include/uapi/linux/bpf.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_SYS_BPF = {"x86_64": 321, "i686": 357, "armv7l": 386, "s390x": 351, "ppc64le": 361, "ppc64": 361}.get(platform.machine(), 280)
+
+_MAP_LOOKUP_ELEM = 1
+_MAP_UPDATE_ELEM = 2
+_MAP_DELETE_ELEM = 3
+_MAP_GET_NEXT_KEY = 4
+_OBJ_GET_INFO_BY_FD = 15
+_MAP_LOOKUP_BATCH = 24
+_MAP_LOOKUP_AND_DELETE_BATCH = 25
+
+_ENOTSUPP = 524  # of the kernel alone: include/linux/errno.h
+_NO_BATCH = {errno.EINVAL, _ENOTSUPP, errno.EOPNOTSUPP}
+_ROWS = 512
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+class _ElementAttr(ctypes.Structure):
+    _fields_ = (
+        ("map_fd", ctypes.c_uint32),
+        ("key", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class _BatchAttr(ctypes.Structure):
+    _fields_ = (
+        ("in_batch", ctypes.c_uint64),
+        ("out_batch", ctypes.c_uint64),
+        ("keys", ctypes.c_uint64),
+        ("values", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("map_fd", ctypes.c_uint32),
+        ("elem_flags", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class _InfoAttr(ctypes.Structure):
+    _fields_ = (("bpf_fd", ctypes.c_uint32), ("info_len", ctypes.c_uint32), ("info", ctypes.c_uint64))
+
+
+_Attr = _ElementAttr | _BatchAttr | _InfoAttr
+
+
+def _bpf(command: int, attr: _Attr) -> int:
+    """0, or the errno."""
+    if _libc.syscall(_SYS_BPF, command, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
+        return ctypes.get_errno()
+    return 0
+
+
+def _check(error: int, what: str) -> None:
+    if error:
+        raise OSError(error, f"{what}: {os.strerror(error)}")
+
+
+@dataclass(frozen=True, slots=True)
+class BpfMap:
+    """A map of the kernel. `value_size` is the size of one value as user space sees it (of all CPUs together for a per-CPU map)."""
+
+    fd: int
+    key_size: int
+    value_size: int
+
+    def lookup(self, key: bytes) -> bytearray | None:
+        """The value of `key`, or None."""
+        value = bytearray(self.value_size)
+        error = self._element(_MAP_LOOKUP_ELEM, key, value)
+        if error == errno.ENOENT:
+            return None
+        _check(error, "bpf map lookup")
+        return value
+
+    def update(self, key: bytes, value: bytes) -> None:
+        """Set the value of `key`. For a map of maps the value is a descriptor; returns when no program holds the old map."""
+        _check(self._element(_MAP_UPDATE_ELEM, key, bytearray(value)), "bpf map update")
+
+    def delete(self, key: bytes) -> None:
+        """Delete `key`, if it is there."""
+        error = self._element(_MAP_DELETE_ELEM, key, None)
+        if error != errno.ENOENT:
+            _check(error, "bpf map delete")
+
+    def items(self) -> Iterator[tuple[bytes, memoryview]]:
+        """All entries. One that is entered meanwhile may be missing; none is given twice while none is deleted."""
+        return self._rows(_MAP_LOOKUP_BATCH)
+
+    def take(self) -> Iterator[tuple[bytes, memoryview]]:
+        """All entries, each deleted as it is read. Exact only where no program holds the map any more."""
+        return self._rows(_MAP_LOOKUP_AND_DELETE_BATCH)
+
+    def _element(self, command: int, key: bytes, value: bytearray | None) -> int:
+        key_buffer = ctypes.create_string_buffer(key, self.key_size)
+        value_at = ctypes.addressof((ctypes.c_char * len(value)).from_buffer(value)) if value is not None else 0
+        return _bpf(command, _ElementAttr(self.fd, ctypes.addressof(key_buffer), value_at, 0))
+
+    def _rows(self, command: int) -> Iterator[tuple[bytes, memoryview]]:
+        """Entries of a hash map in batches (from 5.6 on), else one by one."""
+        rows = _ROWS
+        keys, values = bytearray(rows * self.key_size), bytearray(rows * self.value_size)
+        token = ctypes.create_string_buffer(max(8, self.key_size))
+        begun = False
+        while True:
+            attr = _BatchAttr(
+                ctypes.addressof(token) if begun else 0,
+                ctypes.addressof(token),
+                ctypes.addressof(ctypes.c_char.from_buffer(keys)),
+                ctypes.addressof(ctypes.c_char.from_buffer(values)),
+                rows,
+                self.fd,
+            )
+            error = _bpf(command, attr)
+            if error in _NO_BATCH and not begun:
+                yield from self._one_by_one(delete=command == _MAP_LOOKUP_AND_DELETE_BATCH)
+                return
+            if error == errno.ENOSPC:  # one bucket of the hash holds more than fits
+                rows *= 2
+                keys, values = bytearray(rows * self.key_size), bytearray(rows * self.value_size)
+                continue
+            if error != errno.ENOENT:
+                _check(error, "bpf map batch")
+            view = memoryview(values)
+            for row in range(attr.count):
+                key = bytes(keys[row * self.key_size : (row + 1) * self.key_size])
+                yield key, view[row * self.value_size : (row + 1) * self.value_size]
+            if error == errno.ENOENT:
+                return
+            begun = True
+
+    def _one_by_one(self, *, delete: bool) -> Iterator[tuple[bytes, memoryview]]:
+        here = None
+        key = ctypes.create_string_buffer(self.key_size)
+        while True:
+            at = ctypes.addressof(here) if here is not None else 0
+            error = _bpf(_MAP_GET_NEXT_KEY, _ElementAttr(self.fd, at, ctypes.addressof(key), 0))
+            if error == errno.ENOENT:
+                return
+            _check(error, "bpf map next key")
+            value = self.lookup(key.raw)
+            if value is not None:
+                yield key.raw, memoryview(value)
+            if delete:  # so the next first key is another one
+                self.delete(key.raw)
+            else:
+                here = ctypes.create_string_buffer(key.raw, self.key_size)
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What the kernel says of a program. `run_ns` and `runs` stand still while `kernel.bpf_stats_enabled` is 0."""
+
+    name: str
+    run_ns: int
+    runs: int
+    misses: int
+    """Runs that the kernel skipped; 0 on kernels before 5.12, which don't say."""
+    instructions: int
+    """As verified; 0 on kernels before 5.16, which don't say."""
+    jited_bytes: int
+
+
+def program_info(fd: int) -> ProgramInfo:
+    """Ask the kernel about the program `fd` (struct bpf_prog_info). Raises OSError."""
+    info = ctypes.create_string_buffer(232)
+    _check(_bpf(_OBJ_GET_INFO_BY_FD, _InfoAttr(fd, len(info), ctypes.addressof(info))), "bpf program info")
+    jited_bytes = struct.unpack_from("=I", info, 16)[0]
+    name = struct.unpack_from("=16s", info, 64)[0].split(b"\0", 1)[0].decode()
+    run_ns, runs, misses, instructions = struct.unpack_from("=QQQI", info, 192)
+    return ProgramInfo(name, run_ns, runs, misses, instructions, jited_bytes)
+
+
+def map_memory(fd: int) -> int:
+    """Bytes of kernel memory that the map `fd` holds, as /proc/PID/fdinfo has it (kernel/bpf/syscall.c, bpf_map_show_fdinfo)."""
+    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "memlock":
+            return int(value)
+    return 0
+
+
+def possible_cpus() -> int:
+    """CPUs that a per-CPU map has a value for: /sys/devices/system/cpu/possible, a list of ranges."""
+    text = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    ends = (part.partition("-") for part in text.split(","))
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ends)

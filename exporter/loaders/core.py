@@ -1,0 +1,114 @@
+"""Loads `lifecycle.bpf.o` (CO-RE) through libbpf, in a child of its own; see `handover`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from exporter.layout import Config, kernel_config
+from exporter.loaders.handover import Giver, Handover, load
+from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
+from exporter.model import Measures, Unusable
+
+OBJECT = Path(__file__).parents[1] / "_bpf" / "lifecycle.bpf.o"
+
+_OLDEST = (5, 8)
+_CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39  # include/uapi/linux/capability.h
+_BTF = Path("/sys/kernel/btf/vmlinux")
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+# free before exit: a process that ends in between must find its free attached
+_ATTACH_ORDER = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask")
+
+
+def load_core(measures: Measures, on_log: Callable[[str], None], *, force_guard: bool = False, timeout: float = 20) -> Handover:
+    """Load and attach the programs; raises `Unusable` with what to do about it.
+
+    `force_guard` counts process ends as on kernels whose tracepoint doesn't say which thread is the last one.
+    """
+    request = {"object": str(OBJECT), "config": bytes(kernel_config(measures)).hex(), "force_guard": force_guard}
+    return load(__name__, request, timeout=timeout, on_log=on_log)
+
+
+def main() -> None:
+    """The child."""
+    giver = Giver()
+    try:
+        _load(giver)
+    except Unusable as reason:
+        giver.refuse(str(reason))
+    except OSError as error:
+        giver.refuse(_explain(error))
+    else:
+        giver.send()
+
+
+def _load(giver: Giver) -> None:
+    path = Path(giver.request["object"])
+    _require(path)
+    try:
+        libbpf = Libbpf()
+    except OSError as error:
+        raise Unusable("libbpf.so.1 is not installed (Debian and Ubuntu: apt install libbpf1)") from error
+    config = Config.from_buffer_copy(bytes.fromhex(giver.request["config"]))
+    if not giver.request["force_guard"]:
+        config.group_dead_arg = libbpf.tracepoint_arguments("sched_process_exit") > 1
+
+    opened = libbpf.pointer("bpf_object__open_file", os.fsencode(path), None)
+    maps = {libbpf.name("map", each): each for each in libbpf.each("map", opened)}
+    rodata = next(each for name, each in maps.items() if name.endswith(".rodata"))
+    libbpf.call("bpf_map__set_initial_value", rodata, bytes(config), len(bytes(config)))
+    if config.group_dead_arg:
+        libbpf.call("bpf_map__set_max_entries", maps["guard"], 1)
+    libbpf.call("bpf_object__load", opened)
+
+    for name, each in maps.items():
+        sizes = libbpf.call("bpf_map__key_size", each), libbpf.call("bpf_map__value_size", each)
+        per_cpu = libbpf.call("bpf_map__type", each) == PER_CPU_ARRAY
+        giver.map("totals" if name.endswith(".bss") else name, libbpf.call("bpf_map__fd", each), *sizes, per_cpu=per_cpu)
+    programs = {libbpf.name("program", each): each for each in libbpf.each("program", opened)}
+    for name in _ATTACH_ORDER:
+        giver.program(name, libbpf.call("bpf_program__fd", programs[name]))
+        giver.link(name, libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name])))
+
+
+def _require(path: Path) -> None:
+    """Refuse what is sure to fail, in words that say more than the kernel's errno would."""
+    release = os.uname().release
+    if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in release.split(".")[:2]) < _OLDEST:
+        raise Unusable(f"kernel {release} is too old: 5.8 is the first that these programs load into")
+    if not _BTF.exists():
+        raise Unusable(f"the kernel has no BTF ({_BTF}): it must be built with CONFIG_DEBUG_INFO_BTF=y")
+    if not path.exists():
+        raise Unusable("the BPF object is not built: install clang and libbpf-dev, then `make all` or `pip install .` again")
+    if not _capable():
+        raise Unusable("loading eBPF programs takes CAP_BPF and CAP_PERFMON: run as root, or grant both")
+    if _LOCKDOWN.exists() and "[confidentiality]" in _LOCKDOWN.read_text():
+        raise Unusable("the kernel is locked down for confidentiality (lockdown=confidentiality), which forbids eBPF to read it")
+
+
+def _capable() -> bool:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+            has = [bool(effective >> number & 1) for number in (_CAP_SYS_ADMIN, _CAP_BPF, _CAP_PERFMON)]
+            return has[0] or (has[1] and has[2])
+    return False
+
+
+def _explain(error: OSError) -> str:
+    step = error.filename or "loading"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return (
+            f"the kernel refused {step} ({error.strerror}): a seccomp filter or security module of the container, "
+            "or RLIMIT_MEMLOCK on kernels before 5.11"
+        )
+    if error.errno == errno.ESRCH and step == "btf__find_by_name_kind":
+        return "the kernel's BTF does not describe the tracepoint sched_process_exit"
+    return f"{step} failed ({error.strerror}): the verifier's log is shown at log.level debug"
+
+
+if __name__ == "__main__":
+    sys.exit("run by exporter.loaders.handover")

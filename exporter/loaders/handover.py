@@ -1,0 +1,139 @@
+"""How a loader's child hands its descriptors to the process that serves.
+
+Loading needs privilege and heavy libraries; reading needs neither. So each loader is a module whose `main()` runs in a short-lived child,
+does its work, and sends one message: JSON, with the descriptors beside it (SCM_RIGHTS, unix(7)). Maps, programs and links live on with
+the descriptors when the child has gone.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.bpfmap import BpfMap, possible_cpus
+from exporter.model import Unusable
+
+_MAX_MESSAGE = 64 * 1024
+_MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
+_BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; importlib.import_module(sys.argv.pop(1)).main()"
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What a child left: open descriptors, by name. Closing a link ends its attachment."""
+
+    maps: dict[str, BpfMap]
+    programs: dict[str, int]
+    links: dict[str, int]
+
+    def detach(self) -> None:
+        """Let no program run any more. The maps stay readable. May be called twice."""
+        while self.links:
+            os.close(self.links.popitem()[1])
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.detach()
+        for fd in (*self.programs.values(), *(each.fd for each in self.maps.values())):
+            os.close(fd)
+        self.programs.clear()
+        self.maps.clear()
+
+
+def load(module: str, request: dict[str, Any], *, timeout: float, on_log: Callable[[str], None]) -> Handover:
+    """Run `module`'s `main()` in a child and take what it hands over.
+
+    What it writes to stderr goes to `on_log`, a line at a time. Raises `Unusable` with the child's own sentence, or with one that
+    says how the child ended.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    log = os.memfd_create("loader-log")
+    # -I: nothing is imported from the working directory or the environment, for this runs as root
+    command = [sys.executable, "-I", "-c", _BOOT, str(Path(__file__).parents[2]), module, str(theirs.fileno()), json.dumps(request)]
+    with ours, theirs, os.fdopen(log, "rb") as log_file:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, pass_fds=[theirs.fileno()])  # noqa: S603
+        try:
+            theirs.close()
+            ours.settimeout(timeout)
+            message, descriptors = _receive(ours)
+            child.wait(timeout)
+        except (TimeoutError, subprocess.TimeoutExpired) as error:
+            raise Unusable(f"the loader did not answer within {timeout:g} s") from error
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+            log_file.seek(0)
+            for line in log_file.read().decode(errors="replace").splitlines():
+                on_log(line)
+    if not message:
+        raise Unusable(f"the loader ended with status {child.returncode} before it was done")
+    return _accept(json.loads(message), descriptors)
+
+
+def _receive(ours: socket.socket) -> tuple[bytes, list[int]]:
+    message, ancillary, _, _ = ours.recvmsg(_MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    return message, list(descriptors)
+
+
+def _accept(answer: dict[str, Any], descriptors: list[int]) -> Handover:
+    if "unusable" in answer:
+        raise Unusable(answer["unusable"])
+    given = iter(descriptors)
+    maps = {}
+    for name, (key_size, value_size, per_cpu) in answer["maps"].items():
+        seen_size = (value_size + 7) // 8 * 8 * possible_cpus() if per_cpu else value_size
+        maps[name] = BpfMap(next(given), key_size, seen_size)
+    programs = {name: next(given) for name in answer["programs"]}
+    links = {name: next(given) for name in answer["links"]}
+    return Handover(maps, programs, links)
+
+
+class Giver:
+    """The child's side: collects what is handed over, and sends it once."""
+
+    def __init__(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent's mask came along, and a child must end when it is told
+        self._socket = socket.socket(fileno=int(sys.argv[1]))
+        self.request: dict[str, Any] = json.loads(sys.argv[2])
+        self._maps: dict[str, tuple[int, int, bool]] = {}
+        self._programs: list[str] = []
+        self._links: list[str] = []
+        self._descriptors: tuple[list[int], list[int], list[int]] = ([], [], [])
+
+    def map(self, name: str, fd: int, key_size: int, value_size: int, *, per_cpu: bool) -> None:
+        self._maps[name] = (key_size, value_size, per_cpu)
+        self._descriptors[0].append(fd)
+
+    def program(self, name: str, fd: int) -> None:
+        self._programs.append(name)
+        self._descriptors[1].append(fd)
+
+    def link(self, name: str, fd: int) -> None:
+        self._links.append(name)
+        self._descriptors[2].append(fd)
+
+    def send(self) -> None:
+        """Hand everything over."""
+        answer = {"maps": self._maps, "programs": self._programs, "links": self._links}
+        descriptors = array.array("i", [fd for kind in self._descriptors for fd in kind])
+        self._socket.sendmsg([json.dumps(answer).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+
+    def refuse(self, reason: str) -> None:
+        """Say in one sentence why there is nothing to hand over."""
+        with contextlib.suppress(BrokenPipeError):
+            self._socket.send(json.dumps({"unusable": reason}).encode())

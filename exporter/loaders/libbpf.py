@@ -1,0 +1,91 @@
+"""The part of libbpf that loading needs, by ctypes. Only ever imported in a loader's child.
+
+ABI: libbpf.so.1, stable since 1.0; pointers come back NULL with errno set (libbpf's libbpf_get_error documentation).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+
+_PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
+    "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
+    "bpf_object__load": (c_int, [c_void_p]),
+    "bpf_object__next_map": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_object__next_program": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_map__name": (c_char_p, [c_void_p]),
+    "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_map__type": (c_int, [c_void_p]),
+    "bpf_map__key_size": (c_uint32, [c_void_p]),
+    "bpf_map__value_size": (c_uint32, [c_void_p]),
+    "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
+    "bpf_map__set_initial_value": (c_int, [c_void_p, c_void_p, c_size_t]),
+    "bpf_program__name": (c_char_p, [c_void_p]),
+    "bpf_program__fd": (c_int, [c_void_p]),
+    "bpf_program__attach": (c_void_p, [c_void_p]),
+    "bpf_link__fd": (c_int, [c_void_p]),
+    "btf__load_vmlinux_btf": (c_void_p, []),
+    "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
+    "btf__type_by_id": (POINTER(c_uint32), [c_void_p, c_uint32]),
+    "btf__free": (None, [c_void_p]),
+}
+
+_BTF_KIND_TYPEDEF = 8
+PER_CPU_ARRAY = 6  # BPF_MAP_TYPE_PERCPU_ARRAY
+
+
+class Libbpf:
+    """Raises OSError where the library is not there, or where a call fails."""
+
+    def __init__(self) -> None:
+        self._lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+        for name, (result, arguments) in _PROTOTYPES.items():
+            function = getattr(self._lib, name)
+            function.restype, function.argtypes = result, arguments
+
+    def call(self, name: str, *arguments: object) -> int:
+        """Call a function that answers with a number; below zero is -errno."""
+        result: int = getattr(self._lib, name)(*arguments)
+        if result < 0:
+            raise OSError(-result, os.strerror(-result), name)
+        return result
+
+    def pointer(self, name: str, *arguments: object) -> int:
+        """Call a function that answers with a pointer; NULL is an error."""
+        result: int | None = getattr(self._lib, name)(*arguments)
+        if not result:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), name)
+        return result
+
+    def name(self, kind: str, item: int) -> str:
+        """The name of a "map" or "program"."""
+        name: bytes = getattr(self._lib, f"bpf_{kind}__name")(item)
+        return name.decode()
+
+    def each(self, kind: str, opened: int) -> Iterator[int]:
+        """Each "map" or "program" of an open object."""
+        item = None
+        while item := getattr(self._lib, f"bpf_object__next_{kind}")(opened, item):
+            yield item
+
+    def tracepoint_arguments(self, tracepoint: str) -> int:
+        """How many arguments a program of type tp_btf gets at `tracepoint`, from the running kernel's BTF.
+
+        The kernel keeps `typedef void (*btf_trace_NAME)(void *, ...)` for each: include/trace/bpf_probe.h.
+        """
+        btf = self.pointer("btf__load_vmlinux_btf")
+        try:
+            typedef = self.call("btf__find_by_name_kind", btf, f"btf_trace_{tracepoint}".encode(), _BTF_KIND_TYPEDEF)
+            pointer = self._type(btf, typedef)[2]
+            prototype = self._type(btf, pointer)[2]
+            return (self._type(btf, prototype)[1] & 0xFFFF) - 1
+        finally:
+            self._lib.btf__free(btf)
+
+    def _type(self, btf: int, number: int) -> list[int]:
+        """struct btf_type: name_off, info, size or type."""
+        found = self._lib.btf__type_by_id(btf, number)
+        return [found[0], found[1], found[2]]

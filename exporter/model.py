@@ -1,0 +1,193 @@
+"""The words and values that every part of the exporter shares.
+
+Units: times are nanoseconds in `int`, so that sums stay exact; they become seconds only in `metrics.py`.
+A comm is `bytes` as the kernel keeps it (at most 15); it becomes text only through `comm_text`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+NS = 1_000_000_000
+MAX_BOUNDS = 31
+"""Most bucket bounds that a histogram may have (`bpf/lifecycle.h` holds as many)."""
+
+KERNEL_THREADS = b"[kernel]"
+UNKNOWN_COMM = b"unknown"
+OTHER = "other"
+
+
+class Mode(StrEnum):
+    """How processes are seen. The order is the ladder's, best first."""
+
+    EBPF_CORE = "ebpf_core"
+    EBPF_BCC = "ebpf_bcc"
+    NETLINK = "netlink"
+    FAST_SCAN = "fast_scan"
+    SCAN = "scan"
+
+
+class Outcome(StrEnum):
+    """How a process ended. The order is that of `ProcessCounts.exits`."""
+
+    OK = "ok"
+    ERROR = "error"
+    SIGNAL = "signal"
+    UNKNOWN = "unknown"
+
+
+UNKNOWN_OUTCOME = list(Outcome).index(Outcome.UNKNOWN)
+
+
+class Lost(StrEnum):
+    """Why something could not be seen, timed, charged or named."""
+
+    PROGRAM_MISSED = "program_missed"
+    """The kernel skipped a run of a BPF program (recursion on one CPU)."""
+    NAME_BUSY = "name_busy"
+    """A comm could not be entered into the kernel's map for a reason other than its being full; counted as `other`."""
+    CPU_PENDING_FULL = "cpu_pending_full"
+    """An ended process was not charged its CPU: too many ended processes wait to be freed."""
+    CPU_NEVER_CAME = "cpu_never_came"
+    """An ended process was not charged its CPU: the kernel never reported its release."""
+    UNSEEN = "unseen"
+    """Clones that a scan never saw: kernel's count minus ours."""
+    VANISHED = "vanished"
+    """A process that was found and gone before it could be read."""
+    UNREADABLE = "unreadable"
+    """A `/proc` entry that exists and may not be read (hidepid, for one)."""
+    MALFORMED = "malformed"
+    """A `/proc` entry whose content is not what the kernel writes."""
+
+
+class SwitchReason(StrEnum):
+    """Why a mode became the active one."""
+
+    START = "start"
+    """The best mode wanted, at start."""
+    UNAVAILABLE = "unavailable"
+    """No better wanted mode could run at start."""
+    FAILED = "failed"
+    """The mode before it broke."""
+
+
+class Unusable(Exception):
+    """A mode can't run here. The message is one sentence that a person can act on."""
+
+
+class SourceFailed(Exception):
+    """A running source broke and can see nothing more. The message says how, in one sentence."""
+
+
+@dataclass(slots=True)
+class ProcessCounts:
+    """The same events, of one comm or of all processes. Buckets are not cumulative; the last is +Inf."""
+
+    exits: list[int] = field(default_factory=lambda: [0] * len(Outcome))
+    short_exits: int = 0
+    execs: int = 0
+    runtime_ns: int = 0
+    cpu_ns: int = 0
+    short_cpu_ns: int = 0
+    buckets: list[int] = field(default_factory=list)
+    """Empty where no histogram is kept."""
+
+    def add(self, other: ProcessCounts) -> None:
+        """Add `other`, field by field."""
+        self.exits = [a + b for a, b in zip(self.exits, other.exits, strict=True)]
+        self.short_exits += other.short_exits
+        self.execs += other.execs
+        self.runtime_ns += other.runtime_ns
+        self.cpu_ns += other.cpu_ns
+        self.short_cpu_ns += other.short_cpu_ns
+        if other.buckets:
+            mine = self.buckets or [0] * len(other.buckets)
+            self.buckets = [a + b for a, b in zip(mine, other.buckets, strict=True)]
+
+    def copy(self) -> ProcessCounts:
+        """An independent copy."""
+        fresh = ProcessCounts()
+        fresh.add(self)
+        return fresh
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a source saw since it was last drained. Everything in it only grows between two drains."""
+
+    total: ProcessCounts = field(default_factory=ProcessCounts)
+    """All processes. Equal to the sum of `by_comm` and `other`, once what is under way has settled."""
+    by_comm: dict[bytes, ProcessCounts] = field(default_factory=dict)
+    other: ProcessCounts = field(default_factory=ProcessCounts)
+    """Processes whose comm the source could not keep apart."""
+    short_exits_by_parent: dict[bytes, int] = field(default_factory=dict)
+    short_exits_by_other_parents: int = 0
+    forks: int = 0
+    threads: int = 0
+    core_dumps: int = 0
+    signals: dict[int, int] = field(default_factory=dict)
+    """Deliveries by signal number."""
+    lost: dict[Lost, int] = field(default_factory=dict)
+
+    def of(self, comm: bytes) -> ProcessCounts:
+        """The counts of `comm`, made if they are not there."""
+        counts = self.by_comm.get(comm)
+        if counts is None:
+            counts = self.by_comm[comm] = ProcessCounts()
+        return counts
+
+    def lose(self, reason: Lost, n: int = 1) -> None:
+        """Count `n` losses by their cause."""
+        self.lost[reason] = self.lost.get(reason, 0) + n
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStats:
+    """What the kernel spent on one BPF program (`kernel.bpf_stats_enabled`)."""
+
+    name: str
+    run_ns: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What a source can say of now; `None` or empty is what its mode can't fill."""
+
+    peak_per_second: int | None = None
+    """Short exits in the busiest whole second of the last 60, the current one left out."""
+    scan_duration_seconds: float | None = None
+    programs: tuple[ProgramStats, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What is short, and how runtimes are bucketed; the same for every source, fixed at start."""
+
+    threshold_ns: int
+    bounds_ns: tuple[int, ...]
+    """Rising; a runtime falls into the first bucket whose bound it does not exceed."""
+    per_comm_buckets: bool = False
+
+
+def comm_text(comm: bytes) -> str:
+    r"""A comm as text that is safe to show, and different for different comms.
+
+    A backslash is doubled; a byte that is not UTF-8 or a character that does not print becomes `\xNN` or `\uNNNN`.
+    """
+    text = comm.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if char == "\\":
+        return "\\\\"
+    if char.isprintable():
+        return char
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape's form of a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Processes whose truth is known. Each command starts a bounded number of them, waits for all, and prints what the kernel charged for
+ * its children: `cpu_ns N`, from getrusage(RUSAGE_CHILDREN). One source for the tests and for bench/.
+ *
+ *   forkexec N FILE      fork, then exec of FILE
+ *   vfork N              vfork, then exit
+ *   together N THREADS   children whose threads all leave at once, by exit_group
+ *   scatter N THREADS    children whose threads each leave by themselves, at the same moment
+ *   leader N MS CODE     children whose leader leaves with 0 first, and whose last thread exits with CODE after MS
+ *   burn N MS THREADS    children that burn MS of CPU in each of THREADS threads
+ *   end N CODE           children that exit with CODE
+ *   kill N SIGNAL        children that end by SIGNAL
+ *   chain N FILE         children that exec themselves twice, then FILE
+ *   comms N              children each with a name of its own, ending as N % 3 says: 0, 1, by a signal
+ *   uring N              children that start one io_uring worker
+ *   stop N               children stopped for good and killed: SIGKILL once a process
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_THREADS 64
+
+static pthread_barrier_t barrier;
+static int last_code;
+static long milliseconds;
+
+static void fail(const char *what)
+{
+	perror(what);
+	exit(99);
+}
+
+static void pause_ms(long ms)
+{
+	struct timespec left = {ms / 1000, ms % 1000 * 1000000};
+
+	while (nanosleep(&left, &left) && errno == EINTR)
+		;
+}
+
+static void burn_ms(long ms)
+{
+	struct timespec now;
+	long long end;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	end = now.tv_sec * 1000000000LL + now.tv_nsec + ms * 1000000LL;
+	do
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	while (now.tv_sec * 1000000000LL + now.tv_nsec < end);
+}
+
+static void *wait_for_all(void *unused)
+{
+	pthread_barrier_wait(&barrier);
+	return unused;
+}
+
+static void *wait_for_ever(void *unused)
+{
+	pthread_barrier_wait(&barrier);
+	pause();
+	return unused;
+}
+
+static void *exit_last(void *unused)
+{
+	pause_ms(milliseconds);
+	syscall(SYS_exit_group, last_code);
+	return unused;
+}
+
+static void *burn(void *unused)
+{
+	burn_ms(milliseconds);
+	return unused;
+}
+
+static void start(pthread_t *threads, int n, void *(*body)(void *))
+{
+	pthread_attr_t small;
+
+	pthread_attr_init(&small);
+	pthread_attr_setstacksize(&small, 64 * 1024);
+	for (int i = 0; i < n; i++)
+		if (pthread_create(&threads[i], &small, body, NULL))
+			fail("pthread_create");
+}
+
+/* One no-op that may not run inline starts one worker. */
+static void use_uring(void)
+{
+	struct io_uring_params params = {0};
+	int ring = syscall(SYS_io_uring_setup, 4, &params);
+	char *rings;
+	struct io_uring_sqe *sqe;
+	unsigned *tail;
+
+	if (ring < 0)
+		_exit(98);
+	rings = mmap(NULL, params.sq_off.array + params.sq_entries * 4, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+	sqe = mmap(NULL, params.sq_entries * sizeof(*sqe), PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQES);
+	if (rings == MAP_FAILED || sqe == MAP_FAILED)
+		_exit(97);
+	sqe->opcode = IORING_OP_NOP;
+	sqe->flags = IOSQE_ASYNC;
+	tail = (unsigned *)(rings + params.sq_off.tail);
+	((unsigned *)(rings + params.sq_off.array))[0] = 0;
+	__atomic_store_n(tail, 1, __ATOMIC_RELEASE);
+	if (syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
+		_exit(96);
+}
+
+static void child(char **argv, int number)
+{
+	const char *what = argv[1];
+	int extra = argv[3] ? atoi(argv[3]) : 0;
+	pthread_t threads[MAX_THREADS];
+	char name[16];
+
+	if (!strcmp(what, "forkexec")) {
+		execl(argv[3], argv[3], NULL);
+		_exit(95);
+	} else if (!strcmp(what, "together")) {
+		pthread_barrier_init(&barrier, NULL, extra);
+		start(threads, extra - 1, wait_for_ever);
+		pthread_barrier_wait(&barrier);
+		_exit(0);
+	} else if (!strcmp(what, "scatter")) {
+		pthread_barrier_init(&barrier, NULL, extra);
+		start(threads, extra - 1, wait_for_all);
+		pthread_barrier_wait(&barrier);
+		syscall(SYS_exit, 0);
+	} else if (!strcmp(what, "leader")) {
+		milliseconds = extra;
+		last_code = atoi(argv[4]);
+		start(threads, 1, exit_last);
+		syscall(SYS_exit, 0);
+	} else if (!strcmp(what, "burn")) {
+		milliseconds = extra;
+		start(threads, atoi(argv[4]) - 1, burn);
+		burn_ms(milliseconds);
+		for (int i = 0; i < atoi(argv[4]) - 1; i++)
+			pthread_join(threads[i], NULL);
+	} else if (!strcmp(what, "end")) {
+		_exit(extra);
+	} else if (!strcmp(what, "kill")) {
+		signal(extra, SIG_DFL);
+		raise(extra);
+		pause();
+	} else if (!strcmp(what, "chain")) {
+		execl("/proc/self/exe", "workload", "rechain", "1", argv[3], NULL);
+		_exit(94);
+	} else if (!strcmp(what, "comms")) {
+		snprintf(name, sizeof(name), "c%d", number);
+		prctl(PR_SET_NAME, name);
+		if (number % 3 == 2) {
+			raise(SIGTERM);
+			pause();
+		}
+		_exit(number % 3);
+	} else if (!strcmp(what, "uring")) {
+		use_uring();
+	} else if (!strcmp(what, "stop")) {
+		raise(SIGSTOP);
+	}
+	_exit(0);
+}
+
+int main(int argc, char **argv)
+{
+	struct rusage usage;
+	int n, status;
+	pid_t pid;
+
+	if (argc < 3)
+		return 2;
+	n = atoi(argv[2]);
+	if (!strcmp(argv[1], "rechain")) {
+		if (n)
+			execl("/proc/self/exe", "workload", "rechain", "0", argv[3], NULL);
+		execl(argv[3], argv[3], NULL);
+		return 93;
+	}
+	if (n < 0 || n > 100000)
+		return 2;
+	for (int i = 0; i < n; i++) {
+		pid = strcmp(argv[1], "vfork") ? fork() : vfork();
+		if (pid < 0)
+			fail("fork");
+		if (!pid) {
+			if (!strcmp(argv[1], "vfork"))
+				_exit(0);
+			child(argv, i);
+		}
+		if (!strcmp(argv[1], "stop")) {
+			waitpid(pid, &status, WUNTRACED);
+			kill(pid, SIGKILL);
+		}
+		if (waitpid(pid, &status, 0) != pid)
+			fail("waitpid");
+		if (WIFEXITED(status) && WEXITSTATUS(status) > 90)
+			return WEXITSTATUS(status);
+	}
+	getrusage(RUSAGE_CHILDREN, &usage);
+	printf("cpu_ns %lld\n", (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000LL +
+					(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000LL);
+	return 0;
+}
