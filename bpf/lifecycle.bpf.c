@@ -4,10 +4,14 @@
  * Invariants
  * - A process's end is counted once: by the thread that the kernel calls the last one (`group_dead`), or, where the tracepoint does not
  *   tell, by the first of those that see no live thread left.
- * - No count waits for another event. Only CPU does: the kernel knows it when it frees the leader, later than the exit. What the exit
- *   knew is kept in `pending` until then; an entry whose free never came is counted as lost, not guessed.
+ * - No count waits for another event. Only CPU does: the kernel knows it when it frees the leader, later than the exit. The free finds
+ *   name, start and CPU in the task itself. What it can't know is whether the process was long-lived, and whether one that is older than
+ *   these programs ended before them; exactly those are marked at their exit. So a short process, born since, costs no map an entry.
  * - Nothing here deletes from the map of comms. User space swaps the inner map and drains the old one, which no program holds any more.
- * - A comm that finds no room is counted in `totals.other`: sums stay whole.
+ * - A comm that finds no room is counted in `shared.other`: sums stay whole. Whole families are the sum over all comms and `other`.
+ *
+ * What a program costs is cold cache lines, about 100 ns each. Tried and measured: totals beside the counts by comm, an entry for each
+ * ended process, a map of births; see docs/adr/0002-cold-cache-lines.md.
  */
 #include <linux/types.h>
 #include <linux/bpf.h>
@@ -20,8 +24,11 @@
 char LICENSE[] SEC("license") = "GPL";
 
 const volatile struct config config = {};
-struct totals totals = {};
+struct shared shared = {};
 
+/* Two of them: one that programs write, and one that user space drains; `shared.active` tells which. Chosen by a flag and not through a
+ * map of maps, because the kernel then calls the look-up directly.
+ */
 struct comms {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_COMMS);
@@ -29,19 +36,36 @@ struct comms {
 	__type(value, struct counts);
 } comms_a SEC(".maps"), comms_b SEC(".maps");
 
+/* No program uses it. An update of a map of maps returns when every program that was running has ended (kernel/bpf/syscall.c,
+ * maybe_wait_bpf_programs()): user space waits by it after it has changed `shared.active`.
+ */
+struct inner {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} barrier_inner SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__array(values, struct comms);
-} comms SEC(".maps") = {.values = {&comms_a}};
+	__array(values, struct inner);
+} barrier SEC(".maps") = {.values = {&barrier_inner}};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct cpu);
+} cpus SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_PENDING);
+	__uint(max_entries, MAX_MARKED);
 	__type(key, __u64);
-	__type(value, struct pending);
-} pending SEC(".maps");
+	__type(value, struct mark);
+} marks SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -50,44 +74,51 @@ struct {
 	__type(value, __u8);
 } guard SEC(".maps");
 
-/* Per CPU, because a second that begins resets its slot, and that must not race. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct seconds);
-} seconds SEC(".maps");
+static __always_inline struct cpu *this_cpu(void)
+{
+	const __u32 zero = 0;
+
+	return bpf_map_lookup_elem(&cpus, &zero);
+}
+
+static __always_inline struct counts *enter_comm(void *comms, const struct comm *comm)
+{
+	long err = bpf_map_update_elem(comms, comm, (const void *)&config.none, BPF_NOEXIST);
+	struct counts *counts = bpf_map_lookup_elem(comms, comm);
+	struct cpu *cpu = this_cpu();
+
+	if (cpu && !err)
+		ADD(cpu->comms_entered, 1);
+	if (cpu && !counts && err != -E2BIG)
+		ADD(cpu->lost[LOST_NAME_BUSY], 1);
+	return counts ?: &shared.other;
+}
 
 static __always_inline struct counts *counts_of(const struct comm *comm)
 {
-	const __u32 zero = 0;
-	void *active = bpf_map_lookup_elem(&comms, &zero);
 	struct counts *counts;
-	long err;
 
-	if (!active)
-		return &totals.other;
-	counts = bpf_map_lookup_elem(active, comm);
-	if (counts)
-		return counts;
-	err = bpf_map_update_elem(active, comm, (const void *)&config.none, BPF_NOEXIST);
-	counts = bpf_map_lookup_elem(active, comm);
-	if (counts) {
-		if (!err)
-			ADD(totals.comms_entered, 1);
-		return counts;
+	if (*(volatile __u64 *)&shared.active) {
+		counts = bpf_map_lookup_elem(&comms_b, comm);
+		return counts ?: enter_comm(&comms_b, comm);
 	}
-	if (err != -E2BIG)
-		ADD(totals.lost[LOST_NAME_BUSY], 1);
-	return &totals.other;
+	asm volatile(""); /* two calls, each with one map, or the kernel can't make them direct */
+	counts = bpf_map_lookup_elem(&comms_a, comm);
+	return counts ?: enter_comm(&comms_a, comm);
 }
 
 static __always_inline void read_comm(struct comm *comm, struct task_struct *task)
 {
-	if (task->flags & PF_KTHREAD)
+	bpf_probe_read_kernel(comm, sizeof(*comm), task->comm);
+	pad_comm(comm);
+}
+
+static __always_inline void read_name(struct comm *comm, struct task_struct *task, int is_kernel)
+{
+	if (is_kernel)
 		*comm = *(const struct comm *)&config.kernel_threads;
-	else /* up to the zero only: old kernels leave rubbish behind it */
-		bpf_probe_read_kernel_str(comm->name, COMM_LEN, task->comm);
+	else
+		read_comm(comm, task);
 }
 
 static __always_inline bool is_last(struct task_struct *leader, __u64 *ctx)
@@ -104,26 +135,21 @@ static __always_inline bool is_last(struct task_struct *leader, __u64 *ctx)
 	return bpf_map_update_elem(&guard, &ended, &yes, BPF_NOEXIST) != -EEXIST;
 }
 
-static __always_inline enum outcome outcome_of(int code)
+static __always_inline enum outcome outcome_of(struct cpu *cpu, int code)
 {
 	if (code & 0x80)
-		ADD(totals.core_dumps, 1);
+		ADD(cpu->core_dumps, 1);
 	/* Delivered to each thread of every exit_group, so it is counted here, once a process. */
 	if ((code & 0x7f) == SIGKILL)
-		ADD(totals.signals[SIGKILL], 1);
+		ADD(cpu->signals[SIGKILL], 1);
 	return code & 0x7f ? OUTCOME_SIGNAL : code ? OUTCOME_ERROR : OUTCOME_OK;
 }
 
-static __always_inline void count_short(__u64 now)
+static __always_inline void count_second(struct cpu *cpu, __u64 now)
 {
-	const __u32 zero = 0;
 	__u32 second = now / 1000000000;
-	struct seconds *mine = bpf_map_lookup_elem(&seconds, &zero);
-	struct second *slot;
+	struct second *slot = &cpu->ring[second % SECONDS];
 
-	if (!mine)
-		return;
-	slot = &mine->ring[second % SECONDS];
 	if (slot->second != second) {
 		slot->second = second;
 		slot->short_exits = 0;
@@ -131,29 +157,46 @@ static __always_inline void count_short(__u64 now)
 	ADD(slot->short_exits, 1);
 }
 
-static __always_inline void await_cpu(struct task_struct *leader, struct pending *entry)
+static __always_inline bool born_since(__u64 start_ns)
 {
-	__u64 key = (__u64)leader;
-	struct pending *old;
-	long err = bpf_map_update_elem(&pending, &key, entry, BPF_NOEXIST);
+	return shared.since && start_ns >= shared.since;
+}
 
-	if (err == -EEXIST) { /* the kernel reuses the address, so the old one's free has passed us by */
-		old = bpf_map_lookup_elem(&pending, &key);
-		if (old && !old->charged)
-			ADD(totals.lost[LOST_CPU_NEVER_CAME], 1);
-		err = bpf_map_update_elem(&pending, &key, entry, BPF_ANY);
+/* Counts how many marks share a slot, so that most frees need not look into the map. */
+static __always_inline __u32 *filter_of(__u64 start_ns)
+{
+	return &shared.filter[(start_ns >> 10) % FILTER];
+}
+
+static __always_inline void set_mark(struct cpu *cpu, struct task_struct *leader, __u64 start_ns, int is_short, int is_kernel)
+{
+	struct mark mark = {start_ns, is_short, is_kernel}, *old;
+	__u64 key = (__u64)leader;
+	long err = bpf_map_update_elem(&marks, &key, &mark, BPF_NOEXIST);
+
+	if (err == -EEXIST) { /* of an earlier process at this address, whose free never came */
+		old = bpf_map_lookup_elem(&marks, &key);
+		if (old)
+			ADD(*filter_of(old->start_ns), -1);
+		err = bpf_map_update_elem(&marks, &key, &mark, BPF_ANY);
 	}
 	if (err)
-		ADD(totals.lost[LOST_CPU_PENDING_FULL], 1);
+		ADD(cpu->lost[LOST_CPU_MARKS_FULL], 1);
+	else
+		ADD(*filter_of(start_ns), 1);
 }
 
 SEC("tp_btf/task_newtask")
 int on_newtask(__u64 *ctx)
 {
+	struct cpu *cpu = this_cpu();
+
+	if (!cpu)
+		return 0;
 	if (ctx[1] & CLONE_THREAD)
-		ADD(totals.threads, 1);
+		ADD(cpu->threads, 1);
 	else
-		ADD(totals.forks, 1);
+		ADD(cpu->forks, 1);
 	return 0;
 }
 
@@ -162,8 +205,7 @@ int on_exec(__u64 *ctx)
 {
 	struct comm comm;
 
-	bpf_get_current_comm(comm.name, COMM_LEN);
-	ADD(totals.all.execs, 1);
+	read_comm(&comm, (void *)ctx[0]);
 	ADD(counts_of(&comm)->execs, 1);
 	return 0;
 }
@@ -173,44 +215,36 @@ int on_exit(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
 	struct task_struct *leader = task->group_leader;
-	struct pending entry = {};
-	struct comm parent = {};
-	enum outcome outcome;
+	struct cpu *cpu = this_cpu();
+	__u64 start_ns, now, runtime;
+	struct comm comm, parent;
 	struct counts *counts;
-	__u64 runtime;
-	__u32 bucket;
+	int is_short, is_kernel;
 
-	if (!is_last(leader, ctx))
+	if (!cpu || !is_last(leader, ctx))
 		return 0;
+	start_ns = leader->start_time;
+	now = bpf_ktime_get_ns();
+	runtime = now > start_ns ? now - start_ns : 0;
+	is_short = runtime < config.threshold_ns;
+	is_kernel = !!(leader->flags & PF_KTHREAD);
+	read_name(&comm, leader, is_kernel);
 
-	entry.start_ns = leader->start_time;
-	entry.end_ns = bpf_ktime_get_ns();
-	entry.tgid = leader->tgid;
-	read_comm(&entry.comm, leader);
-	runtime = entry.end_ns > entry.start_ns ? entry.end_ns - entry.start_ns : 0;
-	entry.is_short = runtime < config.threshold_ns;
+	counts = counts_of(&comm);
 	/* wait4() answers the same: kernel/exit.c, wait_task_zombie() */
-	outcome = outcome_of(leader->signal->flags & SIGNAL_GROUP_EXIT ? leader->signal->group_exit_code : leader->exit_code);
-	bucket = bucket_of(config.bounds_ns, runtime);
-
-	ADD(totals.all.exits[outcome], 1);
-	ADD(totals.all.runtime_ns, runtime);
-	ADD(totals.all.buckets[bucket], 1);
-
-	counts = counts_of(&entry.comm);
-	ADD(counts->exits[outcome], 1);
+	ADD(counts->exits[outcome_of(cpu, leader->signal->flags & SIGNAL_GROUP_EXIT ? leader->signal->group_exit_code : leader->exit_code)], 1);
 	ADD(counts->runtime_ns, runtime);
-	if (config.comm_buckets)
-		ADD(counts->buckets[bucket], 1);
-
-	if (entry.is_short) {
-		ADD(totals.all.short_exits, 1);
+	ADD(counts->buckets[bucket_of(config.bounds_ns, runtime)], 1);
+	if (is_short) {
 		ADD(counts->short_exits, 1);
-		count_short(entry.end_ns);
-		read_comm(&parent, leader->real_parent->group_leader);
-		ADD(counts_of(&parent)->short_children, 1);
+		count_second(cpu, now);
+		read_name(&parent, leader->real_parent->group_leader, leader->real_parent->flags & PF_KTHREAD);
+		if (!same_comm(&parent, &comm))
+			counts = counts_of(&parent);
+		ADD(counts->short_children, 1);
 	}
-	await_cpu(leader, &entry);
+	if (!is_short || is_kernel || !born_since(start_ns))
+		set_mark(cpu, leader, start_ns, is_short, is_kernel);
 	return 0;
 }
 
@@ -218,40 +252,45 @@ SEC("tp_btf/sched_process_free")
 int on_free(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
+	int is_short = 1, is_kernel = 0;
 	__u64 key = (__u64)task;
-	struct pending *entry;
+	__u64 start_ns, cpu_ns;
+	struct mark *mark = 0;
 	struct counts *counts;
-	__u64 cpu;
+	struct comm comm;
 
 	if (task->group_leader != task)
 		return 0;
-	entry = bpf_map_lookup_elem(&pending, &key);
-	if (!entry || entry->charged)
+	/* user and system time of all threads, as getrusage() has it: kernel/sched/cputime.c, cputime_adjust() */
+	cpu_ns = task->signal->sum_sched_runtime;
+	start_ns = task->start_time;
+	if (*filter_of(start_ns))
+		mark = bpf_map_lookup_elem(&marks, &key);
+	if (mark && mark->start_ns == start_ns) {
+		is_short = mark->is_short;
+		is_kernel = mark->is_kernel;
+		if (!bpf_map_delete_elem(&marks, &key)) /* it may fail while this CPU holds the bucket */
+			ADD(*filter_of(start_ns), -1);
+	} else if (!born_since(start_ns)) {
 		return 0;
-	entry->charged = 1; /* the delete may fail while this CPU holds the bucket */
-	if (entry->start_ns == task->start_time) {
-		/* user and system time of all threads, as getrusage() has it: kernel/sched/cputime.c, cputime_adjust() */
-		cpu = task->signal->sum_sched_runtime;
-		counts = counts_of(&entry->comm);
-		ADD(totals.all.cpu_ns, cpu);
-		ADD(counts->cpu_ns, cpu);
-		if (entry->is_short) {
-			ADD(totals.all.short_cpu_ns, cpu);
-			ADD(counts->short_cpu_ns, cpu);
-		}
-	} else {
-		ADD(totals.lost[LOST_CPU_NEVER_CAME], 1);
 	}
-	bpf_map_delete_elem(&pending, &key);
+	read_name(&comm, task, is_kernel);
+	counts = counts_of(&comm);
+	ADD(counts->charged, 1);
+	if (is_short)
+		ADD(counts->short_cpu_ns, cpu_ns);
+	else
+		ADD(counts->long_cpu_ns, cpu_ns);
 	return 0;
 }
 
 SEC("tp_btf/signal_deliver")
 int on_signal(__u64 *ctx)
 {
+	struct cpu *cpu = this_cpu();
 	__u32 number = ctx[0];
 
-	if (number < SIGNALS && number != SIGKILL)
-		ADD(totals.signals[number], 1);
+	if (cpu && number < SIGNALS && number != SIGKILL)
+		ADD(cpu->signals[number], 1);
 	return 0;
 }

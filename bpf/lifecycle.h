@@ -8,74 +8,79 @@
 #define BUCKETS (MAX_BOUNDS + 1)
 #define SIGNALS 65
 #define SECONDS 64
-#define MAX_COMMS 4096
-#define MAX_PENDING 32768
+#define MAX_COMMS 2048
+#define MAX_MARKED 4096
 #define MAX_GUARDED 8192
+#define FILTER 1024
 
 enum outcome { OUTCOME_OK, OUTCOME_ERROR, OUTCOME_SIGNAL, OUTCOMES };
 
 /* The order is that of KERNEL_LOST in exporter/layout.py. */
-enum lost { LOST_NAME_BUSY, LOST_CPU_PENDING_FULL, LOST_CPU_NEVER_CAME, LOST_REASONS };
+enum lost { LOST_NAME_BUSY, LOST_CPU_MARKS_FULL, LOST_REASONS };
 
 struct comm {
-	char name[COMM_LEN]; /* padded with zeros, so that equal names are equal keys */
+	__u64 word[COMM_LEN / 8]; /* padded with zeros, so that equal names are equal keys */
 };
 
+/* A cache line for what the exit writes, and another for what the free writes, often on another CPU. */
 struct counts {
 	__u64 exits[OUTCOMES];
 	__u64 short_exits;
 	__u64 execs;
 	__u64 runtime_ns;
-	__u64 cpu_ns;
+	__u64 short_children; /* short exits of which this comm was the parent */
+	__u64 unused;
+	__u64 buckets[BUCKETS]; /* of runtimes, not cumulative */
 	__u64 short_cpu_ns;
-	__u64 short_children;   /* short exits of which this comm was the parent */
-	__u64 buckets[BUCKETS]; /* not cumulative */
-};
-
-/* Everything that has no name: never drained, only read. */
-struct totals {
-	struct counts all;
-	struct counts other; /* what found no room among the comms */
-	__u64 forks;
-	__u64 threads;
-	__u64 core_dumps;
-	__u64 comms_entered;
-	__u64 signals[SIGNALS];
-	__u64 lost[LOST_REASONS];
-};
-
-/* Set before load and constant from then on, so the verifier removes what is off. */
-struct config {
-	__u64 threshold_ns;
-	__u64 bounds_ns[BUCKETS]; /* rising, filled up with the greatest value; the last is never compared */
-	__u32 comm_buckets;
-	__u32 group_dead_arg;
-	struct comm kernel_threads;
-	struct counts none; /* zeros: what a new comm starts with */
-};
-
-/* An ended process that waits for its CPU, keyed by the address of its leader. */
-struct pending {
-	__u64 start_ns;
-	__u64 end_ns;
-	struct comm comm;
-	__u32 tgid;
-	__u16 is_short;
-	__u16 charged;
-};
-
-struct ended {
-	__u64 leader;
-	__u64 start_ns;
-};
+	__u64 long_cpu_ns;
+	__u64 charged; /* ended processes whose CPU is in */
+	__u64 unused_too[5];
+} __attribute__((aligned(64)));
 
 struct second {
 	__u32 second; /* of the monotonic clock */
 	__u32 short_exits;
 };
 
-struct seconds {
+/* What has no name, per CPU: these lines would else travel between CPUs at each fork, and a slot's reset must not race. */
+struct cpu {
+	__u64 forks;
+	__u64 threads;
+	__u64 core_dumps;
+	__u64 comms_entered;
+	__u64 lost[LOST_REASONS];
+	__u64 signals[SIGNALS];
 	struct second ring[SECONDS];
+};
+
+struct shared {
+	struct counts other; /* what found no room among the comms */
+	__u64 since;         /* monotonic: every process born from then on ends under our eyes; 0 until all is attached */
+	__u64 active;        /* which of the two maps of comms programs write */
+	__u64 unused[6];
+	__u32 filter[FILTER];
+};
+
+/* Set before load and constant from then on, so the verifier removes what is off. */
+struct config {
+	__u64 threshold_ns;
+	__u64 bounds_ns[BUCKETS]; /* rising, filled up with the greatest value; the last is never compared */
+	__u64 group_dead_arg;
+	struct comm kernel_threads;
+	__u64 unused[4];
+	struct counts none; /* zeros: what a new comm starts with */
+};
+
+/* An ended process about which its free can't know everything by itself, keyed by the address of its leader. */
+struct mark {
+	__u64 start_ns;
+	__u32 is_short;
+	__u32 is_kernel;
+};
+
+struct ended {
+	__u64 leader;
+	__u64 start_ns;
 };
 
 #define ADD(where, n) __sync_fetch_and_add(&(where), (n))
@@ -91,6 +96,28 @@ static __always_inline __u32 bucket_of(const volatile __u64 *bounds, __u64 v)
 	i += (v > bounds[(i + 1) & (BUCKETS - 1)]) << 1;
 	i += (v > bounds[i & (BUCKETS - 1)]);
 	return i & (BUCKETS - 1);
+}
+
+/* All bits before the first zero byte of a little-endian word. */
+static __always_inline __u64 before_zero(__u64 word)
+{
+	__u64 zero = (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL;
+
+	return zero ? (zero & -zero) - 1 : ~0ULL;
+}
+
+/* Old kernels leave rubbish behind the zero. */
+static __always_inline void pad_comm(struct comm *comm)
+{
+	__u64 first = before_zero(comm->word[0]);
+
+	comm->word[0] &= first;
+	comm->word[1] &= first == ~0ULL ? before_zero(comm->word[1]) : 0;
+}
+
+static __always_inline int same_comm(const struct comm *a, const struct comm *b)
+{
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1];
 }
 
 #endif

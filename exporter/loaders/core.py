@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter.layout import Config, kernel_config
+from exporter.layout import Config, Shared, kernel_config
 from exporter.loaders.handover import Giver, Handover, load
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
 from exporter.model import Measures, Unusable
@@ -67,11 +70,22 @@ def _load(giver: Giver) -> None:
     for name, each in maps.items():
         sizes = libbpf.call("bpf_map__key_size", each), libbpf.call("bpf_map__value_size", each)
         per_cpu = libbpf.call("bpf_map__type", each) == PER_CPU_ARRAY
-        giver.map("totals" if name.endswith(".bss") else name, libbpf.call("bpf_map__fd", each), *sizes, per_cpu=per_cpu)
+        giver.map("shared" if name.endswith(".bss") else name, libbpf.call("bpf_map__fd", each), *sizes, per_cpu=per_cpu)
     programs = {libbpf.name("program", each): each for each in libbpf.each("program", opened)}
     for name in _ATTACH_ORDER:
         giver.program(name, libbpf.call("bpf_program__fd", programs[name]))
         giver.link(name, libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name])))
+    shared = next(each for name, each in maps.items() if name.endswith(".bss"))
+    _set_since(libbpf.call("bpf_map__fd", shared), time.monotonic_ns())
+
+
+def _set_since(fd: int, now: int) -> None:
+    """One store into the map's memory: an update would overwrite what the programs count beside it."""
+    page = mmap.PAGESIZE
+    with mmap.mmap(fd, (ctypes.sizeof(Shared) + page - 1) // page * page) as memory:
+        shared = Shared.from_buffer(memory)
+        shared.since = now
+        del shared  # or the memory can't be unmapped
 
 
 def _require(path: Path) -> None:
