@@ -10,7 +10,6 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,7 @@ _MAP_LOOKUP_AND_DELETE_BATCH = 25
 
 _ENOTSUPP = 524  # of the kernel alone: include/linux/errno.h
 _NO_BATCH = {errno.EINVAL, _ENOTSUPP, errno.EOPNOTSUPP}
-_ROWS = 512
+_BATCH = 256
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -74,6 +73,14 @@ def _check(error: int, what: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """Entries of a map: the keys, and all values in the same order, one behind the other."""
+
+    keys: list[bytes]
+    values: memoryview
+
+
+@dataclass(frozen=True, slots=True)
 class BpfMap:
     """A map of the kernel. `value_size` is the size of one value as user space sees it (of all CPUs together for a per-CPU map)."""
 
@@ -100,11 +107,11 @@ class BpfMap:
         if error != errno.ENOENT:
             _check(error, "bpf map delete")
 
-    def items(self) -> Iterator[tuple[bytes, memoryview]]:
+    def read(self) -> Rows:
         """All entries. One that is entered meanwhile may be missing; none is given twice while none is deleted."""
         return self._rows(_MAP_LOOKUP_BATCH)
 
-    def take(self) -> Iterator[tuple[bytes, memoryview]]:
+    def take(self) -> Rows:
         """All entries, each deleted as it is read. Exact only where no program holds the map any more."""
         return self._rows(_MAP_LOOKUP_AND_DELETE_BATCH)
 
@@ -113,55 +120,54 @@ class BpfMap:
         value_at = ctypes.addressof((ctypes.c_char * len(value)).from_buffer(value)) if value is not None else 0
         return _bpf(command, _ElementAttr(self.fd, ctypes.addressof(key_buffer), value_at, 0))
 
-    def _rows(self, command: int) -> Iterator[tuple[bytes, memoryview]]:
+    def _rows(self, command: int) -> Rows:
         """Entries of a hash map in batches (from 5.6 on), else one by one."""
-        rows = _ROWS
-        keys, values = bytearray(rows * self.key_size), bytearray(rows * self.value_size)
+        size = _BATCH
+        keys, values = bytearray(), bytearray()
         token = ctypes.create_string_buffer(max(8, self.key_size))
         begun = False
         while True:
-            attr = _BatchAttr(
-                ctypes.addressof(token) if begun else 0,
-                ctypes.addressof(token),
-                ctypes.addressof(ctypes.c_char.from_buffer(keys)),
-                ctypes.addressof(ctypes.c_char.from_buffer(values)),
-                rows,
-                self.fd,
-            )
+            key_room = (ctypes.c_char * (size * self.key_size))()
+            value_room = (ctypes.c_char * (size * self.value_size))()
+            token_at = ctypes.addressof(token)
+            rooms = ctypes.addressof(key_room), ctypes.addressof(value_room)
+            attr = _BatchAttr(token_at if begun else 0, token_at, *rooms, size, self.fd)
             error = _bpf(command, attr)
             if error in _NO_BATCH and not begun:
-                yield from self._one_by_one(delete=command == _MAP_LOOKUP_AND_DELETE_BATCH)
-                return
-            if error == errno.ENOSPC:  # one bucket of the hash holds more than fits
-                rows *= 2
-                keys, values = bytearray(rows * self.key_size), bytearray(rows * self.value_size)
+                return self._one_by_one(delete=command == _MAP_LOOKUP_AND_DELETE_BATCH)
+            if error == errno.ENOSPC:  # one bucket of the hash holds more than there is room for
+                size *= 2
                 continue
             if error != errno.ENOENT:
                 _check(error, "bpf map batch")
-            view = memoryview(values)
-            for row in range(attr.count):
-                key = bytes(keys[row * self.key_size : (row + 1) * self.key_size])
-                yield key, view[row * self.value_size : (row + 1) * self.value_size]
+            keys += memoryview(key_room)[: attr.count * self.key_size]
+            values += memoryview(value_room)[: attr.count * self.value_size]
             if error == errno.ENOENT:
-                return
+                return self._split(keys, values)
             begun = True
 
-    def _one_by_one(self, *, delete: bool) -> Iterator[tuple[bytes, memoryview]]:
+    def _one_by_one(self, *, delete: bool) -> Rows:
+        keys, values = bytearray(), bytearray()
         here = None
         key = ctypes.create_string_buffer(self.key_size)
         while True:
             at = ctypes.addressof(here) if here is not None else 0
             error = _bpf(_MAP_GET_NEXT_KEY, _ElementAttr(self.fd, at, ctypes.addressof(key), 0))
             if error == errno.ENOENT:
-                return
+                return self._split(keys, values)
             _check(error, "bpf map next key")
             value = self.lookup(key.raw)
             if value is not None:
-                yield key.raw, memoryview(value)
+                keys += key.raw
+                values += value
             if delete:  # so the next first key is another one
                 self.delete(key.raw)
             else:
                 here = ctypes.create_string_buffer(key.raw, self.key_size)
+
+    def _split(self, keys: bytearray, values: bytearray) -> Rows:
+        size = self.key_size
+        return Rows([bytes(keys[at : at + size]) for at in range(0, len(keys), size)], memoryview(values))
 
 
 @dataclass(frozen=True, slots=True)

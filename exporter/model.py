@@ -105,6 +105,10 @@ class ProcessCounts:
             mine = self.buckets or [0] * len(other.buckets)
             self.buckets = [a + b for a, b in zip(mine, other.buckets, strict=True)]
 
+    def events(self) -> int:
+        """How busy it was."""
+        return sum(self.exits) + self.execs + self.short_exits
+
     def copy(self) -> ProcessCounts:
         """An independent copy."""
         fresh = ProcessCounts()
@@ -129,6 +133,17 @@ class Counts:
     signals: dict[int, int] = field(default_factory=dict)
     """Deliveries by signal number."""
     lost: dict[Lost, int] = field(default_factory=dict)
+
+    def add_nameless(self, other: Counts) -> None:
+        """Add everything of `other` that is not by name."""
+        self.total.add(other.total)
+        self.forks += other.forks
+        self.threads += other.threads
+        self.core_dumps += other.core_dumps
+        for number, n in other.signals.items():
+            self.signals[number] = self.signals.get(number, 0) + n
+        for reason, n in other.lost.items():
+            self.lose(reason, n)
 
     def of(self, comm: bytes) -> ProcessCounts:
         """The counts of `comm`, made if they are not there."""

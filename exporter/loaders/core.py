@@ -88,6 +88,15 @@ def _set_since(fd: int, now: int) -> None:
         del shared  # or the memory can't be unmapped
 
 
+def refusal() -> str | None:
+    """Why loading is sure to fail, or None if it is worth trying."""
+    try:
+        _require(OBJECT)
+    except Unusable as reason:
+        return str(reason)
+    return None
+
+
 def _require(path: Path) -> None:
     """Refuse what is sure to fail, in words that say more than the kernel's errno would."""
     release = os.uname().release

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
-
 from exporter.model import Counts, Gauges, Mode
 
 
@@ -15,7 +14,9 @@ class Source(ABC):
     more `drain`. A scrape calls `peek`, `gauges` and `clones` from another thread; the caller holds one lock around `drain` and `peek`.
     """
 
-    mode: ClassVar[Mode]
+    mode: Mode
+    immediate: ClassVar[bool] = True
+    """Whether it tells of a clone as it happens; a scan finds it later."""
 
     @abstractmethod
     def start(self) -> None:

@@ -1,0 +1,186 @@
+"""The command line: it turns flags and file into a `Config` and hands that to the command."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from exporter import config, version
+from exporter.checks import near, one_line
+from exporter.config import AUTO, Config, ConfigError
+from exporter.model import Mode
+
+OK, FAILED, BAD_USAGE = 0, 1, 2
+
+_USAGE = """shortproc-exporter [flags]
+       shortproc-exporter doctor [flags]
+       shortproc-exporter check-config [FILE] [flags]"""
+
+_ABOUT = """Prometheus exporter for processes that live too briefly for top, ps and a 1 s scan of /proc to see:
+how many there are, how long they live, how much CPU they burn, how they end, and how much of that it missed.
+
+commands:
+  (none)                run, and serve metrics until SIGTERM or SIGINT
+  doctor                say of each mode whether it works here or why not, and which one auto would take
+  check-config [FILE]   say whether a configuration file is good"""
+
+_EPILOG = """A flag beats the file. Each option of the file, its meaning and its default: config/exporter.yml.
+
+examples:
+  shortproc-exporter                                    metrics at http://localhost:10199/metrics
+  shortproc-exporter --web.listen-address=127.0.0.1:9000
+  shortproc-exporter --mode=netlink --log.level=debug
+  shortproc-exporter doctor                             why is a mode not used?
+  shortproc-exporter check-config /etc/shortproc-exporter/exporter.yml
+
+exit status: 0 fine, 1 it could not run (address in use, no mode works), 2 bad usage or configuration."""
+
+_OPTIONS = {
+    "--mode": "detection.mode",
+    "--web.listen-address": "web.listen_address",
+    "--web.telemetry-path": "web.telemetry_path",
+    "--path.procfs": "procfs",
+    "--log.level": "log.level",
+    "--log.format": "log.format",
+}
+
+
+class UsageError(Exception):
+    """The command line can't be used. The message is one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command line and return its exit status."""
+    try:
+        args = _parser().parse_intermixed_args(arguments)
+        if args.help:
+            return _say(_parser().format_help().rstrip())
+        if args.version:
+            return _say(version.text())
+        return _command(args)
+    except (UsageError, ConfigError) as error:
+        _complain(str(error))
+        return BAD_USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="shortproc-exporter",
+        usage=_USAGE,
+        description=_ABOUT,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    flags = parser.add_argument_group("flags")
+    flags.add_argument("--config.file", metavar="FILE", help="configuration file (YAML)")
+    flags.add_argument("--mode", metavar="MODE", help=f"how to see processes: {', '.join((AUTO, *Mode))} (default auto)")
+    flags.add_argument("--no-ebpf", action="store_true", help="let auto begin at netlink")
+    flags.add_argument("--fast-scan", action="store_true", help="the same as --mode=fast_scan")
+    flags.add_argument("--web.listen-address", metavar="HOST:PORT", help="where to listen (default :10199, every address)")
+    flags.add_argument("--web.telemetry-path", metavar="PATH", help="path of the metrics (default /metrics)")
+    flags.add_argument("--path.procfs", metavar="DIR", help="where proc is mounted (default /proc)")
+    flags.add_argument("--log.level", metavar="LEVEL", help="debug, info, warn or error (default info)")
+    flags.add_argument("--log.format", metavar="FORMAT", help="logfmt or json (default logfmt)")
+    flags.add_argument("--version", action="store_true", help="print the version")
+    flags.add_argument("-h", "--help", action="store_true", help="print this")
+    return parser
+
+
+def _command(args: argparse.Namespace) -> int:
+    match args.words:
+        case []:
+            settings = _configuration(args)
+            from exporter import app  # noqa: PLC0415 - check-config and --version do without
+
+            return app.main(settings)
+        case ["doctor"]:
+            settings = _configuration(args)
+            from exporter import doctor  # noqa: PLC0415
+
+            return _to_stdout(lambda: doctor.main(settings))
+        case ["check-config", *files] if len(files) <= 1:
+            return _check_config(args, files)
+        case ["doctor" | "check-config" as command, *_]:
+            raise UsageError(f"too many words after {command}: {one_line(' '.join(args.words[1:]))}")
+        case [word, *_]:
+            near_one = near(word, ("doctor", "check-config")) or " (there are doctor and check-config)"
+            raise UsageError(f"unknown command {one_line(word)}{near_one}")
+    raise AssertionError
+
+
+def _check_config(args: argparse.Namespace, files: list[str]) -> int:
+    named = vars(args)["config.file"]
+    if named is not None and files:
+        raise UsageError("check-config takes one file, as an argument or by --config.file")
+    path = files[0] if files else named
+    if path is None:
+        raise UsageError("check-config needs a file")
+    vars(args)["config.file"] = path
+    _configuration(args)
+    return _say(f"{one_line(path)}: ok")
+
+
+def _configuration(args: argparse.Namespace) -> Config:
+    """Everything from the file, and over it what the flags say."""
+    given = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items() if value not in (None, False)}
+    path = given.get("--config.file")
+    settings = config.load(path) if path is not None else Config()
+    for flag, key in _OPTIONS.items():
+        if flag in given:
+            settings = config.override(settings, key, given[flag], flag)
+    mode = settings.detection.mode
+    if args.fast_scan:
+        if "--mode" in given and mode != Mode.FAST_SCAN:
+            raise UsageError(f"--fast-scan and --mode={mode} contradict each other")
+        settings = config.override(settings, "detection.mode", str(Mode.FAST_SCAN), "--fast-scan")
+    elif args.no_ebpf and mode in (Mode.EBPF_CORE, Mode.EBPF_BCC):
+        wanted = f"--mode={mode}" if "--mode" in given else f"detection.mode: {mode} in {one_line(str(path))}"
+        raise UsageError(f"--no-ebpf and {wanted} contradict each other")
+    return config.override(settings, "no_ebpf", args.no_ebpf, "--no-ebpf")
+
+
+def _say(text: str) -> int:
+    def say() -> int:
+        print(text)  # noqa: T201
+        return OK
+
+    return _to_stdout(say)
+
+
+def _to_stdout(command: Callable[[], int]) -> int:
+    """Run a command that prints, and end as other tools do where nobody reads (`... | head -1`) or nothing can be written."""
+    try:
+        status = command()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        _drop_stdout()
+        _complain(f"cannot write to standard output: {error.strerror or error}")
+        return FAILED
+    return status
+
+
+def _drop_stdout() -> None:
+    """Let what is still buffered go nowhere: the interpreter would complain of it at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(message: str) -> None:
+    print(f"shortproc-exporter: error: {one_line(message)}", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,81 @@
+"""How much of what the kernel started was seen.
+
+The kernel counts every clone (`processes` of /proc/stat, threads and io_uring workers included: kernel/fork.c, total_forks). The source
+counts those that it saw. Both are read at slightly different moments, so the source is read before and after the kernel: what lies in
+between is agreement, not loss.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from exporter.model import NS
+
+_WINDOW_NS = 60 * NS
+_TRIES = 20
+_PAUSE_SECONDS = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Clones since the exporter's start, by the kernel's count and by ours, as of the same moment."""
+
+    kernel: int
+    observed: int
+
+
+class Completeness:
+    """Compares the two counts, at each tick and at each scrape. Asking changes nothing; only `tick` remembers."""
+
+    def __init__(self, kernel_clones: Callable[[], int | None], now: Callable[[], int] = time.monotonic_ns) -> None:
+        """`kernel_clones` gives the count since boot, or None where it can't be read."""
+        self._kernel_clones = kernel_clones
+        self._now = now
+        self._base: Sample | None = None
+        self._history: deque[tuple[int, Sample]] = deque()
+
+    def begin(self, observed: Callable[[], int]) -> None:
+        """Both sides start from here."""
+        for _ in range(_TRIES):
+            before, kernel, after = observed(), self._kernel_clones(), observed()
+            if kernel is None:
+                return
+            self._base = Sample(kernel, before)
+            if before == after:
+                break
+
+    def sample(self, observed: Callable[[], int], *, immediate: bool) -> Sample | None:
+        """Both counts now; None where the kernel's is not to be had. `immediate` is for sources that tell of a clone as it happens."""
+        if self._base is None:
+            return None
+        for attempt in range(_TRIES):
+            before, kernel, after = observed(), self._kernel_clones(), observed()
+            if kernel is None:
+                return None
+            if not immediate or kernel - self._base.kernel <= after - self._base.observed:
+                break
+            if attempt < _TRIES - 1:  # the kernel counts a clone a moment before its tracepoint tells of it
+                time.sleep(_PAUSE_SECONDS)
+        kernel -= self._base.kernel
+        return Sample(kernel, min(max(kernel, before - self._base.observed), after - self._base.observed))
+
+    def tick(self, sample: Sample | None) -> None:
+        """Remember a sample; about once a second."""
+        if sample is None:
+            self._history.clear()
+            return
+        now = self._now()
+        self._history.append((now, sample))
+        while len(self._history) > 1 and self._history[1][0] <= now - _WINDOW_NS:
+            self._history.popleft()
+
+    def ratio(self, sample: Sample | None) -> float | None:
+        """Clones seen by clones there were, from 60 s ago (or the start) to `sample`; 1 if there were none, None if unknown."""
+        if sample is None or not self._history:
+            return None
+        then = self._history[0][1]
+        kernel = sample.kernel - then.kernel
+        return min(1.0, max(0.0, (sample.observed - then.observed) / kernel)) if kernel > 0 else 1.0

@@ -1,0 +1,78 @@
+"""Log lines on standard error, as logfmt or JSON. What a line holds may come from anybody: none can forge another line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any, TextIO
+
+from exporter.model import comm_text
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+_NAMES = {logging.WARNING: "warn", logging.CRITICAL: "error"}
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def fields(**pairs: object) -> dict[str, dict[str, object]]:
+    """Pairs to log beside a message: `logger.info("stepped down", extra=fields(mode="scan"))`."""
+    return {"fields": pairs}
+
+
+def setup(level: str = "info", form: str = "logfmt", stream: TextIO | None = None) -> None:
+    """Send every logger's lines to standard error."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(Json() if form == "json" else Logfmt())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(_LEVELS[level])
+    logging.raiseExceptions = False  # a log that can't be written is no reason to write tracebacks
+
+
+class Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:  # noqa: D102
+        return json.dumps(_pairs(record), default=_plain)
+
+
+class Logfmt(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:  # noqa: D102
+        return " ".join(f"{_key(key)}={_value(value)}" for key, value in _pairs(record).items())
+
+
+def _pairs(record: logging.LogRecord) -> dict[str, object]:
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    pairs: dict[str, object] = {
+        "ts": f"{seconds}.{int(record.msecs):03}Z",
+        "level": _NAMES.get(record.levelno, record.levelname.lower()),
+        "msg": record.getMessage(),
+    }
+    extra: dict[str, Any] = getattr(record, "fields", {})
+    pairs |= {key: value for key, value in extra.items() if key not in pairs}
+    if record.exc_info and record.exc_info[1]:
+        pairs["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+        pairs["traceback"] = logging.Formatter().formatException(record.exc_info)
+    return pairs
+
+
+def _plain(value: object) -> str:
+    return comm_text(value) if isinstance(value, bytes) else str(value)
+
+
+def _key(key: str) -> str:
+    return "".join(char if char.isascii() and (char.isalnum() or char in "_.-") else "_" for char in key)
+
+
+def _value(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    text = _plain(value)
+    if text and all(char.isascii() and (char.isalnum() or char in "_.-:/+@%,[]") for char in text):
+        return text
+    return f'"{"".join(_escaped(char) for char in text)}"'
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    return char if char.isprintable() else json.dumps(char)[1:-1]

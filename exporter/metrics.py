@@ -1,0 +1,218 @@
+"""The catalogue: what each metric is called and means, and how a snapshot becomes it."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from exporter import __version__, version
+from exporter.config import Config
+from exporter.model import NS, Lost, Mode, Outcome, ProcessCounts
+from exporter.supervisor import Snapshot
+
+SIGNALS = {number: signal.Signals(number).name for number in range(1, 32)}
+REAL_TIME_SIGNALS = "SIGRT"
+"""All real-time signals together: they have no names of their own, and there are 33."""
+
+_Labelled = Iterable[tuple[Sequence[str], float]]
+
+
+class Exposition:
+    """`/metrics`: a registry of our own, with the client's process and Python metrics in it."""
+
+    def __init__(self, config: Config, snapshot: Callable[[], Snapshot]) -> None:
+        disable_created_metrics()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_SnapshotCollector(config, snapshot))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Body and content type, text or OpenMetrics as the Accept header asks."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self._registry), content_type
+
+
+class _SnapshotCollector(Collector):
+    def __init__(self, config: Config, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+        self._bounds = [*(floatToGoString(bound) for bound in config.metrics.runtime_buckets_seconds), "+Inf"]
+        self._per_comm_histogram = config.metrics.per_comm_histogram
+        self._threshold = config.detection.short_threshold_seconds
+        self._loaded_at = time.time()
+        self._build = (__version__, version.revision(), platform.python_version())
+
+    def describe(self) -> list[Metric]:
+        """Nothing, so that registering does not collect."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        begun = time.perf_counter()
+        snapshot = self._snapshot()
+        yield from self._whole(snapshot)
+        yield from self._by_name(snapshot)
+        yield from _detection(snapshot)
+        yield from self._about()
+        elapsed = time.perf_counter() - begun
+        yield _gauge("shortproc_collect_duration_seconds", "Time this scrape took to collect.", elapsed)
+
+    def _whole(self, snapshot: Snapshot) -> Iterator[Metric]:
+        counts = snapshot.view.counts
+        total = counts.total
+        runtime = HistogramMetricFamily("shortproc_process_runtime_seconds", "Lifetimes of all ended processes, from fork to the last thread's exit.")
+        self._add_histogram(runtime, (), total)
+        yield runtime
+        yield _counter(
+            "shortproc_ended_processes", "Ended processes.", ("outcome",), (([outcome], n) for outcome, n in zip(Outcome, total.exits, strict=True))
+        )
+        yield _count("shortproc_ended_short_processes", "Ended processes that lived less long than the threshold.", total.short_exits)
+        yield _count("shortproc_ended_processes_cpu_seconds", "User and system CPU time of ended processes.", total.cpu_ns / NS)
+        yield _count("shortproc_ended_short_processes_cpu_seconds", "User and system CPU time of ended short processes.", total.short_cpu_ns / NS)
+        yield _count("shortproc_forked_processes", "Processes started.", counts.forks)
+        yield _count("shortproc_cloned_threads", "Threads started, io_uring workers included.", counts.threads)
+        yield _count("shortproc_execs", "Successful execs.", total.execs)
+        yield _count("shortproc_core_dumps", "Processes that dumped core.", counts.core_dumps)
+        real_time = sum(n for number, n in counts.signals.items() if number not in SIGNALS)
+        by_signal = [([name], counts.signals.get(number, 0)) for number, name in SIGNALS.items()]
+        yield _counter(
+            "shortproc_signals_delivered",
+            "Signals delivered, SIGKILL once a process; real-time signals together.",
+            ("signal",),
+            [*by_signal, ([REAL_TIME_SIGNALS], real_time)],
+        )
+        if snapshot.gauges.peak_per_second is not None:
+            yield _gauge(
+                "shortproc_ended_short_processes_peak_per_second",
+                "Short processes that ended in the busiest whole second of the last 60.",
+                snapshot.gauges.peak_per_second,
+            )
+        yield _gauge("shortproc_short_process_threshold_seconds", "A process that lived less long than this is short.", self._threshold)
+
+    def _by_name(self, snapshot: Snapshot) -> Iterator[Metric]:
+        comms = snapshot.view.comms
+        yield _counter(
+            "shortproc_comm_exits",
+            "Ended processes by name.",
+            ("comm", "outcome"),
+            (([comm, outcome], n) for comm, counts in comms for outcome, n in zip(Outcome, counts.exits, strict=True)),
+        )
+        label = ("comm",)
+        yield _counter("shortproc_comm_short_exits", "Ended short processes by name.", label, (([comm], counts.short_exits) for comm, counts in comms))
+        yield _counter("shortproc_comm_cpu_seconds", "CPU time of ended processes by name.", label, (([comm], counts.cpu_ns / NS) for comm, counts in comms))
+        yield _counter(
+            "shortproc_comm_short_cpu_seconds",
+            "CPU time of ended short processes by name.",
+            label,
+            (([comm], counts.short_cpu_ns / NS) for comm, counts in comms),
+        )
+        yield _counter("shortproc_comm_execs", "Successful execs by the name they gave.", label, (([comm], counts.execs) for comm, counts in comms))
+        if self._per_comm_histogram:
+            runtime = HistogramMetricFamily("shortproc_comm_runtime_seconds", "Lifetimes of ended processes by name.", labels=label)
+            for comm, counts in comms:
+                self._add_histogram(runtime, (comm,), counts)
+            yield runtime
+        yield _counter(
+            "shortproc_parent_short_exits",
+            "Ended short processes by the name of their parent.",
+            ("parent_comm",),
+            (([parent], counts.short_exits) for parent, counts in snapshot.view.parents),
+        )
+        yield _gauge("shortproc_tracked_comms", "Names that have series of their own.", snapshot.tracked_comms)
+
+    def _about(self) -> Iterator[Metric]:
+        yield _gauge("shortproc_exporter_config_last_reload_successful", "Whether the last reading of the configuration succeeded.", 1)
+        yield _gauge(
+            "shortproc_exporter_config_last_reload_success_timestamp_seconds",
+            "When the configuration was last read successfully.",
+            self._loaded_at,
+        )
+        build = GaugeMetricFamily(
+            "shortproc_exporter_build_info", "1, with what was built as labels.", labels=("version", "revision", "python_version")
+        )
+        build.add_metric(self._build, 1)
+        yield build
+
+    def _add_histogram(self, family: HistogramMetricFamily, labels: Sequence[str], counts: ProcessCounts) -> None:
+        buckets, cumulative = [], 0
+        for bound, n in zip(self._bounds, counts.buckets or [0] * len(self._bounds), strict=True):
+            cumulative += n
+            buckets.append((bound, cumulative))
+        family.add_metric(labels, buckets, counts.runtime_ns / NS)
+
+
+def _detection(snapshot: Snapshot) -> Iterator[Metric]:
+    modes = list(Mode)
+    yield _labelled_gauge(
+        "shortproc_detection_mode", "1 for the active mode, 0 for the others.", "mode", ((mode, mode == snapshot.mode) for mode in modes)
+    )
+    yield _labelled_gauge(
+        "shortproc_detection_mode_available",
+        "1 if the mode could run here.",
+        "mode",
+        ((mode, mode in snapshot.rungs and snapshot.rungs[mode].usable) for mode in modes),
+    )
+    yield _gauge("shortproc_detection_degraded", "1 if a better mode than the active one was wanted.", snapshot.degraded)
+    yield _counter(
+        "shortproc_detection_mode_switches",
+        "How often a mode became the active one, and why.",
+        ("to_mode", "reason"),
+        (([mode, reason], n) for (mode, reason), n in snapshot.switches.items()),
+    )
+    if snapshot.capture_ratio is not None:
+        yield _gauge(
+            "shortproc_detection_capture_ratio", "Clones seen, of those that the kernel counted, in the last 60 s.", snapshot.capture_ratio
+        )
+    if snapshot.sample is not None:
+        yield _count("shortproc_kernel_clones", "Processes and threads that the kernel counted since the exporter's start.", snapshot.sample.kernel)
+        yield _count("shortproc_observed_clones", "Processes and threads that the exporter saw since its start.", snapshot.sample.observed)
+    lost = snapshot.view.counts.lost
+    yield _counter(
+        "shortproc_detection_lost", "What could not be seen, timed, charged or named, by cause.", ("reason",), (([why], lost.get(why, 0)) for why in Lost)
+    )
+    if snapshot.gauges.scan_duration_seconds is not None:
+        yield _gauge("shortproc_scan_duration_seconds", "How long the last pass over /proc took.", snapshot.gauges.scan_duration_seconds)
+    programs = snapshot.gauges.programs
+    if programs:
+        label = ("program",)
+        yield _counter(
+            "shortproc_bpf_program_run_seconds",
+            "Time spent in a BPF program, while kernel.bpf_stats_enabled is 1.",
+            label,
+            (([each.name], each.run_ns / NS) for each in programs),
+        )
+        yield _counter(
+            "shortproc_bpf_program_runs",
+            "Runs of a BPF program, while kernel.bpf_stats_enabled is 1.",
+            label,
+            (([each.name], each.runs) for each in programs),
+        )
+
+
+def _counter(name: str, about: str, labels: Sequence[str], values: _Labelled) -> Metric:
+    family = CounterMetricFamily(name, about, labels=labels)
+    for label_values, value in values:
+        family.add_metric(label_values, value)
+    return family
+
+
+def _count(name: str, about: str, value: float) -> Metric:
+    return CounterMetricFamily(name, about, value=value)
+
+
+def _gauge(name: str, about: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, about, value=float(value))
+
+
+def _labelled_gauge(name: str, about: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
+    family = GaugeMetricFamily(name, about, labels=(label,))
+    for label_value, value in values:
+        family.add_metric((label_value,), float(value))
+    return family

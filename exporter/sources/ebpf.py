@@ -1,0 +1,224 @@
+"""Reads what the BPF programs counted. It does nothing for an event: the work is in the kernel, at a scrape, and at a drain.
+
+The kernel counts by comm into one of two maps. At a drain the programs are turned to the other one, the kernel is waited for until no
+program can hold the old one, and the old one is read and emptied. A reader always sums both, so it sees each count once: no event is
+entered into both, and the caller's lock keeps it from looking while one is being emptied.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import time
+from collections.abc import Callable, Sequence
+
+from exporter.bpfmap import BpfMap, Rows, program_info
+from exporter.layout import BUCKETS, KERNEL_LOST, MAX_COMMS, SIGNALS, Cpu, Shared
+from exporter.layout import Counts as Row
+from exporter.loaders.handover import Handover
+from exporter.model import NS, Counts, Gauges, Lost, Measures, Mode, ProcessCounts, ProgramStats, SourceFailed
+from exporter.sources.base import Source
+from exporter.sources.charges import ChargeAudit
+
+_DRAIN_EVERY_NS = 5 * NS
+_FULL_ENOUGH = MAX_COMMS // 4
+_PEAK_SECONDS = 60
+
+_ZERO = b"\0" * 4
+_WORD = 8
+_ROW = ctypes.sizeof(Row) // _WORD
+_CPU = ctypes.sizeof(Cpu) // _WORD
+
+# Places in a row, and in the sum of all CPUs, in words.
+_SHORT, _EXECS, _RUNTIME, _CHILDREN = (getattr(Row, name).offset // _WORD for name in ("short_exits", "execs", "runtime_ns", "short_children"))
+_BUCKETS, _SHORT_CPU, _LONG_CPU, _CHARGED = (
+    getattr(Row, name).offset // _WORD for name in ("buckets", "short_cpu_ns", "long_cpu_ns", "charged")
+)
+_OUTCOMES = slice(0, _SHORT)
+_FORKS, _THREADS, _CORE_DUMPS, _ENTERED = (getattr(Cpu, name).offset // _WORD for name in ("forks", "threads", "core_dumps", "comms_entered"))
+_LOST, _SIGNALS, _RING = (getattr(Cpu, name).offset // _WORD for name in ("lost", "signals", "ring"))
+
+
+class EbpfSource(Source):
+    """The same for every loader, since the maps' layouts are."""
+
+    def __init__(self, mode: Mode, measures: Measures, load: Callable[[], Handover], audit: ChargeAudit) -> None:
+        """`load` hands over the attached programs' descriptors, or raises `Unusable`."""
+        self.mode = mode
+        self._load = load
+        self._audit = audit
+        self._bounds = len(measures.bounds_ns)
+        self._per_comm_buckets = measures.per_comm_buckets
+        self._kernel = Handover({}, {}, {})
+        self._active = 0
+        self._entered = 0
+        self._switched_ns = 0
+        self._still = True
+        self._stopped = False
+        self._drained = [0] * (_ROW + _RING + 2)
+        self._drained_ended = 0
+        self._drained_charged = 0
+
+    def start(self) -> None:
+        """Load and attach; see `Source`."""
+        self._kernel = self._load()
+        shared = self._map("shared")
+        self._memory = mmap.mmap(shared.fd, -(-shared.value_size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        self._switched_ns = time.monotonic_ns()
+        self._audit.begin()
+
+    def peek(self) -> Counts:
+        """Both maps of comms, and what has no name."""
+        return self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._nameless())
+
+    def drain(self) -> Counts:
+        """Empty the map of comms that no program writes any more; after `stop`, both."""
+        try:
+            ready = ["comms_a", "comms_b"] if self._stopped else [self._retired] if self._still else []
+            rows = [self._map(each).take() for each in ready]
+            nameless = self._nameless()
+        except OSError as error:
+            raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
+        counts = self._since_drain(rows, nameless)
+        self._drained = nameless
+        self._drained_ended += sum(map(_ended, rows))
+        self._drained_charged += sum(map(_charged, rows))
+        if self._stopped:
+            self._memory.close()
+            self._kernel.close()
+        return counts
+
+    def rotate(self) -> None:
+        """Turn the programs to the other map of comms, if this one has been in use for a while or fills up."""
+        try:
+            entered = sum(self._cpus()[_ENTERED::_CPU])
+            fresh = entered - self._entered
+            due = time.monotonic_ns() - self._switched_ns >= _DRAIN_EVERY_NS
+            if not self._still:
+                self._wait()
+            elif fresh and (due or fresh >= _FULL_ENOUGH):
+                self._entered = entered
+                self._switch()
+            self._check_charges()
+        except OSError as error:
+            raise SourceFailed(f"the kernel's maps can't be drained: {error}") from error
+
+    def clones(self) -> int:
+        """Forks and threads of all CPUs."""
+        cpus = self._cpus()
+        return sum(cpus[_FORKS::_CPU]) + sum(cpus[_THREADS::_CPU])
+
+    def stop(self) -> None:
+        """Detach, and wait until no program runs."""
+        if not self._stopped and self._kernel.maps:
+            self._kernel.detach()
+            self._wait()
+        self._stopped = True
+
+    def gauges(self) -> Gauges:
+        """The peak, and what the programs cost."""
+        infos = [program_info(fd) for fd in self._kernel.programs.values()]
+        return Gauges(self._peak(), None, tuple(ProgramStats(info.name, info.run_ns, info.runs) for info in infos if info.runs))
+
+    @property
+    def _retired(self) -> str:
+        return "comms_a" if self._active else "comms_b"
+
+    def _map(self, name: str) -> BpfMap:
+        try:
+            return self._kernel.maps[name]
+        except KeyError:
+            raise SourceFailed("it is not running") from None
+
+    def _switch(self) -> None:
+        self._active = 1 - self._active
+        self._switched_ns = time.monotonic_ns()
+        at = Shared.active.offset
+        self._memory[at : at + _WORD] = self._active.to_bytes(_WORD, "little")
+        self._wait()
+
+    def _wait(self) -> None:
+        """Until every program has ended that began before now. If it fails, the retired map waits for the next time."""
+        self._still = False
+        self._map("barrier").update(_ZERO, self._map("barrier_inner").fd.to_bytes(4, "little"))
+        self._still = True
+
+    def _check_charges(self) -> None:
+        rows = [self._map("comms_a").read(), self._map("comms_b").read()]
+        other = self._other()
+        ended = self._drained_ended + sum(map(_ended, rows)) + sum(other[_OUTCOMES])
+        charged = self._drained_charged + sum(map(_charged, rows)) + other[_CHARGED]
+        self._audit.check(ended, charged)
+
+    def _cpus(self) -> memoryview:
+        return memoryview(self._map("cpus").lookup(_ZERO) or b"").cast("Q")
+
+    def _other(self) -> list[int]:
+        shared = self._map("shared").lookup(_ZERO) or b""
+        return memoryview(shared)[: _ROW * _WORD].cast("Q").tolist()
+
+    def _nameless(self) -> list[int]:
+        """Since `start`: `other`'s row, then the sums over all CPUs, then the losses that are not in the maps."""
+        cpus = self._cpus()
+        missed = sum(program_info(fd).misses for fd in self._kernel.programs.values())
+        return [*self._other(), *(sum(cpus[at::_CPU]) for at in range(_RING)), missed, self._audit.lost]
+
+    def _since_drain(self, rows: list[Rows], nameless: list[int]) -> Counts:
+        fresh = [now - then for now, then in zip(nameless, self._drained, strict=True)]
+        other, cpu = fresh[:_ROW], fresh[_ROW:]
+        counts = Counts(
+            other=self._process_counts(other, per_comm=True),
+            short_exits_by_other_parents=other[_CHILDREN],
+            forks=cpu[_FORKS],
+            threads=cpu[_THREADS],
+            core_dumps=cpu[_CORE_DUMPS],
+            signals={number: cpu[_SIGNALS + number] for number in range(1, SIGNALS) if cpu[_SIGNALS + number]},
+            lost=dict(zip((*KERNEL_LOST, Lost.PROGRAM_MISSED, Lost.CPU_NEVER_CAME), (*cpu[_LOST:_SIGNALS], *cpu[_RING:]), strict=True)),
+        )
+        whole = other
+        for part in rows:
+            values = part.values.cast("Q")
+            whole = [mine + sum(values[at::_ROW]) for at, mine in enumerate(whole)]
+            for number, key in enumerate(part.keys):
+                self._enter(counts, key.rstrip(b"\0"), values[number * _ROW : (number + 1) * _ROW].tolist())
+        counts.total = self._process_counts(whole, per_comm=False)
+        return counts
+
+    def _enter(self, counts: Counts, comm: bytes, row: list[int]) -> None:
+        if row[_CHILDREN]:
+            counts.short_exits_by_parent[comm] = counts.short_exits_by_parent.get(comm, 0) + row[_CHILDREN]
+        if any(row[_OUTCOMES]) or row[_EXECS] or row[_CHARGED]:
+            counts.of(comm).add(self._process_counts(row, per_comm=True))
+
+    def _process_counts(self, row: Sequence[int], *, per_comm: bool) -> ProcessCounts:
+        buckets = list(row[_BUCKETS : _BUCKETS + self._bounds]) if self._per_comm_buckets or not per_comm else []
+        if buckets:
+            buckets.append(sum(row[_BUCKETS + self._bounds : _BUCKETS + BUCKETS]))
+        return ProcessCounts(
+            exits=[*row[_OUTCOMES], 0],
+            short_exits=row[_SHORT],
+            execs=row[_EXECS],
+            runtime_ns=row[_RUNTIME],
+            cpu_ns=row[_SHORT_CPU] + row[_LONG_CPU],
+            short_cpu_ns=row[_SHORT_CPU],
+            buckets=buckets,
+        )
+
+    def _peak(self) -> int:
+        now = time.monotonic_ns() // NS
+        seconds: dict[int, int] = {}
+        cpus = self._cpus()
+        for at in range(0, len(cpus), _CPU):
+            for slot in cpus[at + _RING : at + _CPU].tolist():
+                second, short_exits = slot & 0xFFFFFFFF, slot >> 32
+                seconds[second] = seconds.get(second, 0) + short_exits
+        return max((seconds.get(second, 0) for second in range(now - _PEAK_SECONDS, now)), default=0)
+
+
+def _ended(rows: Rows) -> int:
+    values = rows.values.cast("Q")
+    return sum(sum(values[at::_ROW]) for at in range(*_OUTCOMES.indices(_ROW)))
+
+
+def _charged(rows: Rows) -> int:
+    return sum(rows.values.cast("Q")[_CHARGED::_ROW])

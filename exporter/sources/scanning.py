@@ -1,0 +1,137 @@
+"""What both scans share: a thread that looks at `/proc`, and the account of what it must have missed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+
+from exporter.model import NS, Counts, Gauges, Lost, Measures, SourceFailed, Unusable
+from exporter.sources.base import Source
+from exporter.sources.procfs import Procfs
+from exporter.sources.table import Table, boottime_ns
+from exporter.sources.tally import Tally
+
+log = logging.getLogger(__name__)
+
+JOIN_SECONDS = 0.4
+
+
+class Unseen:
+    """Clones that the kernel counted and a scan did not notice.
+
+    Compared is the kernel's count at the pass before with what is noticed now, so that a clone seen late is not lost; the
+    greatest difference so far is what is counted, so that it never falls.
+    """
+
+    def __init__(self, procfs: Procfs, tally: Tally) -> None:
+        self._procfs = procfs
+        self._tally = tally
+        self._start: int | None = None
+        self._before = 0
+        self._most = 0
+
+    def begin(self) -> None:
+        """Compare from now on, where the kernel's count is of the processes that we see."""
+        if self._procfs.in_initial_pid_namespace():
+            self._start = self._procfs.kernel_clones()
+
+    def settle(self) -> None:
+        """Count what went unseen; called once in each pass."""
+        if self._start is None or (clones := self._procfs.kernel_clones()) is None:
+            return
+        missing = self._before - self._tally.noticed
+        if missing > self._most:
+            self._tally.lose(Lost.UNSEEN, missing - self._most)
+            self._most = missing
+        self._before = clones - self._start
+
+
+class Scanning(Source):
+    """A source whose own thread looks at `/proc` and keeps a table of processes."""
+
+    def __init__(self, measures: Measures, procfs: Procfs, clock: Callable[[], int] = boottime_ns) -> None:
+        self._procfs = procfs
+        self._clock = clock
+        self._tally = Tally(measures)
+        self._table = Table(procfs, self._tally, clock)
+        self._unseen = Unseen(procfs, self._tally)
+        self._pass_ns: int | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failure: str | None = None
+        self._counts_host = procfs.in_initial_pid_namespace()
+
+    def start(self) -> None:
+        """Take stock of what is there and begin to look."""
+        try:
+            self._prepare()
+            self._table.begin(self._pids())
+            self._unseen.begin()
+            self._begin()  # before the thread, which is a clone too
+        except OSError as error:
+            self._release()
+            raise Unusable(f"{self._procfs.root} can't be scanned: {error.strerror}") from error
+        if not self._table.processes:
+            self._release()
+            raise Unusable(f"{self._procfs.root} shows no process that may be read; is procfs mounted there?")
+        self._thread = threading.Thread(target=self._run, name=self.mode.value, daemon=True)
+        self._thread.start()
+
+    def peek(self) -> Counts:  # noqa: D102
+        return self._tally.peek()
+
+    def drain(self) -> Counts:  # noqa: D102
+        if self._failure is not None and not self._stopping.is_set():
+            raise SourceFailed(self._failure)
+        return self._tally.drain()
+
+    def clones(self) -> int:  # noqa: D102
+        return self._tally.clones
+
+    def gauges(self) -> Gauges:  # noqa: D102
+        duration = None if self._pass_ns is None else self._pass_ns / NS
+        return Gauges(peak_per_second=self._tally.peak_per_second(), scan_duration_seconds=duration)
+
+    def counts_host(self) -> bool:  # noqa: D102
+        return self._counts_host
+
+    def stop(self) -> None:  # noqa: D102
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(JOIN_SECONDS)
+            if self._thread.is_alive():
+                log.warning("the scanning thread did not stop in time")
+                return
+            self._thread = None
+        self._release()
+
+    @abstractmethod
+    def _pids(self) -> list[int]:
+        """List the table. Raises `OSError`."""
+
+    @abstractmethod
+    def _loop(self) -> None:
+        """Look until `_stopping` is set; in the scanning thread."""
+
+    def _prepare(self) -> None:
+        """Borrow from the machine what the loop needs. Raises `OSError`."""
+
+    def _begin(self) -> None:
+        """Take note of where the looking begins."""
+
+    def _release(self) -> None:
+        """Give back what `_prepare` borrowed; called once the loop has left, or after a failed start, and perhaps again."""
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except Exception as error:
+            log.exception("the scanning thread broke")
+            self._failure = f"the scanning thread broke: {type(error).__name__}: {error}"
+
+    def _passed(self, begun: int) -> None:
+        self._unseen.settle()
+        self._pass_ns = time.monotonic_ns() - begun

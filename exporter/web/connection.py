@@ -1,0 +1,128 @@
+"""One client: its requests, one after the other, each wait with a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+
+from exporter.web.messages import BadRequest, Request, Response, take_request
+from exporter.web.site import Site
+
+_CHUNK = 8 * 1024
+_LINGER_SECONDS = 1.0
+_LINGER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    connections: int = 32
+    request_seconds: float = 5.0
+    """From a connection's start, or the first byte of a later request, to the request's end."""
+    idle_seconds: float = 120.0
+    """From an answer to the first byte of the next request."""
+    answer_seconds: float = 10.0
+    """For a client to read its answer."""
+    stalled_seconds: float = 1.0
+    """After which a client that has not read its answer may lose its place to another."""
+
+
+class Doing(Enum):
+    AWAITS_REQUEST = "awaits request"
+    WORKS = "works"
+    AWAITS_READER = "awaits reader"
+
+
+class Connection:
+    """A client's socket, served by one thread. `drop` may be called from any other."""
+
+    def __init__(self, client: socket.socket, peer: str, site: Site, limits: Limits) -> None:
+        self.peer = peer
+        self.state = (Doing.AWAITS_REQUEST, time.monotonic())
+        """What it does, and since when."""
+        self._client = client
+        self._site = site
+        self._limits = limits
+        self._received = bytearray()
+
+    def serve(self) -> None:
+        """Answer until the client has enough, breaks a rule or is dropped."""
+        with self._client, contextlib.suppress(OSError):  # the client is gone, too slow, or dropped
+            allowed = self._limits.request_seconds
+            while self._exchange(allowed):
+                allowed = self._limits.idle_seconds
+            self._linger()
+
+    def drop(self) -> None:
+        """End it from another thread: what waits for the client wakes up with an error."""
+        with contextlib.suppress(OSError):
+            self._client.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give it up unserved."""
+        self._client.close()
+
+    def _exchange(self, allowed: float) -> bool:
+        """Answer one request; say whether another may follow."""
+        try:
+            request = self._request(allowed)
+        except BadRequest as bad:
+            self._send(Response.line(bad.status, str(bad)).to_bytes(keep_alive=False))
+            return False
+        if request is None:
+            return False
+        self.state = (Doing.WORKS, time.monotonic())
+        response = self._site.answer(request, self.peer)
+        # A body is never read, so nothing can follow it. Who asks again before we answered would keep us busy without end.
+        keep_alive = request.keep_alive and not request.has_body and not self._received
+        self._send(response.to_bytes(keep_alive=keep_alive, with_body=request.method != "HEAD"))
+        return keep_alive
+
+    def _request(self, allowed: float) -> Request | None:
+        deadline = self.state[1] + allowed
+        while (request := take_request(self._received)) is None:
+            was_idle = not self._received
+            try:
+                chunk = self._receive(deadline)
+            except TimeoutError:
+                if was_idle:
+                    return None
+                raise BadRequest(HTTPStatus.REQUEST_TIMEOUT, "the request took too long") from None
+            if not chunk:
+                return None
+            self._received += chunk
+            if was_idle:
+                deadline = min(deadline, time.monotonic() + self._limits.request_seconds)
+        return request
+
+    def _receive(self, deadline: float) -> bytes:
+        self._client.settimeout(_left(deadline))
+        return self._client.recv(_CHUNK)
+
+    def _send(self, data: bytes) -> None:
+        now = time.monotonic()
+        self.state = (Doing.AWAITS_READER, now)
+        deadline = now + self._limits.answer_seconds
+        rest = memoryview(data)
+        while rest:
+            self._client.settimeout(_left(deadline))
+            rest = rest[self._client.send(rest) :]
+        self.state = (Doing.AWAITS_REQUEST, time.monotonic())
+
+    def _linger(self) -> None:
+        """Take in what the client still sends: closing before that would make the kernel throw away our answer."""
+        self._client.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + _LINGER_SECONDS
+        taken = 0
+        while taken < _LINGER_BYTES and (chunk := self._receive(deadline)):
+            taken += len(chunk)
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left

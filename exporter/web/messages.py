@@ -1,0 +1,129 @@
+"""HTTP/1.x requests and responses as values. Sockets are `server.py`'s business, paths are `site.py`'s."""
+
+from __future__ import annotations
+
+import re
+import time
+import zlib
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+
+MAX_HEAD = 16 * 1024
+
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/(\d)\.(\d)")
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r]*)")
+_ABSOLUTE = re.compile(r"https?://([^/?#]*)([^?#]*)", re.IGNORECASE)
+_QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
+
+
+class BadRequest(Exception):
+    """What came is not a request that we answer."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    """Without the query, not decoded."""
+    headers: dict[str, str]
+    """Names in lower case; equal ones are joined by a comma."""
+    host: str
+    keep_alive: bool
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the client announced one."""
+        return "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: HTTPStatus
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def line(cls, status: HTTPStatus, line: str, **headers: str) -> Response:
+        """Answer with one line of text."""
+        return cls(status, f"{line}\n".encode(), headers=headers)
+
+    def to_bytes(self, *, keep_alive: bool, with_body: bool = True) -> bytes:
+        """Spell out the response. Without body, the headers stay what they would be with it."""
+        lines = [
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}",
+            f"Date: {formatdate(time.time(), usegmt=True)}",
+            "Server: shortproc-exporter",
+            f"Content-Type: {self.content_type}",
+            f"Content-Length: {len(self.body)}",
+            f"Connection: {'keep-alive' if keep_alive else 'close'}",
+            "Cache-Control: no-store",
+            "X-Content-Type-Options: nosniff",
+            "Referrer-Policy: no-referrer",
+        ]
+        headers = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"} | self.headers
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join((*lines, "", "")).encode("latin-1") + self.body * with_body
+
+
+def take_request(received: bytearray) -> Request | None:
+    """Take the first whole request head out of what was received; `None` while there is none. Raises `BadRequest`."""
+    skipped = len(received) - len(received.lstrip(b"\r\n"))  # RFC 9112 asks to forgive empty lines before a request
+    end = _HEAD_END.search(received, skipped, MAX_HEAD)
+    if end is None:
+        if len(received) >= MAX_HEAD:
+            in_first_line = b"\n" not in received[skipped:MAX_HEAD]
+            status = HTTPStatus.REQUEST_URI_TOO_LONG if in_first_line else HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            raise BadRequest(status, f"request larger than {MAX_HEAD} bytes")
+        return None
+    head = received[skipped : end.start()].decode("latin-1")
+    del received[: end.end()]
+    return _parsed([line.removesuffix("\r") for line in head.split("\n")])
+
+
+def _parsed(lines: list[str]) -> Request:
+    match = _REQUEST_LINE.fullmatch(lines[0])
+    if match is None:
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "malformed request line")
+    method, target, major, minor = match.groups()
+    if major != "1":
+        raise BadRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+    headers: dict[str, str] = {}
+    for line in lines[1:]:
+        field_match = _HEADER.fullmatch(line)
+        if field_match is None:
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "malformed header")
+        name, value = field_match[1].lower(), field_match[2].rstrip(" \t")
+        if name == "host" and name in headers:
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "more than one Host header")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if minor != "0" and "host" not in headers:
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "missing Host header")
+    host, path = headers.get("host", ""), re.split(r"[?#]", target, maxsplit=1)[0]
+    if absolute := _ABSOLUTE.match(target):  # what a proxy is asked; its host is the one that counts
+        host, path = absolute[1], absolute[2] or "/"
+    options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
+    keep_alive = "close" not in options and (minor != "0" or "keep-alive" in options)
+    return Request(method, path, headers, host, keep_alive)
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Say whether gzip is as welcome as no encoding at all, by RFC 9110."""
+    qualities = {}
+    for item in accept_encoding.lower().split(","):
+        coding, *parameters = (part.strip() for part in item.split(";"))
+        match = _QUALITY.fullmatch(parameters[0]) if parameters else None
+        qualities[coding] = float(match[1]) if match else 0.0 if parameters else 1.0
+    gzip = qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0.0)))
+    return gzip > 0 and gzip >= qualities.get("identity", 0.0)
+
+
+def gzipped(body: bytes) -> bytes:
+    compressor = zlib.compressobj(level=5, wbits=31)
+    return compressor.compress(body) + compressor.flush()

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import exporter
+from exporter import cli, version
+from exporter.config import Config
+from exporter.model import Mode
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Config]:
+    """What the commands were started with; they themselves are not."""
+    seen: dict[str, Config] = {}
+    for name, status in (("app", 0), ("doctor", 7)):
+        module = types.ModuleType(f"exporter.{name}")
+
+        def main(config: Config, name: str = name, status: int = status) -> int:
+            seen[name] = config
+            return status
+
+        module.main = main  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, f"exporter.{name}", module)
+        monkeypatch.setattr(exporter, name, module, raising=False)
+    return seen
+
+
+def error_of(arguments: list[str], capsys: Capture) -> str:
+    """The one line that bad usage gives."""
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("shortproc-exporter: error: ")
+    return err.removeprefix("shortproc-exporter: error: ").rstrip("\n")
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "exporter", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, text=True, timeout=30, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_no_flags_run_with_the_defaults(started: dict[str, Config]) -> None:
+    """The exporter has to run without any configuration."""
+    assert cli.main([]) == 0
+    assert started == {"app": Config()}
+
+
+def test_every_flag_reaches_its_option(started: dict[str, Config], tmp_path: Path) -> None:
+    """A flag that changes nothing would mislead."""
+    flags = "--mode=netlink --no-ebpf --web.listen-address=[::1]:1 --web.telemetry-path /m --log.level debug --log.format=json"
+    assert cli.main([*flags.split(), f"--path.procfs={tmp_path}"]) == 0
+    config = started["app"]
+    assert (config.detection.mode, config.no_ebpf, config.procfs) == (Mode.NETLINK, True, str(tmp_path))
+    assert (config.web.listen_address, config.web.telemetry_path) == ("[::1]:1", "/m")
+    assert (config.log.level, config.log.format) == ("debug", "json")
+
+
+@pytest.mark.parametrize("arguments", [["--mode=scan", "doctor"], ["doctor", "--mode=scan"], ["doctor", "--mode", "scan"]])
+def test_flags_may_stand_on_both_sides_of_a_command(started: dict[str, Config], arguments: list[str]) -> None:
+    """Nobody remembers which side a flag belongs to."""
+    assert cli.main(arguments) == 7
+    assert started["doctor"].detection.mode == Mode.SCAN
+
+
+def test_flag_beats_file(started: dict[str, Config], tmp_path: Path) -> None:
+    """The order of precedence is documented."""
+    file = tmp_path / "a.yml"
+    file.write_text("detection: {mode: netlink}\nlog: {level: warn}\n")
+    assert cli.main([f"--config.file={file}", "--mode=scan"]) == 0
+    assert (started["app"].detection.mode, started["app"].log.level) == (Mode.SCAN, "warn")
+    assert cli.main([f"--config.file={file}", "--fast-scan"]) == 0
+    assert started["app"].detection.mode == Mode.FAST_SCAN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--mode=foo", "--mode: 'foo' is not one of auto, ebpf_core, ebpf_bcc, netlink, fast_scan, scan"),
+        ("--mode=", "--mode: '' is not one of auto, ebpf_core, ebpf_bcc, netlink, fast_scan, scan"),
+        ("--mode", "argument --mode: expected one argument"),
+        ("--mod=scan", "unrecognized arguments: --mod=scan"),
+        ("--web.listen-address=:70000", "--web.listen-address: ':70000' has a port above 65535"),
+        ("--log.level=loud doctor", "--log.level: 'loud' is not one of debug, info, warn, error"),
+        ("--path.procfs=/nowhere", "--path.procfs: '/nowhere' is not a directory"),
+        ("--fast-scan --mode=scan", "--fast-scan and --mode=scan contradict each other"),
+        ("--fast-scan --mode=auto", "--fast-scan and --mode=auto contradict each other"),
+        ("--no-ebpf --mode=ebpf_core", "--no-ebpf and --mode=ebpf_core contradict each other"),
+        ("--no-ebpf --mode=ebpf_bcc", "--no-ebpf and --mode=ebpf_bcc contradict each other"),
+        ("docter", "unknown command docter (did you mean doctor?)"),
+        ("snoop", "unknown command snoop (there are doctor and check-config)"),
+        ("doctor now", "too many words after doctor: now"),
+        ("check-config", "check-config needs a file"),
+        ("check-config a --config.file=b", "check-config takes one file, as an argument or by --config.file"),
+        ("check-config /nowhere", "/nowhere: cannot be read: no such file or directory"),
+        ("--config.file=", "'': cannot be read: no such file or directory"),
+    ],
+)
+def test_bad_usage(arguments: str, message: str, capsys: Capture, started: dict[str, Config]) -> None:
+    """Bad usage is one line and status 2, and nothing is started."""
+    assert error_of(arguments.split(), capsys) == message
+    assert not started
+
+
+@pytest.mark.parametrize("arguments", [["a\nb"], ["--x\nb"], ["check-config", "a\nb"], ["--mode=a\nb"], ["doctor", "\x1b[2J\ud800"]])
+def test_hostile_arguments_stay_on_one_line(arguments: list[str], capsys: Capture) -> None:
+    """An argument may come from a script that took it from anybody."""
+    assert error_of(arguments, capsys).isprintable()
+
+
+def test_mode_of_the_file_and_no_ebpf_contradict(capsys: Capture, tmp_path: Path) -> None:
+    """A mode that is forced can't be given up in silence."""
+    file = tmp_path / "a.yml"
+    file.write_text("detection: {mode: ebpf_core}")
+    assert "--no-ebpf and detection.mode: ebpf_core in " in error_of(["--no-ebpf", f"--config.file={file}"], capsys)
+
+
+@pytest.mark.parametrize(
+    "form", ["check-config {}", "check-config --config.file={}", "--config.file={} check-config", "check-config --log.level=info {}"]
+)
+def test_check_config(form: str, capsys: Capture) -> None:
+    """Deployment scripts rest on line and status."""
+    path = REPOSITORY / "config" / "exporter.yml"
+    assert cli.main(form.format(path).split()) == 0
+    assert capsys.readouterr().out == f"{path}: ok\n"
+
+
+def test_check_config_refuses(capsys: Capture, tmp_path: Path) -> None:
+    """The path of the bad key has to be in the line."""
+    file = tmp_path / "bad.yml"
+    file.write_text("metrics: {max_comms: many}")
+    assert error_of(["check-config", str(file)], capsys) == f"{file}: metrics.max_comms: 'many' is not an integer from 1 to 1000"
+
+
+def test_help_names_every_flag_and_status(capsys: Capture) -> None:
+    """Help is the first thing that anybody reads."""
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    flags = "--config.file --mode --no-ebpf --fast-scan --web.listen-address --web.telemetry-path --path.procfs --log.level --log.format"
+    assert all(part in text for part in [*flags.split(), "--version", "doctor", "check-config", "exit status"])
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_version(capsys: Capture) -> None:
+    """Package tests and bug reports rest on its form."""
+    assert cli.main(["--version"]) == 0
+    form = rf"shortproc-exporter, version {re.escape(exporter.__version__)} \(revision: \S+\)\n  python version: \d+\.\d+\.\S+\n"
+    assert re.fullmatch(form, capsys.readouterr().out)
+
+
+def test_runs_as_a_module() -> None:
+    """`python -m exporter` is the entry point before installation."""
+    result = run("--version", capture_output=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    result = run("--nope", capture_output=True)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+
+
+def test_closed_pipe_ends_it_quietly() -> None:
+    """`shortproc-exporter --help | head -1` must not print a traceback."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        result = run("--help", stdout=write_end, stderr=subprocess.PIPE)
+    finally:
+        os.close(write_end)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_full_disk_is_said() -> None:
+    """Output that got lost must not look like success."""
+    with Path("/dev/full").open("w") as full:
+        result = run("--version", stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 1
+    assert result.stderr == "shortproc-exporter: error: cannot write to standard output: No space left on device\n"
+
+
+def test_revision(tmp_path: Path) -> None:
+    """A package knows its revision from a file, a checkout from .git, packed or not, worktree or not."""
+    package = tmp_path / "exporter"
+    package.mkdir()
+    assert version.revision(package) == "unknown"
+    git = tmp_path / ".git"
+    (git / "refs" / "heads").mkdir(parents=True)
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    assert version.revision(package) == "unknown"
+    (git / "packed-refs").write_text(f"# pack-refs with: peeled\n{'a' * 40} refs/heads/main\n{'b' * 40} refs/heads/mainly\n")
+    assert version.revision(package) == "aaaaaaa"
+    (git / "refs" / "heads" / "main").write_text(f"{'c' * 40}\n")
+    assert version.revision(package) == "ccccccc"
+    worktree = tmp_path / "tree"
+    (worktree / "exporter").mkdir(parents=True)
+    (git / "worktrees" / "tree").mkdir(parents=True)
+    (worktree / ".git").write_text(f"gitdir: {git}/worktrees/tree\n")
+    (git / "worktrees" / "tree" / "HEAD").write_text("ref: refs/heads/main\n")
+    (git / "worktrees" / "tree" / "commondir").write_text("../..\n")
+    assert version.revision(worktree / "exporter") == "ccccccc"
+    (git / "HEAD").write_text(f"{'d' * 40}\n")
+    assert version.revision(package) == "ddddddd"
+    (package / "_revision").write_text("1234567\n")
+    assert version.revision(package) == "1234567"
