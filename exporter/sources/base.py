@@ -48,6 +48,10 @@ class Source(ABC):
         """What this source can say of now."""
         return Gauges()
 
+    def about(self) -> str:
+        """What a person who asks for a diagnosis should know of it here."""
+        return ""
+
     def counts_host(self) -> bool:
         """Whether the clones seen and the kernel's own count are of the same processes."""
         return True

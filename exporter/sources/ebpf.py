@@ -12,7 +12,7 @@ import mmap
 import time
 from collections.abc import Callable, Sequence
 
-from exporter.bpfmap import BpfMap, Rows, program_info
+from exporter.bpfmap import BpfMap, Rows, map_memory, program_info
 from exporter.layout import BUCKETS, KERNEL_LOST, MAX_COMMS, SIGNALS, Cpu, Shared
 from exporter.layout import Counts as Row
 from exporter.loaders.handover import Handover
@@ -119,6 +119,11 @@ class EbpfSource(Source):
         """The peak, and what the programs cost."""
         infos = [program_info(fd) for fd in self._kernel.programs.values()]
         return Gauges(self._peak(), None, tuple(ProgramStats(info.name, info.run_ns, info.runs) for info in infos if info.runs))
+
+    def about(self) -> str:
+        """What its maps cost."""
+        memory = sum(map_memory(each.fd) for each in self._kernel.maps.values())
+        return f"the programs load and attach; their maps take {memory / 2**20:.1f} MiB of kernel memory"
 
     @property
     def _retired(self) -> str:
