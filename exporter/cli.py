@@ -38,7 +38,7 @@ examples:
   shortproc-exporter doctor                             why is a mode not used?
   shortproc-exporter check-config /etc/shortproc-exporter/exporter.yml
 
-exit status: 0 fine, 1 it could not run (address in use, no mode works), 2 bad usage or configuration."""
+exit status: 0 fine, 1 it could not listen or print, 2 bad usage or configuration, or the mode asked for can't run here."""
 
 _OPTIONS = {
     "--mode": "detection.mode",

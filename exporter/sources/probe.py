@@ -58,8 +58,9 @@ class ExitWatch:
 
     def take(self, fd: int) -> Process:
         """Stop watching, and return whose pidfd it was."""
-        os.close(fd)  # which takes it out of the epoll
         process = self._watched.pop(fd)
+        self._epoll.unregister(fd)  # closing would not do while a fork of ours holds a copy
+        os.close(fd)
         process.watched = False
         return process
 

@@ -46,7 +46,7 @@ class Table:
         """Read from `procfs`, count into `tally`; `clock` is `boottime_ns` but in tests."""
         self.processes: dict[int, Process] = {}
         self.unread: set[int] = set()
-        """Listed, but unreadable or malformed; counted once."""
+        """Listed, but unreadable or malformed; counted once, and not to be looked at again."""
         self.estimate_threads = True
         """Whether a growing number of threads counts as new threads: they may be seen by other means."""
         self._procfs = procfs
@@ -107,11 +107,8 @@ class Table:
     def _not_read(self, pid: int, known: Process | None, lost: Lost, now: int) -> None:
         if known is not None and lost is Lost.VANISHED:
             self._remove(known, now)
-        elif pid not in self.unread:
-            if known is None:
-                self._tally.missed(lost)
-            else:
-                self._tally.lose(lost)
+        elif known is None:
+            self._tally.missed(lost)
             if lost is not Lost.VANISHED:
                 self.unread.add(pid)
 

@@ -175,6 +175,9 @@ def test_an_old_process_is_not_new_after_a_wrap(scene: Scene) -> None:
     scene.turn()
     counts = scene.source.drain()
     assert (counts.forks, counts.total.exits) == (0, [0, 0, 0, 0])
+    scene.proc.last_pid(499)
+    scene.turn()
+    assert scene.pidfds.asked.count(500) <= 1
 
 
 def test_a_pid_given_out_again(scene: Scene) -> None:
@@ -355,3 +358,26 @@ def test_start_gives_everything_back(tmp_path: Path) -> None:
     procfs.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert source._thread is None
+    assert source._table.estimate_threads == (source._probe is None)
+
+
+def test_a_copy_in_a_fork_does_not_wake(scene: Scene) -> None:
+    """A descriptor that another process inherited stays in the epoll when ours is closed, and its number is given out again."""
+    scene.start(1001)
+    scene.turn()
+    copy = os.dup(next(iter(scene.exits._watched)))
+    scene.proc.remove(1001)
+    scene.pidfds.end(1001)
+    scene.turn()
+    assert scene.epoll.poll(0) == []
+    os.close(copy)
+
+
+def test_close_closes_every_pidfd(scene: Scene) -> None:
+    """They are as many as short processes were alive."""
+    for pid in (1001, 1002):
+        scene.start(pid)
+        scene.turn()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    scene.exits.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before - 2

@@ -173,6 +173,22 @@ def test_what_can_not_be_read_is_counted_once(scene: Scene) -> None:
     counts = scene.source.drain()
     assert counts.lost == {Lost.UNREADABLE: 1, Lost.MALFORMED: 1, Lost.VANISHED: 1}
     assert (counts.forks, scene.source.clones()) == (0, 0)
+    assert scene.source._table.unread == {601, 602}
+    scene.proc.remove(602)
+    scene.after(1)
+    assert scene.source._table.unread == {601}
+
+
+def test_a_failed_second_look_is_no_loss(scene: Scene) -> None:
+    """Short of descriptors, a look at a known process fails; it is still there, and looked at again."""
+    scene.proc.write("500/stat", b"garbage")
+    scene.after(1)
+    assert scene.source.peek().lost == {}
+    scene.proc.add(500, b"renamed", start=scene.source._table.processes[500].start_ticks)
+    scene.after(1)
+    scene.proc.remove(500)
+    scene.after(1)
+    assert list(scene.source.drain().by_comm) == [b"renamed"]
 
 
 def test_a_known_process_that_vanishes_while_read_has_ended(scene: Scene) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import http.client
 import logging
+import os
 import resource
 import socket
 import threading
@@ -89,14 +90,20 @@ def read_all(sock: socket.socket) -> bytes:
 
 def read_answer(sock: socket.socket) -> bytes:
     """One answer with a body, leaving the connection open."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += sock.recv(1)
-    length = int(received.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += received(sock, 1)
     body = b""
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
     while len(body) < length:
-        body += sock.recv(length - len(body))
-    return received + body
+        body += received(sock, length - len(body))
+    return head + body
+
+
+def received(sock: socket.socket, most: int) -> bytes:
+    data = sock.recv(most)
+    assert data, "the server closed the connection"
+    return data
 
 
 @contextlib.contextmanager
@@ -435,7 +442,7 @@ def test_client_that_never_reads_meets_its_deadline() -> None:
     with serving(Limits(answer_seconds=0.2)) as client, client.connect() as sock:
         client.pages.body = b"x" * (64 << 20)
         sock.sendall(GET % b"/metrics")
-        wait_for_no_connection()
+        wait_for_connections(0)
 
 
 @pytest.mark.parametrize("requests_before", [0, 1])
@@ -464,29 +471,28 @@ def test_silent_client_meets_its_deadline(limits: Limits) -> None:
         assert read_all(sock) == b""
 
 
-def wait_for_no_connection() -> None:
+def wait_for_connections(left: int) -> None:
     until = time.monotonic() + PATIENCE
-    while any(thread.name == "http-client" for thread in threading.enumerate()):
+    while sum(thread.name == "http-client" for thread in threading.enumerate()) != left:
         assert time.monotonic() < until
         time.sleep(0.01)
 
 
 def test_too_many_open_files(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """Running out of descriptors must not end the server."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with client.connect() as waiting, socket.socket() as sock:
-        waiting.sendall(GET % b"/-/ready")
-        read_answer(waiting)
-        sock.settimeout(PATIENCE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-        try:
-            sock.connect(("127.0.0.1", client.server.port))
-            assert read_all(waiting) == b""  # closed to make room
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        sock.sendall(GET % b"/-/ready")
-        assert read_answer(sock).startswith(b"HTTP/1.1 200 ")
-    assert caplog.text.count("cannot accept connections") == 1
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with client.connect() as waiting, socket.socket() as late, contextlib.ExitStack() as hog:
+        client.ask("/-/ready")  # so `waiting`, which came before, has been accepted
+        wait_for_connections(1)
+        hog.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                hog.callback(os.close, os.dup(0))
+        late.connect(("127.0.0.1", client.server.port))
+        assert read_all(waiting) == b""  # dropped to make room
+    assert "cannot accept connections" in caplog.text
+    assert client.ask("/-/ready")[0] == 200
 
 
 def test_close_is_quick_and_complete() -> None:
@@ -503,7 +509,7 @@ def test_close_is_quick_and_complete() -> None:
         client.pages.gate.set()
         client.server.close()
         Server(f"127.0.0.1:{client.server.port}", "/metrics", client.pages).close()
-    wait_for_no_connection()
+    wait_for_connections(0)
 
 
 def test_port_in_use(client: Client) -> None:

@@ -1,0 +1,85 @@
+"""Runs the real exporter as a child, and looks at it as Prometheus and `ps` would."""
+
+from __future__ import annotations
+
+import http
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@dataclass(slots=True)
+class Running:
+    pid: int
+    port: int
+    ready_seconds: float
+
+    def get(self, path: str = "/metrics", accept: str = "") -> bytes:
+        """The body of one request, on a connection of its own."""
+        return self._ask(path, accept)[1]
+
+    def status(self, path: str) -> int:
+        """The status of one request."""
+        return self._ask(path, "")[0]
+
+    def _ask(self, path: str, accept: str) -> tuple[int, bytes]:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request("GET", path, headers={"Accept": accept})
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def samples(self) -> Samples:
+        """Every sample by name and labels."""
+        families = text_string_to_metric_families(self.get().decode())
+        return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
+
+    def rss_mib(self) -> float:
+        """Resident memory."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far, of all threads."""
+        return sum(int(Path(task, "schedstat").read_text().split()[0]) for task in Path(f"/proc/{self.pid}/task").iterdir()) / 1e9
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(*arguments: str, uid: int | None = None) -> Iterator[Running]:
+    """Start it on a free loopback port, wait until it is ready, and end it after."""
+    port = free_port()
+    command = [sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", *arguments]
+    begun = time.monotonic()
+    child = subprocess.Popen(command, user=uid, group=uid, extra_groups=[] if uid is not None else None)
+    exporter = Running(child.pid, port, 0.0)
+    try:
+        while time.monotonic() < begun + 20:
+            try:
+                if exporter.status("/-/ready") == http.HTTPStatus.OK:
+                    break
+            except OSError:
+                pass
+            time.sleep(0.01)
+        exporter.ready_seconds = time.monotonic() - begun
+        yield exporter
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(10)
+

@@ -1,0 +1,37 @@
+"""Compiles the storms (tests/kernel/workloads/workload.c) under names of their own, so that their counts can be told from the host's."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_SOURCE = Path(__file__).parents[1] / "tests" / "kernel" / "workloads" / "workload.c"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The storm's program, and a tiny one for it to exec."""
+
+    storm: Path
+    tiny: Path
+
+    def run(self, *arguments: object) -> int:
+        """Run it, and give the nanoseconds of CPU that getrusage(2) tells of its children."""
+        command = [str(self.storm), *map(str, arguments)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return int(done.stdout.split()[1])
+
+
+@contextmanager
+def built(storm: str = "bench-storm", tiny: str = "bench-tiny") -> Iterator[Workload]:
+    """Compile into a folder that is removed after."""
+    with tempfile.TemporaryDirectory(prefix="shortproc-bench-") as folder:
+        workload = Workload(Path(folder, storm), Path(folder, tiny))
+        subprocess.run(["cc", "-O2", "-pthread", "-o", workload.storm, _SOURCE], check=True)
+        subprocess.run(["cc", "-O2", "-static", "-x", "c", "-o", workload.tiny, "-"], check=True, input=b"int main(void) { return 0; }")
+        Path(folder).chmod(0o755)
+        yield workload

@@ -1,0 +1,39 @@
+"""What unit and kernel tests share."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from exporter.loaders.core import refusal
+
+WORKLOAD = Path(__file__).parent / "kernel/workloads/workload.c"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate-golden", action="store_true", help="write tests/fixtures/metrics.txt anew instead of comparing with it")
+
+
+@pytest.fixture(scope="session")
+def requires_bpf() -> None:
+    """Skip where the programs are sure not to load."""
+    if reason := refusal():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two programs: `workload`, and `nothing`, which ends at once."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler (cc) to build the workloads with")
+    folder = tmp_path_factory.mktemp("compiled")
+    for parent in (folder, folder.parent, folder.parent.parent):
+        parent.chmod(0o755)  # other users run them too
+    nothing = folder / "nothing.c"
+    nothing.write_text("int main(void) { return 0; }\n")
+    for source in (WORKLOAD, nothing):
+        subprocess.run(["cc", "-O2", "-Wall", "-Werror", "-pthread", "-o", str(folder / source.stem), str(source)], check=True)
+    return folder

@@ -1,0 +1,30 @@
+"""Programs to run, and a source that watches them, in both ways of counting a process's end once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from programs import Program, watching
+
+from exporter.sources.ebpf import EbpfSource
+
+
+@pytest.fixture
+def workload(compiled: Path, tmp_path: Path) -> Program:
+    """The storms of workload.c."""
+    return Program.copied(compiled / "workload", tmp_path)
+
+
+@pytest.fixture
+def nothing(compiled: Path, tmp_path: Path) -> Program:
+    """A program that ends at once."""
+    return Program.copied(compiled / "nothing", tmp_path)
+
+
+@pytest.fixture(params=[False, True], ids=["group_dead", "guard"])
+def source(request: pytest.FixtureRequest, requires_bpf: None) -> Iterator[EbpfSource]:
+    """The programs attached, as this kernel is used and as those whose tracepoint doesn't tell which thread is the last one."""
+    with watching(force_guard=request.param) as source:
+        yield source

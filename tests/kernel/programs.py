@@ -1,0 +1,106 @@
+"""Programs under names of their own, so that nothing else on the machine can be mistaken for them, and a source that watches them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from exporter.loaders.core import load_core
+from exporter.model import NS, Counts, Measures, Mode, ProcessCounts, SourceFailed
+from exporter.sources.charges import ChargeAudit
+from exporter.sources.ebpf import EbpfSource
+from exporter.sources.procfs import Procfs
+
+T = TypeVar("T")
+
+MS = NS // 1000
+MEASURES = Measures(threshold_ns=NS, bounds_ns=(MS, 20 * MS, 100 * MS, NS), per_comm_buckets=True)
+WAIT_SECONDS = 10
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended, and the CPU that the kernel charged for it and for the children it waited for."""
+
+    status: int
+    cpu_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """An executable whose name is unique on the machine."""
+
+    path: Path
+
+    @classmethod
+    def copied(cls, original: Path, folder: Path) -> Program:
+        path = folder / f"t{next(_numbers)}-{os.getpid()}"
+        shutil.copy(original, path)
+        return cls(path)
+
+    @property
+    def comm(self) -> bytes:
+        return self.path.name.encode()
+
+    def start(self, *arguments: object) -> int:
+        """Start it with its output thrown away; returns the PID."""
+        silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+        return os.posix_spawn(self.path, [str(self.path), *map(str, arguments)], os.environ, file_actions=silent)
+
+    def run(self, *arguments: object) -> Ended:
+        """Run it to its end."""
+        return ended(self.start(*arguments))
+
+    def storm(self, *arguments: object) -> Ended:
+        """Run it, and expect success."""
+        result = self.run(*arguments)
+        assert result.status == 0, result
+        return result
+
+
+def ended(pid: int) -> Ended:
+    """Wait for a child."""
+    _, status, usage = os.wait4(pid, 0)
+    return Ended(status, round((usage.ru_utime + usage.ru_stime) * NS))
+
+
+@contextmanager
+def watching(measures: Measures = MEASURES, *, force_guard: bool = False) -> Iterator[EbpfSource]:
+    """Attach the programs for a while."""
+    procfs = Procfs()
+    log: list[str] = []
+    source = EbpfSource(Mode.EBPF_CORE, measures, lambda: load_core(measures, log.append, force_guard=force_guard), ChargeAudit(procfs))
+    source.start()
+    try:
+        yield source
+    finally:
+        source.stop()
+        with contextlib.suppress(SourceFailed):  # the test has done it
+            source.drain()
+        procfs.close()
+
+
+def until(look: Callable[[], T], holds: Callable[[T], bool]) -> T:
+    """Look again until it is so, or for long enough."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not holds(seen := look()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return seen
+
+
+def named(counts: Counts) -> ProcessCounts:
+    """What is counted by comm and under `other`, added up."""
+    whole = counts.other.copy()
+    for each in counts.by_comm.values():
+        whole.add(each)
+    return whole
