@@ -1,4 +1,4 @@
-"""Builds the BPF object into the wheel where clang is there; without it the wheel is made all the same, and `doctor` says what is missing."""
+"""Builds the BPF object into the wheel where clang is there; without it it is made all the same, and `doctor` says what is missing."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +50,14 @@ class Running:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def cpu_seconds(self) -> float:
-        """User and system time so far, of all threads."""
-        return sum(int(Path(task, "schedstat").read_text().split()[0]) for task in Path(f"/proc/{self.pid}/task").iterdir()) / 1e9
+        """User and system time so far, of all threads, those that have ended too."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        ended_and_living = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        living = 0.0
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            with suppress(OSError):
+                living += int((task / "schedstat").read_text().split()[0]) / 1e9
+        return max(ended_and_living, living)
 
 
 def free_port() -> int:
@@ -82,4 +88,3 @@ def running(*arguments: str, uid: int | None = None) -> Iterator[Running]:
     finally:
         child.send_signal(signal.SIGTERM)
         child.wait(10)
-

@@ -115,7 +115,7 @@ def main() -> None:
     output = options.json.open("w") if options.json else None
     with tempfile.TemporaryDirectory() as folder:
         lives = Path(folder) / "lives"
-        subprocess.run(["cc", "-O2", "-static", "-o", lives, HERE / "workloads" / "lives.c"], check=True)
+        subprocess.run(["cc", "-O2", "-static", "-o", lives, HERE / "lives.c"], check=True)
         shutil.copy(lives, lives.with_name("life-exec"))
         Path(folder).chmod(0o755)
         if os.geteuid() == 0:

@@ -83,7 +83,9 @@ def _storm(exporter: Running, workload: Workload, title: str, arguments: list[ob
     ratio = total(after, "shortproc_detection_capture_ratio")
     print(f"{title} ({took:.1f} s, {scraper.scrapes} scrapes)")
     print(f"  ended {seen}: {'exact' if exact else f'WRONG, expected {expected}'}; counters that fell: {scraper.fell or 'none'}")
-    print(f"  CPU {cpu:.4f} s, getrusage {children_cpu / 1e9:.4f} s ({cpu / (children_cpu / 1e9) - 1:+.2%}); never charged: {uncharged:.0f}")
+    print(
+        f"  CPU {cpu:.4f} s, getrusage {children_cpu / 1e9:.4f} s ({cpu / (children_cpu / 1e9) - 1:+.2%}); never charged: {uncharged:.0f}"
+    )
     print(f"  clones: kernel {clones[0]:.0f}, seen {clones[1]:.0f}; capture ratio {ratio:.6f}")
 
 
@@ -99,7 +101,9 @@ def _flood(exporter: Running, workload: Workload, n: int) -> None:
     by_comm, whole = grown("shortproc_comm_exits_total"), grown("shortproc_ended_processes_total")
     verdict = "whole" if by_comm == whole else "WRONG"
     print(f"flood of {n} different comms")
-    print(f"  by comm and other {by_comm:.0f}, whole family {whole:.0f}: {verdict}; tracked comms {total(after, 'shortproc_tracked_comms'):.0f}")
+    print(
+        f"  by comm and other {by_comm:.0f}, whole family {whole:.0f}: {verdict}; tracked comms {total(after, 'shortproc_tracked_comms'):.0f}"
+    )
     print(f"  series {len(after)}; RSS {memory:.1f} MiB before, {exporter.rss_mib():.1f} MiB after")
 
 

@@ -12,8 +12,8 @@ from exporter import __version__, log, version
 from exporter.config import Config
 from exporter.log import fields
 from exporter.metrics import Exposition
-from exporter.model import NS, Unusable
-from exporter.supervisor import Supervisor
+from exporter.model import NS, Mode, Unusable
+from exporter.supervisor import Snapshot, Supervisor
 from exporter.web import landing
 from exporter.web.address import wording
 from exporter.web.server import Server
@@ -92,10 +92,7 @@ class Pages:
             revision=version.revision(),
             mode=snapshot.mode,
             why=snapshot.why,
-            rungs=tuple(
-                (mode, "active" if mode == snapshot.mode else "usable" if state.usable else "unusable", "" if state.usable else state.reason)
-                for mode, state in snapshot.rungs.items()
-            ),
+            rungs=tuple((mode, _state(mode, snapshot), state.reason) for mode, state in snapshot.rungs.items()),
             capture_ratio=snapshot.capture_ratio,
             threshold_seconds=self._config.detection.short_threshold_seconds,
             uptime_seconds=time.monotonic() - self._started,
@@ -108,3 +105,9 @@ class Pages:
             degraded=snapshot.degraded,
         )
         return landing.render(status, self._config.web.telemetry_path, names)
+
+
+def _state(mode: Mode, snapshot: Snapshot) -> str:
+    if mode == snapshot.mode:
+        return "active"
+    return "usable" if snapshot.rungs[mode].usable else "unusable"

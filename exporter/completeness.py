@@ -49,18 +49,17 @@ class Completeness:
 
     def sample(self, observed: Callable[[], int], *, immediate: bool) -> Sample | None:
         """Both counts now; None where the kernel's is not to be had. `immediate` is for sources that tell of a clone as it happens."""
-        if self._base is None:
+        base = self._base
+        if base is None:
             return None
         for attempt in range(_TRIES):
             before, kernel, after = observed(), self._kernel_clones(), observed()
             if kernel is None:
                 return None
-            if not immediate or kernel - self._base.kernel <= after - self._base.observed:
-                break
-            if attempt < _TRIES - 1:  # the kernel counts a clone a moment before its tracepoint tells of it
-                time.sleep(_PAUSE_SECONDS)
-        kernel -= self._base.kernel
-        return Sample(kernel, min(max(kernel, before - self._base.observed), after - self._base.observed))
+            if attempt == _TRIES - 1 or not immediate or kernel - base.kernel <= after - base.observed:
+                return Sample(kernel - base.kernel, min(max(kernel - base.kernel, before - base.observed), after - base.observed))
+            time.sleep(_PAUSE_SECONDS)  # the kernel counts a clone a moment before its tracepoint tells of it
+        raise AssertionError
 
     def tick(self, sample: Sample | None) -> None:
         """Remember a sample; about once a second."""

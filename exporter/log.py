@@ -31,12 +31,12 @@ def setup(level: str = "info", form: str = "logfmt", stream: TextIO | None = Non
 
 
 class Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:  # noqa: D102
+    def format(self, record: logging.LogRecord) -> str:
         return json.dumps(_pairs(record), default=_plain)
 
 
 class Logfmt(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:  # noqa: D102
+    def format(self, record: logging.LogRecord) -> str:
         return " ".join(f"{_key(key)}={_value(value)}" for key, value in _pairs(record).items())
 
 

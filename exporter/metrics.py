@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -29,7 +29,7 @@ class Exposition:
     """`/metrics`: a registry of our own, with the client's process and Python metrics in it."""
 
     def __init__(self, config: Config, snapshot: Callable[[], Snapshot]) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_SnapshotCollector(config, snapshot))
         ProcessCollector(registry=self._registry)
@@ -44,7 +44,7 @@ class Exposition:
 class _SnapshotCollector(Collector):
     def __init__(self, config: Config, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
-        self._bounds = [*(floatToGoString(bound) for bound in config.metrics.runtime_buckets_seconds), "+Inf"]
+        self._bounds = [*(floatToGoString(bound) for bound in config.metrics.runtime_buckets_seconds), "+Inf"]  # type: ignore[no-untyped-call]
         self._per_comm_histogram = config.metrics.per_comm_histogram
         self._threshold = config.detection.short_threshold_seconds
         self._loaded_at = time.time()
@@ -67,27 +67,19 @@ class _SnapshotCollector(Collector):
     def _whole(self, snapshot: Snapshot) -> Iterator[Metric]:
         counts = snapshot.view.counts
         total = counts.total
-        runtime = HistogramMetricFamily("shortproc_process_runtime_seconds", "Lifetimes of all ended processes, from fork to the last thread's exit.")
+        runtime = HistogramMetricFamily("shortproc_process_runtime_seconds", "Lifetimes of ended processes, from fork to last exit.")
         self._add_histogram(runtime, (), total)
         yield runtime
-        yield _counter(
-            "shortproc_ended_processes", "Ended processes.", ("outcome",), (([outcome], n) for outcome, n in zip(Outcome, total.exits, strict=True))
-        )
+        ended = (([outcome], n) for outcome, n in zip(Outcome, total.exits, strict=True))
+        yield _counter("shortproc_ended_processes", "Ended processes.", ("outcome",), ended)
         yield _count("shortproc_ended_short_processes", "Ended processes that lived less long than the threshold.", total.short_exits)
-        yield _count("shortproc_ended_processes_cpu_seconds", "User and system CPU time of ended processes.", total.cpu_ns / NS)
-        yield _count("shortproc_ended_short_processes_cpu_seconds", "User and system CPU time of ended short processes.", total.short_cpu_ns / NS)
+        yield _count("shortproc_ended_processes_cpu_seconds", "CPU time of ended processes, user and system.", total.cpu_ns / NS)
+        yield _count("shortproc_ended_short_processes_cpu_seconds", "CPU time of ended short processes.", total.short_cpu_ns / NS)
         yield _count("shortproc_forked_processes", "Processes started.", counts.forks)
         yield _count("shortproc_cloned_threads", "Threads started, io_uring workers included.", counts.threads)
         yield _count("shortproc_execs", "Successful execs.", total.execs)
         yield _count("shortproc_core_dumps", "Processes that dumped core.", counts.core_dumps)
-        real_time = sum(n for number, n in counts.signals.items() if number not in SIGNALS)
-        by_signal = [([name], counts.signals.get(number, 0)) for number, name in SIGNALS.items()]
-        yield _counter(
-            "shortproc_signals_delivered",
-            "Signals delivered, SIGKILL once a process; real-time signals together.",
-            ("signal",),
-            [*by_signal, ([REAL_TIME_SIGNALS], real_time)],
-        )
+        yield _signals(counts.signals)
         if snapshot.gauges.peak_per_second is not None:
             yield _gauge(
                 "shortproc_ended_short_processes_peak_per_second",
@@ -98,24 +90,24 @@ class _SnapshotCollector(Collector):
 
     def _by_name(self, snapshot: Snapshot) -> Iterator[Metric]:
         comms = snapshot.view.comms
+
+        def by_comm(name: str, about: str, pick: Callable[[ProcessCounts], float]) -> Metric:
+            return _counter(name, about, ("comm",), (([comm], pick(counts)) for comm, counts in comms))
+
         yield _counter(
             "shortproc_comm_exits",
             "Ended processes by name.",
             ("comm", "outcome"),
             (([comm, outcome], n) for comm, counts in comms for outcome, n in zip(Outcome, counts.exits, strict=True)),
         )
-        label = ("comm",)
-        yield _counter("shortproc_comm_short_exits", "Ended short processes by name.", label, (([comm], counts.short_exits) for comm, counts in comms))
-        yield _counter("shortproc_comm_cpu_seconds", "CPU time of ended processes by name.", label, (([comm], counts.cpu_ns / NS) for comm, counts in comms))
-        yield _counter(
-            "shortproc_comm_short_cpu_seconds",
-            "CPU time of ended short processes by name.",
-            label,
-            (([comm], counts.short_cpu_ns / NS) for comm, counts in comms),
+        yield by_comm("shortproc_comm_short_exits", "Ended short processes by name.", lambda counts: counts.short_exits)
+        yield by_comm("shortproc_comm_cpu_seconds", "CPU time of ended processes by name.", lambda counts: counts.cpu_ns / NS)
+        yield by_comm(
+            "shortproc_comm_short_cpu_seconds", "CPU time of ended short processes by name.", lambda counts: counts.short_cpu_ns / NS
         )
-        yield _counter("shortproc_comm_execs", "Successful execs by the name they gave.", label, (([comm], counts.execs) for comm, counts in comms))
+        yield by_comm("shortproc_comm_execs", "Successful execs by the name they gave.", lambda counts: counts.execs)
         if self._per_comm_histogram:
-            runtime = HistogramMetricFamily("shortproc_comm_runtime_seconds", "Lifetimes of ended processes by name.", labels=label)
+            runtime = HistogramMetricFamily("shortproc_comm_runtime_seconds", "Lifetimes of ended processes by name.", labels=("comm",))
             for comm, counts in comms:
                 self._add_histogram(runtime, (comm,), counts)
             yield runtime
@@ -170,13 +162,12 @@ def _detection(snapshot: Snapshot) -> Iterator[Metric]:
         yield _gauge(
             "shortproc_detection_capture_ratio", "Clones seen, of those that the kernel counted, in the last 60 s.", snapshot.capture_ratio
         )
-    if snapshot.sample is not None:
-        yield _count("shortproc_kernel_clones", "Processes and threads that the kernel counted since the exporter's start.", snapshot.sample.kernel)
-        yield _count("shortproc_observed_clones", "Processes and threads that the exporter saw since its start.", snapshot.sample.observed)
-    lost = snapshot.view.counts.lost
-    yield _counter(
-        "shortproc_detection_lost", "What could not be seen, timed, charged or named, by cause.", ("reason",), (([why], lost.get(why, 0)) for why in Lost)
-    )
+    sample = snapshot.sample
+    if sample is not None:
+        yield _count("shortproc_kernel_clones", "Processes and threads that the kernel counted since the start.", sample.kernel)
+        yield _count("shortproc_observed_clones", "Processes and threads that were seen since the start.", sample.observed)
+    lost = (([reason], snapshot.view.counts.lost.get(reason, 0)) for reason in Lost)
+    yield _counter("shortproc_detection_lost", "What could not be seen, timed, charged or named, by cause.", ("reason",), lost)
     if snapshot.gauges.scan_duration_seconds is not None:
         yield _gauge("shortproc_scan_duration_seconds", "How long the last pass over /proc took.", snapshot.gauges.scan_duration_seconds)
     programs = snapshot.gauges.programs
@@ -194,6 +185,13 @@ def _detection(snapshot: Snapshot) -> Iterator[Metric]:
             label,
             (([each.name], each.runs) for each in programs),
         )
+
+
+def _signals(delivered: Mapping[int, int]) -> Metric:
+    named = [([name], delivered.get(number, 0)) for number, name in SIGNALS.items()]
+    real_time = sum(n for number, n in delivered.items() if number not in SIGNALS)
+    about = "Signals delivered, SIGKILL once a process; real-time signals together."
+    return _counter("shortproc_signals_delivered", about, ("signal",), [*named, ([REAL_TIME_SIGNALS], real_time)])
 
 
 def _counter(name: str, about: str, labels: Sequence[str], values: _Labelled) -> Metric:

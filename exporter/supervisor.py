@@ -138,7 +138,7 @@ class Supervisor:
 
     def _take(self, reason: SwitchReason) -> None:
         """Start the best mode that is wanted and not known to be unusable."""
-        refusals = []
+        refusals: list[str] = []
         for mode in self._wanted:
             state = self._states.get(mode)
             if state is None or state.usable:
@@ -147,10 +147,11 @@ class Supervisor:
                     source.start()
                 except Unusable as refusal:
                     state = self._states[mode] = RungState(usable=False, reason=str(refusal))
-                    logger.log(logging.INFO if state.reason == LATER else logging.WARNING, "mode can't run here", extra=fields(mode=mode, reason=refusal))
+                    level = logging.INFO if state.reason == LATER else logging.WARNING
+                    logger.log(level, "mode can't run here", extra=fields(mode=mode, reason=refusal))
                 else:
-                    self._states[mode] = RungState(usable=True, reason="active")
-                    self._became(source, reason if not refusals or reason is not SwitchReason.START else SwitchReason.UNAVAILABLE, refusals)
+                    self._states[mode] = RungState(usable=True, reason="")
+                    self._became(source, reason, refusals)
                     return
             if state.reason != LATER or len(self._wanted) == 1:
                 refusals.append(f"{mode} can't run: {state.reason}")
@@ -158,7 +159,10 @@ class Supervisor:
         raise Unusable(self._why)
 
     def _became(self, source: Source, reason: SwitchReason, refusals: list[str]) -> None:
-        self._why = "; ".join(refusals) or ("It was asked for." if len(self._wanted) == 1 else "It is the best mode there is, and it works here.")
+        if refusals and reason is SwitchReason.START:
+            reason = SwitchReason.UNAVAILABLE
+        asked = "It was asked for." if len(self._wanted) == 1 else "It is the best mode there is, and it works here."
+        self._why = "; ".join(refusals) or asked
         with self._lock:
             self._source = source
         self._switches[source.mode, reason] += 1
@@ -194,4 +198,4 @@ class Supervisor:
 def looked_at(rung: Rung) -> RungState:
     """What can be told of a mode without starting it."""
     refusal = rung.refusal()
-    return RungState(refusal is None, refusal or "usable")
+    return RungState(refusal is None, refusal or "")

@@ -86,6 +86,6 @@ class Libbpf:
             self._lib.btf__free(btf)
 
     def _type(self, btf: int, number: int) -> list[int]:
-        """struct btf_type: name_off, info, size or type."""
+        """Struct btf_type: name_off, info, size or type."""
         found = self._lib.btf__type_by_id(btf, number)
         return [found[0], found[1], found[2]]

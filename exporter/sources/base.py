@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
+
 from exporter.model import Counts, Gauges, Mode
 
 
@@ -41,7 +42,7 @@ class Source(ABC):
     def stop(self) -> None:
         """See nothing more and give back what the machine lent. What was seen stays until it is drained. May be called twice."""
 
-    def rotate(self) -> None:
+    def rotate(self) -> None:  # noqa: B027 - most have nothing slow
         """The slow part of a drain, done before it and without the lock, where there is one."""
 
     def gauges(self) -> Gauges:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from exporter.bpfmap import BpfMap, Rows, map_memory, program_info
 from exporter.layout import BUCKETS, KERNEL_LOST, MAX_COMMS, SIGNALS, Cpu, Shared
@@ -29,14 +29,17 @@ _WORD = 8
 _ROW = ctypes.sizeof(Row) // _WORD
 _CPU = ctypes.sizeof(Cpu) // _WORD
 
-# Places in a row, and in the sum of all CPUs, in words.
-_SHORT, _EXECS, _RUNTIME, _CHILDREN = (getattr(Row, name).offset // _WORD for name in ("short_exits", "execs", "runtime_ns", "short_children"))
-_BUCKETS, _SHORT_CPU, _LONG_CPU, _CHARGED = (
-    getattr(Row, name).offset // _WORD for name in ("buckets", "short_cpu_ns", "long_cpu_ns", "charged")
-)
+
+def _words(of: type[ctypes.Structure], *names: str) -> Iterator[int]:
+    return (getattr(of, name).offset // _WORD for name in names)
+
+
+# Places in a row, and in what there is of a CPU, in words.
+_SHORT, _EXECS, _RUNTIME, _CHILDREN = _words(Row, "short_exits", "execs", "runtime_ns", "short_children")
+_BUCKETS, _SHORT_CPU, _LONG_CPU, _CHARGED = _words(Row, "buckets", "short_cpu_ns", "long_cpu_ns", "charged")
 _OUTCOMES = slice(0, _SHORT)
-_FORKS, _THREADS, _CORE_DUMPS, _ENTERED = (getattr(Cpu, name).offset // _WORD for name in ("forks", "threads", "core_dumps", "comms_entered"))
-_LOST, _SIGNALS, _RING = (getattr(Cpu, name).offset // _WORD for name in ("lost", "signals", "ring"))
+_FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(Cpu, "forks", "threads", "core_dumps", "comms_entered")
+_LOST, _SIGNALS, _RING = _words(Cpu, "lost", "signals", "ring")
 
 
 class EbpfSource(Source):

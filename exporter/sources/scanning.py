@@ -80,25 +80,25 @@ class Scanning(Source):
         self._thread = threading.Thread(target=self._run, name=self.mode.value, daemon=True)
         self._thread.start()
 
-    def peek(self) -> Counts:  # noqa: D102
+    def peek(self) -> Counts:
         return self._tally.peek()
 
-    def drain(self) -> Counts:  # noqa: D102
+    def drain(self) -> Counts:
         if self._failure is not None and not self._stopping.is_set():
             raise SourceFailed(self._failure)
         return self._tally.drain()
 
-    def clones(self) -> int:  # noqa: D102
+    def clones(self) -> int:
         return self._tally.clones
 
-    def gauges(self) -> Gauges:  # noqa: D102
+    def gauges(self) -> Gauges:
         duration = None if self._pass_ns is None else self._pass_ns / NS
         return Gauges(peak_per_second=self._tally.peak_per_second(), scan_duration_seconds=duration)
 
-    def counts_host(self) -> bool:  # noqa: D102
+    def counts_host(self) -> bool:
         return self._counts_host
 
-    def stop(self) -> None:  # noqa: D102
+    def stop(self) -> None:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(JOIN_SECONDS)

@@ -90,9 +90,9 @@ def watching(measures: Measures = MEASURES, *, force_guard: bool = False) -> Ite
         procfs.close()
 
 
-def until(look: Callable[[], T], holds: Callable[[T], bool]) -> T:
+def until(look: Callable[[], T], holds: Callable[[T], bool], seconds: float = WAIT_SECONDS) -> T:
     """Look again until it is so, or for long enough."""
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + seconds
     while not holds(seen := look()) and time.monotonic() < end:
         time.sleep(0.02)
     return seen

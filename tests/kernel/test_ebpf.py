@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from programs import MEASURES, MS, Program, ended, named, until, watching
+from programs import MEASURES, Program, ended, named, until, watching
 
 from exporter.completeness import Completeness, Sample
 from exporter.model import NS, Counts, Measures, ProcessCounts
@@ -165,43 +165,6 @@ def test_a_flood_of_names_is_whole(source: EbpfSource, workload: Program) -> Non
     assert counts.other.short_exits >= 3000 - 2048
     assert named(counts).exits == counts.total.exits
     assert counts.short_exits_by_parent[workload.comm] == 3000
-
-
-def test_processes_from_before_the_start(requires_bpf: None, workload: Program) -> None:
-    """Their end counts too, once, with the whole of their runtime and CPU."""
-    begun = time.monotonic_ns()
-    pid = workload.start("leader", 1, 500, 0)
-    with watching() as source:
-        attached = time.monotonic_ns()
-        result = ended(pid)
-        mine = source.peek().of(workload.comm)
-        assert mine.exits == [2, 0, 0, 0], "the parent and its child"
-        assert attached - begun < 500 * MS, "or it was not from before"
-        assert 1000 * MS <= mine.runtime_ns <= 2 * (time.monotonic_ns() - begun)
-        assert mine.short_exits == 2
-        charged = until(lambda: source.peek().of(workload.comm).cpu_ns, lambda ns: ns >= result.cpu_ns * 0.99)
-        assert charged == pytest.approx(result.cpu_ns, rel=0.02, abs=20_000)
-
-
-def test_zombies_from_before_the_start_are_not_charged(requires_bpf: None, workload: Program) -> None:
-    """Their end was nobody's to count, so their CPU, known when they are reaped, is not either."""
-    pid = workload.start("burn", 1, 5, 1)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    with watching() as source:
-        ended(pid)
-        time.sleep(0.3)
-        assert workload.comm not in source.peek().by_comm
-
-
-def test_long_lived_processes(requires_bpf: None, workload: Program) -> None:
-    """From the threshold on a process is not short, and neither is its CPU."""
-    with watching(Measures(30 * MS, MEASURES.bounds_ns, per_comm_buckets=True)) as source:
-        result = workload.storm("burn", 3, 60, 1)
-        mine = until(lambda: source.peek().of(workload.comm), lambda counts: counts.cpu_ns >= result.cpu_ns * 0.99)
-        assert mine.exits == [4, 0, 0, 0]
-        assert mine.short_exits == mine.short_cpu_ns == 0
-        assert mine.cpu_ns == pytest.approx(result.cpu_ns, rel=0.01)
-        assert workload.comm not in source.peek().short_exits_by_parent
 
 
 def test_without_histograms_by_name(requires_bpf: None, workload: Program) -> None:

@@ -1,0 +1,218 @@
+"""The whole program as its users run it: a child, told by flags and signals, asked over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from programs import Program, until
+
+CHECKOUT = Path(__file__).parents[2]
+NOBODY = 65534
+STOP_SECONDS = 5
+"""Generous: a second is what it takes at most."""
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    child: subprocess.Popen[str]
+    port: int
+
+    def get(self, path: str, accept: str = "*/*") -> tuple[int, str]:
+        """Status and body, on a connection of its own."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request("GET", path, headers={"Accept": accept})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+
+    def ready(self) -> bool:
+        try:
+            return self.get("/-/ready")[0] == http.HTTPStatus.OK
+        except OSError:
+            return False
+
+    def samples(self) -> Samples:
+        """Every sample of a scrape."""
+        families = parse_text(self.get("/metrics")[1])
+        return {(sample.name, frozenset(sample.labels.items())): sample.value for family in families for sample in family.samples}
+
+
+def command(port: int, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}", *arguments]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(*arguments: str, uid: int | None = None) -> Iterator[Running]:
+    """Start it, wait until it is ready, and kill it if it is still there after."""
+    port = free_port()
+    as_user = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+    with subprocess.Popen(command(port, *arguments), cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, **as_user) as child:  # type: ignore[call-overload]
+        exporter = Running(child, port)
+        try:
+            assert until(lambda: exporter.ready() or child.poll() is not None, bool)
+            if child.returncode is not None:
+                pytest.fail(child.communicate()[1])
+            yield exporter
+        finally:
+            if child.poll() is None:
+                child.kill()
+
+
+def refused(*arguments: str, port: int | None = None, uid: int | None = None) -> tuple[int, str]:
+    """Run it where it can't; its exit status and what it says."""
+    as_user = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+    result = subprocess.run(command(port or free_port(), *arguments), cwd=CHECKOUT, capture_output=True, text=True, timeout=30, **as_user)  # type: ignore[call-overload]
+    assert result.stdout == ""
+    return result.returncode, result.stderr
+
+
+@pytest.fixture
+def nobody() -> int:
+    """An ordinary user who can read this checkout."""
+    if os.geteuid() != 0:
+        return os.geteuid()
+    tried = subprocess.run([sys.executable, "-c", "import exporter.app"], cwd=CHECKOUT, user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True)
+    if tried.returncode:
+        pytest.skip(f"uid {NOBODY} can't run this checkout")
+    return NOBODY
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serves_until_it_is_told_to_stop(requires_bpf: None, number: signal.Signals) -> None:
+    """The default command: best mode, metrics in both formats, health, a page, 404 elsewhere, a clean end."""
+    with running() as exporter:
+        families = {family.name: family for family in parse_text(exporter.get("/metrics")[1])}
+        modes = {sample.labels["mode"]: sample.value for sample in families["shortproc_detection_mode"].samples}
+        assert modes == {"ebpf_core": 1, "ebpf_bcc": 0, "netlink": 0, "fast_scan": 0, "scan": 0}
+        assert families["shortproc_detection_capture_ratio"].samples[0].value == 1
+        assert families["shortproc_detection_degraded"].samples[0].value == 0
+        openmetrics = exporter.get("/metrics", "application/openmetrics-text; version=1.0.0")[1]
+        assert {family.name for family in parse_openmetrics(openmetrics)} >= {"shortproc_ended_processes", "shortproc_process_runtime_seconds"}
+        assert exporter.get("/-/healthy")[0] == 200
+        assert exporter.get("/")[0] == 200
+        assert exporter.get("/elsewhere")[0] == 404
+        exporter.child.send_signal(number)
+        _, said = exporter.child.communicate(timeout=STOP_SECONDS)
+        assert exporter.child.returncode == 0
+        assert "Traceback" not in said
+
+
+def test_totals_never_fall_while_scraped_in_a_storm(requires_bpf: None, workload: Program, tmp_path: Path) -> None:
+    """Counters and histograms only grow, drains and all; and the storm is whole in them at the end."""
+    config = tmp_path / "exporter.yml"
+    config.write_text("metrics: {new_series_hold_seconds: 0, max_comms: 1000}\n")
+    with running("--config.file", str(config)) as exporter:
+        scrapes = [exporter.samples()]
+        storm = threading.Thread(target=lambda: [workload.storm(*words) for words in (("vfork", 20000), ("comms", 600), ("together", 300, 8))])
+        storm.start()
+        while storm.is_alive():
+            scrapes.append(exporter.samples())
+        storm.join()
+        comm = ("comm", workload.comm.decode())
+        whole = {("ok", 20000 + 300 + 3)}
+        last = until(exporter.samples, lambda samples: _exits(samples, comm) == whole)
+        scrapes.append(last)
+    for earlier, later in zip(scrapes, scrapes[1:], strict=False):
+        fallen = {key: (value, later.get(key)) for key, value in earlier.items() if _only_grows(key[0]) and later.get(key, -1) < value}
+        assert not fallen
+    assert _exits(last, comm) == whole
+    assert last["shortproc_kernel_clones_total", frozenset()] == last["shortproc_observed_clones_total", frozenset()]
+    assert last["shortproc_detection_capture_ratio", frozenset()] == 1
+    assert sum(value for (name, _), value in last.items() if name == "shortproc_comm_exits_total") <= sum(
+        value for (name, _), value in last.items() if name == "shortproc_ended_processes_total"
+    )
+
+
+def test_a_port_in_use() -> None:
+    """Exit status 1, one line that names the address."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, said = refused("--fast-scan", port=port)
+    assert status == 1
+    assert said.count("\n") == 1
+    assert str(port) in said
+
+
+def test_a_forced_mode_that_this_version_has_not() -> None:
+    """Exit status 2 and the reason; nothing else is tried."""
+    status, said = refused("--mode=netlink", "--log.level=error")
+    assert status == 2
+    assert said.count("\n") == 1
+    assert "netlink can't run" in said
+
+
+def test_a_forced_mode_that_may_not_run(requires_bpf: None, nobody: int) -> None:
+    """Somebody who asks for eBPF without the privilege is told what it takes."""
+    status, said = refused("--mode=ebpf_core", "--log.level=error", uid=nobody)
+    assert status == 2
+    assert said.count("\n") == 1
+    assert "CAP_BPF and CAP_PERFMON" in said
+
+
+def test_an_ordinary_user_is_served(nobody: int) -> None:
+    """Without any privilege the same command runs, degraded, and says so and why."""
+    with running(uid=nobody) as exporter:
+        samples = exporter.samples()
+        assert samples["shortproc_detection_mode", frozenset({("mode", "fast_scan")})] == 1
+        assert samples["shortproc_detection_degraded", frozenset()] == 1
+        assert samples["shortproc_detection_mode_switches_total", frozenset({("to_mode", "fast_scan"), ("reason", "unavailable")})] == 1
+        assert "CAP_BPF" in exporter.get("/")[1]
+
+
+def test_fast_scan_says_what_it_misses(nobody: int, workload: Program) -> None:
+    """Half a millisecond is less than it can see: what it saw and what there was are both published."""
+    with running("--fast-scan", uid=nobody) as exporter:
+        before = exporter.samples()
+        if ("shortproc_kernel_clones_total", frozenset()) not in before:
+            pytest.skip("in a pid namespace the kernel's count is not of the processes seen")
+        workload.storm("vfork", 5000)
+
+        def grown(samples: Samples, name: str) -> float:
+            return samples[name, frozenset()] - before[name, frozenset()]
+
+        after = until(exporter.samples, lambda samples: grown(samples, "shortproc_kernel_clones_total") >= 5000)
+        assert grown(after, "shortproc_kernel_clones_total") >= 5000
+        assert grown(after, "shortproc_observed_clones_total") <= grown(after, "shortproc_kernel_clones_total")
+        assert 0 <= after["shortproc_detection_capture_ratio", frozenset()] < 1
+        assert samples_lost(exporter) > 0
+
+
+def samples_lost(exporter: Running) -> float:
+    """Clones that it knows it never saw."""
+    unseen = ("shortproc_detection_lost_total", frozenset({("reason", "unseen")}))
+    return until(lambda: exporter.samples()[unseen], lambda lost: lost > 0)
+
+
+def _only_grows(name: str) -> bool:
+    return name.startswith("shortproc_") and name.endswith(("_total", "_bucket", "_count", "_sum"))
+
+
+def _exits(samples: Samples, comm: tuple[str, str]) -> set[tuple[str, float]]:
+    return {
+        (dict(labels)["outcome"], value)
+        for (name, labels), value in samples.items()
+        if name == "shortproc_comm_exits_total" and comm in labels and value
+    }

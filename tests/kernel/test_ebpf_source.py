@@ -1,0 +1,197 @@
+"""The source over its life: attach, drain while a storm goes on, detach; and what it costs."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+from programs import Program, named, watching
+
+from exporter import bpfmap
+from exporter.bpfmap import map_memory, program_info
+from exporter.loaders.core import load_core
+from exporter.model import Counts, Measures, ProcessCounts, SourceFailed
+from exporter.sources import ebpf
+from exporter.sources.ebpf import EbpfSource
+
+NO_SUCH_COMMANDS = 9998, 9999
+MIB = 2**20
+
+
+def test_drains_in_a_storm_lose_nothing(source: EbpfSource, workload: Program, always_due: None) -> None:
+    """Each event is in exactly one drain, however often the maps are swapped under the running programs."""
+    drains = [*_drained_during(source, lambda: workload.storm("vfork", 5000)), *_rest(source)]
+    assert len(drains) > 5
+    mine = _of(drains, workload.comm)
+    assert mine.exits == [5001, 0, 0, 0]
+    assert mine.short_exits == 5001
+    assert sum(mine.buckets) == 5001
+    assert sum(drain.short_exits_by_parent.get(workload.comm, 0) for drain in drains) == 5000
+    for drain in drains:
+        assert named(drain).exits == drain.total.exits
+
+
+def test_drains_keep_a_flood_of_names_apart(source: EbpfSource, workload: Program, always_due: None) -> None:
+    """A map that is drained in time does not fill up, so every name of a flood larger than the map is kept."""
+    drains = [*_drained_during(source, lambda: workload.storm("comms", 3000)), *_rest(source)]
+    for number in range(3000):
+        exits = sum(drain.by_comm[comm].exits[number % 3] for drain in drains if (comm := b"c%d" % number) in drain.by_comm)
+        assert exits >= 1, number
+    assert sum(drain.short_exits_by_parent.get(workload.comm, 0) for drain in drains) == 3000
+    assert not any(sum(drain.other.exits) for drain in drains)
+
+
+def test_a_full_map_loses_nothing(source: EbpfSource, workload: Program) -> None:
+    """What was counted as other since the map was full is drained too, once."""
+    source.rotate()
+    source.drain()
+    workload.storm("comms", 3000)
+    drains = [*_rest(source)]
+    named_exits = sum(sum(each.exits) for drain in drains for comm, each in drain.by_comm.items() if re.fullmatch(rb"c\d+", comm))
+    assert named_exits + sum(sum(drain.other.exits) for drain in drains) >= 3000
+    assert sum(drain.short_exits_by_parent.get(workload.comm, 0) for drain in drains) == 3000
+
+
+def test_a_drain_begins_anew(source: EbpfSource, workload: Program, always_due: None) -> None:
+    """What one drain gave, neither a look nor the next one gives again; CPU comes later than the end."""
+    workload.storm("end", 20, 0)
+    source.rotate()
+    assert source.drain().of(workload.comm).exits == [21, 0, 0, 0]
+    assert sum(source.peek().of(workload.comm).exits) == 0
+    source.rotate()
+    assert sum(source.drain().of(workload.comm).exits) == 0
+
+
+def test_a_map_in_use_is_not_drained(source: EbpfSource, workload: Program) -> None:
+    """Without a swap a drain gives nothing by name: programs may be writing there."""
+    workload.storm("end", 20, 0)
+    assert workload.comm not in source.drain().by_comm
+    assert source.peek().of(workload.comm).exits == [21, 0, 0, 0]
+
+
+def test_stop_keeps_what_was_seen(source: EbpfSource, workload: Program, always_due: None) -> None:
+    """The last drain has both maps; nothing is counted after the stop; stopping twice is no harm."""
+    workload.storm("end", 20, 0)
+    source.rotate()
+    workload.storm("end", 20, 0)
+    source.stop()
+    source.stop()
+    workload.storm("end", 20, 0)
+    assert source.drain().of(workload.comm).exits == [42, 0, 0, 0]
+    with pytest.raises(SourceFailed):
+        source.drain()
+
+
+def test_stop_gives_everything_back(requires_bpf: None, workload: Program) -> None:
+    """No descriptor is left, so the kernel unloads programs and maps."""
+    with watching() as source:
+        identifiers = [program_info(fd).name for fd in source._kernel.programs.values()]
+        assert sorted(identifiers) == ["on_exec", "on_exit", "on_free", "on_newtask", "on_signal"]
+    before = sorted(os.listdir("/proc/self/fd"))
+    with watching() as source:
+        assert len(os.listdir("/proc/self/fd")) > len(before)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_loader_does_not_stay(source: EbpfSource) -> None:
+    """Loading needs privilege and memory; only descriptors outlive it."""
+    assert psutil.Process().children() == []
+
+
+def test_kernel_memory(source: EbpfSource) -> None:
+    """All maps together stay within what DESIGN promises, as the kernel itself adds it up."""
+    memory = sum(map_memory(each.fd) for each in source._kernel.maps.values())
+    assert MIB // 8 < memory <= 16 * MIB
+    assert re.search(r"maps take \d+\.\d MiB", source.about())
+
+
+def test_reading_without_batches(source: EbpfSource, workload: Program, monkeypatch: pytest.MonkeyPatch, always_due: None) -> None:
+    """Kernels that know no batches answer EINVAL; the rows are then read one by one, and are the same."""
+    workload.storm("comms", 600)
+    workload.storm("end", 20, 1)
+    source.rotate()
+    retired = source._map(source._retired)
+    batched = retired.read()
+    for name, number in zip(("_MAP_LOOKUP_BATCH", "_MAP_LOOKUP_AND_DELETE_BATCH"), NO_SUCH_COMMANDS, strict=True):
+        monkeypatch.setattr(bpfmap, name, number)
+    assert len(batched.keys) > 600
+    assert _rows(retired.read()) == _rows(batched)
+    assert _rows(retired.take()) == _rows(batched)
+    assert retired.read().keys == []
+
+
+def test_rows_are_the_same_however_large_the_batch(source: EbpfSource, workload: Program, monkeypatch: pytest.MonkeyPatch, always_due: None) -> None:
+    """A batch with less room than one bucket of the hash is tried again with more."""
+    workload.storm("comms", 600)
+    source.rotate()
+    retired = source._map(source._retired)
+    whole = _rows(retired.read())
+    monkeypatch.setattr(bpfmap, "_BATCH", 1)
+    assert _rows(retired.read()) == whole
+    assert _rows(retired.take()) == whole
+
+
+def test_two_sources_see_the_same(requires_bpf: None, workload: Program) -> None:
+    """A second exporter, or a new one that starts before the old has gone, takes nothing away from the first."""
+    with watching() as one, watching() as other:
+        workload.storm("end", 50, 3)
+        assert one.peek().of(workload.comm).exits == other.peek().of(workload.comm).exits == [1, 50, 0, 0]
+
+
+def test_all_bounds_are_used(requires_bpf: None, workload: Program) -> None:
+    """The search for a bucket is right at both ends of the longest list of bounds, and with a single bound."""
+    hour = 3600 * 10**9
+    for bounds in (tuple(range(1, 32)), tuple(hour + n for n in range(31)), (1,), (hour,)):
+        with watching(Measures(hour, bounds, per_comm_buckets=True)) as source:
+            workload.storm("end", 9, 0)
+            buckets = source.peek().of(workload.comm).buckets
+        expected = [0] * (len(bounds) + 1)
+        expected[0 if bounds[0] == hour else -1] = 10
+        assert buckets == expected
+
+
+def test_handed_over_descriptors_are_not_inherited(requires_bpf: None) -> None:
+    """The user's programs, started by a handler, must not hold the maps open."""
+    handover = load_core(Measures(1, (1,)), lambda line: None)
+    try:
+        descriptors = [*handover.links.values(), *handover.programs.values(), *(each.fd for each in handover.maps.values())]
+        assert not any(os.get_inheritable(fd) for fd in descriptors)
+    finally:
+        handover.close()
+
+
+@pytest.fixture
+def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every rotation swap the maps that has anything to swap."""
+    monkeypatch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
+
+
+def _drained_during(source: EbpfSource, storm: Callable[[], object]) -> Iterator[Counts]:
+    thread = threading.Thread(target=storm)
+    thread.start()
+    while thread.is_alive():
+        source.rotate()
+        yield source.drain()
+    thread.join()
+
+
+def _rest(source: EbpfSource) -> Iterator[Counts]:
+    source.stop()
+    yield source.drain()
+
+
+def _of(drains: list[Counts], comm: bytes) -> ProcessCounts:
+    whole = ProcessCounts()
+    for drain in drains:
+        whole.add(drain.of(comm))
+    return whole
+
+
+def _rows(rows: bpfmap.Rows) -> dict[bytes, bytes]:
+    size = len(rows.values) // max(1, len(rows.keys))
+    assert len(set(rows.keys)) == len(rows.keys)
+    return {key: bytes(rows.values[at * size : (at + 1) * size]) for at, key in enumerate(rows.keys)}

@@ -1,0 +1,101 @@
+"""Where the programs can't be loaded, one sentence says what to do about it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from exporter.bpfmap import map_memory
+from exporter.layout import BUCKETS
+from exporter.loaders import core, handover
+from exporter.loaders.core import load_core
+from exporter.model import NS, Measures, Unusable
+
+MEASURES = Measures(NS, (NS,))
+NOBODY = 65534
+CHECKOUT = Path(core.__file__).parents[2]
+
+
+def test_the_object_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A source checkout, or a wheel that was built without clang."""
+    monkeypatch.setattr(core, "OBJECT", tmp_path / "missing.o")
+    with pytest.raises(Unusable, match=r"the BPF object is not built: install clang .* then `make all`"):
+        load_core(MEASURES, lambda line: None)
+    assert "not built" in (core.refusal() or "")
+
+
+def test_the_object_is_not_one(requires_bpf: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A sentence for a person; what libbpf has to say goes to the log."""
+    (tmp_path / "broken.o").write_text("not ELF")
+    monkeypatch.setattr(core, "OBJECT", tmp_path / "broken.o")
+    log: list[str] = []
+    with pytest.raises(Unusable, match=r"bpf_object__open_file failed"):
+        load_core(MEASURES, log.append)
+    assert any("libbpf" in line for line in log)
+
+
+def test_the_verifier_refuses(requires_bpf: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its log is many lines, so it goes to the debug log, and the sentence says so."""
+    whole = core.OBJECT.read_bytes()
+    helper = b"\x85\x00\x00\x00\x01\x00\x00\x00"  # call 1, bpf_map_lookup_elem
+    assert helper in whole
+    (tmp_path / "refused.o").write_bytes(whole.replace(helper, b"\x85\x00\x00\x00\x10\x27\x00\x00"))
+    monkeypatch.setattr(core, "OBJECT", tmp_path / "refused.o")
+    log: list[str] = []
+    with pytest.raises(Unusable, match=r"bpf_object__load failed .*log\.level debug"):
+        load_core(MEASURES, log.append)
+    assert any("invalid func" in line for line in log)
+
+
+def test_without_capabilities(requires_bpf: None) -> None:
+    """The usual case: somebody who is not root."""
+    code = """
+from exporter.loaders.core import load_core, refusal
+from exporter.model import Measures, Unusable
+try:
+    load_core(Measures(1, (1,)), print)
+except Unusable as reason:
+    assert str(reason) == refusal(), refusal()
+    print(reason)
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True)
+    if "PermissionError" in result.stderr or "ModuleNotFoundError" in result.stderr:
+        pytest.skip("uid 65534 can't read this checkout")
+    assert result.stderr == ""
+    assert result.stdout == "loading eBPF programs takes CAP_BPF and CAP_PERFMON: run as root, or grant both\n"
+
+
+def test_the_loader_hangs() -> None:
+    """It is killed, and nothing of it stays."""
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(Unusable, match=r"did not answer within 0\.001 s"):
+        load_core(MEASURES, lambda line: None, timeout=0.001)
+    assert psutil.Process().children() == []
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_the_loader_dies() -> None:
+    """Its status is told, and its last words go to the log."""
+    log: list[str] = []
+    with pytest.raises(Unusable, match=r"the loader ended with status 1 before it was done"):
+        handover.load("this_module_is_not_there", {}, timeout=10, on_log=log.append)
+    assert any("ModuleNotFoundError" in line for line in log)
+
+
+def test_the_guard_costs_nothing_where_it_is_not_needed(requires_bpf: None) -> None:
+    """Its map has one entry on kernels that say which thread is the last one."""
+    sizes = {}
+    for force_guard in (False, True):
+        given = load_core(Measures(NS, tuple(range(1, BUCKETS))), lambda line: None, force_guard=force_guard)
+        try:
+            sizes[force_guard] = map_memory(given.maps["guard"].fd)
+        finally:
+            given.close()
+    if sizes[False] == sizes[True]:
+        pytest.skip("this kernel's sched_process_exit does not say which thread is the last one")
+    assert sizes[False] < sizes[True] / 10
