@@ -5,8 +5,8 @@
  * - A process's end is counted once: by the thread that the kernel calls the last one (`group_dead`), or, where the tracepoint does not
  *   tell, by the first of those that see no live thread left.
  * - No count waits for another event. Only CPU does: the kernel knows it when it frees the leader, later than the exit. The free finds
- *   name, start and CPU in the task itself. What it can't know is whether the process was long-lived, and whether one that is older than
- *   these programs ended before them; exactly those are marked at their exit. So a short process, born since, costs no map an entry.
+ *   name, start and CPU in the task itself. What it can't know is whether the process was long-lived, had several threads, or, being
+ *   older than these programs, ended before them; exactly such are marked at their exit. So most short processes need no map entry.
  * - Nothing here deletes from the map of comms. User space swaps the inner map and drains the old one, which no program holds any more.
  * - A comm that finds no room is counted in `shared.other`: sums stay whole. Whole families are the sum over all comms and `other`.
  *
@@ -168,22 +168,22 @@ static __always_inline __u32 *filter_of(__u64 start_ns)
 	return &shared.filter[(start_ns >> 10) % FILTER];
 }
 
-static __always_inline void set_mark(struct cpu *cpu, struct task_struct *leader, __u64 start_ns, int is_short, int is_kernel)
+static __always_inline void set_mark(struct cpu *cpu, struct task_struct *leader, struct mark *mark)
 {
-	struct mark mark = {start_ns, is_short, is_kernel}, *old;
 	__u64 key = (__u64)leader;
-	long err = bpf_map_update_elem(&marks, &key, &mark, BPF_NOEXIST);
+	long err = bpf_map_update_elem(&marks, &key, mark, BPF_NOEXIST);
+	struct mark *old;
 
 	if (err == -EEXIST) { /* of an earlier process at this address, whose free never came */
 		old = bpf_map_lookup_elem(&marks, &key);
 		if (old)
 			ADD(*filter_of(old->start_ns), -1);
-		err = bpf_map_update_elem(&marks, &key, &mark, BPF_ANY);
+		err = bpf_map_update_elem(&marks, &key, mark, BPF_ANY);
 	}
 	if (err)
 		ADD(cpu->lost[LOST_CPU_MARKS_FULL], 1);
 	else
-		ADD(*filter_of(start_ns), 1);
+		ADD(*filter_of(mark->start_ns), 1);
 }
 
 SEC("tp_btf/task_newtask")
@@ -210,41 +210,52 @@ int on_exec(__u64 *ctx)
 	return 0;
 }
 
+/* First all that is read, then all that is added: an atomic add holds back the reads that come after it. */
 SEC("tp_btf/sched_process_exit")
 int on_exit(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
 	struct task_struct *leader = task->group_leader;
+	struct task_struct *parent = leader->real_parent->group_leader;
+	struct signal_struct *signal = leader->signal;
+	struct counts *counts, *parent_counts = 0;
 	struct cpu *cpu = this_cpu();
-	__u64 start_ns, now, runtime;
-	struct comm comm, parent;
-	struct counts *counts;
-	int is_short, is_kernel;
+	struct comm comm, parent_comm;
+	enum outcome outcome;
+	struct mark mark = {};
+	__u64 now, runtime;
+	__u32 bucket;
 
 	if (!cpu || !is_last(leader, ctx))
 		return 0;
-	start_ns = leader->start_time;
 	now = bpf_ktime_get_ns();
-	runtime = now > start_ns ? now - start_ns : 0;
-	is_short = runtime < config.threshold_ns;
-	is_kernel = !!(leader->flags & PF_KTHREAD);
-	read_name(&comm, leader, is_kernel);
+	mark.start_ns = leader->start_time;
+	mark.is_kernel = !!(leader->flags & PF_KTHREAD);
+	/* What is left of threads that have gone, and those that are about to go. */
+	mark.had_threads = signal->nr_threads > 1 || signal->sum_sched_runtime;
+	runtime = now > mark.start_ns ? now - mark.start_ns : 0;
+	mark.is_long = runtime >= config.threshold_ns;
+	bucket = bucket_of(config.bounds_ns, runtime);
 
+	read_name(&comm, leader, mark.is_kernel);
 	counts = counts_of(&comm);
-	/* wait4() answers the same: kernel/exit.c, wait_task_zombie() */
-	ADD(counts->exits[outcome_of(cpu, leader->signal->flags & SIGNAL_GROUP_EXIT ? leader->signal->group_exit_code : leader->exit_code)], 1);
-	ADD(counts->runtime_ns, runtime);
-	ADD(counts->buckets[bucket_of(config.bounds_ns, runtime)], 1);
-	if (is_short) {
-		ADD(counts->short_exits, 1);
-		count_second(cpu, now);
-		read_name(&parent, leader->real_parent->group_leader, leader->real_parent->flags & PF_KTHREAD);
-		if (!same_comm(&parent, &comm))
-			counts = counts_of(&parent);
-		ADD(counts->short_children, 1);
+	if (!mark.is_long) {
+		read_name(&parent_comm, parent, parent->flags & PF_KTHREAD);
+		parent_counts = same_comm(&parent_comm, &comm) ? counts : counts_of(&parent_comm);
 	}
-	if (!is_short || is_kernel || !born_since(start_ns))
-		set_mark(cpu, leader, start_ns, is_short, is_kernel);
+	/* wait4() answers the same: kernel/exit.c, wait_task_zombie() */
+	outcome = outcome_of(cpu, signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code);
+
+	ADD(counts->exits[outcome], 1);
+	ADD(counts->runtime_ns, runtime);
+	ADD(counts->buckets[bucket], 1);
+	if (parent_counts) {
+		ADD(counts->short_exits, 1);
+		ADD(parent_counts->short_children, 1);
+		count_second(cpu, now);
+	}
+	if (mark.is_long || mark.is_kernel || mark.had_threads || !born_since(mark.start_ns))
+		set_mark(cpu, leader, &mark);
 	return 0;
 }
 
@@ -252,35 +263,34 @@ SEC("tp_btf/sched_process_free")
 int on_free(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
-	int is_short = 1, is_kernel = 0;
-	__u64 key = (__u64)task;
-	__u64 start_ns, cpu_ns;
-	struct mark *mark = 0;
+	__u64 key = (__u64)task, start_ns, cpu_ns;
+	struct mark *found = 0, mark = {};
 	struct counts *counts;
 	struct comm comm;
 
 	if (task->group_leader != task)
 		return 0;
-	/* user and system time of all threads, as getrusage() has it: kernel/sched/cputime.c, cputime_adjust() */
-	cpu_ns = task->signal->sum_sched_runtime;
+	/* user and system time, as getrusage() has it: kernel/sched/cputime.c, cputime_adjust() */
+	cpu_ns = task->se.sum_exec_runtime;
 	start_ns = task->start_time;
 	if (*filter_of(start_ns))
-		mark = bpf_map_lookup_elem(&marks, &key);
-	if (mark && mark->start_ns == start_ns) {
-		is_short = mark->is_short;
-		is_kernel = mark->is_kernel;
+		found = bpf_map_lookup_elem(&marks, &key);
+	if (found && found->start_ns == start_ns) {
+		mark = *found;
 		if (!bpf_map_delete_elem(&marks, &key)) /* it may fail while this CPU holds the bucket */
 			ADD(*filter_of(start_ns), -1);
 	} else if (!born_since(start_ns)) {
 		return 0;
 	}
-	read_name(&comm, task, is_kernel);
+	if (mark.had_threads)
+		cpu_ns = task->signal->sum_sched_runtime; /* by now the leader's own is in it: __exit_signal() */
+	read_name(&comm, task, mark.is_kernel);
 	counts = counts_of(&comm);
-	ADD(counts->charged, 1);
-	if (is_short)
-		ADD(counts->short_cpu_ns, cpu_ns);
-	else
+	if (mark.is_long)
 		ADD(counts->long_cpu_ns, cpu_ns);
+	else
+		ADD(counts->short_cpu_ns, cpu_ns);
+	ADD(counts->charged, 1);
 	return 0;
 }
 

@@ -74,8 +74,10 @@ struct config {
 /* An ended process about which its free can't know everything by itself, keyed by the address of its leader. */
 struct mark {
 	__u64 start_ns;
-	__u32 is_short;
-	__u32 is_kernel;
+	__u8 is_long;
+	__u8 is_kernel;
+	__u8 had_threads;
+	__u8 unused[5];
 };
 
 struct ended {

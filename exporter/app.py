@@ -79,8 +79,8 @@ class Pages:
         return self._supervisor.stuck()
 
     def ready(self) -> str | None:
-        """Whether a source runs, be it the best or not."""
-        return None if self._supervisor.mode is not None else "no mode is active"
+        """Whether a source runs."""
+        return None if self._supervisor.ready else "no mode is active yet"
 
     def landing(self, names: bool) -> str:
         """The page at /."""

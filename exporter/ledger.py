@@ -52,6 +52,7 @@ class CappedSeries:
         """`now` is a monotonic clock in nanoseconds."""
         self._cap = cap
         self._hold_ns = hold_ns
+        self._idle_ns = max(IDLE_NS, 2 * hold_ns)  # none may go before its true value was shown
         self._now = now
         self._series: dict[bytes, _Series] = {}
         self._other = ProcessCounts()
@@ -121,7 +122,7 @@ class CappedSeries:
 
     def _idle(self, now: int) -> Iterator[bytes]:
         """Those that may give up their series, the longest idle first."""
-        idle = [(series.last_ns, name) for name, series in self._series.items() if now - series.last_ns >= IDLE_NS]
+        idle = [(series.last_ns, name) for name, series in self._series.items() if now - series.last_ns >= self._idle_ns]
         return (name for _, name in sorted(idle))
 
     def _fold(self, name: bytes, counts: ProcessCounts) -> None:

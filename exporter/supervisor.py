@@ -65,6 +65,7 @@ class Supervisor:
         self._states: dict[Mode, RungState] = {}
         self._switches = {(mode, reason): 0 for mode in Mode for reason in SwitchReason}
         self._ticked = time.monotonic()
+        self._begun = False
 
     def start(self) -> None:
         """Take the best mode that works. Raises `Unusable` if none of those wanted does."""
@@ -74,6 +75,7 @@ class Supervisor:
                 self._states[mode] = looked_at(rung)
         self._completeness.begin(self._clones)
         self.tick()
+        self._begun = True
 
     def tick(self) -> None:
         """Drain the source; if it broke, take the next one that works."""
@@ -109,6 +111,11 @@ class Supervisor:
         """The active mode."""
         source = self._source
         return source.mode if source is not None else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a source runs, be it the best or not, and a scrape shows all there is to show."""
+        return self._begun and self._source is not None
 
     def snapshot(self) -> Snapshot:
         """Look at everything; changes nothing."""

@@ -7,6 +7,7 @@ entered into both, and the caller's lock keeps it from looking while one is bein
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import time
@@ -55,6 +56,8 @@ class EbpfSource(Source):
         self._kernel = Handover({}, {}, {})
         self._active = 0
         self._entered = 0
+        self._clones = 0
+        self._shown: Counts | None = None
         self._switched_ns = 0
         self._still = True
         self._stopped = False
@@ -72,23 +75,32 @@ class EbpfSource(Source):
 
     def peek(self) -> Counts:
         """Both maps of comms, and what has no name."""
-        return self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._nameless())
+        self._shown = self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._nameless())
+        return self._shown
 
     def drain(self) -> Counts:
-        """Empty the map of comms that no program writes any more; after `stop`, both."""
+        """Empty the map of comms that no program writes any more; after `stop`, both.
+
+        If the kernel gives nothing then, it is what was shown last: no total falls.
+        """
+        shown, self._shown = self._shown, None
         try:
             ready = ["comms_a", "comms_b"] if self._stopped else [self._retired] if self._still else []
-            rows = [self._map(each).take() for each in ready]
             nameless = self._nameless()
+            rows = [self._map(each).take() for each in ready]
         except OSError as error:
+            if self._stopped and shown is not None:
+                return shown
+            self._shown = shown
             raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
+        finally:
+            if self._stopped:
+                self._memory.close()
+                self._kernel.close()
         counts = self._since_drain(rows, nameless)
         self._drained = nameless
         self._drained_ended += sum(map(_ended, rows))
         self._drained_charged += sum(map(_charged, rows))
-        if self._stopped:
-            self._memory.close()
-            self._kernel.close()
         return counts
 
     def rotate(self) -> None:
@@ -107,15 +119,18 @@ class EbpfSource(Source):
             raise SourceFailed(f"the kernel's maps can't be drained: {error}") from error
 
     def clones(self) -> int:
-        """Forks and threads of all CPUs."""
-        cpus = self._cpus()
-        return sum(cpus[_FORKS::_CPU]) + sum(cpus[_THREADS::_CPU])
+        """Forks and threads of all CPUs; as many as before where they can't be read, for the next drain fails then."""
+        with contextlib.suppress(OSError):
+            cpus = self._cpus()
+            self._clones = sum(cpus[_FORKS::_CPU]) + sum(cpus[_THREADS::_CPU])
+        return self._clones
 
     def stop(self) -> None:
         """Detach, and wait until no program runs."""
         if not self._stopped and self._kernel.maps:
             self._kernel.detach()
-            self._wait()
+            with contextlib.suppress(OSError):  # it may be stopped because this fails
+                self._wait()
         self._stopped = True
 
     def gauges(self) -> Gauges:

@@ -98,6 +98,11 @@ def until(look: Callable[[], T], holds: Callable[[T], bool], seconds: float = WA
     return seen
 
 
+def descriptors() -> list[str]:
+    """The open ones of this process; the listing's own is always the same."""
+    return sorted(each.name for each in Path("/proc/self/fd").iterdir())
+
+
 def named(counts: Counts) -> ProcessCounts:
     """What is counted by comm and under `other`, added up."""
     whole = counts.other.copy()

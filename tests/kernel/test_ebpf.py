@@ -8,11 +8,13 @@ import resource
 import signal
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from programs import MEASURES, Program, ended, named, until, watching
 
+from exporter.bpfmap import possible_cpus
 from exporter.completeness import Completeness, Sample
 from exporter.model import NS, Counts, Measures, ProcessCounts
 from exporter.sources.ebpf import EbpfSource
@@ -42,14 +44,14 @@ def test_looking_on_changes_nothing(source: EbpfSource, workload: Program) -> No
         peeks.append(source.peek())
     storm.join()
     peeks.append(source.peek())
-    for earlier, later in zip(peeks, peeks[1:], strict=False):
+    for earlier, later in pairwise(peeks):
         assert _all_at_least(earlier.total, later.total)
         assert _all_at_least(earlier.of(workload.comm), later.of(workload.comm))
         assert earlier.forks <= later.forks
     for peek in peeks:
         assert named(peek).exits == peek.total.exits
         assert named(peek).runtime_ns == peek.total.runtime_ns
-        assert sum(peek.total.buckets) == sum(peek.total.exits)
+        assert abs(sum(peek.total.buckets) - sum(peek.total.exits)) <= possible_cpus(), "but for a program under way on each CPU"
     assert peeks[-1].of(workload.comm).exits == [5001, 0, 0, 0]
     assert len(peeks) > 3
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-from programs import Program, named, watching
+from programs import Program, descriptors, named, watching
 
 from exporter import bpfmap
 from exporter.bpfmap import map_memory, program_info
@@ -91,10 +91,10 @@ def test_stop_gives_everything_back(requires_bpf: None, workload: Program) -> No
     with watching() as source:
         identifiers = [program_info(fd).name for fd in source._kernel.programs.values()]
         assert sorted(identifiers) == ["on_exec", "on_exit", "on_free", "on_newtask", "on_signal"]
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with watching() as source:
-        assert len(os.listdir("/proc/self/fd")) > len(before)
-    assert sorted(os.listdir("/proc/self/fd")) == before
+        assert len(descriptors()) > len(before)
+    assert descriptors() == before
 
 
 def test_the_loader_does_not_stay(source: EbpfSource) -> None:
@@ -124,7 +124,9 @@ def test_reading_without_batches(source: EbpfSource, workload: Program, monkeypa
     assert retired.read().keys == []
 
 
-def test_rows_are_the_same_however_large_the_batch(source: EbpfSource, workload: Program, monkeypatch: pytest.MonkeyPatch, always_due: None) -> None:
+def test_rows_are_the_same_however_large_the_batch(
+    source: EbpfSource, workload: Program, monkeypatch: pytest.MonkeyPatch, always_due: None
+) -> None:
     """A batch with less room than one bucket of the hash is tried again with more."""
     workload.storm("comms", 600)
     source.rotate()
@@ -158,8 +160,8 @@ def test_handed_over_descriptors_are_not_inherited(requires_bpf: None) -> None:
     """The user's programs, started by a handler, must not hold the maps open."""
     handover = load_core(Measures(1, (1,)), lambda line: None)
     try:
-        descriptors = [*handover.links.values(), *handover.programs.values(), *(each.fd for each in handover.maps.values())]
-        assert not any(os.get_inheritable(fd) for fd in descriptors)
+        given = [*handover.links.values(), *handover.programs.values(), *(each.fd for each in handover.maps.values())]
+        assert not any(os.get_inheritable(fd) for fd in given)
     finally:
         handover.close()
 

@@ -1,0 +1,29 @@
+"""`make bench`: every measurement, or those named: `python -m bench costs serving`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from bench import costs, scan_capture, serving, storms
+
+_ALL = {"storms": storms.main, "costs": costs.main, "serving": serving.main, "scan_capture": scan_capture.main}
+
+
+def main() -> None:
+    """Say which machine this is, then measure."""
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ""
+    )
+    print(f"Linux {os.uname().release} {platform.machine()}, {os.cpu_count()} CPUs ({model}), Python {platform.python_version()}")
+    names = sys.argv[1:] or list(_ALL)
+    sys.argv[1:] = []
+    for name in names:
+        print(f"\n== {name}")
+        _ALL[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Snapshots made by hand, through the ledger as the supervisor makes them."""
+
+from __future__ import annotations
+
+from exporter.completeness import Sample
+from exporter.config import Config
+from exporter.layout import KERNEL_OUTCOMES
+from exporter.ledger import Ledger
+from exporter.model import NS, Counts, Gauges, Lost, Mode, Outcome, ProcessCounts, ProgramStats, SwitchReason
+from exporter.supervisor import RungState, Snapshot
+
+CONFIG = Config()
+BUCKETS = len(CONFIG.measures.bounds_ns) + 1
+PROGRAMS = ("on_exec", "on_exit", "on_free", "on_newtask", "on_signal")
+
+
+def ended(n: int, outcome: Outcome = Outcome.OK, *, execs: int = 0, bucket: int = 3) -> ProcessCounts:
+    """So many short processes, each of 0.75 ms and 0.25 ms of CPU."""
+    counts = ProcessCounts(short_exits=n, execs=execs, runtime_ns=n * 750_000, cpu_ns=n * 250_000, short_cpu_ns=n * 250_000)
+    counts.exits[list(Outcome).index(outcome)] = n
+    counts.buckets = [n if number == bucket else 0 for number in range(BUCKETS)]
+    return counts
+
+
+def totalled(counts: Counts) -> Counts:
+    """Make the total what the parts add up to."""
+    counts.total = counts.other.copy()
+    for each in counts.by_comm.values():
+        counts.total.add(each)
+    return counts
+
+
+def snapshot(
+    counts: Counts, gauges: Gauges | None = None, *, max_comms: int = 60, mode: Mode | None = Mode.EBPF_CORE, sample: Sample | None = None
+) -> Snapshot:
+    """What a scrape would show of these counts, with no series held back."""
+    ledger = Ledger(max_comms, 0)
+    ledger.absorb(counts)
+    switches = {(to, reason): 0 for to in Mode for reason in SwitchReason}
+    if mode is not None:
+        switches[mode, SwitchReason.START] = 1
+    return Snapshot(
+        view=ledger.view(Counts()),
+        gauges=gauges or Gauges(),
+        mode=mode,
+        why="",
+        rungs={each: RungState(each is not Mode.NETLINK, "") for each in Mode if each is not Mode.EBPF_BCC},
+        degraded=False,
+        switches=switches,
+        sample=sample,
+        capture_ratio=None if sample is None else sample.observed / sample.kernel,
+        tracked_comms=len(ledger.comms),
+    )
+
+
+def ordinary() -> Snapshot:
+    """A build server in `ebpf_core`, all gauges there."""
+    asleep = ended(1, Outcome.SIGNAL)
+    asleep.add(
+        ProcessCounts(exits=[0, 0, 1, 0], runtime_ns=90 * NS, cpu_ns=5_000_000, buckets=[int(number == 18) for number in range(BUCKETS)])
+    )
+    counts = totalled(
+        Counts(
+            by_comm={b"cc1": ended(40, execs=40), b"sh": ended(3, Outcome.ERROR, execs=60), b"sleep": asleep, b'a"b\\c\n': ended(1)},
+            other=ended(4, bucket=0),
+            short_exits_by_parent={b"make": 40, b"sh": 5},
+            short_exits_by_other_parents=4,
+            forks=55,
+            threads=7,
+            core_dumps=1,
+            signals={9: 1, 15: 1, 17: 46, 34: 2, 64: 1},
+            lost={Lost.CPU_NEVER_CAME: 2},
+        )
+    )
+    gauges = Gauges(peak_per_second=12, programs=tuple(ProgramStats(name, 1500 * n, n) for n, name in enumerate(PROGRAMS, 1)))
+    return snapshot(counts, gauges, sample=Sample(kernel=64, observed=62))
+
+
+def worst() -> Snapshot:
+    """Every series that a host can make appear at once."""
+    comms = {b"comm-%d" % number: ended(number + 1, list(Outcome)[number % KERNEL_OUTCOMES]) for number in range(500)}
+    parents = {b"parent-%d" % number: number + 1 for number in range(500)}
+    signals = dict.fromkeys(range(1, 65), 1)
+    counts = totalled(Counts(by_comm=comms, short_exits_by_parent=parents, signals=signals, lost=dict.fromkeys(Lost, 1)))
+    gauges = Gauges(1, 0.1, tuple(ProgramStats(name, NS, 1) for name in PROGRAMS))
+    return snapshot(counts, gauges, sample=Sample(2, 1))

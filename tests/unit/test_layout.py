@@ -1,0 +1,81 @@
+"""C and Python must agree on every byte that they share; the compiler's own description of the object is the judge."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from pathlib import Path
+
+import pytest
+from btf import Btf
+
+from exporter import layout
+from exporter.loaders.core import OBJECT
+from exporter.model import KERNEL_THREADS, MAX_BOUNDS, NS, Measures, Outcome
+
+HEADER = Path(__file__).parents[2] / "bpf/lifecycle.h"
+STRUCTS = {"counts": layout.Counts, "cpu": layout.Cpu, "shared": layout.Shared, "config": layout.Config, "second": layout.Second}
+
+
+def enumerators(name: str) -> list[str]:
+    """The values of an enum of the header: inlining leaves none in BTF. Without their prefix."""
+    found = re.search(rf"enum {name} {{(.*?)}};", HEADER.read_text(), re.DOTALL)
+    assert found is not None
+    names = [each.strip().lower() for each in found[1].split(",")]
+    return [each.removeprefix(f"{name}_") for each in names if each.startswith(f"{name}_")]
+
+
+@pytest.fixture(scope="module")
+def btf() -> Btf:
+    if not OBJECT.exists():
+        pytest.skip("the BPF object is not built (`make all`)")
+    return Btf(OBJECT)
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_structs(btf: Btf, name: str) -> None:
+    """Size, and for each member its name, place and size."""
+    ours = STRUCTS[name]
+    assert ctypes.sizeof(ours) == btf.struct_size(name)
+    fields = [(each, getattr(ours, each).offset, getattr(ours, each).size) for each, *_ in ours._fields_]
+    assert fields == [(member.name, member.offset, member.size) for member in btf.members(name)]
+
+
+def test_lengths(btf: Btf) -> None:
+    """The constants of the header, by the arrays that they size."""
+    lengths = {(name, member.name): member.length for name in STRUCTS for member in btf.members(name)}
+    assert lengths["counts", "exits"] == layout.KERNEL_OUTCOMES
+    assert lengths["counts", "buckets"] == lengths["config", "bounds_ns"] == layout.BUCKETS == MAX_BOUNDS + 1
+    assert lengths["cpu", "lost"] == len(layout.KERNEL_LOST)
+    assert lengths["cpu", "signals"] == layout.SIGNALS
+    assert lengths["cpu", "ring"] == layout.SECONDS
+    assert lengths["shared", "filter"] == layout.FILTER
+    assert btf.struct_size("comm") == layout.COMM_LEN
+    assert btf.map_entries("comms") == layout.MAX_COMMS
+
+
+def test_reasons_of_loss() -> None:
+    """By their order, since the kernel counts them by number."""
+    assert enumerators("lost") == [*layout.KERNEL_LOST, "reasons"]
+
+
+def test_outcomes() -> None:
+    """The kernel's are the first of ours; it always knows."""
+    assert enumerators("outcome") == ["ok", "error", "signal"]
+    assert list(Outcome) == ["ok", "error", "signal", Outcome.UNKNOWN]
+
+
+def test_hot_counts_have_cache_lines_of_their_own() -> None:
+    """An exit and a free, often on different CPUs, must not write to one line."""
+    assert layout.Counts.short_cpu_ns.offset % 64 == 0
+    assert ctypes.sizeof(layout.Counts) % 64 == 0
+
+
+def test_kernel_config() -> None:
+    """Spare bounds are so high that no runtime exceeds them, so its bucket is never past the last one used."""
+    config = layout.kernel_config(Measures(threshold_ns=NS, bounds_ns=(5, 7)))
+    assert config.threshold_ns == NS
+    assert list(config.bounds_ns) == [5, 7, *[2**64 - 1] * (layout.BUCKETS - 2)]
+    assert bytes(config.kernel_threads) == KERNEL_THREADS
+    assert bytes(config.none) == bytes(ctypes.sizeof(layout.Counts))
+    assert config.group_dead_arg == 0

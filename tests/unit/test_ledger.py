@@ -1,0 +1,221 @@
+"""How series come, are held back, and go."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import pytest
+
+from exporter.ledger import IDLE_NS, MAX_PARENTS, Ledger
+from exporter.model import NS, Counts, Lost, ProcessCounts
+
+HOLD_NS = 60 * NS
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ns = 1000 * NS
+
+    def __call__(self) -> int:
+        return self.ns
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(clock: Clock) -> Ledger:
+    return Ledger(max_comms=2, hold_ns=HOLD_NS, now=clock)
+
+
+def seen(**exits: int) -> Counts:
+    """Make a drain in which so many of each comm ended well."""
+    counts = Counts()
+    for comm, n in exits.items():
+        each = ProcessCounts(exits=[n, 0, 0, 0])
+        counts.by_comm[comm.encode()] = each
+        counts.total.add(each)
+    return counts
+
+
+def shown(ledger: Ledger, counts: Counts | None = None) -> dict[str, int]:
+    """The exits of each row."""
+    return {label: each.exits[0] for label, each in ledger.view(counts or Counts()).comms}
+
+
+def test_a_new_series_is_held_at_zero(ledger: Ledger, clock: Clock) -> None:
+    """Prometheus sees no increase in a series that is born with a value."""
+    ledger.absorb(seen(a=5))
+    assert shown(ledger, seen(a=1)) == {"a": 0, "other": 0}
+    clock.ns += HOLD_NS - 1
+    assert shown(ledger) == {"a": 0, "other": 0}
+    clock.ns += 1
+    assert shown(ledger, seen(a=1)) == {"a": 6, "other": 0}
+
+
+def test_a_newcomer_waits_for_its_drain(ledger: Ledger) -> None:
+    """Until it is known to get a series it is in no row; in the totals it is at once."""
+    view = ledger.view(seen(a=5))
+    assert [(label, each.exits[0]) for label, each in view.comms] == [("other", 0)]
+    assert view.counts.total.exits[0] == 5
+
+
+def test_past_the_cap_newcomers_are_other_at_once(ledger: Ledger) -> None:
+    """With no series to be had, what they do shows before the drain, and stays where it was shown."""
+    ledger.absorb(seen(a=1, b=1))
+    assert shown(ledger, seen(c=7))["other"] == 7
+    ledger.absorb(seen(c=7))
+    assert shown(ledger, seen(c=1))["other"] == 8
+
+
+def test_the_busiest_newcomers_come_first(ledger: Ledger) -> None:
+    """A drain with more newcomers than there is room for: the rest is folded."""
+    ledger.absorb(seen(a=1, b=2, c=3))
+    assert {label for label, _ in ledger.comms.busiest(9)} == {"b", "c"}
+    assert shown(ledger)["other"] == 1
+    assert ledger.comms.busiest_folded(9) == [("a", 1)]
+
+
+def test_the_longest_idle_gives_way(ledger: Ledger, clock: Clock) -> None:
+    """Only where the cap presses, only after ten minutes without an event, and no more of them than are needed."""
+    ledger.absorb(seen(a=1))
+    clock.ns += NS
+    ledger.absorb(seen(b=1))
+    clock.ns += IDLE_NS - NS - 1
+    ledger.absorb(seen(c=1))
+    assert set(shown(ledger)) == {"a", "b", "other"}
+    assert shown(ledger)["other"] == 1
+    clock.ns += NS + 1
+    ledger.absorb(Counts())
+    assert set(shown(ledger)) == {"a", "b", "other"}, "nobody wants the place"
+    ledger.absorb(seen(d=1))
+    assert set(shown(ledger)) == {"b", "d", "other"}
+    assert shown(ledger)["other"] == 1
+
+
+def test_an_event_keeps_a_series(ledger: Ledger, clock: Clock) -> None:
+    """Idle is counted from the last event, not from the first."""
+    ledger.absorb(seen(a=1, b=1))
+    clock.ns += IDLE_NS - 1
+    ledger.absorb(seen(a=1))
+    clock.ns += 1
+    ledger.absorb(Counts())
+    ledger.absorb(seen(c=1))
+    assert set(shown(ledger)) == {"a", "c", "other"}
+
+
+def test_a_series_that_comes_back_begins_anew(ledger: Ledger, clock: Clock) -> None:
+    """To Prometheus it is a counter that was reset, held at 0 first like any other."""
+    ledger.absorb(seen(a=5, b=5))
+    clock.ns += IDLE_NS
+    ledger.absorb(Counts())
+    ledger.absorb(seen(c=1, d=1))
+    clock.ns += IDLE_NS
+    ledger.absorb(Counts())
+    ledger.absorb(seen(a=2))
+    assert shown(ledger)["a"] == 0
+    clock.ns += HOLD_NS
+    assert shown(ledger)["a"] == 2
+
+
+@pytest.mark.parametrize("hold_ns", [IDLE_NS, 3600 * NS])
+def test_no_series_goes_before_it_was_shown(clock: Clock, hold_ns: int) -> None:
+    """However long a new series is held at 0, what it counted is shown before another takes its place."""
+    ledger = Ledger(1, hold_ns, clock)
+    ledger.absorb(seen(a=5))
+    highest = 0
+    for _ in range(3 * 3600 // 10):
+        clock.ns += 10 * NS
+        highest = max(highest, shown(ledger).get("a", 0))
+        ledger.absorb(seen(b=1))
+    assert highest == 5
+    assert "b" in shown(ledger), "and then it goes"
+
+
+def test_a_comm_called_other(ledger: Ledger) -> None:
+    """It merges with the row of that name, which must not be there twice."""
+    assert shown(ledger, seen(other=3)) == {"other": 3}
+    ledger.absorb(seen(other=3))
+    rows = ledger.view(Counts()).comms
+    assert [(label, each.exits[0]) for label, each in rows] == [("other", 3)]
+    assert len(ledger.comms) == 0
+
+
+def test_what_the_source_could_not_name_is_other(ledger: Ledger) -> None:
+    """From the moment that it happens, and still after its drain."""
+    counts = Counts(other=ProcessCounts(exits=[4, 0, 0, 0]), short_exits_by_other_parents=2)
+    assert shown(ledger, counts)["other"] == 4
+    ledger.absorb(counts)
+    assert shown(ledger)["other"] == 4
+    assert ledger.view(Counts()).parents == [("other", ProcessCounts(short_exits=2))]
+
+
+def test_parents_are_capped_too(clock: Clock) -> None:
+    """At most 20 of them have a series, whatever the cap of comms is."""
+    ledger = Ledger(60, 0, clock)
+    ledger.absorb(Counts(short_exits_by_parent={b"p%d" % n: n + 1 for n in range(30)}))
+    parents = {label: each.short_exits for label, each in ledger.view(Counts()).parents}
+    assert len(parents) == MAX_PARENTS + 1
+    assert parents["p29"] == 30
+    assert parents["other"] == sum(range(1, 11))
+
+
+def test_nameless_totals_survive_a_drain(ledger: Ledger) -> None:
+    """Forks, signals and losses are shown the same before and after."""
+    counts = Counts(forks=1, threads=2, core_dumps=3, signals={9: 4}, lost={Lost.UNSEEN: 5})
+    before = ledger.view(counts).counts
+    ledger.absorb(counts)
+    assert ledger.view(Counts()).counts == before
+
+
+def test_a_view_does_not_change_with_what_comes(ledger: Ledger, clock: Clock) -> None:
+    """It is rendered without the lock, while the next drain goes on."""
+    ledger.absorb(seen(a=1))
+    clock.ns += HOLD_NS
+    pending = seen(b=1, other=1)
+    view = ledger.view(pending)
+    before = [(label, each.copy()) for label, each in view.comms], view.counts.total.copy()
+    pending.of(b"b").add(ProcessCounts(exits=[9, 0, 0, 0]))
+    ledger.absorb(seen(a=5, b=5))
+    assert (view.comms, view.counts.total) == before
+
+
+def test_busiest_have_their_true_counts(ledger: Ledger) -> None:
+    """The page shows what a held series really counted."""
+    ledger.absorb(seen(a=1, b=2))
+    assert [(label, each.exits[0]) for label, each in ledger.comms.busiest(1)] == [("b", 2)]
+
+
+def test_a_flood_of_names_costs_no_memory(clock: Clock) -> None:
+    """20,000 different comms in 20 drains, and then 20,000 more: what is kept does not grow."""
+    ledger = Ledger(60, HOLD_NS, clock)
+
+    def flood(prefix: str) -> None:
+        for drain in range(20):
+            ledger.absorb(seen(**{f"{prefix}{number}": 1 for number in range(1000 * drain, 1000 * (drain + 1))}))
+            clock.ns += 5 * NS
+
+    flood("a")
+    gc.collect()
+    tracemalloc.start()
+    try:
+        flood("b")
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 256 * 1024
+    finally:
+        tracemalloc.stop()
+    rows = shown(ledger)
+    assert len(rows) == 61
+    assert sum(rows.values()) == 40_000
+    assert len(ledger.comms.busiest_folded(10_000)) <= 400
+
+
+def test_a_busy_newcomer_is_noticed_in_a_flood(ledger: Ledger) -> None:
+    """Those who look for what hides in `other` are shown the busiest, whatever else passes by."""
+    ledger.absorb(seen(a=1, b=1))
+    for drain in range(10):
+        ledger.absorb(seen(busy=50, **{f"n{number}": 1 for number in range(1000 * drain, 1000 * (drain + 1))}))
+    assert ledger.comms.busiest_folded(1) == [("busy", 500)]

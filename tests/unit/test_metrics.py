@@ -1,0 +1,204 @@
+"""`/metrics`, from snapshots made by hand."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from snapshots import BUCKETS, CONFIG, ended, ordinary, snapshot, totalled, worst
+
+from exporter.config import Config, Metrics
+from exporter.metrics import Exposition
+from exporter.model import Counts, Lost, Mode, Outcome, SwitchReason, comm_text
+from exporter.supervisor import Snapshot
+
+GOLDEN = Path(__file__).parents[1] / "fixtures/metrics.txt"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+MOST_SERIES = 700
+HOSTILE = [
+    b'a"b\\c\n',
+    b'{le="1"}',
+    b"\xff\xfe\x80",
+    "\u202eevil".encode(),
+    b"# HELP x",
+    b"a b 1 2",
+    b"\\n",
+    b'"',
+    b"\\",
+    b"} 1\nx{",
+    "\u2028".encode(),
+    b"\x1b[31m",
+    b" ",
+    "\U0001f600".encode(),
+]
+
+CHANGING = [
+    (r"(shortproc_collect_duration_seconds) .*", r"\1 0.001"),
+    (r"(shortproc_exporter_config_last_reload_success_timestamp_seconds) .*", r"\1 1.7e+09"),
+    (r"(shortproc_exporter_build_info){.*} 1.0", r'\1{python_version="3.11.2",revision="0123abc",version="0.1.0"} 1.0'),
+]
+"""What differs from run to run, and what the golden file has in its place."""
+
+
+def rendered(shown: Snapshot, accept: str = "", config: Config = CONFIG) -> str:
+    return Exposition(config, lambda: shown).render(accept)[0].decode()
+
+
+def families(shown: Snapshot, accept: str = "", config: Config = CONFIG) -> dict[str, Metric]:
+    """What comes back from a parser."""
+    parse = parse_openmetrics if accept else parse_text
+    return {family.name: family for family in parse(rendered(shown, accept, config))}
+
+
+def values(family: Metric, *labels: str) -> dict[tuple[str, ...], float]:
+    """The samples by the values of their labels."""
+    return {tuple(sample.labels[label] for label in labels): sample.value for sample in family.samples}
+
+
+def test_golden(request: pytest.FixtureRequest) -> None:
+    """Every name, help text, label and value of an ordinary scrape; `pytest --regenerate-golden` writes it anew."""
+    lines = rendered(ordinary()).splitlines(keepends=True)
+    text = "".join(line for line in lines if not re.match(r"(# (HELP|TYPE) )?(process_|python_info)", line))
+    for pattern, constant in CHANGING:
+        text = re.sub(pattern, constant, text)
+    if request.config.getoption("--regenerate-golden"):
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
+
+
+def test_both_formats_say_the_same() -> None:
+    """Prometheus asks for OpenMetrics first; others read the text."""
+    changing = ("process_", "shortproc_collect_duration_seconds", "shortproc_exporter_config_last_reload_success_timestamp_seconds")
+
+    def samples(accept: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        found = [sample for family in families(ordinary(), accept).values() for sample in family.samples]
+        return {(each.name, frozenset(each.labels.items())): each.value for each in found if not each.name.startswith(changing)}
+
+    assert samples(OPENMETRICS) == samples("")
+
+
+def test_no_created_series() -> None:
+    """The client would add one for each counter: a third more series that nobody asks for."""
+    assert "_created" not in rendered(ordinary(), OPENMETRICS)
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS], ids=["text", "openmetrics"])
+def test_hostile_comms_survive(accept: str) -> None:
+    """Whoever runs a process chooses its name; it can't break the format, nor pass for another name."""
+    counts = totalled(Counts(by_comm={comm: ended(number) for number, comm in enumerate(HOSTILE, 1)}))
+    counts.short_exits_by_parent = {comm: number for number, comm in enumerate(HOSTILE, 1)}
+    found = families(snapshot(counts), accept)
+    expected = {(comm_text(comm),): number for number, comm in enumerate(HOSTILE, 1)} | {("other",): 0}
+    assert values(found["shortproc_comm_short_exits"], "comm") == expected
+    parents = sorted(expected.items(), key=lambda item: -item[1])[:20]
+    assert dict(parents).items() <= values(found["shortproc_parent_short_exits"], "parent_comm").items()
+
+
+def test_a_host_has_at_most_so_many_series() -> None:
+    """The promise of the design, with every outcome, mode, signal and program, the client's own metrics included."""
+    text = rendered(worst())
+    assert sum(1 for line in text.splitlines() if not line.startswith("#")) <= MOST_SERIES
+    found = families(worst())
+    assert len(found["shortproc_comm_exits"].samples) == 61 * len(Outcome)
+    assert len(found["shortproc_parent_short_exits"].samples) == 21
+    assert "process_resident_memory_bytes" in found
+    assert "python_info" in found
+
+
+def test_all_that_can_be_listed_is_there_at_zero() -> None:
+    """Prometheus must see a series at 0 before its first increment, or it misses that."""
+    found = families(snapshot(Counts(), mode=None))
+    assert values(found["shortproc_ended_processes"], "outcome") == {(each,): 0 for each in Outcome}
+    assert values(found["shortproc_comm_exits"], "comm", "outcome") == {("other", each): 0 for each in Outcome}
+    assert values(found["shortproc_detection_mode"], "mode") == {(each,): 0 for each in Mode}
+    assert set(values(found["shortproc_detection_mode_available"], "mode")) == {(each,) for each in Mode}
+    assert values(found["shortproc_detection_mode_switches"], "to_mode", "reason") == {
+        (mode, why): 0 for mode in Mode for why in SwitchReason
+    }
+    assert values(found["shortproc_detection_lost"], "reason") == {(each,): 0 for each in Lost}
+    signals = values(found["shortproc_signals_delivered"], "signal")
+    assert {("SIGKILL",), ("SIGCHLD",), ("SIGRT",)} <= set(signals)
+    assert not any(signals.values())
+    assert sum(sample.value for sample in found["shortproc_process_runtime_seconds"].samples) == 0
+    assert len(found["shortproc_process_runtime_seconds"].samples) == BUCKETS + 2
+    for name in (
+        "forked_processes",
+        "cloned_threads",
+        "execs",
+        "core_dumps",
+        "ended_short_processes",
+        "parent_short_exits",
+        "comm_cpu_seconds",
+    ):
+        assert [sample.value for sample in found[f"shortproc_{name}"].samples] == [0]
+
+
+def test_what_a_mode_can_not_fill_is_absent() -> None:
+    """A gauge that nobody knows is not 0."""
+    found = families(snapshot(Counts(), mode=Mode.SCAN))
+    absent = (
+        "detection_capture_ratio",
+        "ended_short_processes_peak_per_second",
+        "scan_duration_seconds",
+        "bpf_program_runs",
+        "comm_runtime_seconds",
+    )
+    assert not {f"shortproc_{name}" for name in absent} & set(found)
+
+
+def test_whole_families_are_the_sum_of_their_rows() -> None:
+    """By name and `other` together make up what rates and alerts rest on."""
+    found = families(worst())
+    for by_name, whole in {
+        "comm_short_exits": "ended_short_processes",
+        "comm_exits": "ended_processes",
+        "comm_execs": "execs",
+        "comm_cpu_seconds": "ended_processes_cpu_seconds",
+        "comm_short_cpu_seconds": "ended_short_processes_cpu_seconds",
+    }.items():
+        parts, total = (sum(sample.value for sample in found[f"shortproc_{name}"].samples) for name in (by_name, whole))
+        assert parts == pytest.approx(total, rel=1e-12)
+
+
+def test_real_time_signals_are_one_series() -> None:
+    """There are 33 of them, without names."""
+    signals = values(families(snapshot(Counts(signals=dict.fromkeys(range(1, 65), 2))))["shortproc_signals_delivered"], "signal")
+    assert len(signals) == 32
+    assert signals["SIGRT",] == 2 * 33
+    assert signals["SIGKILL",] == 2
+
+
+def test_histograms_by_name() -> None:
+    """Off unless asked for: they are a third of what a host would expose."""
+    counts = totalled(Counts(by_comm={b"sh": ended(5)}))
+    asked = replace(CONFIG, metrics=Metrics(per_comm_histogram=True, runtime_buckets_seconds=CONFIG.metrics.runtime_buckets_seconds))
+    samples = families(snapshot(counts), OPENMETRICS, asked)["shortproc_comm_runtime_seconds"].samples
+    by_bound = {sample.labels["le"]: sample.value for sample in samples if sample.labels["comm"] == "sh" and "le" in sample.labels}
+    assert len(by_bound) == BUCKETS
+    assert (by_bound["0.0005"], by_bound["0.001"], by_bound["+Inf"]) == (0, 5, 5)
+    assert {sample.labels["comm"] for sample in samples} == {"sh", "other"}
+
+
+def test_bounds_are_those_of_the_configuration() -> None:
+    """As text that Prometheus and the rules use."""
+    samples = families(ordinary())["shortproc_process_runtime_seconds"].samples
+    bounds = [sample.labels["le"] for sample in samples if "le" in sample.labels]
+    assert bounds[:3] == ["0.0001", "0.00025", "0.0005"]
+    assert bounds[-3:] == ["300.0", "3600.0", "+Inf"]
+
+
+@pytest.mark.parametrize("shown", [ordinary(), worst(), snapshot(Counts(), mode=None)], ids=["ordinary", "worst", "empty"])
+def test_promtool_is_content(shown: Snapshot) -> None:
+    """The linter of Prometheus itself: names, units, types and help texts."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian and Ubuntu: apt install prometheus)")
+    result = subprocess.run([promtool, "check", "metrics"], input=rendered(shown), capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
