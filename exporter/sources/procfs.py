@@ -68,7 +68,7 @@ def parse_stat(data: bytes) -> Stat:
 
 def parse_tgid(data: bytes) -> int:
     """Find the thread group in `/proc/PID/status`. Raises `ValueError`."""
-    return int(data[data.index(b"\nTgid:") + 6 :].split(None, 1)[0])
+    return int(data[data.index(b"\nTgid:") + 6 :].partition(b"\n")[0])
 
 
 class Procfs:
@@ -110,7 +110,7 @@ class Procfs:
                     data += chunk
             finally:
                 os.close(fd)
-            return int(data[data.index(b"\nprocesses ") + 11 :].split(None, 1)[0])
+            return int(data[data.index(b"\nprocesses ") + 11 :].partition(b"\n")[0])
         except (OSError, ValueError):
             return None
 

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from programs import Program, until
@@ -70,12 +71,16 @@ def free_port() -> int:
         return port
 
 
+def as_user(uid: int | None) -> dict[str, Any]:
+    """Arguments of `subprocess` for somebody with no group but their own."""
+    return {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+
+
 @contextmanager
 def running(*arguments: str, uid: int | None = None) -> Iterator[Running]:
     """Start it, wait until it is ready, and kill it if it is still there after."""
     port = free_port()
-    as_user = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
-    with subprocess.Popen(command(port, *arguments), cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, **as_user) as child:  # type: ignore[call-overload]
+    with subprocess.Popen(command(port, *arguments), cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, **as_user(uid)) as child:
         exporter = Running(child, port)
         try:
             assert until(lambda: exporter.ready() or child.poll() is not None, bool)
@@ -89,28 +94,18 @@ def running(*arguments: str, uid: int | None = None) -> Iterator[Running]:
 
 def refused(*arguments: str, port: int | None = None, uid: int | None = None) -> tuple[int, str]:
     """Run it where it can't; its exit status and what it says."""
-    as_user = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
-    result = subprocess.run(
-        command(port or free_port(), *arguments), cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False, **as_user
-    )  # type: ignore[call-overload]
+    told = command(port or free_port(), *arguments)
+    result = subprocess.run(told, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False, **as_user(uid))
     assert result.stdout == ""
     return result.returncode, result.stderr
 
 
 @pytest.fixture
-def nobody() -> int:
-    """An ordinary user who can read this checkout."""
+def nobody() -> int | None:
+    """An ordinary user who can read this checkout; None where the tests are run by one."""
     if os.geteuid() != 0:
-        return os.geteuid()
-    tried = subprocess.run(
-        [sys.executable, "-c", "import exporter.app"],
-        cwd=CHECKOUT,
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        capture_output=True,
-        check=False,
-    )
+        return None
+    tried = subprocess.run([sys.executable, "-c", "import exporter.app"], cwd=CHECKOUT, capture_output=True, check=False, **as_user(NOBODY))
     if tried.returncode:
         pytest.skip(f"uid {NOBODY} can't run this checkout")
     return NOBODY
@@ -187,7 +182,7 @@ def test_a_forced_mode_that_this_version_has_not() -> None:
     assert "netlink can't run" in said
 
 
-def test_a_forced_mode_that_may_not_run(requires_bpf: None, nobody: int) -> None:
+def test_a_forced_mode_that_may_not_run(requires_bpf: None, nobody: int | None) -> None:
     """Somebody who asks for eBPF without the privilege is told what it takes."""
     status, said = refused("--mode=ebpf_core", "--log.level=error", uid=nobody)
     assert status == 2
@@ -195,7 +190,7 @@ def test_a_forced_mode_that_may_not_run(requires_bpf: None, nobody: int) -> None
     assert "CAP_BPF and CAP_PERFMON" in said
 
 
-def test_an_ordinary_user_is_served(nobody: int) -> None:
+def test_an_ordinary_user_is_served(nobody: int | None) -> None:
     """Without any privilege the same command runs, degraded, and says so and why."""
     with running(uid=nobody) as exporter:
         samples = exporter.samples()
@@ -205,7 +200,7 @@ def test_an_ordinary_user_is_served(nobody: int) -> None:
         assert "CAP_BPF" in exporter.get("/")[1]
 
 
-def test_fast_scan_says_what_it_misses(nobody: int, workload: Program) -> None:
+def test_fast_scan_says_what_it_misses(nobody: int | None, workload: Program) -> None:
     """Half a millisecond is less than it can see: what it saw and what there was are both published."""
     if not Procfs().in_initial_pid_namespace():
         pytest.skip("in a pid namespace the kernel's count is not of the processes seen")

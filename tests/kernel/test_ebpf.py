@@ -199,6 +199,22 @@ def test_peak_per_second(source: EbpfSource, workload: Program) -> None:
     assert 2000 / spanned <= peak <= source.peek().total.short_exits
 
 
+def test_peak_is_of_whole_seconds_of_the_last_minute(requires_bpf: None, workload: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current second is left out, for it is not over; so is what is longer ago than 60 s."""
+    with watching() as source:
+        time.sleep(1 - time.monotonic() % 1)
+        second = time.monotonic_ns() // NS
+        workload.storm("vfork", 500)
+        if time.monotonic_ns() // NS != second:
+            pytest.skip("500 processes took this machine more than a second")
+        peaks = []
+        for now in (second, second + 1, second + 60, second + 61):
+            with monkeypatch.context() as patch:
+                patch.setattr(time, "monotonic_ns", lambda now=now: now * NS)
+                peaks.append(source.gauges().peak_per_second or 0)
+    assert [peak >= 500 for peak in peaks] == [False, True, True, False]
+
+
 def _all_at_least(earlier: ProcessCounts, later: ProcessCounts) -> bool:
     pairs = [*zip(earlier.exits, later.exits, strict=True), *zip(earlier.buckets, later.buckets, strict=bool(earlier.buckets))]
     pairs += [(getattr(earlier, name), getattr(later, name)) for name in ("short_exits", "execs", "runtime_ns", "cpu_ns", "short_cpu_ns")]

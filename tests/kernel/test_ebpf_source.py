@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
 
@@ -33,6 +34,22 @@ def test_drains_in_a_storm_lose_nothing(source: EbpfSource, workload: Program, a
     assert sum(drain.short_exits_by_parent.get(workload.comm, 0) for drain in drains) == 5000
     for drain in drains:
         assert named(drain).exits == drain.total.exits
+
+
+def test_what_has_no_name_is_in_one_drain_too(source: EbpfSource, workload: Program, always_due: None) -> None:
+    """Clones and signals are sums over CPUs that never start anew; a drain gives what came since the one before."""
+
+    def storms() -> None:
+        workload.storm("kill", 50, int(signal.SIGXFSZ))
+        workload.storm("together", 50, 4)
+
+    drains = [*_drained_during(source, storms)]
+    source.stop()
+    clones = source.clones()
+    drains.append(source.drain())
+    assert len(drains) > 5
+    assert sum(drain.signals.get(signal.SIGXFSZ, 0) for drain in drains) == 50
+    assert sum(drain.forks + drain.threads for drain in drains) == clones >= 50 + 50 * 4
 
 
 def test_drains_keep_a_flood_of_names_apart(source: EbpfSource, workload: Program, always_due: None) -> None:
@@ -71,6 +88,22 @@ def test_a_map_in_use_is_not_drained(source: EbpfSource, workload: Program) -> N
     workload.storm("end", 20, 0)
     assert workload.comm not in source.drain().by_comm
     assert source.peek().of(workload.comm).exits == [21, 0, 0, 0]
+
+
+def test_a_swap_that_was_not_waited_for_is_not_drained(source: EbpfSource, workload: Program, always_due: None) -> None:
+    """A program may still hold the retired map then; the next rotation waits for it first."""
+    workload.storm("end", 20, 0)
+    barrier = source._map("barrier").fd
+    kept = os.dup(barrier)
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), barrier)
+    with pytest.raises(SourceFailed, match="drained"):
+        source.rotate()
+    assert workload.comm not in source.drain().by_comm
+    os.dup2(kept, barrier)
+    os.close(kept)
+    source.rotate()
+    assert source.drain().of(workload.comm).exits == [21, 0, 0, 0]
 
 
 def test_stop_keeps_what_was_seen(source: EbpfSource, workload: Program, always_due: None) -> None:

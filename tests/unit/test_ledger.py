@@ -213,6 +213,17 @@ def test_a_flood_of_names_costs_no_memory(clock: Clock) -> None:
     assert len(ledger.comms.busiest_folded(10_000)) <= 400
 
 
+def test_who_gets_a_series_is_no_longer_folded(ledger: Ledger, clock: Clock) -> None:
+    """The page must not list a comm among the rest when it has a row of its own."""
+    ledger.absorb(seen(a=1, b=1))
+    ledger.absorb(seen(c=5, d=1))
+    clock.ns += IDLE_NS
+    ledger.absorb(Counts())
+    ledger.absorb(seen(c=1))
+    assert "c" in shown(ledger)
+    assert ledger.comms.busiest_folded(9) == [("d", 1)]
+
+
 def test_a_busy_newcomer_is_noticed_in_a_flood(ledger: Ledger) -> None:
     """Those who look for what hides in `other` are shown the busiest, whatever else passes by."""
     ledger.absorb(seen(a=1, b=1))
