@@ -26,7 +26,7 @@ MIB = 2**20
 def test_drains_in_a_storm_lose_nothing(source: EbpfSource, workload: Program, always_due: None) -> None:
     """Each event is in exactly one drain, however often the maps are swapped under the running programs."""
     drains = [*_drained_during(source, lambda: workload.storm("vfork", 5000)), *_rest(source)]
-    assert len(drains) > 5
+    assert len(drains) > 2
     mine = _of(drains, workload.comm)
     assert mine.exits == [5001, 0, 0, 0]
     assert mine.short_exits == 5001
@@ -47,7 +47,7 @@ def test_what_has_no_name_is_in_one_drain_too(source: EbpfSource, workload: Prog
     source.stop()
     clones = source.clones()
     drains.append(source.drain())
-    assert len(drains) > 5
+    assert len(drains) > 2
     assert sum(drain.signals.get(signal.SIGXFSZ, 0) for drain in drains) == 50
     assert sum(drain.forks + drain.threads for drain in drains) == clones >= 50 + 50 * 4
 

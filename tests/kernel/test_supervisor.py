@@ -28,6 +28,12 @@ def supervisor(requires_bpf: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     supervisor.stop()
 
 
+def ticked(supervisor: Supervisor) -> Mode | None:
+    """The mode after one more round."""
+    supervisor.tick()
+    return supervisor.mode
+
+
 def broken(source: EbpfSource, name: str) -> None:
     """Let every call to the kernel about this map fail, as where `bpf()` is forbidden after the start."""
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -45,7 +51,7 @@ def test_a_broken_mode_gives_way(supervisor: Supervisor, workload: Program, name
     before, kernel = counters(supervisor), source._kernel
     assert before["shortproc_ended_processes_total", (("outcome", "ok"),)] >= 51
     broken(source, name)
-    until(lambda: (supervisor.tick(), supervisor.mode)[1], lambda mode: mode is not Mode.EBPF_CORE)
+    until(lambda: ticked(supervisor), lambda mode: mode is not Mode.EBPF_CORE)
     snapshot = supervisor.snapshot()
     assert snapshot.mode is Mode.FAST_SCAN
     assert snapshot.degraded

@@ -24,7 +24,9 @@ small = st.integers(0, 3)
 @st.composite
 def process_counts(draw: st.DrawFn) -> ProcessCounts:
     """Some events, with buckets or without: sources differ in that."""
-    counts = ProcessCounts(draw(st.lists(small, min_size=4, max_size=4)), *(draw(small) for _ in FIELDS))
+    counts = ProcessCounts(draw(st.lists(small, min_size=4, max_size=4)))
+    for name in FIELDS:
+        setattr(counts, name, draw(small))
     counts.buckets = draw(st.just([]) | st.lists(small, min_size=BOUNDS, max_size=BOUNDS))
     return counts
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Processes whose truth is known. Each command starts a bounded number of them, waits for all, and prints what the kernel charged for
- * its children: `cpu_ns N`, from getrusage(RUSAGE_CHILDREN). One source for the tests and for bench/.
+ * its children and for itself, from getrusage(2): `children_ns N own_ns N`. One source for the tests and for bench/.
  *
  *   forkexec N FILE      fork, then exec of FILE
  *   vfork N              vfork, then exit
@@ -182,9 +182,17 @@ static void child(char **argv, int number)
 	_exit(0);
 }
 
-int main(int argc, char **argv)
+static long long cpu_ns(int who)
 {
 	struct rusage usage;
+
+	getrusage(who, &usage);
+	return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000LL +
+	       (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000LL;
+}
+
+int main(int argc, char **argv)
+{
 	int n, status;
 	pid_t pid;
 
@@ -217,8 +225,6 @@ int main(int argc, char **argv)
 		if (WIFEXITED(status) && WEXITSTATUS(status) > 90)
 			return WEXITSTATUS(status);
 	}
-	getrusage(RUSAGE_CHILDREN, &usage);
-	printf("cpu_ns %lld\n", (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000LL +
-					(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000LL);
+	printf("children_ns %lld own_ns %lld\n", cpu_ns(RUSAGE_CHILDREN), cpu_ns(RUSAGE_SELF));
 	return 0;
 }
