@@ -81,9 +81,10 @@ static __always_inline struct cpu *this_cpu(void)
 	return bpf_map_lookup_elem(&cpus, &zero);
 }
 
+/* Always an int: kernels before 6.4 call the map's own function in place of the helper, and that returns an int, not sign-extended. */
 static __always_inline struct counts *enter_comm(void *comms, const struct comm *comm)
 {
-	long err = bpf_map_update_elem(comms, comm, (const void *)&config.none, BPF_NOEXIST);
+	int err = bpf_map_update_elem(comms, comm, (const void *)&config.none, BPF_NOEXIST);
 	struct counts *counts = bpf_map_lookup_elem(comms, comm);
 	struct cpu *cpu = this_cpu();
 
@@ -125,6 +126,7 @@ static __always_inline bool is_last(struct task_struct *leader, __u64 *ctx)
 {
 	struct ended ended = {};
 	const __u8 yes = 1;
+	int err;
 
 	if (config.group_dead_arg)
 		return ctx[1];
@@ -132,7 +134,8 @@ static __always_inline bool is_last(struct task_struct *leader, __u64 *ctx)
 		return 0;
 	ended.leader = (__u64)leader;
 	ended.start_ns = leader->start_time;
-	return bpf_map_update_elem(&guard, &ended, &yes, BPF_NOEXIST) != -EEXIST;
+	err = bpf_map_update_elem(&guard, &ended, &yes, BPF_NOEXIST);
+	return err != -EEXIST;
 }
 
 static __always_inline enum outcome outcome_of(struct cpu *cpu, int code)
@@ -171,7 +174,7 @@ static __always_inline __u32 *filter_of(__u64 start_ns)
 static __always_inline void set_mark(struct cpu *cpu, struct task_struct *leader, struct mark *mark)
 {
 	__u64 key = (__u64)leader;
-	long err = bpf_map_update_elem(&marks, &key, mark, BPF_NOEXIST);
+	int err = bpf_map_update_elem(&marks, &key, mark, BPF_NOEXIST);
 	struct mark *old;
 
 	if (err == -EEXIST) { /* of an earlier process at this address, whose free never came */

@@ -23,6 +23,8 @@ _OBJ_GET_INFO_BY_FD = 15
 _MAP_LOOKUP_BATCH = 24
 _MAP_LOOKUP_AND_DELETE_BATCH = 25
 
+_NOEXIST = 1
+
 _ENOTSUPP = 524  # of the kernel alone: include/linux/errno.h
 _NO_BATCH = {errno.EINVAL, _ENOTSUPP, errno.EOPNOTSUPP}
 _BATCH = 256
@@ -101,6 +103,12 @@ class BpfMap:
         """Set the value of `key`. For a map of maps the value is a descriptor; returns when no program holds the old map."""
         _check(self._element(_MAP_UPDATE_ELEM, key, bytearray(value)), "bpf map update")
 
+    def enter(self, key: bytes, value: bytes) -> None:
+        """Set the value of `key` unless it has one."""
+        error = self._element(_MAP_UPDATE_ELEM, key, bytearray(value), _NOEXIST)
+        if error != errno.EEXIST:
+            _check(error, "bpf map enter")
+
     def delete(self, key: bytes) -> None:
         """Delete `key`, if it is there."""
         error = self._element(_MAP_DELETE_ELEM, key, None)
@@ -115,10 +123,10 @@ class BpfMap:
         """All entries, each deleted as it is read. Exact only where no program holds the map any more."""
         return self._rows(_MAP_LOOKUP_AND_DELETE_BATCH)
 
-    def _element(self, command: int, key: bytes, value: bytearray | None) -> int:
+    def _element(self, command: int, key: bytes, value: bytearray | None, flags: int = 0) -> int:
         key_buffer = ctypes.create_string_buffer(key, self.key_size)
         value_at = ctypes.addressof((ctypes.c_char * len(value)).from_buffer(value)) if value is not None else 0
-        return _bpf(command, _ElementAttr(self.fd, ctypes.addressof(key_buffer), value_at, 0))
+        return _bpf(command, _ElementAttr(self.fd, ctypes.addressof(key_buffer), value_at, flags))
 
     def _rows(self, command: int) -> Rows:
         """Entries of a hash map in batches (from 5.6 on), else one by one."""

@@ -63,6 +63,10 @@ class CappedSeries:
         """How many names have series of their own."""
         return len(self._series)
 
+    def names(self) -> set[bytes]:
+        """Which names they are."""
+        return set(self._series)
+
     def absorb(self, by_name: Mapping[bytes, ProcessCounts], other: ProcessCounts) -> None:
         """Count them for good."""
         now = self._now()
@@ -140,6 +144,10 @@ class Ledger:
         self.comms = CappedSeries(max_comms, hold_ns, now)
         self.parents = CappedSeries(MAX_PARENTS, hold_ns, now)
         self._counts = Counts()
+
+    def names(self) -> set[bytes]:
+        """Those that have series of their own, comms and parents."""
+        return self.comms.names() | self.parents.names()
 
     def absorb(self, counts: Counts) -> None:
         """Take over what a source drained."""

@@ -84,7 +84,7 @@ class Supervisor:
         if source is None:
             return
         try:
-            source.rotate()
+            source.rotate(self._ledger.names())
             with self._lock:
                 self._ledger.absorb(source.drain())
         except SourceFailed as failure:

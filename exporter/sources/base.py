@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import ClassVar
 
 from exporter.model import Counts, Gauges, Mode
@@ -42,8 +43,8 @@ class Source(ABC):
     def stop(self) -> None:
         """See nothing more and give back what the machine lent. What was seen stays until it is drained. May be called twice."""
 
-    def rotate(self) -> None:  # noqa: B027 - most have nothing slow
-        """The slow part of a drain, done before it and without the lock, where there is one."""
+    def rotate(self, names: Collection[bytes]) -> None:  # noqa: B027 - most have nothing slow
+        """The slow part of a drain, done before it and without the lock. `names` are to be kept apart, however many others arrive."""
 
     def gauges(self) -> Gauges:
         """What this source can say of now."""

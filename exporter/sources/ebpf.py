@@ -11,10 +11,10 @@ import contextlib
 import ctypes
 import mmap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from exporter.bpfmap import BpfMap, Rows, map_memory, program_info
-from exporter.layout import BUCKETS, KERNEL_LOST, MAX_COMMS, SIGNALS, Cpu, Shared
+from exporter.layout import BUCKETS, COMM_LEN, KERNEL_LOST, MAX_COMMS, SIGNALS, Cpu, Shared
 from exporter.layout import Counts as Row
 from exporter.loaders.handover import Handover
 from exporter.model import NS, Counts, Gauges, Lost, Measures, Mode, ProcessCounts, ProgramStats, SourceFailed
@@ -103,8 +103,11 @@ class EbpfSource(Source):
         self._drained_charged += sum(map(_charged, rows))
         return counts
 
-    def rotate(self) -> None:
-        """Turn the programs to the other map of comms, if this one has been in use for a while or fills up."""
+    def rotate(self, names: Collection[bytes]) -> None:
+        """Turn the programs to the other map of comms, if this one has been in use for a while or fills up.
+
+        The other one is given `names` first, so that a flood of new comms can't leave them without room.
+        """
         try:
             entered = sum(self._cpus()[_ENTERED::_CPU])
             fresh = entered - self._entered
@@ -113,6 +116,8 @@ class EbpfSource(Source):
                 self._wait()
             elif fresh and (due or fresh >= _FULL_ENOUGH):
                 self._entered = entered
+                for name in names:
+                    self._map(self._retired).enter(name.ljust(COMM_LEN, b"\0"), bytes(_ROW * _WORD))
                 self._switch()
             self._check_charges()
         except OSError as error:

@@ -100,6 +100,6 @@ def charges(source: EbpfSource, comm: bytes) -> int:
 def _audited(source: EbpfSource) -> int:
     """Losses as the audit finds them in a second or two of rest."""
     for _ in range(12):
-        source.rotate()
+        source.rotate(())
         time.sleep(0.1)
     return source.peek().lost[Lost.CPU_NEVER_CAME]
