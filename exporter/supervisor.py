@@ -6,6 +6,7 @@ drain (`rotate`) is done without it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -61,6 +62,7 @@ class Supervisor:
         self._completeness = Completeness(self._procfs.kernel_clones)
         self._source: Source | None = None
         self._clones_before = 0
+        self._last_sample: Sample | None = None
         self._why = "no mode has been started yet"
         self._states: dict[Mode, RungState] = {}
         self._switches = {(mode, reason): 0 for mode in Mode for reason in SwitchReason}
@@ -91,7 +93,8 @@ class Supervisor:
             self._leave(source, failure)
         with self._lock:
             sample = self._sample()
-        self._completeness.tick(sample)
+            self._completeness.tick(sample)
+            self._last_sample = sample or self._last_sample
 
     def stop(self) -> None:
         """Detach and give everything back."""
@@ -99,6 +102,8 @@ class Supervisor:
             source, self._source = self._source, None
         if source is not None:
             source.stop()
+            with contextlib.suppress(SourceFailed):  # nobody will look at it any more
+                source.drain()
         self._procfs.close()
 
     def stuck(self) -> str | None:
@@ -124,6 +129,7 @@ class Supervisor:
             counts, gauges = (source.peek(), source.gauges()) if source is not None else (Counts(), Gauges())
             view = self._ledger.view(counts)
             sample = self._sample()
+            ratio = self._completeness.ratio(sample)
         mode = source.mode if source is not None else None
         return Snapshot(
             view=view,
@@ -133,8 +139,8 @@ class Supervisor:
             rungs=dict(self._states),
             degraded=mode is not None and mode != self._wanted[0],
             switches=dict(self._switches),
-            sample=sample,
-            capture_ratio=self._completeness.ratio(sample),
+            sample=sample or self._last_sample,
+            capture_ratio=ratio,
             tracked_comms=len(self._ledger.comms),
         )
 
@@ -154,8 +160,9 @@ class Supervisor:
                     source.start()
                 except Unusable as refusal:
                     state = self._states[mode] = RungState(usable=False, reason=str(refusal))
-                    level = logging.INFO if state.reason == LATER else logging.WARNING
-                    logger.log(level, "mode can't run here", extra=fields(mode=mode, reason=refusal))
+                    if len(self._wanted) > 1:
+                        level = logging.INFO if state.reason == LATER else logging.WARNING
+                        logger.log(level, "mode can't run here", extra=fields(mode=mode, reason=refusal))
                 else:
                     self._states[mode] = RungState(usable=True, reason="")
                     self._became(source, reason, refusals)

@@ -17,7 +17,7 @@ from exporter.bpfmap import BpfMap, Rows, map_memory, program_info
 from exporter.layout import BUCKETS, COMM_LEN, KERNEL_LOST, MAX_COMMS, SIGNALS, Cpu, Shared
 from exporter.layout import Counts as Row
 from exporter.loaders.handover import Handover
-from exporter.model import NS, Counts, Gauges, Lost, Measures, Mode, ProcessCounts, ProgramStats, SourceFailed
+from exporter.model import NS, Counts, Gauges, Lost, Measures, Mode, ProcessCounts, ProgramStats, SourceFailed, Unusable
 from exporter.sources.base import Source
 from exporter.sources.charges import ChargeAudit
 
@@ -69,9 +69,13 @@ class EbpfSource(Source):
         """Load and attach; see `Source`."""
         self._kernel = self._load()
         shared = self._map("shared")
-        self._memory = mmap.mmap(shared.fd, -(-shared.value_size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        try:
+            self._memory = mmap.mmap(shared.fd, -(-shared.value_size // mmap.PAGESIZE) * mmap.PAGESIZE)
+            self._audit.begin()
+        except OSError as error:
+            self._kernel.close()
+            raise Unusable(f"the programs load, but can't be used: {error}") from error
         self._switched_ns = time.monotonic_ns()
-        self._audit.begin()
 
     def peek(self) -> Counts:
         """Both maps of comms, and what has no name."""
@@ -104,7 +108,7 @@ class EbpfSource(Source):
         return counts
 
     def rotate(self, names: Collection[bytes]) -> None:
-        """Turn the programs to the other map of comms, if this one has been in use for a while or fills up.
+        """Turn the programs to the other map of comms, when this one has been in use for a while or fills up.
 
         The other one is given `names` first, so that a flood of new comms can't leave them without room.
         """
@@ -114,7 +118,7 @@ class EbpfSource(Source):
             due = time.monotonic_ns() - self._switched_ns >= _DRAIN_EVERY_NS
             if not self._still:
                 self._wait()
-            elif fresh and (due or fresh >= _FULL_ENOUGH):
+            elif due or fresh >= _FULL_ENOUGH:
                 self._entered = entered
                 for name in names:
                     self._map(self._retired).enter(name.ljust(COMM_LEN, b"\0"), bytes(_ROW * _WORD))

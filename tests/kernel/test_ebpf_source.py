@@ -73,6 +73,17 @@ def test_a_full_map_loses_nothing(source: EbpfSource, workload: Program) -> None
     assert sum(drain.short_exits_by_parent.get(workload.comm, 0) for drain in drains) == 3000
 
 
+def test_a_known_name_has_room_in_a_flood(source: EbpfSource, workload: Program, always_due: None) -> None:
+    """A flood of new names can't push those that have series into other, nor does giving them room keep them from being drained."""
+    for _ in range(3):
+        source.rotate([workload.comm])
+        source.drain()
+        workload.storm("comms", 3000)
+        workload.storm("end", 20, 0)
+        source.rotate([workload.comm])
+        assert source.drain().of(workload.comm).exits == [22, 0, 0, 0]
+
+
 def test_a_drain_begins_anew(source: EbpfSource, workload: Program, always_due: None) -> None:
     """What one drain gave, neither a look nor the next one gives again; CPU comes later than the end."""
     workload.storm("end", 20, 0)
