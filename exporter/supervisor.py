@@ -176,7 +176,7 @@ class Supervisor:
         if refusals and reason is SwitchReason.START:
             reason = SwitchReason.UNAVAILABLE
         asked = "It was asked for." if len(self._wanted) == 1 else "It is the best mode there is, and it works here."
-        self._why = "; ".join(refusals) or asked
+        self._why = f"{'; '.join(refusals)}." if refusals else asked
         with self._lock:
             self._source = source
         self._switches[source.mode, reason] += 1

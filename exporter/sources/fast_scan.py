@@ -105,6 +105,14 @@ class FastScanSource(Scanning):
         self._refreshing: Iterator[int] = iter(())
         self._arrived_ns = self._turned_ns = self._rest_until_ns = self._listing_due_ns = 0
 
+    def about(self) -> str:
+        """Which of its means work here."""
+        probes = "PIDs are probed as they are given out" if self._probe is not None else "PIDs can't be probed here"
+        ends = "pidfds tell ends" if self._exits is not None else "the listing tells ends (no pidfds here)"
+        execs = "inotify tells of execs" if self._inotify is not None else "no inotify here"
+        reports = "reports processes" if self.proc_inotify_fires else "reports nothing"
+        return f"{probes}; {ends}; {execs}; inotify on {self._procfs.root} {reports}"
+
     def _pids(self) -> list[int]:
         return self._procfs.pids()
 
