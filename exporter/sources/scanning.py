@@ -52,6 +52,8 @@ class Unseen:
 class Scanning(Source):
     """A source whose own thread looks at `/proc` and keeps a table of processes."""
 
+    immediate = False
+
     def __init__(self, measures: Measures, procfs: Procfs, clock: Callable[[], int] = boottime_ns) -> None:
         self._procfs = procfs
         self._clock = clock
