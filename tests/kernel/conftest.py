@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +12,9 @@ import pytest
 from programs import Program, watching
 
 from exporter.sources.ebpf import EbpfSource
+
+CHECKOUT = Path(__file__).parents[2]
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -21,6 +27,19 @@ def workload(compiled: Path, tmp_path: Path) -> Program:
 def nothing(compiled: Path, tmp_path: Path) -> Program:
     """A program that ends at once."""
     return Program.copied(compiled / "nothing", tmp_path)
+
+
+@pytest.fixture
+def nobody() -> int | None:
+    """An ordinary user who can run this checkout; None where the tests are run by one."""
+    if os.geteuid() != 0:
+        return None
+    command = [sys.executable, "-c", "import exporter.app"]
+    try:
+        subprocess.run(command, cwd=CHECKOUT, user=NOBODY, group=NOBODY, extra_groups=[], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip(f"uid {NOBODY} can't run this checkout with {sys.executable}")
+    return NOBODY
 
 
 @pytest.fixture(params=[False, True], ids=["group_dead", "guard"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import http.client
-import os
 import signal
 import socket
 import subprocess
@@ -25,7 +24,6 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter.sources.procfs import Procfs
 
 CHECKOUT = Path(__file__).parents[2]
-NOBODY = 65534
 STOP_SECONDS = 5
 """Generous: a second is what it takes at most."""
 
@@ -99,17 +97,6 @@ def refused(*arguments: str, port: int | None = None, uid: int | None = None) ->
     result = subprocess.run(told, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False, **as_user(uid))
     assert result.stdout == ""
     return result.returncode, result.stderr
-
-
-@pytest.fixture
-def nobody() -> int | None:
-    """An ordinary user who can read this checkout; None where the tests are run by one."""
-    if os.geteuid() != 0:
-        return None
-    tried = subprocess.run([sys.executable, "-c", "import exporter.app"], cwd=CHECKOUT, capture_output=True, check=False, **as_user(NOBODY))
-    if tried.returncode:
-        pytest.skip(f"uid {NOBODY} can't run this checkout")
-    return NOBODY
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
