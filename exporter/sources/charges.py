@@ -1,7 +1,8 @@
 """Finds out how many ended processes were never charged their CPU.
 
-The kernel frees a process some time after its end: after its parent has reaped it and a grace period has passed. Now and then the free's
-tracepoint does not fire (measured: up to 0.2 % in a storm of vforks). What is missing then is ended, not charged, and no longer there:
+The kernel frees a process some time after its end: after its parent has reaped it and a grace period has passed. A kernel may not run the
+program then (measured: up to 0.4 % of a storm of vforks, on a kernel that runs no program while PID 1 is current, which is whose context
+the grace period's end may fall into). What is missing then is ended, not charged, and no longer there:
 
     ended a second ago - charged by now - still listed as ending
 
