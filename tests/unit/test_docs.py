@@ -1,0 +1,65 @@
+"""The documents say what the program does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from snapshots import CONFIG, worst
+
+from exporter.metrics import Exposition
+from exporter.model import Lost, Mode, Outcome, SwitchReason
+
+ROOT = Path(__file__).parents[2]
+METRICS = ROOT / "docs/metrics.md"
+DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+ROW = re.compile(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
+CAUSE = re.compile(r"^\| `(\w+)` \| [^|]+ \|(?: [^|]+ \|)?$", re.MULTILINE)
+SERIES_ENDINGS = ("_bucket", "_sum", "_count")
+
+
+@pytest.fixture(scope="module")
+def exposed() -> dict[str, Metric]:
+    """Every family that there can be, by the name that a scrape shows."""
+    config = replace(CONFIG, metrics=replace(CONFIG.metrics, per_comm_histogram=True))
+    families = text_string_to_metric_families(Exposition(config, worst).render("")[0].decode())
+    return {f"{family.name}_total" if family.type == "counter" else family.name: family for family in families}
+
+
+def test_each_metric_is_described_with_its_type_and_labels(exposed: dict[str, Metric]) -> None:
+    """And no other is: whoever writes a query rests on this page."""
+    described = {name: (kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in ROW.findall(METRICS.read_text())}
+    described = {name: row for name, row in described.items() if row[0] in {"counter", "gauge", "histogram"}}
+    real = {
+        name: (family.type, frozenset(label for sample in family.samples for label in sample.labels) - {"le"})
+        for name, family in exposed.items()
+    }
+    assert described == real
+
+
+def test_each_cause_is_explained() -> None:
+    """A loss that nobody can look up is no better than one that is not counted."""
+    explained = set(CAUSE.findall(METRICS.read_text()))
+    assert {*Lost, *SwitchReason} <= explained
+    for value in (*Mode, *Outcome):
+        assert f"`{value}`" in (METRICS.with_name("modes.md").read_text() if value in set(Mode) else METRICS.read_text())
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_document_names_a_metric_that_is_not_there(path: Path, exposed: dict[str, Metric]) -> None:
+    """A query that is copied from it must find something. `shortproc_comm_*` and the like name several."""
+    known = {*exposed, *(f"{name}{ending}" for name, family in exposed.items() if family.type == "histogram" for ending in SERIES_ENDINGS)}
+    named = re.findall(r"\bshortproc_\w+(?![\w*])", path.read_text())
+    assert not {name for name in named if not name.endswith("_")} - known
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_link_leads_somewhere(path: Path) -> None:
+    """To a file of this repository; addresses elsewhere are not asked."""
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text())
+    assert not [link for link in links if not (path.parent / link).exists()]
