@@ -122,14 +122,16 @@ static __always_inline void read_name(struct comm *comm, struct task_struct *tas
 		read_comm(comm, task);
 }
 
-static __always_inline bool is_last(struct task_struct *leader, __u64 *ctx)
+static __always_inline bool is_last(struct task_struct *task, __u64 *ctx)
 {
+	struct task_struct *leader;
 	struct ended ended = {};
 	const __u8 yes = 1;
 	int err;
 
 	if (config.group_dead_arg)
 		return ctx[1];
+	leader = task->group_leader;
 	if (leader->signal->live.counter)
 		return 0;
 	ended.leader = (__u64)leader;
@@ -213,24 +215,30 @@ int on_exec(__u64 *ctx)
 	return 0;
 }
 
-/* First all that is read, then all that is added: an atomic add holds back the reads that come after it. */
+/* First the clock, which waits for the reads before it; then all that is read; then all that is added, for an atomic add holds back the
+ * reads after it.
+ */
 SEC("tp_btf/sched_process_exit")
 int on_exit(__u64 *ctx)
 {
-	struct task_struct *task = (void *)ctx[0];
-	struct task_struct *leader = task->group_leader;
-	struct task_struct *parent = leader->real_parent->group_leader;
-	struct signal_struct *signal = leader->signal;
+	struct task_struct *task = (void *)ctx[0], *leader, *parent;
 	struct counts *counts, *parent_counts = 0;
-	struct cpu *cpu = this_cpu();
 	struct comm comm, parent_comm;
+	struct signal_struct *signal;
 	enum outcome outcome;
 	struct mark mark = {};
 	__u64 now, runtime;
+	struct cpu *cpu;
 
-	if (!cpu || !is_last(leader, ctx))
+	if (!is_last(task, ctx))
 		return 0;
 	now = bpf_ktime_get_ns();
+	cpu = this_cpu();
+	if (!cpu)
+		return 0;
+	leader = task->group_leader;
+	parent = leader->real_parent->group_leader;
+	signal = leader->signal;
 	mark.start_ns = leader->start_time;
 	mark.is_kernel = !!(leader->flags & PF_KTHREAD);
 	/* What is left of threads that have gone, and those that are about to go. */
@@ -250,9 +258,10 @@ int on_exit(__u64 *ctx)
 	ADD(counts->exits[outcome], 1);
 	ADD(counts->runtime_ns, runtime);
 	if (parent_counts) {
-		ADD(counts->short_exits, 1);
 		ADD(parent_counts->short_children, 1);
 		count_second(cpu, now);
+	} else {
+		ADD(counts->long_exits, 1);
 	}
 	if (mark.is_long || mark.is_kernel || mark.had_threads || !born_since(mark.start_ns))
 		set_mark(cpu, leader, &mark);

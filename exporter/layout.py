@@ -11,7 +11,7 @@ COMM_LEN = 16
 BUCKETS = MAX_BOUNDS + 1
 SIGNALS = 65
 SECONDS = 64
-FILTER = 1024
+FILTER = 64
 MAX_COMMS = 2048
 KERNEL_OUTCOMES = 3
 """A kernel program always knows the outcome: `Outcome` without its last."""
@@ -24,7 +24,7 @@ U64_MAX = 2**64 - 1
 class Counts(ctypes.Structure):
     _fields_ = (
         ("exits", c_uint64 * KERNEL_OUTCOMES),
-        ("short_exits", c_uint64),
+        ("long_exits", c_uint64),
         ("execs", c_uint64),
         ("runtime_ns", c_uint64),
         ("short_children", c_uint64),

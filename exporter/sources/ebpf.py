@@ -36,9 +36,9 @@ def _words(of: type[ctypes.Structure], *names: str) -> Iterator[int]:
 
 
 # Places in a row, and in what there is of a CPU, in words.
-_SHORT, _EXECS, _RUNTIME, _CHILDREN = _words(Row, "short_exits", "execs", "runtime_ns", "short_children")
+_LONG, _EXECS, _RUNTIME, _CHILDREN = _words(Row, "long_exits", "execs", "runtime_ns", "short_children")
 _BUCKETS, _SHORT_CPU, _LONG_CPU, _CHARGED = _words(Row, "buckets", "short_cpu_ns", "long_cpu_ns", "charged")
-_OUTCOMES = slice(0, _SHORT)
+_OUTCOMES = slice(0, _LONG)
 _FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(Cpu, "forks", "threads", "core_dumps", "comms_entered")
 _LOST, _SIGNALS, _RING = _words(Cpu, "lost", "signals", "ring")
 
@@ -228,7 +228,7 @@ class EbpfSource(Source):
             buckets.append(sum(row[_BUCKETS + self._bounds : _BUCKETS + BUCKETS]))
         return ProcessCounts(
             exits=[*row[_OUTCOMES], 0],
-            short_exits=row[_SHORT],
+            short_exits=sum(row[_OUTCOMES]) - row[_LONG],
             execs=row[_EXECS],
             runtime_ns=row[_RUNTIME],
             cpu_ns=row[_SHORT_CPU] + row[_LONG_CPU],
