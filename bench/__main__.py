@@ -19,6 +19,8 @@ def main() -> None:
     )
     print(f"Linux {os.uname().release} {platform.machine()}, {os.cpu_count()} CPUs ({model}), Python {platform.python_version()}")
     names = sys.argv[1:] or list(_ALL)
+    if set(names) - set(_ALL):
+        raise SystemExit(f"usage: python -m bench [{' | '.join(_ALL)}]...")
     sys.argv[1:] = []
     for name in names:
         print(f"\n== {name}")

@@ -99,7 +99,9 @@ class Pages:
             ended_processes=sum(counts.total.exits),
             short_processes=counts.total.short_exits,
             peak_per_second=snapshot.gauges.peak_per_second,
-            top_comms=tuple(landing.Row(name, each.short_exits, sum(each.exits), each.cpu_ns / NS) for name, each in comms),
+            top_comms=tuple(
+                landing.Row(name, each.short_exits, sum(each.exits), each.cpu_ns / NS) for name, each in comms if any(each.exits)
+            ),
             folded=tuple(folded),
             lost=tuple((reason, n) for reason, n in counts.lost.items() if n),
             degraded=snapshot.degraded,

@@ -34,7 +34,7 @@ _EPILOG = """A flag beats the file. Each option of the file, its meaning and its
 examples:
   shortproc-exporter                                    metrics at http://localhost:10199/metrics
   shortproc-exporter --web.listen-address=127.0.0.1:9000
-  shortproc-exporter --mode=netlink --log.level=debug
+  shortproc-exporter --mode=ebpf_core --log.level=debug
   shortproc-exporter doctor                             why is a mode not used?
   shortproc-exporter check-config /etc/shortproc-exporter/exporter.yml
 

@@ -104,12 +104,12 @@ class CappedSeries:
         return rows
 
     def busiest(self, n: int) -> list[tuple[str, ProcessCounts]]:
-        """The `n` names with series that had the most events, held ones too."""
-        series = heapq.nlargest(n, self._series.values(), key=lambda each: each.counts.events())
+        """The `n` names with series that had the most short exits (then exits), held ones too."""
+        series = heapq.nlargest(n, self._series.values(), key=lambda each: (each.counts.short_exits, sum(each.counts.exits)))
         return [(each.label, each.counts) for each in series]
 
     def busiest_folded(self, n: int) -> list[tuple[str, int]]:
-        """The `n` busiest of what is folded into `other`, with their events since they were noticed."""
+        """The `n` busiest of what is folded into `other`, with their ends since they were noticed."""
         return [(comm_text(name), events) for name, events in heapq.nlargest(n, self._folded.items(), key=lambda item: item[1])]
 
     def _admit(self, newcomers: Mapping[bytes, ProcessCounts], now: int) -> None:
@@ -131,7 +131,7 @@ class CappedSeries:
 
     def _fold(self, name: bytes, counts: ProcessCounts) -> None:
         self._other.add(counts)
-        self._folded[name] = self._folded.get(name, 0) + counts.events()
+        self._folded[name] = self._folded.get(name, 0) + sum(counts.exits)
         if len(self._folded) > 4 * _BUSIEST:
             self._folded = dict(heapq.nlargest(_BUSIEST, self._folded.items(), key=lambda item: item[1]))
 

@@ -166,7 +166,9 @@ def _names(status: Status) -> str:
         (_name(row.comm) + _bar(row.short_exits, most), _count(row.short_exits), _count(row.exits), _seconds(row.cpu_seconds))
         for row in status.top_comms
     ]
-    top = _table("Who lives briefly", "Busiest first, since the exporter started.", ("Name", "#Short", "#Ended", "#CPU seconds"), rows)
+    top = _table(
+        "Who lives briefly", "Most short ones first, since the exporter started.", ("Name", "#Short", "#Ended", "#CPU seconds"), rows
+    )
     if not status.folded:
         return top
     rows_of_folded = [(_name(comm), _count(exits)) for comm, exits in status.folded]
