@@ -143,10 +143,10 @@ static __always_inline bool is_last(struct task_struct *task, __u64 *ctx)
 static __always_inline enum outcome outcome_of(struct cpu *cpu, int code)
 {
 	if (code & 0x80)
-		ADD(cpu->core_dumps, 1);
+		cpu->core_dumps++;
 	/* Delivered to each thread of every exit_group, so it is counted here, once a process. */
 	if ((code & 0x7f) == SIGKILL)
-		ADD(cpu->signals[SIGKILL], 1);
+		cpu->signals[SIGKILL]++;
 	return code & 0x7f ? OUTCOME_SIGNAL : code ? OUTCOME_ERROR : OUTCOME_OK;
 }
 
@@ -159,7 +159,7 @@ static __always_inline void count_second(struct cpu *cpu, __u64 now)
 		slot->second = second;
 		slot->short_exits = 0;
 	}
-	ADD(slot->short_exits, 1);
+	slot->short_exits++;
 }
 
 static __always_inline bool born_since(__u64 start_ns)
@@ -199,9 +199,9 @@ int on_newtask(__u64 *ctx)
 	if (!cpu)
 		return 0;
 	if (ctx[1] & CLONE_THREAD)
-		ADD(cpu->threads, 1);
+		cpu->threads++;
 	else
-		ADD(cpu->forks, 1);
+		cpu->forks++;
 	return 0;
 }
 
@@ -312,6 +312,6 @@ int on_signal(__u64 *ctx)
 	__u32 number = ctx[0];
 
 	if (cpu && number < SIGNALS && number != SIGKILL)
-		ADD(cpu->signals[number], 1);
+		cpu->signals[number]++;
 	return 0;
 }

@@ -42,7 +42,9 @@ struct second {
 	__u32 short_exits;
 };
 
-/* What has no name, per CPU: these lines would else travel between CPUs at each fork, and a slot's reset must not race. */
+/* What has no name, per CPU: these lines would else travel between CPUs at each fork, and a slot's reset must not race. Only one program
+ * writes a field, and the kernel never enters a program twice on a CPU, so a plain add is exact; what several write is added atomically.
+ */
 struct cpu {
 	__u64 forks;
 	__u64 threads;
