@@ -34,7 +34,6 @@ struct task_struct {
 	unsigned int flags;
 	struct sched_entity se;
 	int exit_code;
-	int tgid;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	__u64 start_time;
