@@ -7,6 +7,7 @@
 #define CLONE_THREAD 0x00010000      /* include/uapi/linux/sched.h */
 #define SIGNAL_GROUP_EXIT 0x00000004 /* include/linux/sched/signal.h */
 #define SIGKILL 9
+#define CORE_DUMPED 0x80 /* wait(2), WCOREDUMP */
 #define E2BIG 7
 #define EEXIST 17
 
@@ -34,6 +35,7 @@ struct task_struct {
 	unsigned int flags;
 	struct sched_entity se;
 	int exit_code;
+	int tgid;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	__u64 start_time;

@@ -25,8 +25,9 @@ char LICENSE[] SEC("license") = "GPL";
 
 const volatile struct config config = {};
 struct shared shared = {};
+volatile struct control control SEC(".data.control") = {};
 
-/* Two of them: one that programs write, and one that user space drains; `shared.active` tells which. Chosen by a flag and not through a
+/* Two of them: one that programs write, and one that user space drains; `control.active` tells which. Chosen by a flag and not through a
  * map of maps, because the kernel then calls the look-up directly.
  */
 struct comms {
@@ -37,7 +38,7 @@ struct comms {
 } comms_a SEC(".maps"), comms_b SEC(".maps");
 
 /* No program uses it. An update of a map of maps returns when every program that was running has ended (kernel/bpf/syscall.c,
- * maybe_wait_bpf_programs()): user space waits by it after it has changed `shared.active`.
+ * maybe_wait_bpf_programs()): user space waits by it after it has changed `control`.
  */
 struct inner {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -74,6 +75,15 @@ struct {
 	__type(value, __u8);
 } guard SEC(".maps");
 
+/* Empty but during a switch of modes, so it takes memory only then. */
+struct list {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_LISTED);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct listed);
+} listed SEC(".maps");
+
 static __always_inline struct cpu *this_cpu(void)
 {
 	const __u32 zero = 0;
@@ -99,7 +109,7 @@ static __always_inline struct counts *counts_of(const struct comm *comm)
 {
 	struct counts *counts;
 
-	if (*(volatile __u64 *)&shared.active) {
+	if (control.active) {
 		counts = bpf_map_lookup_elem(&comms_b, comm);
 		return counts ?: enter_comm(&comms_b, comm);
 	}
@@ -140,31 +150,9 @@ static __always_inline bool is_last(struct task_struct *task, __u64 *ctx)
 	return err != -EEXIST;
 }
 
-static __always_inline enum outcome outcome_of(struct cpu *cpu, int code)
-{
-	if (code & 0x80)
-		cpu->core_dumps++;
-	/* Delivered to each thread of every exit_group, so it is counted here, once a process. */
-	if ((code & 0x7f) == SIGKILL)
-		cpu->signals[SIGKILL]++;
-	return code & 0x7f ? OUTCOME_SIGNAL : code ? OUTCOME_ERROR : OUTCOME_OK;
-}
-
-static __always_inline void count_second(struct cpu *cpu, __u64 now)
-{
-	__u32 second = now / 1000000000;
-	struct second *slot = &cpu->ring[second % SECONDS];
-
-	if (slot->second != second) {
-		slot->second = second;
-		slot->short_exits = 0;
-	}
-	slot->short_exits++;
-}
-
 static __always_inline bool born_since(__u64 start_ns)
 {
-	return shared.since && start_ns >= shared.since;
+	return control.since && start_ns >= control.since;
 }
 
 /* Counts how many marks share a slot, so that most frees need not look into the map. */
@@ -191,12 +179,48 @@ static __always_inline void set_mark(struct cpu *cpu, struct task_struct *leader
 		ADD(*filter_of(mark->start_ns), 1);
 }
 
+static __always_inline void set_mark_if_needed(struct cpu *cpu, struct task_struct *leader, struct mark *mark)
+{
+	if (mark->is_long || mark->is_kernel || mark->had_threads || !born_since(mark->start_ns))
+		set_mark(cpu, leader, mark);
+}
+
+static __always_inline int list_end(struct cpu *cpu, __u32 pid, struct mark *mark, struct comm *comm, struct task_struct *parent, __u64 runtime,
+			       int code)
+{
+	struct listed end = {};
+
+	end.start_ns = mark->start_ns;
+	end.runtime_ns = runtime;
+	end.comm = *comm;
+	read_name(&end.parent_comm, parent, parent->flags & PF_KTHREAD);
+	end.outcome = outcome_of(code);
+	end.core_dump = !!(code & CORE_DUMPED);
+	end.sigkill = (code & 0x7f) == SIGKILL;
+	if (bpf_map_update_elem(&listed, &pid, &end, BPF_ANY))
+		ADD(cpu->unlisted, 1);
+	return 0;
+}
+
+/* Whether the CPU went to the list, because the other mode counted this end. */
+static __always_inline bool charge_listed(struct task_struct *task, __u64 start_ns, __u64 cpu_ns)
+{
+	__u32 pid = task->tgid;
+	struct listed *end = bpf_map_lookup_elem(&listed, &pid);
+
+	if (!end || end->start_ns != start_ns)
+		return 0;
+	end->cpu_ns = cpu_ns;
+	end->is_charged = 1;
+	return control.ends == ENDS_LIST;
+}
+
 SEC("tp_btf/task_newtask")
 int on_newtask(__u64 *ctx)
 {
 	struct cpu *cpu = this_cpu();
 
-	if (!cpu)
+	if (!cpu || !counts_now(&control))
 		return 0;
 	if (ctx[1] & CLONE_THREAD)
 		cpu->threads++;
@@ -210,6 +234,8 @@ int on_exec(__u64 *ctx)
 {
 	struct comm comm;
 
+	if (!counts_now(&control))
+		return 0;
 	read_comm(&comm, (void *)ctx[0]);
 	ADD(counts_of(&comm)->execs, 1);
 	return 0;
@@ -227,8 +253,9 @@ int on_exit(__u64 *ctx)
 	struct signal_struct *signal;
 	enum outcome outcome;
 	struct mark mark = {};
-	__u64 now, runtime;
+	__u64 now, runtime, ends;
 	struct cpu *cpu;
+	int code;
 
 	if (!is_last(task, ctx))
 		return 0;
@@ -247,14 +274,28 @@ int on_exit(__u64 *ctx)
 	mark.is_long = runtime >= config.threshold_ns;
 
 	read_name(&comm, leader, mark.is_kernel);
+	/* wait4() answers the same: kernel/exit.c, wait_task_zombie() */
+	code = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code;
+	outcome = outcome_of(code);
+	ends = control.ends;
+	if (ends) {
+		list_end(cpu, task->tgid, &mark, &comm, parent, runtime, code);
+		if (ends == ENDS_LIST) {
+			set_mark_if_needed(cpu, leader, &mark);
+			return 0;
+		}
+	}
 	counts = counts_of(&comm);
 	if (!mark.is_long) {
 		read_name(&parent_comm, parent, parent->flags & PF_KTHREAD);
 		parent_counts = same_comm(&parent_comm, &comm) ? counts : counts_of(&parent_comm);
 	}
-	/* wait4() answers the same: kernel/exit.c, wait_task_zombie() */
-	outcome = outcome_of(cpu, signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code);
 
+	if (code & CORE_DUMPED)
+		cpu->core_dumps++;
+	/* Delivered to each thread of every exit_group, so it is counted here, once a process. */
+	if ((code & 0x7f) == SIGKILL)
+		cpu->signals[SIGKILL]++;
 	ADD(counts->exits[outcome], 1);
 	ADD(counts->runtime_ns, runtime);
 	if (parent_counts) {
@@ -263,8 +304,7 @@ int on_exit(__u64 *ctx)
 	} else {
 		ADD(counts->long_exits, 1);
 	}
-	if (mark.is_long || mark.is_kernel || mark.had_threads || !born_since(mark.start_ns))
-		set_mark(cpu, leader, &mark);
+	set_mark_if_needed(cpu, leader, &mark);
 	/* The verifier follows each of the search's 32 ends through all that comes after. */
 	ADD(counts->buckets[bucket_of(config.bounds_ns, runtime)], 1);
 	return 0;
@@ -295,6 +335,8 @@ int on_free(__u64 *ctx)
 	}
 	if (mark.had_threads)
 		cpu_ns = task->signal->sum_sched_runtime; /* by now the leader's own is in it: __exit_signal() */
+	if (control.ends && charge_listed(task, start_ns, cpu_ns))
+		return 0;
 	read_name(&comm, task, mark.is_kernel);
 	counts = counts_of(&comm);
 	if (mark.is_long)
@@ -311,7 +353,7 @@ int on_signal(__u64 *ctx)
 	struct cpu *cpu = this_cpu();
 	__u32 number = ctx[0];
 
-	if (cpu && number < SIGNALS && number != SIGKILL)
+	if (cpu && number < SIGNALS && number != SIGKILL && counts_now(&control))
 		cpu->signals[number]++;
 	return 0;
 }

@@ -13,10 +13,16 @@
 #define MAX_GUARDED 8192
 #define FILTER 64 /* few, so that they stay in the cache */
 
-enum outcome { OUTCOME_OK, OUTCOME_ERROR, OUTCOME_SIGNAL, OUTCOMES };
+#define MAX_LISTED 32768
+
+/* The order is that of Outcome in exporter/model.py. */
+enum outcome { OUTCOME_OK, OUTCOME_ERROR, OUTCOME_SIGNAL, OUTCOME_UNKNOWN, OUTCOMES };
 
 /* The order is that of KERNEL_LOST in exporter/layout.py. */
-enum lost { LOST_NAME_BUSY, LOST_CPU_MARKS_FULL, LOST_REASONS };
+enum lost { LOST_NAME_BUSY, LOST_CPU_MARKS_FULL, LOST_BIRTHS_FULL, LOST_REASONS };
+
+/* What to do with the end of a process. While two modes run at once, both list, and only the one that leaves counts. */
+enum ends { ENDS_COUNT, ENDS_COUNT_AND_LIST, ENDS_LIST };
 
 struct comm {
 	__u64 word[COMM_LEN / 8]; /* padded with zeros, so that equal names are equal keys */
@@ -29,7 +35,6 @@ struct counts {
 	__u64 execs;
 	__u64 runtime_ns;
 	__u64 short_children; /* short exits of which this comm was the parent */
-	__u64 unused;
 	__u64 buckets[BUCKETS]; /* of runtimes, not cumulative */
 	__u64 short_cpu_ns;
 	__u64 long_cpu_ns;
@@ -50,17 +55,41 @@ struct cpu {
 	__u64 threads;
 	__u64 core_dumps;
 	__u64 comms_entered;
+	__u64 unlisted; /* ends that were to be listed and found no room */
 	__u64 lost[LOST_REASONS];
 	__u64 signals[SIGNALS];
 	struct second ring[SECONDS];
 };
 
+/* Written by programs only. */
 struct shared {
 	struct counts other; /* what found no room among the comms */
-	__u64 since;         /* monotonic: every process born from then on ends under our eyes; 0 until all is attached */
-	__u64 active;        /* which of the two maps of comms programs write */
-	__u64 unused[6];
 	__u32 filter[FILTER];
+};
+
+/* Written by user space only. Times are of the monotonic clock. */
+struct control {
+	__u64 active;   /* which of the two maps of comms programs write */
+	__u64 since;    /* every process born from then on ends under our eyes; 0 until all is attached */
+	__u64 ends;     /* enum ends */
+	__u64 is_cut;   /* whether what is not an end counts only in the time that follows */
+	__u64 from_ns;  /* the first that counts */
+	__u64 until_ns; /* the first that doesn't any more */
+	__u64 unused[2];
+} __attribute__((aligned(64)));
+
+/* One end, for telling apart what two modes saw; by the process's id. */
+struct listed {
+	__u64 start_ns;
+	__u64 runtime_ns;
+	__u64 cpu_ns;
+	struct comm comm;
+	struct comm parent_comm;
+	__u8 outcome; /* enum outcome */
+	__u8 core_dump;
+	__u8 sigkill;
+	__u8 is_charged; /* whether the CPU is in */
+	__u8 unused[4];
 };
 
 /* Set before load and constant from then on, so the verifier removes what is off. */
@@ -117,6 +146,35 @@ static __always_inline void pad_comm(struct comm *comm)
 
 	comm->word[0] &= first;
 	comm->word[1] &= first == ~0ULL ? before_zero(comm->word[1]) : 0;
+}
+
+/* Whether what is not an end counts at this moment: at a switch of modes it is cut by the clock, which both modes read. */
+static __always_inline int counts_now(const volatile struct control *control)
+{
+	__u64 now;
+
+	if (!control->is_cut)
+		return 1;
+	now = bpf_ktime_get_ns();
+	return now >= control->from_ns && now < control->until_ns;
+}
+
+/* As wait(2) has it: a signal's number in the low seven bits, then whether core was dumped, then the exit code. */
+static __always_inline enum outcome outcome_of(int code)
+{
+	return code & 0x7f ? OUTCOME_SIGNAL : code ? OUTCOME_ERROR : OUTCOME_OK;
+}
+
+static __always_inline void count_second(struct cpu *cpu, __u64 now)
+{
+	__u32 second = now / 1000000000;
+	struct second *slot = &cpu->ring[second % SECONDS];
+
+	if (slot->second != second) {
+		slot->second = second;
+		slot->short_exits = 0;
+	}
+	slot->short_exits++;
 }
 
 static __always_inline int same_comm(const struct comm *a, const struct comm *b)

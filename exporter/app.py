@@ -7,12 +7,14 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 from exporter import __version__, log, version
 from exporter.config import Config
 from exporter.log import fields
 from exporter.metrics import Exposition
 from exporter.model import NS, Mode, Unusable
+from exporter.reload import LastReload, Reloader
 from exporter.supervisor import Snapshot, Supervisor
 from exporter.web import landing
 from exporter.web.address import wording
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _ROWS = 15
-_STOP = {signal.SIGTERM, signal.SIGINT}
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 EXIT_BIND = 1
 EXIT_CONFIG = 2
@@ -30,14 +32,16 @@ EXIT_CONFIG = 2
 _M_ARENA_MAX = -8  # malloc.h
 
 
-def main(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit status."""
+def main(config: Config, reread: Callable[[], Config]) -> int:
+    """Serve until SIGTERM or SIGINT; at SIGHUP, read the configuration again. Returns the exit status."""
     log.setup(config.log.level, config.log.format)
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)  # an arena for each thread would cost memory, and Python runs one thread at a time
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # before the first thread, which inherits it; they are waited for below
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # before the first thread, which inherits it; they are waited for below
     supervisor = Supervisor(config)
+    reloader = Reloader(config, supervisor, reread)
+    pages = Pages(config, supervisor, reloader.last)
     try:
-        server = Server(config.web.listen_address, config.web.telemetry_path, Pages(config, supervisor), config.web.public_records)
+        server = Server(config.web.listen_address, config.web.telemetry_path, pages, config.web.public_records)
     except OSError as error:
         return _refuse(wording(config.web.listen_address, error), EXIT_BIND)
     server.start()
@@ -47,7 +51,9 @@ def main(config: Config) -> int:
         except Unusable as reason:
             return _refuse(str(reason), EXIT_CONFIG)
         logger.info("listening", extra=fields(address=config.web.listen_address, path=config.web.telemetry_path, version=__version__))
-        while (told := signal.sigtimedwait(_STOP, _TICK_SECONDS)) is None:
+        while (told := signal.sigtimedwait(_SIGNALS, _TICK_SECONDS)) is None or told.si_signo == signal.SIGHUP:
+            if told is not None:
+                reloader.run()
             supervisor.tick()
         logger.info("stopping", extra=fields(signal=signal.Signals(told.si_signo).name))
     finally:
@@ -64,10 +70,10 @@ def _refuse(reason: str, status: int) -> int:
 class Pages:
     """What the server shows."""
 
-    def __init__(self, config: Config, supervisor: Supervisor) -> None:
+    def __init__(self, config: Config, supervisor: Supervisor, last_reload: LastReload) -> None:
         self._config = config
         self._supervisor = supervisor
-        self._exposition = Exposition(config, supervisor.snapshot)
+        self._exposition = Exposition(config, supervisor.snapshot, last_reload)
         self._started = time.monotonic()
 
     def metrics(self, accept: str) -> tuple[bytes, str]:

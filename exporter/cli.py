@@ -105,7 +105,7 @@ def _command(args: argparse.Namespace) -> int:
             settings = _configuration(args)
             from exporter import app  # noqa: PLC0415 - check-config and --version do without
 
-            return app.main(settings)
+            return app.main(settings, lambda: _reread(args))
         case ["doctor"]:
             settings = _configuration(args)
             from exporter import doctor  # noqa: PLC0415
@@ -150,6 +150,13 @@ def _configuration(args: argparse.Namespace) -> Config:
         wanted = f"--mode={mode}" if "--mode" in given else f"detection.mode: {mode} in {one_line(str(path))}"
         raise UsageError(f"--no-ebpf and {wanted} contradict each other")
     return config.override(settings, "no_ebpf", args.no_ebpf, "--no-ebpf")
+
+
+def _reread(args: argparse.Namespace) -> Config:
+    try:
+        return _configuration(args)
+    except UsageError as error:  # a flag contradicts what the file says now
+        raise ConfigError(str(error)) from error
 
 
 def _say(text: str) -> int:

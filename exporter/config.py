@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from exporter import checks
@@ -36,6 +36,15 @@ def group(of: type[Any], about: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class EbpfBcc:
+    interpreter: str = option(
+        "",
+        text("the absolute path of a Python interpreter, or nothing", r"(/[ -~]+)?"),
+        "Python interpreter that has bcc; empty to look for one. It is run as root.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class FastScan:
     interval_seconds: float = option(0.1, number(0.02, 1), "Seconds from one scan of /proc to the next.")
     cpu_share: float = option(0.05, number(0.005, 0.5), "Most CPU that looking for new processes may use, as a share of one core.")
@@ -50,6 +59,8 @@ class Scan:
 class Detection:
     mode: str = option(AUTO, one_of(AUTO, *Mode), "How processes are seen; auto takes the best mode that works.")
     short_threshold_seconds: float = option(1.0, number(0, 3600, above=True), "A process that lived less long than this is short.")
+    retry_seconds: float = option(60.0, number(1, 86400), "How often better modes than the active one are tried again.")
+    ebpf_bcc: EbpfBcc = field(default_factory=EbpfBcc, metadata=group(EbpfBcc, "Options of the mode ebpf_bcc."))
     fast_scan: FastScan = field(default_factory=FastScan, metadata=group(FastScan, "Options of the mode fast_scan."))
     scan: Scan = field(default_factory=Scan, metadata=group(Scan, "Options of the mode scan."))
 
@@ -130,6 +141,24 @@ def override(config: Config, key: str, value: object, name: str) -> Config:
     except Wrong as wrong:
         raise ConfigError(f"{name}: {wrong.reason}") from None
     return replaced
+
+
+def after_reload(running: Config, fresh: Config) -> tuple[Config, list[str]]:
+    """Return what holds once `fresh` was read while `running` did, and the keys whose change waits for a restart."""
+    detection = replace(fresh.detection, short_threshold_seconds=running.detection.short_threshold_seconds)
+    config = replace(running, detection=detection, log=fresh.log)
+    return config, _different(config, fresh)
+
+
+def _different(one: Any, other: Any) -> list[str]:
+    names: list[str] = []
+    for each in fields(one):
+        mine, theirs = getattr(one, each.name), getattr(other, each.name)
+        if is_dataclass(mine):
+            names += (f"{each.name}.{name}" for name in _different(mine, theirs))
+        elif mine != theirs:
+            names.append(each.name)
+    return names
 
 
 def schema() -> Schema:

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from exporter.config import AUTO, Config
-from exporter.model import NS, Mode, Unusable
+from exporter.loaders.handover import Handover
+from exporter.model import NS, Mode
 from exporter.sources.base import Source
 from exporter.sources.procfs import Procfs
 
 logger = logging.getLogger(__name__)
-
-LATER = "this version does not have it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,8 @@ def ladder(config: Config, procfs: Procfs) -> list[Rung]:
     """Every mode in its order. What a mode imports is imported when it is made: it costs memory."""
     return [
         Rung(Mode.EBPF_CORE, lambda: _ebpf_core(config, procfs), _core_refusal),
-        Rung(Mode.EBPF_BCC, _not_yet, lambda: LATER),
-        Rung(Mode.NETLINK, _not_yet, lambda: LATER),
+        Rung(Mode.EBPF_BCC, lambda: _ebpf_bcc(config, procfs), lambda: _bcc_refusal(config)),
+        Rung(Mode.NETLINK, lambda: _netlink(config, procfs), lambda: _netlink_refusal(procfs)),
         Rung(Mode.FAST_SCAN, lambda: _fast_scan(config, procfs), lambda: _proc_refusal(procfs)),
         Rung(Mode.SCAN, lambda: _scan(config, procfs), lambda: _proc_refusal(procfs)),
     ]
@@ -44,13 +43,18 @@ def wanted(config: Config) -> list[Mode]:
     return modes[modes.index(Mode.NETLINK) :] if config.no_ebpf else modes
 
 
+def same_options(one: Config, other: Config, mode: Mode) -> bool:
+    """Whether a mode would be made the same by both."""
+    return getattr(one.detection, mode, None) == getattr(other.detection, mode, None)
+
+
 def _ebpf_core(config: Config, procfs: Procfs) -> Source:
     from exporter.loaders.core import load_core  # noqa: PLC0415
     from exporter.sources.charges import ChargeAudit  # noqa: PLC0415
     from exporter.sources.ebpf import EbpfSource  # noqa: PLC0415
 
     measures = config.measures
-    return EbpfSource(Mode.EBPF_CORE, measures, lambda: load_core(measures, logger.debug), ChargeAudit(procfs))
+    return EbpfSource(Mode.EBPF_CORE, measures, lambda quiet: load_core(measures, logger.debug, quiet=quiet), ChargeAudit(procfs))
 
 
 def _core_refusal() -> str | None:
@@ -59,8 +63,35 @@ def _core_refusal() -> str | None:
     return refusal()
 
 
-def _not_yet() -> Source:
-    raise Unusable(LATER)
+def _ebpf_bcc(config: Config, procfs: Procfs) -> Source:
+    from exporter.loaders.bcc import load_bcc  # noqa: PLC0415
+    from exporter.sources.charges import ChargeAudit  # noqa: PLC0415
+    from exporter.sources.ebpf import EbpfSource  # noqa: PLC0415
+
+    measures, interpreter = config.measures, config.detection.ebpf_bcc.interpreter or None
+
+    def load(quiet: bool) -> Handover:
+        return load_bcc(measures, logger.debug, quiet=quiet, interpreter=interpreter)
+
+    return EbpfSource(Mode.EBPF_BCC, measures, load, ChargeAudit(procfs))
+
+
+def _bcc_refusal(config: Config) -> str | None:
+    from exporter.loaders.bcc import refusal  # noqa: PLC0415
+
+    return refusal(config.detection.ebpf_bcc.interpreter or None)
+
+
+def _netlink(config: Config, procfs: Procfs) -> Source:
+    from exporter.sources.netlink import NetlinkSource  # noqa: PLC0415
+
+    return NetlinkSource(config.measures, procfs)
+
+
+def _netlink_refusal(procfs: Procfs) -> str | None:
+    from exporter.sources.netlink import refusal  # noqa: PLC0415
+
+    return refusal(procfs)
 
 
 def _fast_scan(config: Config, procfs: Procfs) -> Source:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_char, c_uint32, c_uint64
+from ctypes import c_char, c_uint8, c_uint32, c_uint64
 
-from exporter.model import KERNEL_THREADS, MAX_BOUNDS, Lost, Measures
+from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Measures, Outcome
 
 COMM_LEN = 16
 BUCKETS = MAX_BOUNDS + 1
@@ -13,22 +13,20 @@ SIGNALS = 65
 SECONDS = 64
 FILTER = 64
 MAX_COMMS = 2048
-KERNEL_OUTCOMES = 3
-"""A kernel program always knows the outcome: `Outcome` without its last."""
-KERNEL_LOST = (Lost.NAME_BUSY, Lost.CPU_MARKS_FULL)
+MAX_LISTED = 32768
+KERNEL_LOST = (Lost.NAME_BUSY, Lost.CPU_MARKS_FULL, Lost.BIRTHS_FULL)
 """In the order of `enum lost`."""
-
-U64_MAX = 2**64 - 1
+ENDS_COUNT, ENDS_COUNT_AND_LIST, ENDS_LIST = range(3)
+"""What is done with the end of a process: `enum ends`."""
 
 
 class Counts(ctypes.Structure):
     _fields_ = (
-        ("exits", c_uint64 * KERNEL_OUTCOMES),
+        ("exits", c_uint64 * len(Outcome)),
         ("long_exits", c_uint64),
         ("execs", c_uint64),
         ("runtime_ns", c_uint64),
         ("short_children", c_uint64),
-        ("unused", c_uint64),
         ("buckets", c_uint64 * BUCKETS),
         ("short_cpu_ns", c_uint64),
         ("long_cpu_ns", c_uint64),
@@ -47,6 +45,7 @@ class Cpu(ctypes.Structure):
         ("threads", c_uint64),
         ("core_dumps", c_uint64),
         ("comms_entered", c_uint64),
+        ("unlisted", c_uint64),
         ("lost", c_uint64 * len(KERNEL_LOST)),
         ("signals", c_uint64 * SIGNALS),
         ("ring", Second * SECONDS),
@@ -54,7 +53,34 @@ class Cpu(ctypes.Structure):
 
 
 class Shared(ctypes.Structure):
-    _fields_ = (("other", Counts), ("since", c_uint64), ("active", c_uint64), ("unused", c_uint64 * 6), ("filter", c_uint32 * FILTER))
+    _fields_ = (("other", Counts), ("filter", c_uint32 * FILTER))
+
+
+class Control(ctypes.Structure):
+    _fields_ = (
+        ("active", c_uint64),
+        ("since", c_uint64),
+        ("ends", c_uint64),
+        ("is_cut", c_uint64),
+        ("from_ns", c_uint64),
+        ("until_ns", c_uint64),
+        ("unused", c_uint64 * 2),
+    )
+
+
+class Listed(ctypes.Structure):
+    _fields_ = (
+        ("start_ns", c_uint64),
+        ("runtime_ns", c_uint64),
+        ("cpu_ns", c_uint64),
+        ("comm", c_char * COMM_LEN),
+        ("parent_comm", c_char * COMM_LEN),
+        ("outcome", c_uint8),
+        ("core_dump", c_uint8),
+        ("sigkill", c_uint8),
+        ("is_charged", c_uint8),
+        ("unused", c_uint8 * 4),
+    )
 
 
 class Config(ctypes.Structure):
@@ -73,6 +99,13 @@ def kernel_config(measures: Measures) -> Config:
     config = Config()
     config.threshold_ns = measures.threshold_ns
     spare = BUCKETS - len(measures.bounds_ns)
-    config.bounds_ns[:] = [*measures.bounds_ns, *[U64_MAX] * spare]
+    config.bounds_ns[:] = [*measures.bounds_ns, *[FOREVER_NS] * spare]
     config.kernel_threads = KERNEL_THREADS
     return config
+
+
+def kernel_control(*, quiet: bool) -> Control:
+    """What the programs begin with. Quiet ones list ends and count nothing."""
+    if quiet:
+        return Control(ends=ENDS_LIST, is_cut=1, from_ns=FOREVER_NS, until_ns=FOREVER_NS)
+    return Control(ends=ENDS_COUNT, until_ns=FOREVER_NS)

@@ -16,6 +16,7 @@ from prometheus_client.utils import floatToGoString
 from exporter import __version__, version
 from exporter.config import Config
 from exporter.model import NS, Lost, Mode, Outcome, ProcessCounts
+from exporter.reload import LastReload
 from exporter.supervisor import Snapshot
 
 SIGNALS = {number: signal.Signals(number).name for number in range(1, 32)}
@@ -28,10 +29,10 @@ _Labelled = Iterable[tuple[Sequence[str], float]]
 class Exposition:
     """`/metrics`: a registry of our own, with the client's process and Python metrics in it."""
 
-    def __init__(self, config: Config, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_SnapshotCollector(config, snapshot))
+        self._registry.register(_SnapshotCollector(config, snapshot, last_reload))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 
@@ -42,12 +43,12 @@ class Exposition:
 
 
 class _SnapshotCollector(Collector):
-    def __init__(self, config: Config, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload) -> None:
         self._snapshot = snapshot
+        self._last_reload = last_reload
         self._bounds = [*(floatToGoString(bound) for bound in config.metrics.runtime_buckets_seconds), "+Inf"]  # type: ignore[no-untyped-call]
         self._per_comm_histogram = config.metrics.per_comm_histogram
         self._threshold = config.detection.short_threshold_seconds
-        self._loaded_at = time.time()
         self._build = (__version__, version.revision(), platform.python_version())
 
     def describe(self) -> list[Metric]:
@@ -120,11 +121,15 @@ class _SnapshotCollector(Collector):
         yield _gauge("shortproc_tracked_comms", "Names that have series of their own.", snapshot.tracked_comms)
 
     def _about(self) -> Iterator[Metric]:
-        yield _gauge("shortproc_exporter_config_last_reload_successful", "Whether the last reading of the configuration succeeded.", 1)
+        yield _gauge(
+            "shortproc_exporter_config_last_reload_successful",
+            "Whether the last reading of the configuration succeeded.",
+            self._last_reload.successful,
+        )
         yield _gauge(
             "shortproc_exporter_config_last_reload_success_timestamp_seconds",
             "When the configuration was last read successfully.",
-            self._loaded_at,
+            self._last_reload.succeeded_at,
         )
         build = GaugeMetricFamily(
             "shortproc_exporter_build_info", "1, with what was built as labels.", labels=("version", "revision", "python_version")

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 NS = 1_000_000_000
+FOREVER_NS = 2**64 - 1
 MAX_BOUNDS = 31
 """Most bucket bounds that a histogram may have (`bpf/lifecycle.h` holds as many)."""
 
 KERNEL_THREADS = b"[kernel]"
 UNKNOWN_COMM = b"unknown"
 OTHER = "other"
+
+_SAME_START_NS = NS
+"""Two modes may date a start this far apart; the kernel does not give out a process id again so soon."""
 
 
 class Mode(StrEnum):
@@ -50,7 +55,17 @@ class Lost(StrEnum):
     CPU_MARKS_FULL = "cpu_marks_full"
     """The CPU of a long-lived process may be missing, or be counted as a short one's: too many such wait to be freed."""
     CPU_NEVER_CAME = "cpu_never_came"
-    """An ended process was not charged its CPU: the kernel never reported its release."""
+    """An ended process was not charged its CPU: the kernel never reported its release, or the mode changed before it did."""
+    BIRTHS_FULL = "births_full"
+    """A process started whose birth found no room in the kernel's map: its end is not counted."""
+    OVERRUN = "overrun"
+    """Clones whose events the kernel dropped, because they were not read fast enough."""
+    NAME_RACE = "name_race"
+    """A process had gone before its name could be read; counted as `unknown`."""
+    SWITCH_GAP = "switch_gap"
+    """Clones that nobody watched, after a mode had failed and before the next one ran."""
+    SWITCH_UNSURE = "switch_unsure"
+    """Ends during a switch of which it is unknown whether they were counted already; not counted again."""
     UNSEEN = "unseen"
     """Clones that a scan never saw: kernel's count minus ours."""
     VANISHED = "vanished"
@@ -70,6 +85,10 @@ class SwitchReason(StrEnum):
     """No better wanted mode could run at start."""
     FAILED = "failed"
     """The mode before it broke."""
+    RECOVERED = "recovered"
+    """It is better than the mode before it, and works again."""
+    CONFIG = "config"
+    """A changed configuration asked for it."""
 
 
 class Unusable(Exception):
@@ -155,6 +174,35 @@ class Counts:
     def lose(self, reason: Lost, n: int = 1) -> None:
         """Count `n` losses by their cause."""
         self.lost[reason] = self.lost.get(reason, 0) + n
+
+
+class End(NamedTuple):
+    """The end of one process."""
+
+    start_ns: int
+    """Of the monotonic clock; two modes may differ by some milliseconds."""
+    runtime_ns: int
+    comm: bytes
+    parent_comm: bytes
+    outcome: int = UNKNOWN_OUTCOME
+    """Its place in `Outcome`."""
+    cpu_ns: int | None = None
+    """None where it is not known yet, or never will be."""
+    core_dump: bool = False
+    sigkill: bool = False
+
+    def is_of(self, other: End | None) -> bool:
+        """Whether `other`, which has the same process id, is of the same process."""
+        return other is not None and abs(self.start_ns - other.start_ns) <= _SAME_START_NS
+
+
+@dataclass(slots=True)
+class Ends:
+    """Ends by process id, for telling apart what two modes saw of a switch between them."""
+
+    by_pid: dict[int, End] = field(default_factory=dict)
+    missing: int = 0
+    """Those that found no room here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Owns the source that runs: walks the ladder, drains it about once a second, and steps down when it breaks.
+"""Owns the source that runs: walks the ladder, drains it about once a second, watches it, steps down when it breaks, and climbs again.
 
-One lock is around ledger and source, so that a scrape never sees a count twice or not at all while a drain moves it. The slow part of a
-drain (`rotate`) is done without it.
+One lock is around ledger and source, so that a scrape never sees a count twice or not at all while a drain or a switch moves it. The slow
+part of each is done without it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from dataclasses import dataclass
 
 from exporter.completeness import Completeness, Sample
 from exporter.config import Config
-from exporter.ladder import LATER, Rung, ladder, wanted
+from exporter.ladder import Rung, ladder, same_options, wanted
 from exporter.ledger import Ledger, View
 from exporter.log import fields
-from exporter.model import NS, Counts, Gauges, Mode, ProcessCounts, SourceFailed, SwitchReason, Unusable
+from exporter.model import NS, Counts, Gauges, Lost, Mode, ProcessCounts, SourceFailed, SwitchReason, Unusable
+from exporter.overlap import run_both, settle, uncharged
 from exporter.sources.base import Source
 from exporter.sources.procfs import Procfs
 
 logger = logging.getLogger(__name__)
 
 _STUCK_SECONDS = 30.0
+_BLIND_TICKS = 3
+_BLIND_CLONES = 10
+"""A source that tells of clones as they happen and yet, in so many ticks in a row, missed more than half of so many, sees nothing more."""
 
 
 @dataclass(slots=True)
@@ -54,6 +58,7 @@ class Supervisor:
     """`start`, then `tick` about each second, from one thread; `snapshot` and `busiest` from any."""
 
     def __init__(self, config: Config) -> None:
+        self._config = config
         self._procfs = Procfs(config.procfs)
         self._rungs = {rung.mode: rung for rung in ladder(config, self._procfs)}
         self._wanted = wanted(config)
@@ -63,10 +68,11 @@ class Supervisor:
         self._source: Source | None = None
         self._clones_before = 0
         self._last_sample: Sample | None = None
+        self._blind_ticks = 0
         self._why = "no mode has been started yet"
         self._states: dict[Mode, RungState] = {}
         self._switches = {(mode, reason): 0 for mode in Mode for reason in SwitchReason}
-        self._ticked = time.monotonic()
+        self._ticked = self._tried = time.monotonic()
         self._begun = False
 
     def start(self) -> None:
@@ -80,21 +86,40 @@ class Supervisor:
         self._begun = True
 
     def tick(self) -> None:
-        """Drain the source; if it broke, take the next one that works."""
+        """Drain the source; if it broke, take the next one that works. From time to time, try those that are better."""
         self._ticked = time.monotonic()
+        due = self._ticked - self._tried >= self._config.detection.retry_seconds
         source = self._source
-        if source is None:
-            return
-        try:
-            source.rotate(self._ledger.names())
-            with self._lock:
-                self._ledger.absorb(source.drain())
-        except SourceFailed as failure:
-            self._leave(source, failure)
+        if source is not None:
+            try:
+                self._drain(source)
+                if due and source.mode != self._wanted[0]:
+                    self._climb(source)
+            except SourceFailed as failure:
+                self._leave(source, failure)
+        elif due:
+            self._start_again(SwitchReason.RECOVERED)
         with self._lock:
-            sample = self._sample()
-            self._completeness.tick(sample)
-            self._last_sample = sample or self._last_sample
+            self._remember(self._sample())
+
+    def reconfigure(self, config: Config) -> None:
+        """Go on as `config` wants it. Raises `Unusable`, and goes on as before, where no mode that it wants can run."""
+        before = self._config, self._rungs, self._wanted
+        self._config = config
+        self._rungs = {rung.mode: rung for rung in ladder(config, self._procfs)}
+        self._wanted = wanted(config)
+        source = self._source
+        try:
+            if source is None:
+                self._take(SwitchReason.CONFIG)
+            else:
+                self._follow(source, keep=same_options(before[0], config, source.mode))
+        except Unusable:
+            self._config, self._rungs, self._wanted = before
+            raise
+        except SourceFailed as failure:
+            if source is not None:
+                self._leave(source, failure)
 
     def stop(self) -> None:
         """Detach and give everything back."""
@@ -127,22 +152,20 @@ class Supervisor:
         with self._lock:
             source = self._source
             counts, gauges = (source.peek(), source.gauges()) if source is not None else (Counts(), Gauges())
-            view = self._ledger.view(counts)
             sample = self._sample()
-            ratio = self._completeness.ratio(sample)
-        mode = source.mode if source is not None else None
-        return Snapshot(
-            view=view,
-            gauges=gauges,
-            mode=mode,
-            why=self._why,
-            rungs=dict(self._states),
-            degraded=mode is not None and mode != self._wanted[0],
-            switches=dict(self._switches),
-            sample=sample or self._last_sample,
-            capture_ratio=ratio,
-            tracked_comms=len(self._ledger.comms),
-        )
+            mode = source.mode if source is not None else None
+            return Snapshot(
+                view=self._ledger.view(counts),
+                gauges=gauges,
+                mode=mode,
+                why=self._why,
+                rungs=dict(self._states),
+                degraded=mode is not None and mode != self._wanted[0],
+                switches=dict(self._switches),
+                sample=sample or self._last_sample,
+                capture_ratio=self._completeness.ratio(sample),
+                tracked_comms=len(self._ledger.comms),
+            )
 
     def busiest(self, n: int) -> tuple[list[tuple[str, ProcessCounts]], list[tuple[str, int]]]:
         """The `n` busiest comms with series, and the `n` busiest of those folded into `other`, as of the last drain."""
@@ -150,54 +173,144 @@ class Supervisor:
             return self._ledger.comms.busiest(n), self._ledger.comms.busiest_folded(n)
 
     def _take(self, reason: SwitchReason) -> None:
-        """Start the best mode that is wanted and not known to be unusable."""
+        """Start the best mode that is wanted and not known to be unusable, while none runs."""
         refusals: list[str] = []
         for mode in self._wanted:
             state = self._states.get(mode)
             if state is None or state.usable:
-                try:
-                    source = self._rungs[mode].make()
-                    source.start()
-                except Unusable as refusal:
-                    state = self._states[mode] = RungState(usable=False, reason=str(refusal))
-                    if len(self._wanted) > 1:
-                        level = logging.INFO if state.reason == LATER else logging.WARNING
-                        logger.log(level, "mode can't run here", extra=fields(mode=mode, reason=refusal))
-                else:
-                    self._states[mode] = RungState(usable=True, reason="")
-                    self._became(source, reason, refusals)
+                source = self._started(mode)
+                if source is not None:
+                    with self._lock:
+                        self._became(source, reason, refusals)
                     return
-            if state.reason != LATER or len(self._wanted) == 1:
-                refusals.append(f"{mode} can't run: {state.reason}")
+            refusals.append(f"{mode} can't run: {self._states[mode].reason}")
         self._why = "; ".join(refusals)
         raise Unusable(self._why)
+
+    def _started(self, mode: Mode, old: Source | None = None) -> Source | None:
+        """Start a mode, in place of `old` where that still runs."""
+        try:
+            source = self._rungs[mode].make()
+            if old is None:
+                source.start()
+            else:
+                run_both(old, source)
+        except Unusable as refusal:
+            self._refused(mode, str(refusal))
+            return None
+        self._states[mode] = RungState(usable=True, reason="")
+        return source
+
+    def _refused(self, mode: Mode, reason: str) -> None:
+        known = self._states.get(mode)
+        self._states[mode] = RungState(usable=False, reason=reason)
+        if len(self._wanted) > 1 and (known is None or known.reason != reason):
+            logger.warning("mode can't run here", extra=fields(mode=mode, reason=reason))
+
+    def _climb(self, source: Source) -> None:
+        """Try the modes that are better than the active one."""
+        self._tried = self._ticked
+        better = self._wanted[: self._wanted.index(source.mode)]
+        with contextlib.suppress(Unusable):
+            self._switch_to_best(source, better, SwitchReason.RECOVERED)
+
+    def _follow(self, source: Source, *, keep: bool) -> None:
+        """Do what a changed configuration wants. An active mode that is wanted as it is goes on unless a better one works."""
+        keep = keep and source.mode in self._wanted
+        modes = self._wanted[: self._wanted.index(source.mode)] if keep else self._wanted
+        try:
+            self._switch_to_best(source, modes, SwitchReason.CONFIG)
+        except Unusable as refusal:
+            if not keep:
+                raise
+            self._why = self._because(str(refusal))
+
+    def _switch_to_best(self, source: Source, modes: list[Mode], reason: SwitchReason) -> None:
+        """Let the best of `modes` that works take over. Raises `Unusable` if none does, `SourceFailed` if `source` broke meanwhile."""
+        refusals: list[str] = []
+        for mode in modes:
+            refusal = self._rungs[mode].refusal()
+            if refusal is not None:
+                self._refused(mode, refusal)
+            elif (new := self._started(mode, source)) is not None:
+                with self._lock:
+                    settled = self._settled(source, new)
+                    self._absorb_last(source, settled)
+                    self._became(new, reason, refusals)
+                return
+            refusals.append(f"{mode} can't run: {self._states[mode].reason}")
+        raise Unusable("; ".join(refusals))
+
+    def _settled(self, old: Source, new: Source) -> Counts:
+        try:
+            return settle(old, new, self._config.measures)
+        except SourceFailed as failure:  # the next tick leaves it
+            logger.error("what ended during the switch is lost", extra=fields(mode=new.mode, error=failure))  # noqa: TRY400
+            return Counts()
 
     def _became(self, source: Source, reason: SwitchReason, refusals: list[str]) -> None:
         if refusals and reason is SwitchReason.START:
             reason = SwitchReason.UNAVAILABLE
-        asked = "It was asked for." if len(self._wanted) == 1 else "It is the best mode there is, and it works here."
-        self._why = f"{'; '.join(refusals)}." if refusals else asked
-        with self._lock:
-            self._source = source
+        self._why = self._because("; ".join(refusals))
+        self._source = source
+        self._blind_ticks = 0
         self._switches[source.mode, reason] += 1
+        self._tried = time.monotonic()
         logger.info("mode is active", extra=fields(mode=source.mode, reason=reason, why=self._why))
+
+    def _because(self, refusals: str) -> str:
+        asked = "It was asked for." if len(self._wanted) == 1 else "It is the best mode there is, and it works here."
+        return f"{refusals}." if refusals else asked
 
     def _leave(self, source: Source, failure: SourceFailed) -> None:
         """Keep what a broken source still has, and step down."""
         logger.error("mode failed", extra=fields(mode=source.mode, error=failure))
         self._states[source.mode] = RungState(usable=False, reason=f"it failed: {failure}")
+        watched = self._last_sample
         with self._lock:
             self._source = None
-            try:
-                self._clones_before += source.clones()
-                source.stop()
-                self._ledger.absorb(source.drain())
-            except SourceFailed as loss:
-                logger.error("what the mode had counted since its last drain is lost", extra=fields(mode=source.mode, error=loss))  # noqa: TRY400
+            source.stop()
+            self._absorb_last(source, uncharged(source))
+        self._start_again(SwitchReason.FAILED)
+        with self._lock:
+            sample = self._sample()
+            if watched is not None and sample is not None:
+                gap = Counts()
+                gap.lose(Lost.SWITCH_GAP, sample.kernel - watched.kernel)
+                self._ledger.absorb(gap)
+
+    def _start_again(self, reason: SwitchReason) -> None:
+        self._tried = self._ticked
+        if reason is SwitchReason.RECOVERED:
+            self._states.clear()
         try:
-            self._take(SwitchReason.FAILED)
+            self._take(reason)
         except Unusable as nothing_left:
             logger.critical("no mode is left", extra=fields(reason=nothing_left))
+
+    def _absorb_last(self, source: Source, settled: Counts) -> None:
+        """Take over what a stopped source still has."""
+        self._clones_before += source.clones()
+        try:
+            self._ledger.absorb(source.drain())
+        except SourceFailed as loss:
+            logger.error("what the mode had counted since its last drain is lost", extra=fields(mode=source.mode, error=loss))  # noqa: TRY400
+        self._ledger.absorb(settled)
+
+    def _drain(self, source: Source) -> None:
+        source.rotate(self._ledger.names())
+        with self._lock:
+            self._ledger.absorb(source.drain())
+        if self._blind_ticks >= _BLIND_TICKS:
+            raise SourceFailed(f"it missed most of what the kernel started in each of {_BLIND_TICKS} seconds")
+
+    def _remember(self, sample: Sample | None) -> None:
+        before, source = self._last_sample, self._source
+        self._completeness.tick(sample)
+        self._last_sample = sample or before
+        if sample is not None and before is not None and source is not None and source.immediate:
+            kernel, observed = sample.kernel - before.kernel, sample.observed - before.observed
+            self._blind_ticks = self._blind_ticks + 1 if kernel >= _BLIND_CLONES and observed < kernel / 2 else 0
 
     def _clones(self) -> int:
         return self._clones_before + (self._source.clones() if self._source is not None else 0)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import mmap
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter.layout import Config, Shared, kernel_config
+from exporter.layout import Config, Control, kernel_config, kernel_control
 from exporter.loaders.handover import Giver, Handover, load
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
 from exporter.model import Measures, Unusable
@@ -22,16 +21,25 @@ _OLDEST = (5, 8)
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39  # include/uapi/linux/capability.h
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
+_SECTIONS = {".bss": "shared", ".data.control": "control"}
 # free before exit: a process that ends in between must find its free attached
 _ATTACH_ORDER = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask")
 
 
-def load_core(measures: Measures, on_log: Callable[[str], None], *, force_guard: bool = False, timeout: float = 20) -> Handover:
+def load_core(
+    measures: Measures, on_log: Callable[[str], None], *, quiet: bool = False, force_guard: bool = False, timeout: float = 20
+) -> Handover:
     """Load and attach the programs; raises `Unusable` with what to do about it.
 
-    `force_guard` counts process ends as on kernels whose tracepoint doesn't say which thread is the last one.
+    `quiet` is that of `Source.start`. `force_guard` counts process ends as on kernels whose tracepoint doesn't say which thread is the
+    last one.
     """
-    request = {"object": str(OBJECT), "config": bytes(kernel_config(measures)).hex(), "force_guard": force_guard}
+    request = {
+        "object": str(OBJECT),
+        "config": bytes(kernel_config(measures)).hex(),
+        "control": bytes(kernel_control(quiet=quiet)).hex(),
+        "force_guard": force_guard,
+    }
     return load(__name__, request, timeout=timeout, on_log=on_log)
 
 
@@ -61,8 +69,10 @@ def _load(giver: Giver) -> None:
 
     opened = libbpf.pointer("bpf_object__open_file", os.fsencode(path), None)
     maps = {libbpf.name("map", each): each for each in libbpf.each("map", opened)}
-    rodata = next(each for name, each in maps.items() if name.endswith(".rodata"))
-    libbpf.call("bpf_map__set_initial_value", rodata, bytes(config), len(bytes(config)))
+    control = Control.from_buffer_copy(bytes.fromhex(giver.request["control"]))
+    for section, value in ((".rodata", config), (".data.control", control)):
+        data = next(each for name, each in maps.items() if name.endswith(section))
+        libbpf.call("bpf_map__set_initial_value", data, bytes(value), ctypes.sizeof(value))
     if config.group_dead_arg:
         libbpf.call("bpf_map__set_max_entries", maps["guard"], 1)
     libbpf.call("bpf_object__load", opened)
@@ -70,22 +80,13 @@ def _load(giver: Giver) -> None:
     for name, each in maps.items():
         sizes = libbpf.call("bpf_map__key_size", each), libbpf.call("bpf_map__value_size", each)
         per_cpu = libbpf.call("bpf_map__type", each) == PER_CPU_ARRAY
-        giver.map("shared" if name.endswith(".bss") else name, libbpf.call("bpf_map__fd", each), *sizes, per_cpu=per_cpu)
+        giver.map(_SECTIONS.get(f".{name.partition('.')[2]}", name), libbpf.call("bpf_map__fd", each), *sizes, per_cpu=per_cpu)
     programs = {libbpf.name("program", each): each for each in libbpf.each("program", opened)}
     for name in _ATTACH_ORDER:
         giver.program(name, libbpf.call("bpf_program__fd", programs[name]))
         giver.link(name, libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name])))
-    shared = next(each for name, each in maps.items() if name.endswith(".bss"))
-    _set_since(libbpf.call("bpf_map__fd", shared), time.monotonic_ns())
-
-
-def _set_since(fd: int, now: int) -> None:
-    """One store into the map's memory: an update would overwrite what the programs count beside it."""
-    page = mmap.PAGESIZE
-    with mmap.mmap(fd, (ctypes.sizeof(Shared) + page - 1) // page * page) as memory:
-        shared = Shared.from_buffer(memory)
-        shared.since = now
-        del shared  # or the memory can't be unmapped
+    control.since = time.monotonic_ns()
+    giver.maps["control"].update(bytes(4), bytes(control))
 
 
 def refusal() -> str | None:

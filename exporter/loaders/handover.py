@@ -94,10 +94,7 @@ def _accept(answer: dict[str, Any], descriptors: list[int]) -> Handover:
     if "unusable" in answer:
         raise Unusable(answer["unusable"])
     given = iter(descriptors)
-    maps = {}
-    for name, (key_size, value_size, per_cpu) in answer["maps"].items():
-        seen_size = (value_size + 7) // 8 * 8 * possible_cpus() if per_cpu else value_size
-        maps[name] = BpfMap(next(given), key_size, seen_size)
+    maps = {name: BpfMap(next(given), *sizes) for name, sizes in answer["maps"].items()}
     programs = {name: next(given) for name in answer["programs"]}
     links = {name: next(given) for name in answer["links"]}
     return Handover(maps, programs, links)
@@ -110,27 +107,26 @@ class Giver:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent's mask came along, and a child must end when it is told
         self._socket = socket.socket(fileno=int(sys.argv[1]))
         self.request: dict[str, Any] = json.loads(sys.argv[2])
-        self._maps: dict[str, tuple[int, int, bool]] = {}
-        self._programs: list[str] = []
-        self._links: list[str] = []
-        self._descriptors: tuple[list[int], list[int], list[int]] = ([], [], [])
+        self.maps: dict[str, BpfMap] = {}
+        self._programs: dict[str, int] = {}
+        self._links: dict[str, int] = {}
 
     def map(self, name: str, fd: int, key_size: int, value_size: int, *, per_cpu: bool) -> None:
-        self._maps[name] = (key_size, value_size, per_cpu)
-        self._descriptors[0].append(fd)
+        seen_size = (value_size + 7) // 8 * 8 * possible_cpus() if per_cpu else value_size
+        self.maps[name] = BpfMap(fd, key_size, seen_size)
 
     def program(self, name: str, fd: int) -> None:
-        self._programs.append(name)
-        self._descriptors[1].append(fd)
+        self._programs[name] = fd
 
     def link(self, name: str, fd: int) -> None:
-        self._links.append(name)
-        self._descriptors[2].append(fd)
+        """Anything whose closing ends an attachment."""
+        self._links[name] = fd
 
     def send(self) -> None:
         """Hand everything over."""
-        answer = {"maps": self._maps, "programs": self._programs, "links": self._links}
-        descriptors = array.array("i", [fd for kind in self._descriptors for fd in kind])
+        maps = {name: (each.key_size, each.value_size) for name, each in self.maps.items()}
+        answer = {"maps": maps, "programs": list(self._programs), "links": list(self._links)}
+        descriptors = array.array("i", [*(each.fd for each in self.maps.values()), *self._programs.values(), *self._links.values()])
         self._socket.sendmsg([json.dumps(answer).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
 
     def refuse(self, reason: str) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import ClassVar
 
-from exporter.model import Counts, Gauges, Mode
+from exporter.model import Counts, Ends, Gauges, Mode
 
 
 class Source(ABC):
@@ -14,6 +14,10 @@ class Source(ABC):
 
     The supervisor calls `start` once, then `rotate` and `drain` in turn for as long as it runs, `stop` once, and after that one
     more `drain`. A scrape calls `peek`, `gauges` and `clones` from another thread; the caller holds one lock around `drain` and `peek`.
+
+    At a switch two sources run for a moment, so that no process ends unseen. The old one lists the ends that it counts, the new one lists
+    them instead of counting; what only the new one saw is then added. All else is cut at one moment, by the events' own times. All
+    methods may raise `SourceFailed` but `start`, `clones`, `stop` and `about`.
     """
 
     mode: Mode
@@ -21,8 +25,30 @@ class Source(ABC):
     """Whether it tells of a clone as it happens; a scan finds it later."""
 
     @abstractmethod
-    def start(self) -> None:
-        """Begin to see processes, or raise `Unusable`, leaving nothing behind."""
+    def start(self, *, quiet: bool = False) -> None:
+        """Begin to see processes, or raise `Unusable`, leaving nothing behind.
+
+        A quiet source lists ends and counts nothing, until it is told to `count_from` and to `join`.
+        """
+
+    @abstractmethod
+    def list_ends(self, *, on: bool) -> None:
+        """From now on, list each end that is counted (another source is about to start), or no more.
+
+        Where CPU is known at the end, that of a listed one is not counted: which source counts it is settled later.
+        """
+
+    @abstractmethod
+    def cut(self, from_ns: int, until_ns: int) -> None:
+        """Count what is not an end only where it happened in this time, of the monotonic clock."""
+
+    @abstractmethod
+    def listed(self) -> Ends:
+        """The ends listed so far; complete once the source has been stopped."""
+
+    @abstractmethod
+    def join(self, counted: Ends) -> Ends:
+        """End being quiet: count from now on, but nothing that is in `counted`. Returns what was listed until now."""
 
     @abstractmethod
     def peek(self) -> Counts:
@@ -45,6 +71,15 @@ class Source(ABC):
 
     def rotate(self, names: Collection[bytes]) -> None:  # noqa: B027 - most have nothing slow
         """The slow part of a drain, done before it and without the lock. `names` are to be kept apart, however many others arrive."""
+
+    @property
+    def charges_late(self) -> bool:
+        """Whether CPU is counted some time after the end, by the source itself."""
+        return False
+
+    def uncharged(self) -> int:
+        """Ended processes whose CPU may still come."""
+        return 0
 
     def gauges(self) -> Gauges:
         """What this source can say of now."""

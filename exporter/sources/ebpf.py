@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from exporter.bpfmap import BpfMap, Rows, map_memory, program_info
-from exporter.layout import BUCKETS, COMM_LEN, KERNEL_LOST, MAX_COMMS, SIGNALS, Cpu, Shared
+from exporter.layout import (
+    BUCKETS,
+    COMM_LEN,
+    ENDS_COUNT,
+    ENDS_COUNT_AND_LIST,
+    KERNEL_LOST,
+    MAX_COMMS,
+    SIGNALS,
+    Control,
+    Cpu,
+    Listed,
+)
 from exporter.layout import Counts as Row
 from exporter.loaders.handover import Handover
-from exporter.model import NS, Counts, Gauges, Lost, Measures, Mode, ProcessCounts, ProgramStats, SourceFailed, Unusable
+from exporter.model import NS, Counts, End, Ends, Gauges, Lost, Measures, Mode, ProcessCounts, ProgramStats, SourceFailed, Unusable
 from exporter.sources.base import Source
 from exporter.sources.charges import ChargeAudit
 
@@ -39,23 +50,25 @@ def _words(of: type[ctypes.Structure], *names: str) -> Iterator[int]:
 _LONG, _EXECS, _RUNTIME, _CHILDREN = _words(Row, "long_exits", "execs", "runtime_ns", "short_children")
 _BUCKETS, _SHORT_CPU, _LONG_CPU, _CHARGED = _words(Row, "buckets", "short_cpu_ns", "long_cpu_ns", "charged")
 _OUTCOMES = slice(0, _LONG)
-_FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(Cpu, "forks", "threads", "core_dumps", "comms_entered")
+_FORKS, _THREADS, _CORE_DUMPS, _ENTERED, _UNLISTED = _words(Cpu, "forks", "threads", "core_dumps", "comms_entered", "unlisted")
 _LOST, _SIGNALS, _RING = _words(Cpu, "lost", "signals", "ring")
 
 
 class EbpfSource(Source):
     """The same for every loader, since the maps' layouts are."""
 
-    def __init__(self, mode: Mode, measures: Measures, load: Callable[[], Handover], audit: ChargeAudit) -> None:
-        """`load` hands over the attached programs' descriptors, or raises `Unusable`."""
+    def __init__(self, mode: Mode, measures: Measures, load: Callable[[bool], Handover], audit: ChargeAudit) -> None:
+        """`load` hands over the attached programs' descriptors (of quiet ones, see `Source.start`), or raises `Unusable`."""
         self.mode = mode
         self._load = load
         self._audit = audit
         self._bounds = len(measures.bounds_ns)
         self._per_comm_buckets = measures.per_comm_buckets
         self._kernel = Handover({}, {}, {})
-        self._active = 0
+        self._kinds: dict[int, str] = {}
+        self._control = Control()
         self._entered = 0
+        self._unlisted = 0
         self._clones = 0
         self._shown: Counts | None = None
         self._switched_ns = 0
@@ -65,17 +78,59 @@ class EbpfSource(Source):
         self._drained_ended = 0
         self._drained_charged = 0
 
-    def start(self) -> None:
+    def start(self, *, quiet: bool = False) -> None:
         """Load and attach; see `Source`."""
-        self._kernel = self._load()
-        shared = self._map("shared")
+        self._kernel = self._load(quiet)
         try:
-            self._memory = mmap.mmap(shared.fd, -(-shared.value_size // mmap.PAGESIZE) * mmap.PAGESIZE)
+            self._control = Control.from_buffer_copy(self._map("control").lookup(_ZERO) or b"")
+            self._kinds = {fd: _kind(fd) for fd in self._kernel.links.values()}
             self._audit.begin()
         except OSError as error:
             self._kernel.close()
             raise Unusable(f"the programs load, but can't be used: {error}") from error
         self._switched_ns = time.monotonic_ns()
+
+    @property
+    def charges_late(self) -> bool:
+        """Where the programs can know CPU at all."""
+        return "on_free" in self._kernel.programs
+
+    def uncharged(self) -> int:
+        """By the kernel's counts."""
+        try:
+            ended, charged = self._ended_and_charged()
+        except OSError as error:
+            raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
+        return max(0, ended - charged - self._audit.lost)
+
+    def list_ends(self, *, on: bool) -> None:
+        self._tell(ends=ENDS_COUNT_AND_LIST if on else ENDS_COUNT)
+        if not on:
+            self._unlisted += self._forget_listed().missing
+
+    def cut(self, from_ns: int, until_ns: int) -> None:
+        self._tell(is_cut=1, from_ns=from_ns, until_ns=until_ns)
+
+    def listed(self) -> Ends:
+        """Read them from the kernel."""
+        try:
+            rows = self._map("listed").read()
+            unlisted = sum(self._cpus()[_UNLISTED::_CPU])
+        except OSError as error:
+            raise SourceFailed(f"the kernel's list of ends can't be read: {error}") from error
+        ends = (Listed.from_buffer_copy(rows.values, at) for at in range(0, len(rows.values), ctypes.sizeof(Listed)))
+        return Ends(
+            {int.from_bytes(key, "little"): _end(each) for key, each in zip(rows.keys, ends, strict=True)}, unlisted - self._unlisted
+        )
+
+    def join(self, counted: Ends) -> Ends:
+        """Nothing that is in `counted` can come any more: programs list at the event itself."""
+        del counted
+        self._tell(ends=ENDS_COUNT)
+        listed = self._forget_listed()
+        self._tell(is_cut=0)
+        self._drained_ended += sum(end.cpu_ns is None for end in listed.by_pid.values())  # whose CPU will be charged all the same
+        return listed
 
     def peek(self) -> Counts:
         """Both maps of comms, and what has no name."""
@@ -99,7 +154,6 @@ class EbpfSource(Source):
             raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
         finally:
             if self._stopped:
-                self._memory.close()
                 self._kernel.close()
         counts = self._since_drain(rows, nameless)
         self._drained = nameless
@@ -126,6 +180,7 @@ class EbpfSource(Source):
             self._check_charges()
         except OSError as error:
             raise SourceFailed(f"the kernel's maps can't be drained: {error}") from error
+        self._check_links()
 
     def clones(self) -> int:
         """Forks and threads of all CPUs; as many as before where they can't be read, for the next drain fails then."""
@@ -154,7 +209,7 @@ class EbpfSource(Source):
 
     @property
     def _retired(self) -> str:
-        return "comms_a" if self._active else "comms_b"
+        return "comms_a" if self._control.active else "comms_b"
 
     def _map(self, name: str) -> BpfMap:
         try:
@@ -162,11 +217,18 @@ class EbpfSource(Source):
         except KeyError:
             raise SourceFailed("it is not running") from None
 
+    def _tell(self, **fields: int) -> None:
+        """Change what the programs read."""
+        for name, value in fields.items():
+            setattr(self._control, name, value)
+        try:
+            self._map("control").update(_ZERO, bytes(self._control))
+        except OSError as error:
+            raise SourceFailed(f"the programs can't be told what to do: {error}") from error
+
     def _switch(self) -> None:
-        self._active = 1 - self._active
         self._switched_ns = time.monotonic_ns()
-        at = Shared.active.offset
-        self._memory[at : at + _WORD] = self._active.to_bytes(_WORD, "little")
+        self._tell(active=1 - self._control.active)
         self._wait()
 
     def _wait(self) -> None:
@@ -175,12 +237,30 @@ class EbpfSource(Source):
         self._map("barrier").update(_ZERO, self._map("barrier_inner").fd.to_bytes(4, "little"))
         self._still = True
 
+    def _forget_listed(self) -> Ends:
+        try:
+            self._wait()
+            listed = self.listed()
+            self._map("listed").take()
+        except OSError as error:
+            raise SourceFailed(f"the kernel's list of ends can't be emptied: {error}") from error
+        return listed
+
     def _check_charges(self) -> None:
+        if self.charges_late:
+            self._audit.check(*self._ended_and_charged())
+
+    def _ended_and_charged(self) -> tuple[int, int]:
         rows = [self._map("comms_a").read(), self._map("comms_b").read()]
         other = self._other()
         ended = self._drained_ended + sum(map(_ended, rows)) + sum(other[_OUTCOMES])
-        charged = self._drained_charged + sum(map(_charged, rows)) + other[_CHARGED]
-        self._audit.check(ended, charged)
+        return ended, self._drained_charged + sum(map(_charged, rows)) + other[_CHARGED]
+
+    def _check_links(self) -> None:
+        """An attachment ends with its descriptor, and then nothing else would tell."""
+        gone = [name for name, fd in self._kernel.links.items() if _kind(fd) != self._kinds[fd]]
+        if gone:
+            raise SourceFailed(f"the attachment of {', '.join(sorted(gone))} is gone")
 
     def _cpus(self) -> memoryview:
         return memoryview(self._map("cpus").lookup(_ZERO) or b"").cast("Q")
@@ -227,7 +307,7 @@ class EbpfSource(Source):
         if buckets:
             buckets.append(sum(row[_BUCKETS + self._bounds : _BUCKETS + BUCKETS]))
         return ProcessCounts(
-            exits=[*row[_OUTCOMES], 0],
+            exits=list(row[_OUTCOMES]),
             short_exits=sum(row[_OUTCOMES]) - row[_LONG],
             execs=row[_EXECS],
             runtime_ns=row[_RUNTIME],
@@ -254,3 +334,17 @@ def _ended(rows: Rows) -> int:
 
 def _charged(rows: Rows) -> int:
     return sum(rows.values.cast("Q")[_CHARGED::_ROW])
+
+
+def _end(listed: Listed) -> End:
+    cpu_ns = listed.cpu_ns if listed.is_charged else None
+    ended = listed.outcome, cpu_ns, bool(listed.core_dump), bool(listed.sigkill)
+    return End(listed.start_ns, listed.runtime_ns, listed.comm, listed.parent_comm, *ended)
+
+
+def _kind(fd: int) -> str:
+    """What a descriptor is of, such as `anon_inode:bpf_link`; nothing where it is closed."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - each second
+    except OSError:
+        return ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable
 from itertools import chain, islice
 from select import EPOLLIN, epoll
@@ -148,7 +149,7 @@ class Probe:
         if isinstance(stat, Lost):
             self._tally.missed(stat)
         elif stat.start_ticks >= since_ns // self._procfs.tick_ns:
-            self._tally.threads(1)
+            self._tally.threads(1, time.monotonic_ns())
 
 
 def _still_there(pidfd: int) -> bool:

@@ -8,7 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 
-from exporter.model import NS, Counts, Gauges, Lost, Measures, SourceFailed, Unusable
+from exporter.model import NS, Counts, Ends, Gauges, Lost, Measures, SourceFailed, Unusable
 from exporter.sources.base import Source
 from exporter.sources.procfs import Procfs
 from exporter.sources.table import Table, boottime_ns
@@ -38,11 +38,11 @@ class Unseen:
         if self._procfs.in_initial_pid_namespace():
             self._start = self._procfs.kernel_clones()
 
-    def settle(self) -> None:
-        """Count what went unseen; called once in each pass."""
+    def settle(self, *, last: bool = False) -> None:
+        """Count what went unseen; called once in each pass. In the last pass what came since the one before counts too."""
         if self._start is None or (clones := self._procfs.kernel_clones()) is None:
             return
-        missing = self._before - self._tally.noticed
+        missing = (clones - self._start if last else self._before) - self._tally.noticed
         if missing > self._most:
             self._tally.lose(Lost.UNSEEN, missing - self._most)
             self._most = missing
@@ -66,13 +66,18 @@ class Scanning(Source):
         self._failure: str | None = None
         self._counts_host = procfs.in_initial_pid_namespace()
 
-    def start(self) -> None:
-        """Take stock of what is there and begin to look."""
+    def start(self, *, quiet: bool = False) -> None:
+        """Take stock of what is there and begin to look.
+
+        What comes while stock is taken counts as unseen if it is not found later, whoever else may have seen it.
+        """
+        if quiet:
+            self._tally.quiet()
         try:
             self._prepare()
-            self._table.begin(self._pids())
             self._unseen.begin()
-            self._begin()  # before the thread, which is a clone too
+            self._begin()
+            self._table.begin(self._pids())
         except OSError as error:
             self._release()
             raise Unusable(f"{self._procfs.root} can't be scanned: {error.strerror}") from error
@@ -81,6 +86,20 @@ class Scanning(Source):
             raise Unusable(f"{self._procfs.root} shows no process that may be read; is procfs mounted there?")
         self._thread = threading.Thread(target=self._run, name=self.mode.value, daemon=True)
         self._thread.start()
+
+    def list_ends(self, *, on: bool) -> None:
+        self._tally.list_ends(on=on)
+
+    def cut(self, from_ns: int, until_ns: int) -> None:
+        self._tally.cut(from_ns, until_ns)
+
+    def listed(self) -> Ends:
+        return self._tally.listed()
+
+    def join(self, counted: Ends) -> Ends:
+        """Those in `counted` that still look alive are only noticed late."""
+        self._table.counted(counted)
+        return self._tally.join(counted)
 
     def peek(self) -> Counts:
         return self._tally.peek()
@@ -108,7 +127,20 @@ class Scanning(Source):
                 log.warning("the scanning thread did not stop in time")
                 return
             self._thread = None
+            if self._tally.lists and self._failure is None:
+                self._look_once_more()
         self._release()
+
+    def _look_once_more(self) -> None:
+        """Another mode takes over: it did not see what ended before it came, noticed or not."""
+        try:
+            now = self._clock()
+            for pid in list(self._table.processes):
+                self._table.look(pid)
+            self._table.keep(set(self._pids()), now)
+            self._unseen.settle(last=True)
+        except OSError as error:
+            log.warning("the last look at %s failed: %s", self._procfs.root, error.strerror)
 
     @abstractmethod
     def _pids(self) -> list[int]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from exporter.model import UNKNOWN_COMM, Lost
+from exporter.model import UNKNOWN_COMM, End, Ends, Lost
 from exporter.sources.procfs import Procfs, Stat
 from exporter.sources.tally import Tally
 
@@ -19,6 +19,11 @@ from exporter.sources.tally import Tally
 def boottime_ns() -> int:
     """Now, on the clock that `/proc/PID/stat` dates a start by."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def suspended_ns() -> int:
+    """How far that clock is ahead of the monotonic one, which stands still while the machine sleeps."""
+    return boottime_ns() - time.monotonic_ns()
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +109,14 @@ class Table:
         self.unread &= listed
         self._listed_ns = listed_ns
 
+    def counted(self, ends: Ends) -> None:
+        """Another mode has counted these, whether we noticed their end yet or not."""
+        ahead_ns = suspended_ns()
+        for pid, end in ends.by_pid.items():
+            process = self.processes.get(pid)
+            if process is not None and end.is_of(_end(process, 0, UNKNOWN_COMM, 0, ahead_ns)):
+                process.ended = True
+
     def _not_read(self, pid: int, known: Process | None, lost: Lost, now: int) -> None:
         if known is not None and lost is Lost.VANISHED:
             self._remove(known, now)
@@ -120,14 +133,15 @@ class Table:
 
     def _enter(self, stat: Stat, after_ns: int, now: int) -> Process:
         process = self.processes[stat.pid] = self._process(stat, after_ns, now)
-        self._tally.forked()
+        born_ns = process.born_ns - suspended_ns()
+        self._tally.forked(born_ns)
         if self.estimate_threads and stat.threads > 1:
-            self._tally.threads(stat.threads - 1)
+            self._tally.threads(stat.threads - 1, born_ns)
         return process
 
     def _refresh(self, process: Process, stat: Stat) -> None:
         if self.estimate_threads and stat.threads > process.threads:
-            self._tally.threads(stat.threads - process.threads)
+            self._tally.threads(stat.threads - process.threads, time.monotonic_ns())
         process.comm, process.ppid, process.threads, process.cpu_ticks = stat.comm, stat.ppid, stat.threads, stat.cpu_ticks
 
     def _remove(self, process: Process, now: int) -> None:
@@ -141,4 +155,8 @@ class Table:
         alive_at = max(process.seen_ns, self._listed_ns)
         runtime = max(0, (alive_at + max(now, alive_at)) // 2 - process.born_ns)
         cpu = process.cpu_ticks * self._procfs.tick_ns
-        self._tally.ended(process.comm, UNKNOWN_COMM if parent is None else parent.comm, runtime, cpu)
+        self._tally.ended(process.pid, _end(process, runtime, UNKNOWN_COMM if parent is None else parent.comm, cpu, suspended_ns()))
+
+
+def _end(process: Process, runtime_ns: int, parent_comm: bytes, cpu_ns: int, ahead_ns: int) -> End:
+    return End(process.born_ns - ahead_ns, runtime_ns, process.comm, parent_comm, cpu_ns=cpu_ns)

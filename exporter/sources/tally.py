@@ -1,4 +1,4 @@
-"""Counts that a scanning thread fills while a scrape reads them."""
+"""Counts that a source's thread fills while a scrape reads them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
+from signal import SIGKILL
 
-from exporter.model import NS, UNKNOWN_OUTCOME, Counts, Lost, Measures, ProcessCounts
+from exporter.layout import MAX_LISTED
+from exporter.model import FOREVER_NS, NS, Counts, End, Ends, Lost, Measures, ProcessCounts
 
 MAX_NAMES = 4096
 """Most comms, and most parents, kept apart between two drains: comm is chosen by whoever runs the process."""
@@ -37,7 +39,10 @@ class SecondsRing:
 
 
 class Tally:
-    """What a scan saw since it was last drained. Every method may be called from any thread."""
+    """What a source in user space saw since it was last drained. Every method may be called from any thread.
+
+    Times of events (`at_ns`) are of the monotonic clock.
+    """
 
     def __init__(self, measures: Measures, now: Callable[[], int] = time.monotonic_ns) -> None:
         """Bucket by `measures`; `now` is a monotonic clock in nanoseconds."""
@@ -46,24 +51,76 @@ class Tally:
         self._lock = threading.Lock()
         self._ring = SecondsRing()
         self._counts = self._fresh()
+        self._quiet = False
+        self._from_ns, self._until_ns = 0, FOREVER_NS
+        self._listed: Ends | None = None
+        self._counted: dict[int, End] = {}
         self.clones = 0
-        """Processes and threads seen, never drained."""
+        """Processes and threads counted, never drained."""
         self.noticed = 0
-        """Those and the ones found but not read: what is counted as lost under a cause of its own is not unseen as well."""
+        """Those seen and the ones found but not read: what is counted as lost under a cause of its own is not unseen as well."""
 
-    def forked(self) -> None:
+    def quiet(self) -> None:
+        """List ends and count nothing."""
+        self._quiet = True
+        self._from_ns = FOREVER_NS
+        self.list_ends(on=True)
+
+    def list_ends(self, *, on: bool) -> None:
+        """List ends from now on, or do so no more."""
+        with self._lock:
+            self._listed = Ends() if on else None
+
+    @property
+    def lists(self) -> bool:
+        """Whether ends are listed now."""
+        return self._listed is not None
+
+    def cut(self, from_ns: int, until_ns: int) -> None:
+        """Count what is not an end only where it happened in this time."""
+        with self._lock:
+            self._from_ns, self._until_ns = from_ns, until_ns
+
+    def listed(self) -> Ends:
+        """Copy the ends listed so far."""
+        with self._lock:
+            return Ends(dict(self._listed.by_pid), self._listed.missing) if self._listed is not None else Ends()
+
+    def join(self, counted: Ends) -> Ends:
+        """Count from now on, but none of `counted`, whose news may come late. Returns what was listed until now."""
+        with self._lock:
+            listed, self._listed = self._listed or Ends(), None
+            self._quiet = False
+            self._counted = counted.by_pid
+            return listed
+
+    def forget_counted(self) -> None:
+        """No more news of what was counted before `join` will come."""
+        with self._lock:
+            self._counted = {}
+
+    def forked(self, at_ns: int) -> None:
         """Count a new process."""
         with self._lock:
-            self._counts.forks += 1
-            self.clones += 1
             self.noticed += 1
+            if self._from_ns <= at_ns < self._until_ns:
+                self._counts.forks += 1
+                self.clones += 1
 
-    def threads(self, n: int) -> None:
+    def threads(self, n: int, at_ns: int) -> None:
         """Count `n` new threads."""
         with self._lock:
-            self._counts.threads += n
-            self.clones += n
             self.noticed += n
+            if self._from_ns <= at_ns < self._until_ns:
+                self._counts.threads += n
+                self.clones += n
+
+    def execed(self, comm: bytes, at_ns: int) -> None:
+        """Count an exec by the comm that it gave."""
+        with self._lock:
+            if self._from_ns <= at_ns < self._until_ns:
+                self._counts.total.execs += 1
+                self._named(comm).execs += 1
 
     def missed(self, reason: Lost) -> None:
         """Count a new process or thread that was found and could not be read."""
@@ -76,29 +133,55 @@ class Tally:
         with self._lock:
             self._counts.lose(reason, n)
 
-    def ended(self, comm: bytes, parent_comm: bytes, runtime_ns: int, cpu_ns: int) -> None:
-        """Count the end of a process, whose outcome a scan can't tell."""
-        short = runtime_ns < self._measures.threshold_ns
-        bucket = bisect_left(self._measures.bounds_ns, runtime_ns)
+    def ended(self, pid: int, end: End) -> None:
+        """Count the end of a process, or list it, or both."""
         with self._lock:
-            counts = self._counts
-            named = self._named(comm)
-            for each in (counts.total, named):
-                each.exits[UNKNOWN_OUTCOME] += 1
-                each.runtime_ns += runtime_ns
-                each.cpu_ns += cpu_ns
-                if short:
-                    each.short_exits += 1
-                    each.short_cpu_ns += cpu_ns
-                if each.buckets:
-                    each.buckets[bucket] += 1
-            if short:
-                self._ring.add(self._now() // NS)
-                parents = counts.short_exits_by_parent
-                if parent_comm in parents or len(parents) < MAX_NAMES:
-                    parents[parent_comm] = parents.get(parent_comm, 0) + 1
-                else:
-                    counts.short_exits_by_other_parents += 1
+            if self._counted and end.is_of(self._counted.get(pid)):
+                return
+            listed = self._listed is not None and self._list(self._listed, pid, end)
+            if not self._quiet:
+                self._count(end)
+                if not listed and end.cpu_ns:  # whose CPU counts is settled when the switch is over
+                    self._charge(end, end.cpu_ns)
+
+    def charged(self, end: End, cpu_ns: int) -> None:
+        """Count the CPU of a process whose end was counted without it."""
+        with self._lock:
+            self._charge(end, cpu_ns)
+
+    def _list(self, listed: Ends, pid: int, end: End) -> bool:
+        if len(listed.by_pid) >= MAX_LISTED:
+            listed.missing += 1
+            return False
+        listed.by_pid[pid] = end
+        return True
+
+    def _charge(self, end: End, cpu_ns: int) -> None:
+        for each in (self._counts.total, self._named(end.comm)):
+            each.cpu_ns += cpu_ns
+            if end.runtime_ns < self._measures.threshold_ns:
+                each.short_cpu_ns += cpu_ns
+
+    def _count(self, end: End) -> None:
+        counts = self._counts
+        short = end.runtime_ns < self._measures.threshold_ns
+        bucket = bisect_left(self._measures.bounds_ns, end.runtime_ns)
+        for each in (counts.total, self._named(end.comm)):
+            each.exits[end.outcome] += 1
+            each.runtime_ns += end.runtime_ns
+            each.short_exits += short
+            if each.buckets:
+                each.buckets[bucket] += 1
+        counts.core_dumps += end.core_dump
+        if end.sigkill:
+            counts.signals[SIGKILL] = counts.signals.get(SIGKILL, 0) + 1
+        if short:
+            self._ring.add(self._now() // NS)
+            parents = counts.short_exits_by_parent
+            if end.parent_comm in parents or len(parents) < MAX_NAMES:
+                parents[end.parent_comm] = parents.get(end.parent_comm, 0) + 1
+            else:
+                counts.short_exits_by_other_parents += 1
 
     def peek(self) -> Counts:
         """Copy what was seen since the last drain."""

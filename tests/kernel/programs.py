@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from exporter.loaders.core import load_core
+from exporter.loaders.handover import Handover
 from exporter.model import NS, Counts, Measures, Mode, ProcessCounts, SourceFailed
 from exporter.sources.charges import ChargeAudit
 from exporter.sources.ebpf import EbpfSource
@@ -79,7 +80,11 @@ def watching(measures: Measures = MEASURES, *, force_guard: bool = False) -> Ite
     """Attach the programs for a while."""
     procfs = Procfs()
     log: list[str] = []
-    source = EbpfSource(Mode.EBPF_CORE, measures, lambda: load_core(measures, log.append, force_guard=force_guard), ChargeAudit(procfs))
+
+    def load(quiet: bool) -> Handover:
+        return load_core(measures, log.append, quiet=quiet, force_guard=force_guard)
+
+    source = EbpfSource(Mode.EBPF_CORE, measures, load, ChargeAudit(procfs))
     source.start()
     try:
         yield source

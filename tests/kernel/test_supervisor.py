@@ -14,6 +14,7 @@ from exporter.config import Config, Detection
 from exporter.ladder import Rung
 from exporter.metrics import Exposition
 from exporter.model import Mode, SwitchReason
+from exporter.reload import LastReload
 from exporter.sources import ebpf
 from exporter.sources.ebpf import EbpfSource
 from exporter.supervisor import RungState, Supervisor
@@ -66,7 +67,7 @@ def test_ready_is_when_a_scrape_has_everything(monkeypatch: pytest.MonkeyPatch) 
     """Prometheus must see a counter at 0 first, so the first scrape that is answered may lack none."""
     config = Config(detection=Detection(mode=Mode.SCAN))
     supervisor = Supervisor(config)
-    pages = Pages(config, supervisor)
+    pages = Pages(config, supervisor, LastReload())
     lacking: list[str] = []
 
     def looked_at(rung: Rung) -> RungState:
@@ -85,6 +86,6 @@ def test_ready_is_when_a_scrape_has_everything(monkeypatch: pytest.MonkeyPatch) 
 
 def counters(supervisor: Supervisor) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """All that may only grow, as a scrape has it."""
-    families = text_string_to_metric_families(Exposition(Config(), supervisor.snapshot).render("")[0].decode())
+    families = text_string_to_metric_families(Exposition(Config(), supervisor.snapshot, LastReload()).render("")[0].decode())
     samples = [sample for family in families if family.type in ("counter", "histogram") for sample in family.samples]
     return {(each.name, tuple(each.labels.items())): each.value for each in samples if each.name.startswith("shortproc_")}

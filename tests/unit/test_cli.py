@@ -25,7 +25,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Config]:
     for name, status in (("app", 0), ("doctor", 7)):
         module = types.ModuleType(f"exporter.{name}")
 
-        def main(config: Config, name: str = name, status: int = status) -> int:
+        def main(config: Config, *_reread: object, name: str = name, status: int = status) -> int:
             seen[name] = config
             return status
 

@@ -13,6 +13,7 @@ from snapshots import CONFIG, worst
 
 from exporter.metrics import Exposition
 from exporter.model import Lost, Mode, Outcome, SwitchReason
+from exporter.reload import LastReload
 
 ROOT = Path(__file__).parents[2]
 METRICS = ROOT / "docs/metrics.md"
@@ -27,7 +28,7 @@ SERIES_ENDINGS = ("_bucket", "_sum", "_count")
 def exposed() -> dict[str, Metric]:
     """Every family that there can be, by the name that a scrape shows."""
     config = replace(CONFIG, metrics=replace(CONFIG.metrics, per_comm_histogram=True))
-    families = text_string_to_metric_families(Exposition(config, worst).render("")[0].decode())
+    families = text_string_to_metric_families(Exposition(config, worst, LastReload()).render("")[0].decode())
     return {f"{family.name}_total" if family.type == "counter" else family.name: family for family in families}
 
 

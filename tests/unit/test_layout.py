@@ -14,7 +14,15 @@ from exporter.loaders.core import OBJECT
 from exporter.model import KERNEL_THREADS, MAX_BOUNDS, NS, Measures, Outcome
 
 HEADER = Path(__file__).parents[2] / "bpf/lifecycle.h"
-STRUCTS = {"counts": layout.Counts, "cpu": layout.Cpu, "shared": layout.Shared, "config": layout.Config, "second": layout.Second}
+STRUCTS = {
+    "counts": layout.Counts,
+    "cpu": layout.Cpu,
+    "shared": layout.Shared,
+    "control": layout.Control,
+    "listed": layout.Listed,
+    "config": layout.Config,
+    "second": layout.Second,
+}
 
 
 def enumerators(name: str) -> list[str]:
@@ -44,7 +52,7 @@ def test_structs(btf: Btf, name: str) -> None:
 def test_lengths(btf: Btf) -> None:
     """The constants of the header, by the arrays that they size."""
     lengths = {(name, member.name): member.length for name in STRUCTS for member in btf.members(name)}
-    assert lengths["counts", "exits"] == layout.KERNEL_OUTCOMES
+    assert lengths["counts", "exits"] == len(Outcome)
     assert lengths["counts", "buckets"] == lengths["config", "bounds_ns"] == layout.BUCKETS == MAX_BOUNDS + 1
     assert lengths["cpu", "lost"] == len(layout.KERNEL_LOST)
     assert lengths["cpu", "signals"] == layout.SIGNALS
@@ -52,6 +60,7 @@ def test_lengths(btf: Btf) -> None:
     assert lengths["shared", "filter"] == layout.FILTER
     assert btf.struct_size("comm") == layout.COMM_LEN
     assert btf.map_entries("comms") == layout.MAX_COMMS
+    assert btf.map_entries("list") == layout.MAX_LISTED
 
 
 def test_reasons_of_loss() -> None:
@@ -60,9 +69,14 @@ def test_reasons_of_loss() -> None:
 
 
 def test_outcomes() -> None:
-    """The kernel's are the first of ours; it always knows."""
-    assert enumerators("outcome") == ["ok", "error", "signal"]
-    assert list(Outcome) == ["ok", "error", "signal", Outcome.UNKNOWN]
+    """By their order too."""
+    assert enumerators("outcome") == list(Outcome)
+
+
+def test_ends() -> None:
+    """What the programs are told to do with an end."""
+    assert enumerators("ends") == ["count", "count_and_list", "list"]
+    assert (layout.ENDS_COUNT, layout.ENDS_COUNT_AND_LIST, layout.ENDS_LIST) == (0, 1, 2)
 
 
 def test_hot_counts_have_cache_lines_of_their_own() -> None:

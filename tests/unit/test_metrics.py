@@ -17,6 +17,7 @@ from snapshots import BUCKETS, CONFIG, ended, ordinary, snapshot, totalled, wors
 from exporter.config import Config, Metrics
 from exporter.metrics import Exposition
 from exporter.model import Counts, Lost, Mode, Outcome, SwitchReason, comm_text
+from exporter.reload import LastReload
 from exporter.supervisor import Snapshot
 
 GOLDEN = Path(__file__).parents[1] / "fixtures/metrics.txt"
@@ -48,7 +49,7 @@ CHANGING = [
 
 
 def rendered(shown: Snapshot, accept: str = "", config: Config = CONFIG) -> str:
-    return Exposition(config, lambda: shown).render(accept)[0].decode()
+    return Exposition(config, lambda: shown, LastReload()).render(accept)[0].decode()
 
 
 def families(shown: Snapshot, accept: str = "", config: Config = CONFIG) -> dict[str, Metric]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fake_proc import BOUNDS, MEASURES, TICK, Clock, FakeProc
 
-from exporter.model import NS, UNKNOWN_COMM, UNKNOWN_OUTCOME, Lost, Measures, SourceFailed, Unusable
+from exporter.model import NS, UNKNOWN_COMM, UNKNOWN_OUTCOME, End, Lost, Measures, SourceFailed, Unusable
 from exporter.sources.procfs import Procfs
 from exporter.sources.scan import ScanSource
 from exporter.sources.tally import MAX_NAMES, SecondsRing, Tally
@@ -239,8 +239,8 @@ def test_names_are_bounded() -> None:
     """A comm is chosen by whoever runs the process: past the cap, counts go to `other` and totals still add up."""
     tally = Tally(MEASURES)
     for n in range(MAX_NAMES + 10):
-        tally.ended(b"c%d" % n, b"p%d" % n, 5, 1)
-    tally.ended(b"c0", b"p0", 5, 1)
+        tally.ended(n, End(0, 5, b"c%d" % n, b"p%d" % n, cpu_ns=1))
+    tally.ended(1, End(0, 5, b"c0", b"p0", cpu_ns=1))
     counts = tally.drain()
     assert (len(counts.by_comm), counts.other.short_exits) == (MAX_NAMES, 10)
     assert (len(counts.short_exits_by_parent), counts.short_exits_by_other_parents) == (MAX_NAMES, 10)
@@ -253,7 +253,7 @@ def test_buckets(per_comm: bool) -> None:
     """A runtime falls into the first bucket whose bound it does not exceed; the last is for all longer ones."""
     tally = Tally(Measures(NS, BOUNDS, per_comm_buckets=per_comm))
     for runtime in (0, BOUNDS[0], BOUNDS[0] + 1, BOUNDS[-1] + 1):
-        tally.ended(b"x", b"y", runtime, 0)
+        tally.ended(1, End(0, runtime, b"x", b"y"))
     counts = tally.drain()
     assert counts.total.buckets == [2, 1, 0, 0, 0, 1]
     assert counts.by_comm[b"x"].buckets == (counts.total.buckets if per_comm else [])
@@ -263,8 +263,8 @@ def test_buckets(per_comm: bool) -> None:
 def test_threshold_is_exclusive() -> None:
     """Short is below the threshold."""
     tally = Tally(MEASURES)
-    tally.ended(b"x", b"y", NS, 0)
-    tally.ended(b"x", b"y", NS - 1, 0)
+    tally.ended(1, End(0, NS, b"x", b"y"))
+    tally.ended(2, End(0, NS - 1, b"x", b"y"))
     assert tally.drain().total.short_exits == 1
 
 

@@ -1,0 +1,110 @@
+"""How one source takes over from another without counting an event twice or not at all.
+
+Both run for a moment. The old one lists the ends that it counts, the new one lists ends instead of counting them, and what only the new one
+saw is added once the old one has stopped: ends are told apart by process id and start. All other events are cut at one moment of the clock
+that the events themselves carry. A scan that takes part dates events by guess, so then only ends are exact.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from exporter.log import fields
+from exporter.model import FOREVER_NS, Counts, Ends, Lost, Measures, SourceFailed, Unusable
+from exporter.sources.base import Source
+from exporter.sources.tally import Tally
+
+logger = logging.getLogger(__name__)
+
+_SECONDS = 0.25
+"""The kernel frees a process, and tells its CPU, 8 to 131 ms after its end: that of most that only the old source saw still comes to it."""
+_AHEAD_NS = 20_000_000
+"""The cut lies ahead, so that both sources know of it when it comes."""
+
+
+def run_both(old: Source, new: Source) -> None:
+    """Start the new source quietly, and stop the old one. Raises `Unusable` where the new one can't run; the old one then goes on.
+
+    Raises `SourceFailed` where the old one broke; the new one is then stopped.
+    """
+    old.list_ends(on=True)
+    try:
+        new.start(quiet=True)
+    except Unusable:
+        old.list_ends(on=False)
+        raise
+    try:
+        if new.immediate:
+            time.sleep(_SECONDS)
+        cut_ns = time.monotonic_ns() + _AHEAD_NS
+        _tell(new, cut_ns)
+        old.cut(0, cut_ns)
+        time.sleep(max(0, cut_ns - time.monotonic_ns()) / 1e9)
+    except (SourceFailed, Unusable):
+        new.stop()
+        raise
+    old.stop()
+
+
+def settle(old: Source, new: Source, measures: Measures) -> Counts:
+    """Let the new source count, and return what both together saw beyond what each has counted itself.
+
+    Raises `SourceFailed` where the new one broke.
+    """
+    counted, pending = _left_by(old)
+    listed = new.join(counted)
+    tally = Tally(measures)
+    tally.lose(Lost.SWITCH_UNSURE, listed.missing)
+    for pid, end in listed.by_pid.items():
+        if not end.is_of(counted.by_pid.get(pid)):
+            if counted.missing:  # it may be one of those
+                tally.lose(Lost.SWITCH_UNSURE)
+            else:
+                tally.ended(pid, end)
+    settled = _settle_cpu(tally, counted, listed, old, new)
+    tally.lose(Lost.CPU_NEVER_CAME, max(0, pending - settled))
+    return tally.drain()
+
+
+def uncharged(source: Source) -> Counts:
+    """Return what is lost of a stopped source that nobody takes over from: the CPU that would still have come."""
+    counts = Counts()
+    counts.lose(Lost.CPU_NEVER_CAME, _left_by(source)[1])
+    return counts
+
+
+def _left_by(old: Source) -> tuple[Ends, int]:
+    """Give what it listed, and how many processes it has not charged yet; it may have broken while it was stopped."""
+    try:
+        return old.listed(), old.uncharged()
+    except SourceFailed as failure:
+        logger.error("what ended during the switch is not known", extra=fields(mode=old.mode, error=failure))  # noqa: TRY400
+        return Ends(missing=1), 0
+
+
+def _settle_cpu(tally: Tally, counted: Ends, listed: Ends, old: Source, new: Source) -> int:
+    """Charge each process that the old source counted once, whoever knows its CPU, now or later. Returns how many of them."""
+    settled = 0
+    for pid, end in counted.by_pid.items():
+        other = listed.by_pid.get(pid)
+        if old.charges_late and end.cpu_ns is not None:
+            continue  # it charged this one itself
+        if other is None or not other.is_of(end):
+            known = end.cpu_ns
+        elif other.cpu_ns is None and new.charges_late:
+            settled += 1
+            continue
+        else:
+            known = end.cpu_ns if other.cpu_ns is None else other.cpu_ns
+        if known is not None:
+            tally.charged(end, known)
+            settled += 1
+    return settled
+
+
+def _tell(new: Source, cut_ns: int) -> None:
+    try:
+        new.cut(cut_ns, FOREVER_NS)
+    except SourceFailed as failure:
+        raise Unusable(str(failure)) from failure
