@@ -17,6 +17,7 @@ from exporter.model import NS
 _WINDOW_NS = 60 * NS
 _TRIES = 20
 _PAUSE_SECONDS = 0.0005
+_STILL_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,14 @@ class Completeness:
         self._history: deque[tuple[int, Sample]] = deque()
 
     def begin(self, observed: Callable[[], int]) -> None:
-        """Both sides start from here."""
+        """Both sides start from here: from a moment, if one comes soon, around which nothing is on its way from the one to the other."""
         for _ in range(_TRIES):
-            before, kernel, after = observed(), self._kernel_clones(), observed()
+            kernel, before = self._kernel_clones(), observed()
             if kernel is None:
                 return
             self._base = Sample(kernel, before)
-            if before == after:
+            time.sleep(_STILL_SECONDS)
+            if (kernel, before) == (self._kernel_clones(), observed()):
                 break
 
     def sample(self, observed: Callable[[], int], *, immediate: bool) -> Sample | None:

@@ -97,6 +97,8 @@ class EbpfSource(Source):
 
     def uncharged(self) -> int:
         """By the kernel's counts."""
+        if not self.charges_late:
+            return 0
         try:
             ended, charged = self._ended_and_charged()
         except OSError as error:

@@ -10,14 +10,17 @@ from programs import Program, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.app import Pages
-from exporter.config import Config, Detection
+from exporter.config import Config, Detection, EbpfBcc
 from exporter.ladder import Rung
 from exporter.metrics import Exposition
-from exporter.model import Mode, SwitchReason
+from exporter.model import Lost, Mode, SwitchReason, Unusable
 from exporter.reload import LastReload
 from exporter.sources import ebpf
 from exporter.sources.ebpf import EbpfSource
 from exporter.supervisor import RungState, Supervisor
+
+
+Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @pytest.fixture
@@ -35,32 +38,98 @@ def ticked(supervisor: Supervisor) -> Mode | None:
     return supervisor.mode
 
 
-def broken(source: EbpfSource, name: str) -> None:
-    """Let every call to the kernel about this map fail, as where `bpf()` is forbidden after the start."""
+def broken(fd: int) -> None:
+    """Let every call to the kernel about this descriptor fail, as where `bpf()` is forbidden after the start. A link's attachment ends."""
     nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, source._kernel.maps[name].fd)
+    os.dup2(nothing, fd)
     os.close(nothing)
 
 
-@pytest.mark.parametrize("name", ["cpus", "shared", "barrier", "comms_a"])
-def test_a_broken_mode_gives_way(supervisor: Supervisor, workload: Program, name: str) -> None:
-    """Whatever call to the kernel fails first, the exporter goes on, says why, and keeps what was drained."""
+@pytest.mark.parametrize("name", ["cpus", "shared", "barrier", "control", "comms_a", "link"])
+def test_a_broken_mode_gives_way_and_comes_back(supervisor: Supervisor, workload: Program, name: str) -> None:
+    """Whatever call to the kernel fails first, the exporter goes on, says why, keeps what was drained, and climbs again."""
     source = supervisor._source
     assert isinstance(source, EbpfSource)
     workload.storm("end", 50, 0)
     supervisor.tick()
     before, kernel = counters(supervisor), source._kernel
     assert before["shortproc_ended_processes_total", (("outcome", "ok"),)] >= 51
-    broken(source, name)
+    broken(kernel.links["on_exit"] if name == "link" else kernel.maps[name].fd)
     until(lambda: ticked(supervisor), lambda mode: mode is not Mode.EBPF_CORE)
+    workload.storm("end", 50, 0)
     snapshot = supervisor.snapshot()
-    assert snapshot.mode is Mode.FAST_SCAN
+    assert snapshot.mode in (Mode.EBPF_BCC, Mode.NETLINK), "an exact one"
     assert snapshot.degraded
-    assert snapshot.switches[Mode.FAST_SCAN, SwitchReason.FAILED] == 1
-    assert "it failed: the kernel's maps can't be" in snapshot.rungs[Mode.EBPF_CORE].reason
+    assert snapshot.switches[snapshot.mode, SwitchReason.FAILED] == 1
+    assert "it failed: the" in snapshot.rungs[Mode.EBPF_CORE].reason
     assert (kernel.links, kernel.programs, kernel.maps) == ({}, {}, {}), "no program runs on, no map stays"
     after = counters(supervisor)
-    assert not {key: (value, after[key]) for key, value in before.items() if key in after and after[key] < value}
+    assert fell(before, after) == {}
+    supervisor._tried = 0  # as if `retry_seconds` had passed
+    supervisor.tick()
+    snapshot = supervisor.snapshot()
+    assert snapshot.mode is Mode.EBPF_CORE
+    assert not snapshot.degraded
+    assert snapshot.switches[Mode.EBPF_CORE, SwitchReason.RECOVERED] == 1
+    assert snapshot.rungs[Mode.EBPF_CORE].reason == ""
+    assert fell(after, counters(supervisor)) == {}
+    gap = counters(supervisor)["shortproc_detection_lost_total", (("reason", Lost.SWITCH_GAP.value),)]
+    assert gap >= snapshot.view.counts.lost.get(Lost.SWITCH_GAP, 0)
+
+
+def test_a_blind_mode_is_noticed(requires_bpf: None, workload: Program) -> None:
+    """A source that tells of nothing, while the kernel counts clones, is as good as broken; nothing else would say so."""
+    supervisor = Supervisor(Config())
+    supervisor.start()
+    try:
+        source = supervisor._source
+        assert source is not None
+        source.cut(0, 1)  # no clone counts any more
+        for _ in range(5):
+            workload.storm("end", 50, 0)
+            supervisor.tick()
+        assert supervisor.mode is not Mode.EBPF_CORE
+        assert "missed most" in supervisor.snapshot().rungs[Mode.EBPF_CORE].reason
+        assert supervisor.snapshot().view.counts.lost[Lost.SWITCH_GAP] >= 50
+    finally:
+        supervisor.stop()
+
+
+def test_a_changed_configuration_switches(supervisor: Supervisor, workload: Program) -> None:
+    """By hand, through every mode; one that can't run is refused, and the one before goes on."""
+    before = counters(supervisor)
+    for mode in (*Mode, Mode.EBPF_CORE):
+        workload.storm("end", 20, 0)
+        supervisor.reconfigure(Config(detection=Detection(mode=mode)))
+        assert supervisor.mode is mode
+        assert not supervisor.snapshot().degraded
+        after = counters(supervisor)
+        assert fell(before, after) == {}
+        before = after
+    with pytest.raises(Unusable, match="ebpf_bcc can't run"):
+        supervisor.reconfigure(Config(detection=Detection(mode=Mode.EBPF_BCC, ebpf_bcc=EbpfBcc("/bin/false"))))
+    assert supervisor.mode is Mode.EBPF_CORE
+    supervisor.reconfigure(Config())
+    assert supervisor.snapshot().switches[Mode.EBPF_CORE, SwitchReason.CONFIG] == 1, "what runs already goes on"
+
+
+def test_a_mode_of_lower_rank_is_kept_while_no_better_one_works(requires_bpf: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A climb that fails leaves things as they are, and the reason is shown anew."""
+    supervisor = Supervisor(Config(no_ebpf=True, detection=Detection(retry_seconds=1)))
+    monkeypatch.setattr("exporter.sources.netlink.refusal", lambda _: "not today")
+    supervisor.start()
+    try:
+        assert supervisor.mode is Mode.FAST_SCAN
+        supervisor._tried = 0
+        supervisor.tick()
+        assert supervisor.mode is Mode.FAST_SCAN
+        assert supervisor.snapshot().rungs[Mode.NETLINK].reason == "not today"
+        monkeypatch.undo()
+        supervisor._tried = 0
+        supervisor.tick()
+        assert supervisor.mode is Mode.NETLINK
+    finally:
+        supervisor.stop()
 
 
 def test_ready_is_when_a_scrape_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +153,12 @@ def test_ready_is_when_a_scrape_has_everything(monkeypatch: pytest.MonkeyPatch) 
     assert lacking == []
 
 
-def counters(supervisor: Supervisor) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def fell(before: dict[Series, float], after: dict[Series, float]) -> dict[Series, tuple[float, float | None]]:
+    """Counters that are less than they were, or gone."""
+    return {key: (value, after.get(key)) for key, value in before.items() if after.get(key, -1) < value}
+
+
+def counters(supervisor: Supervisor) -> dict[Series, float]:
     """All that may only grow, as a scrape has it."""
     families = text_string_to_metric_families(Exposition(Config(), supervisor.snapshot, LastReload()).render("")[0].decode())
     samples = [sample for family in families if family.type in ("counter", "histogram") for sample in family.samples]

@@ -41,6 +41,7 @@ class Host:
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(completeness, "_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(completeness, "_STILL_SECONDS", 0)
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_unknown_where_it_was_never_known() -> None:
 def test_clones_between_the_readings_are_no_loss() -> None:
     """In a storm the source moves on while the kernel's count is read; what lies in between is agreement."""
     counts = iter([0, 0, 100, 140])
-    compared = Completeness(iter([0, 120]).__next__)
+    compared = Completeness(iter([0, 0, 120]).__next__)
     compared.begin(lambda: next(counts))
     assert compared.sample(lambda: next(counts), immediate=True) == Sample(120, 120)
 
@@ -129,7 +130,7 @@ def test_clones_between_the_readings_are_no_loss() -> None:
 def test_the_kernel_counts_a_moment_before_it_tells() -> None:
     """A source that tells at once is asked again before a clone is called missed."""
     late: Iterator[int] = iter([0, 0, 9, 9, 9, 10])
-    compared = Completeness(iter([0, 10, 10]).__next__)
+    compared = Completeness(iter([0, 0, 10, 10]).__next__)
     compared.begin(lambda: next(late))
     assert compared.sample(lambda: next(late), immediate=True) == Sample(10, 10)
 
