@@ -43,6 +43,10 @@ struct task_struct {
 	struct signal_struct *signal;
 };
 
+struct linux_binprm {
+	const char *filename;
+};
+
 #pragma clang attribute pop
 
 #endif

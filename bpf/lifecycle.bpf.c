@@ -80,9 +80,24 @@ struct list {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_LISTED);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32);
+	__type(key, struct listed_key);
 	__type(value, struct listed);
 } listed SEC(".maps");
+
+/* Paths of executables of living processes, for records only; as large as there are processes. */
+struct exes {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_EXES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct exe);
+} exes SEC(".maps");
+
+/* No count depends on it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, RECORDS_BYTES);
+} records SEC(".maps");
 
 static __always_inline struct cpu *this_cpu(void)
 {
@@ -179,6 +194,40 @@ static __always_inline void set_mark(struct cpu *cpu, struct task_struct *leader
 		ADD(*filter_of(mark->start_ns), 1);
 }
 
+/* Never called, nor loaded: for it the compiler describes the type, by which a test compares it with exporter/layout.py. */
+static __noinline __attribute__((used)) int described(struct record *record)
+{
+	return !!record;
+}
+
+static __always_inline void send_record(struct cpu *cpu, struct comm *comm, struct comm *parent_comm, struct task_struct *leader, __u64 now,
+					__u64 runtime, int code)
+{
+	struct record *record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	__u32 pid = leader->tgid;
+	struct exe *exe;
+
+	if (!record) {
+		cpu->records_dropped++;
+		return;
+	}
+	record->ended_ns = now;
+	record->runtime_ns = runtime;
+	record->cgroup = bpf_get_current_cgroup_id();
+	record->pid = pid;
+	record->ppid = leader->real_parent->tgid;
+	record->uid = bpf_get_current_uid_gid();
+	record->code = code;
+	record->comm = *comm;
+	record->parent_comm = *parent_comm;
+	exe = bpf_map_lookup_elem(&exes, &pid);
+	if (exe)
+		bpf_probe_read_kernel(record->exe, sizeof(record->exe), exe->path);
+	else
+		record->exe[0] = 0;
+	bpf_ringbuf_submit(record, control.records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);
+}
+
 static __always_inline void set_mark_if_needed(struct cpu *cpu, struct task_struct *leader, struct mark *mark)
 {
 	if (mark->is_long || mark->is_kernel || mark->had_threads || !born_since(mark->start_ns))
@@ -188,16 +237,16 @@ static __always_inline void set_mark_if_needed(struct cpu *cpu, struct task_stru
 static __always_inline int list_end(struct cpu *cpu, __u32 pid, struct mark *mark, struct comm *comm, struct task_struct *parent, __u64 runtime,
 			       int code)
 {
+	struct listed_key key = {.pid = pid, .start_ns = mark->start_ns};
 	struct listed end = {};
 
-	end.start_ns = mark->start_ns;
 	end.runtime_ns = runtime;
 	end.comm = *comm;
 	read_name(&end.parent_comm, parent, parent->flags & PF_KTHREAD);
 	end.outcome = outcome_of(code);
 	end.core_dump = !!(code & CORE_DUMPED);
 	end.sigkill = (code & 0x7f) == SIGKILL;
-	if (bpf_map_update_elem(&listed, &pid, &end, BPF_ANY))
+	if (bpf_map_update_elem(&listed, &key, &end, BPF_ANY))
 		ADD(cpu->unlisted, 1);
 	return 0;
 }
@@ -205,10 +254,10 @@ static __always_inline int list_end(struct cpu *cpu, __u32 pid, struct mark *mar
 /* Whether the CPU went to the list, because the other mode counted this end. */
 static __always_inline bool charge_listed(struct task_struct *task, __u64 start_ns, __u64 cpu_ns)
 {
-	__u32 pid = task->tgid;
-	struct listed *end = bpf_map_lookup_elem(&listed, &pid);
+	struct listed_key key = {.pid = task->tgid, .start_ns = start_ns};
+	struct listed *end = bpf_map_lookup_elem(&listed, &key);
 
-	if (!end || end->start_ns != start_ns)
+	if (!end)
 		return 0;
 	end->cpu_ns = cpu_ns;
 	end->is_charged = 1;
@@ -229,11 +278,29 @@ int on_newtask(__u64 *ctx)
 	return 0;
 }
 
+static __always_inline void keep_exe(struct task_struct *task, struct linux_binprm *bprm)
+{
+	struct cpu *cpu = this_cpu();
+	__u32 pid = task->tgid;
+	struct exe *exe;
+
+	if (bpf_map_update_elem(&exes, &pid, (const void *)&config.no_exe, BPF_ANY)) {
+		if (cpu)
+			ADD(cpu->lost[LOST_EXES_FULL], 1);
+		return;
+	}
+	exe = bpf_map_lookup_elem(&exes, &pid);
+	if (exe)
+		bpf_probe_read_kernel_str(exe->path, sizeof(exe->path), bprm->filename);
+}
+
 SEC("tp_btf/sched_process_exec")
 int on_exec(__u64 *ctx)
 {
 	struct comm comm;
 
+	if (control.records)
+		keep_exe((void *)ctx[0], (void *)ctx[2]);
 	if (!counts_now(&control))
 		return 0;
 	read_comm(&comm, (void *)ctx[0]);
@@ -305,6 +372,13 @@ int on_exit(__u64 *ctx)
 		ADD(counts->long_exits, 1);
 	}
 	set_mark_if_needed(cpu, leader, &mark);
+	if (control.records) {
+		__u32 pid = task->tgid;
+
+		if (parent_counts)
+			send_record(cpu, &comm, &parent_comm, leader, now, runtime, code);
+		bpf_map_delete_elem(&exes, &pid);
+	}
 	/* The verifier follows each of the search's 32 ends through all that comes after. */
 	ADD(counts->buckets[bucket_of(config.bounds_ns, runtime)], 1);
 	return 0;

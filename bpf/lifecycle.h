@@ -14,15 +14,21 @@
 #define FILTER 64 /* few, so that they stay in the cache */
 
 #define MAX_LISTED 32768
+#define MAX_EXES 16384
+#define EXE_LEN 256
+#define RECORDS_BYTES (2 << 20)
 
 /* The order is that of Outcome in exporter/model.py. */
 enum outcome { OUTCOME_OK, OUTCOME_ERROR, OUTCOME_SIGNAL, OUTCOME_UNKNOWN, OUTCOMES };
 
 /* The order is that of KERNEL_LOST in exporter/layout.py. */
-enum lost { LOST_NAME_BUSY, LOST_CPU_MARKS_FULL, LOST_BIRTHS_FULL, LOST_REASONS };
+enum lost { LOST_NAME_BUSY, LOST_CPU_MARKS_FULL, LOST_BIRTHS_FULL, LOST_EXES_FULL, LOST_REASONS };
 
 /* What to do with the end of a process. While two modes run at once, both list, and only the one that leaves counts. */
 enum ends { ENDS_COUNT, ENDS_COUNT_AND_LIST, ENDS_LIST };
+
+/* Whether there are records of single short processes, and whether each wakes the reader. */
+enum records { RECORDS_OFF, RECORDS_ON, RECORDS_LIVE };
 
 struct comm {
 	__u64 word[COMM_LEN / 8]; /* padded with zeros, so that equal names are equal keys */
@@ -55,7 +61,8 @@ struct cpu {
 	__u64 threads;
 	__u64 core_dumps;
 	__u64 comms_entered;
-	__u64 unlisted; /* ends that were to be listed and found no room */
+	__u64 unlisted;        /* ends that were to be listed and found no room */
+	__u64 records_dropped; /* for the ring was full */
 	__u64 lost[LOST_REASONS];
 	__u64 signals[SIGNALS];
 	struct second ring[SECONDS];
@@ -75,12 +82,17 @@ struct control {
 	__u64 is_cut;   /* whether what is not an end counts only in the time that follows */
 	__u64 from_ns;  /* the first that counts */
 	__u64 until_ns; /* the first that doesn't any more */
-	__u64 unused[2];
+	__u64 records;  /* enum records */
+	__u64 unused;
 } __attribute__((aligned(64)));
 
-/* One end, for telling apart what two modes saw; by the process's id. */
-struct listed {
+/* One end, for telling apart what two modes saw. */
+struct listed_key {
+	__u64 pid;
 	__u64 start_ns;
+};
+
+struct listed {
 	__u64 runtime_ns;
 	__u64 cpu_ns;
 	struct comm comm;
@@ -100,6 +112,7 @@ struct config {
 	struct comm kernel_threads;
 	__u64 unused[4];
 	struct counts none; /* zeros: what a new comm starts with */
+	char no_exe[EXE_LEN];
 };
 
 /* An ended process about which its free can't know everything by itself, keyed by the address of its leader. */
@@ -114,6 +127,24 @@ struct mark {
 struct ended {
 	__u64 leader;
 	__u64 start_ns;
+};
+
+/* One short process that has ended. All of one size, so that a reader can decode many at once. */
+struct record {
+	__u64 ended_ns; /* monotonic */
+	__u64 runtime_ns;
+	__u64 cgroup; /* its id: the inode of its folder */
+	__u32 pid;
+	__u32 ppid;
+	__u32 uid;
+	__s32 code; /* as wait(2) has it; -1 where it is not known */
+	struct comm comm;
+	struct comm parent_comm;
+	char exe[EXE_LEN];
+};
+
+struct exe {
+	char path[EXE_LEN];
 };
 
 #define ADD(where, n) __sync_fetch_and_add(&(where), (n))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_char, c_uint8, c_uint32, c_uint64
+from ctypes import c_char, c_int32, c_uint8, c_uint32, c_uint64
 
 from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Measures, Outcome
 
@@ -14,10 +14,15 @@ SECONDS = 64
 FILTER = 64
 MAX_COMMS = 2048
 MAX_LISTED = 32768
-KERNEL_LOST = (Lost.NAME_BUSY, Lost.CPU_MARKS_FULL, Lost.BIRTHS_FULL)
+MAX_EXES = 16384
+EXE_LEN = 256
+RECORDS_BYTES = 2 << 20
+KERNEL_LOST = (Lost.NAME_BUSY, Lost.CPU_MARKS_FULL, Lost.BIRTHS_FULL, Lost.EXES_FULL)
 """In the order of `enum lost`."""
 ENDS_COUNT, ENDS_COUNT_AND_LIST, ENDS_LIST = range(3)
 """What is done with the end of a process: `enum ends`."""
+RECORDS_OFF, RECORDS_ON, RECORDS_LIVE = range(3)
+"""Whether there are records of single processes: `enum records`."""
 
 
 class Counts(ctypes.Structure):
@@ -46,6 +51,7 @@ class Cpu(ctypes.Structure):
         ("core_dumps", c_uint64),
         ("comms_entered", c_uint64),
         ("unlisted", c_uint64),
+        ("records_dropped", c_uint64),
         ("lost", c_uint64 * len(KERNEL_LOST)),
         ("signals", c_uint64 * SIGNALS),
         ("ring", Second * SECONDS),
@@ -64,13 +70,17 @@ class Control(ctypes.Structure):
         ("is_cut", c_uint64),
         ("from_ns", c_uint64),
         ("until_ns", c_uint64),
-        ("unused", c_uint64 * 2),
+        ("records", c_uint64),
+        ("unused", c_uint64),
     )
+
+
+class ListedKey(ctypes.Structure):
+    _fields_ = (("pid", c_uint64), ("start_ns", c_uint64))
 
 
 class Listed(ctypes.Structure):
     _fields_ = (
-        ("start_ns", c_uint64),
         ("runtime_ns", c_uint64),
         ("cpu_ns", c_uint64),
         ("comm", c_char * COMM_LEN),
@@ -83,6 +93,21 @@ class Listed(ctypes.Structure):
     )
 
 
+class Record(ctypes.Structure):
+    _fields_ = (
+        ("ended_ns", c_uint64),
+        ("runtime_ns", c_uint64),
+        ("cgroup", c_uint64),
+        ("pid", c_uint32),
+        ("ppid", c_uint32),
+        ("uid", c_uint32),
+        ("code", c_int32),
+        ("comm", c_char * COMM_LEN),
+        ("parent_comm", c_char * COMM_LEN),
+        ("exe", c_char * EXE_LEN),
+    )
+
+
 class Config(ctypes.Structure):
     _fields_ = (
         ("threshold_ns", c_uint64),
@@ -91,6 +116,7 @@ class Config(ctypes.Structure):
         ("kernel_threads", c_char * COMM_LEN),
         ("unused", c_uint64 * 4),
         ("none", Counts),
+        ("no_exe", c_char * EXE_LEN),
     )
 
 

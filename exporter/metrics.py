@@ -6,6 +6,7 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -16,6 +17,7 @@ from prometheus_client.utils import floatToGoString
 from exporter import __version__, version
 from exporter.config import Config
 from exporter.model import NS, Lost, Mode, Outcome, ProcessCounts
+from exporter.records import Latencies
 from exporter.reload import LastReload
 from exporter.supervisor import Snapshot
 
@@ -23,7 +25,17 @@ SIGNALS = {number: signal.Signals(number).name for number in range(1, 32)}
 REAL_TIME_SIGNALS = "SIGRT"
 """All real-time signals together: they have no names of their own, and there are 33."""
 
+DROPS = (("reader", "full"), ("stream", "slow"), ("handlers", "full"), ("handlers", "down"))
+"""Who may drop records, and why: there from the start."""
+
 _Labelled = Iterable[tuple[Sequence[str], float]]
+
+
+def _bounds(seconds: Iterable[float]) -> list[str]:
+    return [*(floatToGoString(bound) for bound in seconds), "+Inf"]  # type: ignore[no-untyped-call]
+
+
+LATENCY_BOUNDS = _bounds(bound / NS for bound in Latencies.BOUNDS_NS)
 
 
 class Exposition:
@@ -46,7 +58,7 @@ class _SnapshotCollector(Collector):
     def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload) -> None:
         self._snapshot = snapshot
         self._last_reload = last_reload
-        self._bounds = [*(floatToGoString(bound) for bound in config.metrics.runtime_buckets_seconds), "+Inf"]  # type: ignore[no-untyped-call]
+        self._bounds = _bounds(config.metrics.runtime_buckets_seconds)
         self._per_comm_histogram = config.metrics.per_comm_histogram
         self._threshold = config.detection.short_threshold_seconds
         self._build = (__version__, version.revision(), platform.python_version())
@@ -138,11 +150,11 @@ class _SnapshotCollector(Collector):
         yield build
 
     def _add_histogram(self, family: HistogramMetricFamily, labels: Sequence[str], counts: ProcessCounts) -> None:
-        buckets, cumulative = [], 0
-        for bound, n in zip(self._bounds, counts.buckets or [0] * len(self._bounds), strict=True):
-            cumulative += n
-            buckets.append((bound, cumulative))
-        family.add_metric(labels, buckets, counts.runtime_ns / NS)
+        _add_buckets(family, labels, self._bounds, counts.buckets or [0] * len(self._bounds), counts.runtime_ns)
+
+
+def _add_buckets(family: HistogramMetricFamily, labels: Sequence[str], bounds: Sequence[str], counts: Sequence[int], sum_ns: int) -> None:
+    family.add_metric(labels, list(zip(bounds, accumulate(counts), strict=True)), sum_ns / NS)
 
 
 def _detection(snapshot: Snapshot) -> Iterator[Metric]:
@@ -171,6 +183,16 @@ def _detection(snapshot: Snapshot) -> Iterator[Metric]:
     if sample is not None:
         yield _count("shortproc_kernel_clones", "Processes and threads that the kernel counted since the start.", sample.kernel)
         yield _count("shortproc_observed_clones", "Processes and threads that were seen since the start.", sample.observed)
+    latency = HistogramMetricFamily("shortproc_detection_latency_seconds", "From the end of a short process to its record here.")
+    _add_buckets(latency, (), LATENCY_BOUNDS, snapshot.latency_buckets, snapshot.latency_sum_ns)
+    yield latency
+    dropped = dict.fromkeys(DROPS, 0) | snapshot.records_dropped
+    yield _counter(
+        "shortproc_records_dropped",
+        "Records of single short processes (never counts) that were dropped, by who could not take them.",
+        ("consumer", "reason"),
+        (([consumer, reason], n) for (consumer, reason), n in dropped.items()),
+    )
     lost = (([reason], snapshot.view.counts.lost.get(reason, 0)) for reason in Lost)
     yield _counter("shortproc_detection_lost", "What could not be seen, timed, charged or named, by cause.", ("reason",), lost)
     if snapshot.gauges.scan_duration_seconds is not None:

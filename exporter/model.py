@@ -6,6 +6,7 @@ A comm is `bytes` as the kernel keeps it (at most 15); it becomes text only thro
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -19,8 +20,8 @@ KERNEL_THREADS = b"[kernel]"
 UNKNOWN_COMM = b"unknown"
 OTHER = "other"
 
-_SAME_START_NS = NS
-"""Two modes may date a start this far apart; the kernel does not give out a process id again so soon."""
+_SAME_START_NS = NS // 10
+"""Two modes may date a start this far apart (`/proc` counts it in ticks of 10 ms); the kernel does not give out an id again so soon."""
 
 
 class Mode(StrEnum):
@@ -58,14 +59,17 @@ class Lost(StrEnum):
     """An ended process was not charged its CPU: the kernel never reported its release, or the mode changed before it did."""
     BIRTHS_FULL = "births_full"
     """A process started whose birth found no room in the kernel's map: its end is not counted."""
+    EXES_FULL = "exes_full"
+    """The path of an executable found no room in the kernel's map; records of that process are without it."""
     OVERRUN = "overrun"
-    """Clones whose events the kernel dropped, because they were not read fast enough."""
+    """Clones whose events the kernel dropped, because they were not read fast enough, and ends so lost of processes that were known."""
     NAME_RACE = "name_race"
     """A process had gone before its name could be read; counted as `unknown`."""
     SWITCH_GAP = "switch_gap"
     """Clones that nobody watched, after a mode had failed and before the next one ran."""
     SWITCH_UNSURE = "switch_unsure"
-    """Ends during a switch of which it is unknown whether they were counted already; not counted again."""
+    """Events during a switch of which it is unknown whether they were counted once: ends that may have been counted before, and are not
+    again; and in `netlink` all that started so near to the switch that two modes may disagree on which side it was."""
     UNSEEN = "unseen"
     """Clones that a scan never saw: kernel's count minus ours."""
     VANISHED = "vanished"
@@ -73,7 +77,7 @@ class Lost(StrEnum):
     UNREADABLE = "unreadable"
     """A `/proc` entry that exists and may not be read (hidepid, for one)."""
     MALFORMED = "malformed"
-    """A `/proc` entry whose content is not what the kernel writes."""
+    """A `/proc` entry or a netlink message whose content is not what the kernel writes."""
 
 
 class SwitchReason(StrEnum):
@@ -152,6 +156,8 @@ class Counts:
     signals: dict[int, int] = field(default_factory=dict)
     """Deliveries by signal number."""
     lost: dict[Lost, int] = field(default_factory=dict)
+    records_dropped: int = 0
+    """Short processes that were counted, but of which no record came."""
 
     def add_nameless(self, other: Counts) -> None:
         """Add everything of `other` that is not by name."""
@@ -159,6 +165,7 @@ class Counts:
         self.forks += other.forks
         self.threads += other.threads
         self.core_dumps += other.core_dumps
+        self.records_dropped += other.records_dropped
         for number, n in other.signals.items():
             self.signals[number] = self.signals.get(number, 0) + n
         for reason, n in other.lost.items():
@@ -190,19 +197,66 @@ class End(NamedTuple):
     """None where it is not known yet, or never will be."""
     core_dump: bool = False
     sigkill: bool = False
+    ppid: int = 0
+    uid: int | None = None
+    code: int | None = None
+    """As `Record.code`. It, `ppid` and `uid` are for records only."""
 
-    def is_of(self, other: End | None) -> bool:
-        """Whether `other`, which has the same process id, is of the same process."""
-        return other is not None and abs(self.start_ns - other.start_ns) <= _SAME_START_NS
+
+class Record(NamedTuple):
+    """One short process, as a person or a program may want to look at it. Never its arguments, never its environment."""
+
+    ended_ns: int
+    """Unix time."""
+    runtime_ns: int
+    pid: int
+    ppid: int
+    """The parent's at the end; 0 where it is not known."""
+    uid: int | None
+    """The real user's; None where it is not known."""
+    comm: bytes
+    parent_comm: bytes
+    exe: bytes
+    """Path that the last exec named, at most 256 bytes; empty where there was none, or where it is not known."""
+    outcome: int
+    """Its place in `Outcome`."""
+    code: int | None
+    """The exit code, or the number of the signal, as the outcome tells; None where it is not known."""
+    cpu_ns: int | None
+    """None where it is not known yet."""
+    cgroup: bytes
+    """Path in the cgroup 2 hierarchy; empty where it is not known."""
+    mode: Mode
+    """Which one saw it."""
 
 
-@dataclass(slots=True)
 class Ends:
-    """Ends by process id, for telling apart what two modes saw of a switch between them."""
+    """Ends with the ids of their processes, for telling apart what two modes saw of a switch between them."""
 
-    by_pid: dict[int, End] = field(default_factory=dict)
-    missing: int = 0
-    """Those that found no room here."""
+    def __init__(self, ends: Iterable[tuple[int, End]] = (), missing: int = 0) -> None:
+        self.missing = missing
+        """How many found no room here."""
+        self._by_pid: dict[int, list[End]] = {}
+        self._n = 0
+        for pid, end in ends:
+            self.add(pid, end)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._n
+
+    def __iter__(self) -> Iterator[tuple[int, End]]:
+        """In no order."""
+        return ((pid, end) for pid, ends in self._by_pid.items() for end in ends)
+
+    def add(self, pid: int, end: End) -> None:
+        """Add one."""
+        self._by_pid.setdefault(pid, []).append(end)
+        self._n += 1
+
+    def find(self, pid: int, end: End) -> End | None:
+        """Find the one of the same process, which another mode may have dated a little differently."""
+        return next((each for each in self._by_pid.get(pid, ()) if abs(each.start_ns - end.start_ns) <= _SAME_START_NS), None)
 
 
 @dataclass(frozen=True, slots=True)

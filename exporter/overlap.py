@@ -2,7 +2,8 @@
 
 Both run for a moment. The old one lists the ends that it counts, the new one lists ends instead of counting them, and what only the new one
 saw is added once the old one has stopped: ends are told apart by process id and start. All other events are cut at one moment of the clock
-that the events themselves carry. A scan that takes part dates events by guess, so then only ends are exact.
+that the events themselves carry; where two modes may read it at different moments, the events near the cut are published as unsure. A scan
+dates events by guess, so where it takes part only ends are exact.
 """
 
 from __future__ import annotations
@@ -56,15 +57,17 @@ def settle(old: Source, new: Source, measures: Measures) -> Counts:
     listed = new.join(counted)
     tally = Tally(measures)
     tally.lose(Lost.SWITCH_UNSURE, listed.missing)
-    for pid, end in listed.by_pid.items():
-        if not end.is_of(counted.by_pid.get(pid)):
+    for pid, end in listed:
+        if counted.find(pid, end) is None:
             if counted.missing:  # it may be one of those
                 tally.lose(Lost.SWITCH_UNSURE)
             else:
                 tally.ended(pid, end)
     settled = _settle_cpu(tally, counted, listed, old, new)
     tally.lose(Lost.CPU_NEVER_CAME, max(0, pending - settled))
-    return tally.drain()
+    counts = tally.drain()
+    counts.records_dropped = counts.total.short_exits
+    return counts
 
 
 def uncharged(source: Source) -> Counts:
@@ -86,11 +89,11 @@ def _left_by(old: Source) -> tuple[Ends, int]:
 def _settle_cpu(tally: Tally, counted: Ends, listed: Ends, old: Source, new: Source) -> int:
     """Charge each process that the old source counted once, whoever knows its CPU, now or later. Returns how many of them."""
     settled = 0
-    for pid, end in counted.by_pid.items():
-        other = listed.by_pid.get(pid)
+    for pid, end in counted:
+        other = listed.find(pid, end)
         if old.charges_late and end.cpu_ns is not None:
             continue  # it charged this one itself
-        if other is None or not other.is_of(end):
+        if other is None:
             known = end.cpu_ns
         elif other.cpu_ns is None and new.charges_late:
             settled += 1

@@ -19,6 +19,7 @@ from exporter.ledger import Ledger, View
 from exporter.log import fields
 from exporter.model import NS, Counts, Gauges, Lost, Mode, ProcessCounts, SourceFailed, SwitchReason, Unusable
 from exporter.overlap import run_both, settle, uncharged
+from exporter.records import Hub
 from exporter.sources.base import Source
 from exporter.sources.procfs import Procfs
 
@@ -52,13 +53,19 @@ class Snapshot:
     sample: Sample | None
     capture_ratio: float | None
     tracked_comms: int
+    records_dropped: dict[tuple[str, str], int]
+    """By consumer and reason."""
+    latency_buckets: list[int]
+    """Of `records.Latencies`."""
+    latency_sum_ns: int
 
 
 class Supervisor:
     """`start`, then `tick` about each second, from one thread; `snapshot` and `busiest` from any."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, hub: Hub) -> None:
         self._config = config
+        self._hub = hub
         self._procfs = Procfs(config.procfs)
         self._rungs = {rung.mode: rung for rung in ladder(config, self._procfs)}
         self._wanted = wanted(config)
@@ -74,6 +81,7 @@ class Supervisor:
         self._switches = {(mode, reason): 0 for mode in Mode for reason in SwitchReason}
         self._ticked = self._tried = time.monotonic()
         self._begun = False
+        hub.on_change = self._publish
 
     def start(self) -> None:
         """Take the best mode that works. Raises `Unusable` if none of those wanted does."""
@@ -154,8 +162,9 @@ class Supervisor:
             counts, gauges = (source.peek(), source.gauges()) if source is not None else (Counts(), Gauges())
             sample = self._sample()
             mode = source.mode if source is not None else None
+            view = self._ledger.view(counts)
             return Snapshot(
-                view=self._ledger.view(counts),
+                view=view,
                 gauges=gauges,
                 mode=mode,
                 why=self._why,
@@ -165,6 +174,9 @@ class Supervisor:
                 sample=sample or self._last_sample,
                 capture_ratio=self._completeness.ratio(sample),
                 tracked_comms=len(self._ledger.comms),
+                records_dropped={("reader", "full"): view.counts.records_dropped} | self._hub.dropped(),
+                latency_buckets=list(self._hub.latencies.buckets),
+                latency_sum_ns=self._hub.latencies.sum_ns,
             )
 
     def busiest(self, n: int) -> tuple[list[tuple[str, ProcessCounts]], list[tuple[str, int]]]:
@@ -241,6 +253,19 @@ class Supervisor:
             refusals.append(f"{mode} can't run: {self._states[mode].reason}")
         raise Unusable("; ".join(refusals))
 
+    def _publish(self) -> None:
+        """Have the source hand out records as they are wanted now."""
+        with self._lock:
+            if self._source is not None:
+                self._publish_of(self._source)
+
+    def _publish_of(self, source: Source) -> None:
+        if self._hub.wanted:
+            try:
+                source.publish(self._hub.publish, live=self._hub.live)
+            except SourceFailed as failure:
+                logger.error("no records of single processes", extra=fields(mode=source.mode, error=failure))  # noqa: TRY400
+
     def _settled(self, old: Source, new: Source) -> Counts:
         try:
             return settle(old, new, self._config.measures)
@@ -253,6 +278,7 @@ class Supervisor:
             reason = SwitchReason.UNAVAILABLE
         self._why = self._because("; ".join(refusals))
         self._source = source
+        self._publish_of(source)
         self._blind_ticks = 0
         self._switches[source.mode, reason] += 1
         self._tried = time.monotonic()

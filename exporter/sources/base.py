@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
-from exporter.model import Counts, Ends, Gauges, Mode
+from exporter.model import Counts, Ends, Gauges, Mode, Record
+
+Publish = Callable[[Sequence[Record]], None]
 
 
 class Source(ABC):
@@ -71,6 +73,12 @@ class Source(ABC):
 
     def rotate(self, names: Collection[bytes]) -> None:  # noqa: B027 - most have nothing slow
         """The slow part of a drain, done before it and without the lock. `names` are to be kept apart, however many others arrive."""
+
+    def publish(self, to: Publish, *, live: bool) -> None:  # noqa: B027 - a source may know no single processes
+        """From now on, hand records of single short processes to `to`, from a thread of the source: at once if `live`, else when it suits.
+
+        Called after `start`, and again when `live` changes. A source that knows no single processes does nothing.
+        """
 
     @property
     def charges_late(self) -> bool:

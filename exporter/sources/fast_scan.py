@@ -192,6 +192,7 @@ class FastScanSource(Scanning):
         for process in self._probe.advance() if self._probe is not None else ():
             self._arrived(process)
         self._reread()
+        self._tally.flush(self.mode)
         if self._turned_ns < self._listing_due_ns:
             return 0
         begun = time.thread_time_ns()

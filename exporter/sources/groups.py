@@ -212,9 +212,9 @@ class Groups:
 
     def forget(self, counted: Ends) -> None:
         """Hold nothing of what another mode has counted: the events may be lost, or come again."""
-        for tgid, end in counted.by_pid.items():
+        for tgid, end in counted:
             group = self.alive.get(tgid)
-            if group is not None and end.is_of(End(group.start_ns, 0, b"", b"")):
+            if group is not None and counted.find(tgid, End(group.start_ns, 0, b"", b"")) is end:
                 self._name(tgid, group, end.comm)
                 self._drop(tgid)
 
@@ -283,17 +283,24 @@ class Groups:
             cpu_ns = group.cpu_us * 1000
             if group.uncharged:
                 self._tally.lose(Lost.CPU_NEVER_CAME)
-        outcome, core_dump, sigkill = fate(code)
-        parent_comm = self._comm_of(parent or group.parent)
-        self._tally.ended(tgid, End(group.start_ns, runtime_ns, comm, parent_comm, outcome, cpu_ns, core_dump, sigkill))
+        parent = parent or group.parent
+        uid = last.uid if last is not None else None
+        end = End(group.start_ns, runtime_ns, comm, self._comm_of(parent), cpu_ns=cpu_ns, ppid=parent, uid=uid)
+        self._tally.ended(tgid, with_fate(end, code))
 
     def _ended_unknown(self, at_ns: int, stats: Stats) -> None:
         """The end of a process whose fork was lost; that counts as lost already, but all is known of the end."""
         runtime_ns = stats.elapsed_us * 1000
-        outcome, core_dump, sigkill = fate(stats.exit_code)
-        parent_comm = self._comm_of(stats.ppid)
-        end = End(at_ns - runtime_ns, runtime_ns, stats.comm, parent_comm, outcome, stats.cpu_us * 1000, core_dump, sigkill)
-        self._tally.ended(stats.tgid, end)
+        end = End(
+            at_ns - runtime_ns,
+            runtime_ns,
+            stats.comm,
+            self._comm_of(stats.ppid),
+            cpu_ns=stats.cpu_us * 1000,
+            ppid=stats.ppid,
+            uid=stats.uid,
+        )
+        self._tally.ended(stats.tgid, with_fate(end, stats.exit_code))
 
     def _name(self, tgid: int, group: Group, comm: bytes) -> None:
         group.comm = comm
@@ -326,7 +333,8 @@ class Groups:
             return None
 
 
-def fate(code: int) -> tuple[int, bool, bool]:
-    """Outcome, whether it dumped core, and whether SIGKILL ended it, of an exit code as wait(2) has it."""
+def with_fate(end: End, code: int) -> End:
+    """Add how it ended, by an exit code as wait(2) has it."""
     signal = code & SIGNAL_BITS
-    return SIGNAL if signal else ERROR if code else OK, bool(code & CORE_DUMPED), signal == SIGKILL
+    outcome = SIGNAL if signal else ERROR if code else OK
+    return end._replace(outcome=outcome, code=signal or code >> 8 & 0xFF, core_dump=bool(code & CORE_DUMPED), sigkill=signal == SIGKILL)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from exporter.model import NS, Counts, Ends, Gauges, Lost, Measures, Mode, SourceFailed, Unusable
-from exporter.sources.base import Source
+from exporter.sources.base import Publish, Source
 from exporter.sources.connector import (
     EVENT_COMM,
     EVENT_EXEC,
@@ -40,10 +40,10 @@ log = logging.getLogger(__name__)
 
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 """Its inode: `PROC_USER_INIT_INO` of include/linux/proc_ns.h."""
+MS = NS // 1000
 BUFFER_BYTES = 32 << 20
 """Room for some 40,000 events, or 14,000 messages of taskstats; it takes memory only while they wait."""
 SLOTS, STATS_SLOTS = 256, 128
-MS = NS // 1000
 GATHER_SECONDS = 0.005
 """Events are left to gather where taskstats tells the names, which are gone in no time where it does not."""
 YOUNG_NS = 50 * MS
@@ -51,6 +51,8 @@ YOUNG_NS = 50 * MS
 TICK_NS, SETTLE_NS, LIST_NS = NS, 5 * NS, 60 * NS
 JOIN_NS = 5 * NS
 """By then the events of what another mode counted have been read."""
+UNSURE_NS = 10 * MS
+"""Between the tracepoint of an event and the proc connector's look at the clock, a task may have to wait for its CPU."""
 LAST_READ_NS = 2 * NS
 STOP_SECONDS = 3.0
 
@@ -63,7 +65,7 @@ class NetlinkSource(Source):
 
     def __init__(self, measures: Measures, procfs: Procfs) -> None:
         self._procfs = procfs
-        self._tally = Tally(measures)
+        self._tally = Tally(measures, unsure_ns=UNSURE_NS)
         self._groups = Groups(self._tally, procfs)
         self._shortfall = Shortfall(procfs, self._tally)
         self._subscription: Subscription | None = None
@@ -114,6 +116,9 @@ class NetlinkSource(Source):
         listed = self._tally.join(counted)
         self._counted = counted
         return listed
+
+    def publish(self, to: Publish, *, live: bool) -> None:  # noqa: ARG002 - events come when they come
+        self._tally.publish(to)
 
     def peek(self) -> Counts:
         return self._tally.peek()
@@ -198,6 +203,7 @@ class NetlinkSource(Source):
         while not self._read(subscription) and self._event_ns < now and time.monotonic_ns() < now + LAST_READ_NS:
             pass
         self._groups.finish(now)
+        self._tally.flush(self.mode)
 
     def _read(self, subscription: Subscription) -> bool:
         """Take some events, after the messages of taskstats that came before them; returns whether that was all."""
@@ -211,6 +217,7 @@ class NetlinkSource(Source):
         if self._registration is not None:
             self._read_stats(self._registration)
         self._take(sizes, subscription)
+        self._tally.flush(self.mode)
         if empty := len(sizes) < SLOTS:
             self._emptied()
         return empty

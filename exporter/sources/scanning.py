@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 from exporter.model import NS, Counts, Ends, Gauges, Lost, Measures, SourceFailed, Unusable
-from exporter.sources.base import Source
+from exporter.sources.base import Publish, Source
 from exporter.sources.procfs import Procfs
 from exporter.sources.table import Table, boottime_ns
 from exporter.sources.tally import Tally
@@ -101,6 +101,9 @@ class Scanning(Source):
         self._table.counted(counted)
         return self._tally.join(counted)
 
+    def publish(self, to: Publish, *, live: bool) -> None:  # noqa: ARG002 - it finds them when it looks
+        self._tally.publish(to)
+
     def peek(self) -> Counts:
         return self._tally.peek()
 
@@ -167,5 +170,6 @@ class Scanning(Source):
             self._failure = f"the scanning thread broke: {type(error).__name__}: {error}"
 
     def _passed(self, begun: int) -> None:
+        self._tally.flush(self.mode)
         self._unseen.settle()
         self._pass_ns = time.monotonic_ns() - begun

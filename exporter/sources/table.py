@@ -112,9 +112,9 @@ class Table:
     def counted(self, ends: Ends) -> None:
         """Another mode has counted these, whether we noticed their end yet or not."""
         ahead_ns = suspended_ns()
-        for pid, end in ends.by_pid.items():
+        for pid, end in ends:
             process = self.processes.get(pid)
-            if process is not None and end.is_of(_end(process, 0, UNKNOWN_COMM, 0, ahead_ns)):
+            if process is not None and ends.find(pid, _end(process, 0, UNKNOWN_COMM, 0, ahead_ns)) is end:
                 process.ended = True
 
     def _not_read(self, pid: int, known: Process | None, lost: Lost, now: int) -> None:
@@ -159,4 +159,4 @@ class Table:
 
 
 def _end(process: Process, runtime_ns: int, parent_comm: bytes, cpu_ns: int, ahead_ns: int) -> End:
-    return End(process.born_ns - ahead_ns, runtime_ns, process.comm, parent_comm, cpu_ns=cpu_ns)
+    return End(process.born_ns - ahead_ns, runtime_ns, process.comm, parent_comm, cpu_ns=cpu_ns, ppid=process.ppid)

@@ -10,8 +10,11 @@ from dataclasses import replace
 from signal import SIGKILL
 
 from exporter.layout import MAX_LISTED
-from exporter.model import FOREVER_NS, NS, Counts, End, Ends, Lost, Measures, ProcessCounts
+from exporter.model import FOREVER_NS, NS, Counts, End, Ends, Lost, Measures, Mode, ProcessCounts, Record
+from exporter.sources.base import Publish
 
+MAX_SHORT = 10_000
+"""Most records between two times that they are handed out."""
 MAX_NAMES = 4096
 """Most comms, and most parents, kept apart between two drains: comm is chosen by whoever runs the process."""
 
@@ -44,8 +47,8 @@ class Tally:
     Times of events (`at_ns`) are of the monotonic clock.
     """
 
-    def __init__(self, measures: Measures, now: Callable[[], int] = time.monotonic_ns) -> None:
-        """Bucket by `measures`; `now` is a monotonic clock in nanoseconds."""
+    def __init__(self, measures: Measures, now: Callable[[], int] = time.monotonic_ns, unsure_ns: int = 0) -> None:
+        """Bucket by `measures`; `now` is a monotonic clock in nanoseconds. Another mode may date an event `unsure_ns` earlier or later."""
         self._measures = measures
         self._now = now
         self._lock = threading.Lock()
@@ -53,8 +56,11 @@ class Tally:
         self._counts = self._fresh()
         self._quiet = False
         self._from_ns, self._until_ns = 0, FOREVER_NS
+        self._unsure_ns = unsure_ns
         self._listed: Ends | None = None
-        self._counted: dict[int, End] = {}
+        self._counted = Ends()
+        self._publish: Publish | None = None
+        self._short: list[tuple[int, End]] = []
         self.clones = 0
         """Processes and threads counted, never drained."""
         self.noticed = 0
@@ -84,26 +90,39 @@ class Tally:
     def listed(self) -> Ends:
         """Copy the ends listed so far."""
         with self._lock:
-            return Ends(dict(self._listed.by_pid), self._listed.missing) if self._listed is not None else Ends()
+            return Ends(self._listed, self._listed.missing) if self._listed is not None else Ends()
 
     def join(self, counted: Ends) -> Ends:
         """Count from now on, but none of `counted`, whose news may come late. Returns what was listed until now."""
         with self._lock:
             listed, self._listed = self._listed or Ends(), None
             self._quiet = False
-            self._counted = counted.by_pid
+            self._counted = counted
             return listed
+
+    def publish(self, to: Publish) -> None:
+        """From now on, keep short processes for `flush` to hand to `to`."""
+        self._publish = to
+
+    def flush(self, mode: Mode) -> None:
+        """Hand out records of the short processes that were counted since the last time."""
+        if not self._short or self._publish is None:
+            return
+        with self._lock:
+            short, self._short = self._short, []
+        ahead_ns = time.time_ns() - time.monotonic_ns()
+        self._publish([_record(pid, end, ahead_ns, mode) for pid, end in short])
 
     def forget_counted(self) -> None:
         """No more news of what was counted before `join` will come."""
         with self._lock:
-            self._counted = {}
+            self._counted = Ends()
 
     def forked(self, at_ns: int) -> None:
         """Count a new process."""
         with self._lock:
             self.noticed += 1
-            if self._from_ns <= at_ns < self._until_ns:
+            if self._counts_at(at_ns):
                 self._counts.forks += 1
                 self.clones += 1
 
@@ -111,14 +130,14 @@ class Tally:
         """Count `n` new threads."""
         with self._lock:
             self.noticed += n
-            if self._from_ns <= at_ns < self._until_ns:
+            if self._counts_at(at_ns, n):
                 self._counts.threads += n
                 self.clones += n
 
     def execed(self, comm: bytes, at_ns: int) -> None:
         """Count an exec by the comm that it gave."""
         with self._lock:
-            if self._from_ns <= at_ns < self._until_ns:
+            if self._counts_at(at_ns):
                 self._counts.total.execs += 1
                 self._named(comm).execs += 1
 
@@ -136,13 +155,27 @@ class Tally:
     def ended(self, pid: int, end: End) -> None:
         """Count the end of a process, or list it, or both."""
         with self._lock:
-            if self._counted and end.is_of(self._counted.get(pid)):
+            if self._counted and self._counted.find(pid, end) is not None:
                 return
             listed = self._listed is not None and self._list(self._listed, pid, end)
             if not self._quiet:
                 self._count(end)
+                if self._publish is not None and end.runtime_ns < self._measures.threshold_ns:
+                    self._keep(pid, end)
                 if not listed and end.cpu_ns:  # whose CPU counts is settled when the switch is over
                     self._charge(end, end.cpu_ns)
+
+    def _counts_at(self, at_ns: int, n: int = 1) -> bool:
+        for cut_ns in (self._from_ns, self._until_ns):
+            if abs(at_ns - cut_ns) < self._unsure_ns:
+                self._counts.lose(Lost.SWITCH_UNSURE, n)
+        return self._from_ns <= at_ns < self._until_ns
+
+    def _keep(self, pid: int, end: End) -> None:
+        if len(self._short) < MAX_SHORT:
+            self._short.append((pid, end))
+        else:
+            self._counts.records_dropped += 1
 
     def charged(self, end: End, cpu_ns: int) -> None:
         """Count the CPU of a process whose end was counted without it."""
@@ -150,10 +183,10 @@ class Tally:
             self._charge(end, cpu_ns)
 
     def _list(self, listed: Ends, pid: int, end: End) -> bool:
-        if len(listed.by_pid) >= MAX_LISTED:
+        if len(listed) >= MAX_LISTED:
             listed.missing += 1
             return False
-        listed.by_pid[pid] = end
+        listed.add(pid, end)
         return True
 
     def _charge(self, end: End, cpu_ns: int) -> None:
@@ -226,3 +259,9 @@ class Tally:
                 return counts.other
             named = counts.by_comm[comm] = self._buckets() if self._measures.per_comm_buckets else ProcessCounts()
         return named
+
+
+def _record(pid: int, end: End, ahead_ns: int, mode: Mode) -> Record:
+    ended_ns = end.start_ns + end.runtime_ns + ahead_ns
+    who = pid, end.ppid, end.uid, end.comm, end.parent_comm, b""
+    return Record(ended_ns, end.runtime_ns, *who, end.outcome, end.code, end.cpu_ns, b"", mode)

@@ -39,9 +39,9 @@ _ATTR = Struct("=HH")
 _HEAD = _NLMSG.size + _GENL.size
 _START = Struct("=IH10xB3x")
 """Length and type of the message, and the command."""
-_STATS = Struct("=H2xIB71x32s16xII8xQQQ")
-_STATS_15 = Struct("=H2xIB119x32s16xII8xQQQ")
-"""version, ac_exitcode, ac_flag, ac_comm, ac_pid, ac_ppid, ac_etime, ac_utime, ac_stime."""
+_STATS = Struct("=H2xIB71x32s8xI4xII8xQQQ")
+_STATS_15 = Struct("=H2xIB119x32s8xI4xII8xQQQ")
+"""version, ac_exitcode, ac_flag, ac_comm, ac_uid, ac_pid, ac_ppid, ac_etime, ac_utime, ac_stime."""
 _GROUP = Struct("=I4xQ")
 """ac_tgid and ac_tgetime, since version 12."""
 _GROUP_AT, _GROUP_AT_15 = 368, 464
@@ -60,6 +60,7 @@ class Stats(NamedTuple):
     """As wait(2) has it; of the leader only before version 12."""
     group_dead: bool
     """Whether it is the last thread of its process; never set before version 12."""
+    uid: int
     elapsed_us: int
     """Since its start; if it is the last thread, since that of its process."""
     cpu_us: int
@@ -97,20 +98,20 @@ def _attribute(message: memoryview, at: int, end: int, wanted: int) -> tuple[int
 
 
 def _stats(message: memoryview, at: int) -> Stats | Lost:
-    version, code, flag, comm, pid, ppid, elapsed, utime, stime = _STATS.unpack_from(message, at)
+    version, code, flag, comm, uid, pid, ppid, elapsed, utime, stime = _STATS.unpack_from(message, at)
     tgid = 0
     dead = False
     if version >= AGROUP_VERSION:
         group_at = _GROUP_AT
         if version == VERSION_OF_MOVED_FIELDS:
-            _, _, _, comm, pid, ppid, elapsed, utime, stime = _STATS_15.unpack_from(message, at)
+            _, _, _, comm, uid, pid, ppid, elapsed, utime, stime = _STATS_15.unpack_from(message, at)
             group_at = _GROUP_AT_15
         tgid, group_elapsed = _GROUP.unpack_from(message, at + group_at)
         if flag & AGROUP:
             dead, elapsed = True, group_elapsed
     if pid == 0:
         return Lost.MALFORMED
-    return Stats(pid, tgid, ppid, comm.partition(b"\0")[0], code, dead, elapsed, utime + stime)
+    return Stats(pid, tgid, ppid, comm.partition(b"\0")[0], code, dead, uid, elapsed, utime + stime)
 
 
 class Registration:

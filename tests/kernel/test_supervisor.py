@@ -14,6 +14,7 @@ from exporter.config import Config, Detection, EbpfBcc
 from exporter.ladder import Rung
 from exporter.metrics import Exposition
 from exporter.model import Lost, Mode, SwitchReason, Unusable
+from exporter.records import Hub
 from exporter.reload import LastReload
 from exporter.sources import ebpf
 from exporter.sources.ebpf import EbpfSource
@@ -26,7 +27,7 @@ Series = tuple[str, tuple[tuple[str, str], ...]]
 @pytest.fixture
 def supervisor(requires_bpf: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
     monkeypatch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
-    supervisor = Supervisor(Config())
+    supervisor = Supervisor(Config(), Hub(0))
     supervisor.start()
     yield supervisor
     supervisor.stop()
@@ -79,7 +80,7 @@ def test_a_broken_mode_gives_way_and_comes_back(supervisor: Supervisor, workload
 
 def test_a_blind_mode_is_noticed(requires_bpf: None, workload: Program) -> None:
     """A source that tells of nothing, while the kernel counts clones, is as good as broken; nothing else would say so."""
-    supervisor = Supervisor(Config())
+    supervisor = Supervisor(Config(), Hub(0))
     supervisor.start()
     try:
         source = supervisor._source
@@ -115,7 +116,7 @@ def test_a_changed_configuration_switches(supervisor: Supervisor, workload: Prog
 
 def test_a_mode_of_lower_rank_is_kept_while_no_better_one_works(requires_bpf: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A climb that fails leaves things as they are, and the reason is shown anew."""
-    supervisor = Supervisor(Config(no_ebpf=True, detection=Detection(retry_seconds=1)))
+    supervisor = Supervisor(Config(no_ebpf=True, detection=Detection(retry_seconds=1)), Hub(0))
     monkeypatch.setattr("exporter.sources.netlink.refusal", lambda _: "not today")
     supervisor.start()
     try:
@@ -135,7 +136,7 @@ def test_a_mode_of_lower_rank_is_kept_while_no_better_one_works(requires_bpf: No
 def test_ready_is_when_a_scrape_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prometheus must see a counter at 0 first, so the first scrape that is answered may lack none."""
     config = Config(detection=Detection(mode=Mode.SCAN))
-    supervisor = Supervisor(config)
+    supervisor = Supervisor(config, Hub(0))
     pages = Pages(config, supervisor, LastReload())
     lacking: list[str] = []
 

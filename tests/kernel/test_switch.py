@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from programs import MEASURES, Program, until
 
-from exporter.completeness import Completeness, Sample
+from exporter.completeness import Completeness
 from exporter.config import Config, Detection, FastScan, Metrics, Scan
 from exporter.ladder import ladder
 from exporter.ledger import Ledger
-from exporter.model import Counts, Ends, Lost, Mode, ProcessCounts, Unusable
+from exporter.model import Counts, Lost, Mode, ProcessCounts, Unusable
 from exporter.overlap import run_both, settle
 from exporter.sources.base import Source
 from exporter.sources.procfs import Procfs
@@ -113,10 +113,11 @@ def test_exact_modes_stay_exact(switching: Switching, workload: Program, nothing
     assert sum(mine.exits) == sum(mine.buckets or [4000]) == mine.short_exits == 4000
     assert sum(switching.of(workload.comm).exits) == 1
     sample = completeness.sample(switching.clones, immediate=True)
-    assert sample == Sample(sample.kernel, sample.kernel) if sample is not None else not procfs.in_initial_pid_namespace()
-    assert mine.execs == 4000
-    counts = switching.stop()
-    assert counts.lost.get(Lost.SWITCH_UNSURE, 0) == 0
+    unsure = switching.stop().lost.get(Lost.SWITCH_UNSURE, 0)
+    assert sample is not None
+    assert abs(sample.observed - sample.kernel) <= unsure
+    assert abs(mine.execs - 4000) <= unsure
+    assert Mode.NETLINK in pair or not unsure
 
 
 def test_cpu_survives_a_switch(switching: Switching, workload: Program) -> None:
@@ -171,4 +172,4 @@ def test_a_source_that_can_not_run_leaves_the_other_alone(switching: Switching, 
 
     during(lambda: workload.storm("vfork", 20000), fail)
     assert sum(until(lambda: switching.of(workload.comm), lambda mine: sum(mine.exits) > 20000).exits) == 20001
-    assert switching.running().listed() == Ends()
+    assert len(switching.running().listed()) == 0

@@ -39,7 +39,8 @@ def taskstats(version: int, stats: Stats, *, flag: int = 0, pad: bool = False) -
     sizes = {8: 328, 9: 344, 10: 352, 11: 368, 12: 400, 13: 416, 14: 432, 15: 560, 16: 560, 17: 688}
     data = bytearray(sizes[version])
     Struct("=H2xIB").pack_into(data, 0, version, stats.exit_code, flag | (AGROUP if stats.group_dead else 0))
-    Struct("=32s16xII8xQQQ").pack_into(data, 80 + moved, stats.comm, stats.pid, stats.ppid, stats.elapsed_us, stats.cpu_us, 0)
+    who = stats.comm, stats.uid, stats.pid, stats.ppid
+    Struct("=32s8xI4xII8xQQQ").pack_into(data, 80 + moved, *who, stats.elapsed_us, stats.cpu_us, 0)
     if version >= 12:
         Struct("=I4xQ").pack_into(data, 464 if version == 15 else 368, stats.tgid, stats.elapsed_us)
     attribute = Struct("=HH")

@@ -6,6 +6,7 @@ from exporter.completeness import Sample
 from exporter.config import Config
 from exporter.ledger import Ledger
 from exporter.model import NS, Counts, Gauges, Lost, Mode, Outcome, ProcessCounts, ProgramStats, SwitchReason
+from exporter.records import Latencies
 from exporter.supervisor import RungState, Snapshot
 
 CONFIG = Config()
@@ -49,6 +50,9 @@ def snapshot(
         sample=sample,
         capture_ratio=None if sample is None else sample.observed / sample.kernel,
         tracked_comms=len(ledger.comms),
+        records_dropped={("reader", "full"): counts.records_dropped},
+        latency_buckets=list(range(len(Latencies.BOUNDS_NS) + 1)),
+        latency_sum_ns=7 * NS,
     )
 
 

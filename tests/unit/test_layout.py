@@ -19,9 +19,11 @@ STRUCTS = {
     "cpu": layout.Cpu,
     "shared": layout.Shared,
     "control": layout.Control,
+    "listed_key": layout.ListedKey,
     "listed": layout.Listed,
     "config": layout.Config,
     "second": layout.Second,
+    "record": layout.Record,
 }
 
 
@@ -61,6 +63,7 @@ def test_lengths(btf: Btf) -> None:
     assert btf.struct_size("comm") == layout.COMM_LEN
     assert btf.map_entries("comms") == layout.MAX_COMMS
     assert btf.map_entries("list") == layout.MAX_LISTED
+    assert btf.map_entries("exes") == layout.MAX_EXES
 
 
 def test_reasons_of_loss() -> None:
@@ -71,6 +74,12 @@ def test_reasons_of_loss() -> None:
 def test_outcomes() -> None:
     """By their order too."""
     assert enumerators("outcome") == list(Outcome)
+
+
+def test_records() -> None:
+    """Whether there are any, and whether they wake."""
+    assert enumerators("records") == ["off", "on", "live"]
+    assert (layout.RECORDS_OFF, layout.RECORDS_ON, layout.RECORDS_LIVE) == (0, 1, 2)
 
 
 def test_ends() -> None:

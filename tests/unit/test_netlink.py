@@ -15,7 +15,7 @@ from netlink_messages import FAMILY, decoded, recorded, slots
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, End, Ends, Lost, SourceFailed, Unusable
 from exporter.sources import netlink
 from exporter.sources.connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, SLOT_BYTES, comm_of
-from exporter.sources.groups import Groups, fate
+from exporter.sources.groups import Groups, with_fate
 from exporter.sources.mmsg import Datagrams, widen
 from exporter.sources.netlink import NetlinkSource, refusal
 from exporter.sources.shortfall import SILENCE, Shortfall
@@ -55,7 +55,7 @@ def last(pid: int, comm: bytes = b"sh", **fields: int) -> Stats:
 
 
 def thread(pid: int, comm: bytes = b"sh", *, group_dead: bool = False, **fields: int) -> Stats:
-    values = {"tgid": pid, "ppid": 1, "exit_code": 0, "elapsed_us": 500, "cpu_us": 100} | fields
+    values = {"tgid": pid, "ppid": 1, "exit_code": 0, "uid": 0, "elapsed_us": 500, "cpu_us": 100} | fields
     return Stats(pid=pid, comm=comm, group_dead=group_dead, **values)
 
 
@@ -299,7 +299,7 @@ def test_what_another_mode_counted_is_forgotten(told: Groups, tally: Tally) -> N
     tally.quiet()
     told.forked(0, 1, 1, 10, 10)
     told.forked(0, 1, 1, 11, 11)
-    counted = Ends({10: End(0, 5, b"sh", b"init"), 11: End(9 * NS, 5, b"another", b"init")})
+    counted = Ends([(10, End(0, 5, b"sh", b"init")), (11, End(9 * NS, 5, b"another", b"init"))])
     tally.join(counted)
     told.forget(counted)
     assert told.alive.keys() == {11}
@@ -318,12 +318,14 @@ def test_waiting_taskstats_are_bounded(told: Groups) -> None:
     assert len(told.waiting) == 0
 
 
-def test_fate() -> None:
-    """As wait(2) has it."""
-    assert fate(0) == (OK, False, False)
-    assert fate(0x100) == (ERROR, False, False)
-    assert fate(0x8B) == (SIGNAL, True, False)
-    assert fate(9) == (SIGNAL, False, True)
+@pytest.mark.parametrize(
+    ("code", "outcome", "number", "core_dump", "sigkill"),
+    [(0, OK, 0, False, False), (0x100, ERROR, 1, False, False), (0x8B, SIGNAL, 11, True, False), (9, SIGNAL, 9, False, True)],
+)
+def test_fate(code: int, outcome: int, number: int, core_dump: bool, sigkill: bool) -> None:
+    """As wait(2) tells an exit from a signal."""
+    end = with_fate(End(0, 0, b"", b""), code)
+    assert (end.outcome, end.code, end.core_dump, end.sigkill) == (outcome, number, core_dump, sigkill)
 
 
 ids = st.integers(1, 6)
@@ -348,7 +350,7 @@ def test_any_order_of_events(steps: list[tuple[object, ...]], taskstats: bool) -
         exits += name in {"exited", "told"}
         if name == "told":
             pid, tgid, dead = args
-            groups.waiting.put(Stats(pid, tgid, 1, b"x", 0, dead, 1, 1))  # type: ignore[arg-type]
+            groups.waiting.put(Stats(pid, tgid, 1, b"x", 0, dead, 0, 1, 1))  # type: ignore[arg-type]
         elif name == "renamed":
             groups.renamed(*args)  # type: ignore[arg-type]
         elif name == "find":

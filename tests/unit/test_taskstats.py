@@ -10,7 +10,7 @@ from netlink_messages import FAMILY, decode_bytes, recorded, taskstats
 from exporter.model import Lost
 from exporter.sources.taskstats import Stats
 
-STATS = Stats(pid=812, tgid=811, ppid=1, comm=b"worker", exit_code=0x700, group_dead=True, elapsed_us=1234, cpu_us=999)
+STATS = Stats(pid=812, tgid=811, ppid=1, comm=b"worker", exit_code=0x700, group_dead=True, uid=1000, elapsed_us=1234, cpu_us=999)
 
 
 def test_recorded_messages() -> None:

@@ -1,0 +1,2 @@
+/* bcc includes it first of all, and refuses a kernel whose configuration has no bpf(2). */
+#define CONFIG_BPF_SYSCALL 1

@@ -1,0 +1,2 @@
+/* bcc names it in its programs' prototypes. */
+struct pt_regs;

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
+/* The half of lifecycle.bcc.c for a kernel whose headers are installed: everything is in the task, as in lifecycle.bpf.c, whose comments
+ * hold here. Fields are read by address, so that it is plain what is read and bcc need not guess.
+ */
+#define DUMPED 0x80 /* wait(2), WCOREDUMP */
+#define GET(to, field) bpf_probe_read_kernel(&(to), sizeof(to), &(field))
+
+BPF_TABLE("hash", u64, struct mark, marks, MAX_MARKED);
+#ifndef GROUP_DEAD_ARG
+BPF_TABLE("lru_hash", struct ended, u8, guard, MAX_GUARDED);
+#endif
+
+static __always_inline void read_name(struct known *known, struct comm *comm, struct task_struct *task, int is_kernel)
+{
+	if (is_kernel) {
+		*comm = known->config->kernel_threads;
+	} else {
+		bpf_probe_read_kernel(comm, sizeof(*comm), &task->comm);
+		pad_comm(comm);
+	}
+}
+
+static __always_inline int is_kernel_thread(struct task_struct *task)
+{
+	u32 flags = 0;
+
+	GET(flags, task->flags);
+	return !!(flags & PF_KTHREAD);
+}
+
+static __always_inline int born_since(struct known *known, u64 start_ns)
+{
+	return known->control->since && start_ns >= known->control->since;
+}
+
+static __always_inline u32 *filter_of(struct known *known, u64 start_ns)
+{
+	return &known->shared->filter[(start_ns >> 10) % FILTER];
+}
+
+static __always_inline void set_mark(struct known *known, u64 leader, struct mark *mark)
+{
+	struct mark *old;
+	int err;
+
+	if (!mark->is_long && !mark->is_kernel && !mark->had_threads && born_since(known, mark->start_ns))
+		return;
+	err = marks.insert(&leader, mark);
+	if (err == -EEXIST) {
+		old = marks.lookup(&leader);
+		if (old)
+			ADD(*filter_of(known, old->start_ns), -1);
+		err = marks.update(&leader, mark);
+	}
+	if (err)
+		ADD(known->cpu->lost[LOST_CPU_MARKS_FULL], 1);
+	else
+		ADD(*filter_of(known, mark->start_ns), 1);
+}
+
+int on_newtask(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct known known = {};
+
+	if (look_up(&known))
+		count_clone(&known, !!(ctx->args[1] & CLONE_THREAD));
+	return 0;
+}
+
+int on_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct known known = {};
+	struct comm comm = {};
+
+	if (!look_up(&known))
+		return 0;
+	current_comm(&comm);
+	count_exec(&known, &comm);
+	return 0;
+}
+
+int on_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 now = bpf_ktime_get_ns(), group_cpu_ns = 0;
+	struct task_struct *task = (void *)ctx->args[0], *leader = 0, *parent = 0;
+	struct signal_struct *signal = 0;
+	struct known known = {};
+	struct mark mark = {};
+	struct life life = {};
+	int code = 0, group_code = 0, threads = 0;
+	u32 flags = 0;
+
+	if (!look_up(&known))
+		return 0;
+	GET(leader, task->group_leader);
+	GET(signal, task->signal);
+	GET(mark.start_ns, leader->start_time);
+#ifdef GROUP_DEAD_ARG
+	if (!ctx->args[1])
+		return 0;
+#else
+	struct ended ended = {.leader = (u64)leader, .start_ns = mark.start_ns};
+	int live = 0;
+	u8 yes = 1;
+
+	GET(live, signal->live.counter);
+	if (live || guard.insert(&ended, &yes) == -EEXIST)
+		return 0;
+#endif
+	GET(parent, leader->real_parent);
+	GET(parent, parent->group_leader);
+	GET(threads, signal->nr_threads);
+	GET(group_cpu_ns, signal->sum_sched_runtime);
+	mark.is_kernel = is_kernel_thread(leader);
+	mark.had_threads = threads > 1 || group_cpu_ns;
+	life.start_ns = mark.start_ns;
+	life.runtime_ns = now > mark.start_ns ? now - mark.start_ns : 0;
+	mark.is_long = life.runtime_ns >= known.config->threshold_ns;
+	GET(code, leader->exit_code);
+	GET(flags, signal->flags);
+	GET(group_code, signal->group_exit_code);
+	if (flags & SIGNAL_GROUP_EXIT)
+		code = group_code;
+	life.outcome = outcome_of(code);
+	life.core_dump = !!(code & DUMPED);
+	life.sigkill = (code & 0x7f) == SIGKILL;
+	read_name(&known, &life.comm, leader, mark.is_kernel);
+	read_name(&known, &life.parent_comm, parent, is_kernel_thread(parent));
+	set_mark(&known, (u64)leader, &mark);
+	count_end(&known, bpf_get_current_pid_tgid() >> 32, now, &life);
+	return 0;
+}
+
+/* Whether the CPU went to the list, because the other mode counted this end. */
+static __always_inline int charge_listed(struct known *known, u32 pid, u64 start_ns, u64 cpu_ns)
+{
+	struct listed_key key = {.pid = pid, .start_ns = start_ns};
+	struct listed *end = listed.lookup(&key);
+
+	if (!end)
+		return 0;
+	end->cpu_ns = cpu_ns;
+	end->is_charged = 1;
+	return known->control->ends == ENDS_LIST;
+}
+
+int on_free(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (void *)ctx->args[0], *leader = 0;
+	u64 key = (u64)task, start_ns = 0, cpu_ns = 0;
+	struct mark *found = 0, mark = {};
+	struct signal_struct *signal = 0;
+	struct known known = {};
+	struct counts *counts;
+	struct comm comm;
+	u32 pid = 0;
+
+	GET(leader, task->group_leader);
+	if (leader != task || !look_up(&known))
+		return 0;
+	GET(cpu_ns, task->se.sum_exec_runtime);
+	GET(start_ns, task->start_time);
+	if (*filter_of(&known, start_ns))
+		found = marks.lookup(&key);
+	if (found && found->start_ns == start_ns) {
+		mark = *found;
+		if (!marks.delete(&key))
+			ADD(*filter_of(&known, start_ns), -1);
+	} else if (!born_since(&known, start_ns)) {
+		return 0;
+	}
+	if (mark.had_threads) {
+		GET(signal, task->signal);
+		GET(cpu_ns, signal->sum_sched_runtime);
+	}
+	GET(pid, task->tgid);
+	if (known.control->ends && charge_listed(&known, pid, start_ns, cpu_ns))
+		return 0;
+	read_name(&known, &comm, task, mark.is_kernel);
+	counts = counts_of(&known, &comm);
+	if (mark.is_long)
+		ADD(counts->long_cpu_ns, cpu_ns);
+	else
+		ADD(counts->short_cpu_ns, cpu_ns);
+	ADD(counts->charged, 1);
+	return 0;
+}

@@ -1,0 +1,120 @@
+"""Single short processes on their way from the source that saw them to those who look: the store of recent ones, streams, handlers.
+
+Counts never depend on any of it. Each consumer has a bound of its own; what it can't take is dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from exporter.model import NS, Mode, Record
+
+_KNOW_WHEN = frozenset({Mode.EBPF_CORE, Mode.EBPF_BCC, Mode.NETLINK})
+"""Modes that know when a process ended; a scan finds out later."""
+
+Batch = Sequence[Record]
+"""Records in the order of their ends, as far as the source knows it."""
+
+
+class Consumer(Protocol):
+    """Somebody who wants records."""
+
+    name: str
+    """Of a fixed list: `stream`, `handlers`, `snoop`."""
+    live: bool
+    """Whether somebody waits for each record: the kernel then wakes us at once, else records come about once a second."""
+
+    def offer(self, batch: Batch) -> None:
+        """Take the records, or drop and count them. Called from the reader's thread; must neither block nor raise."""
+
+    def dropped(self) -> dict[str, int]:
+        """Return how many were dropped since the start, by reason."""
+
+
+class Latencies:
+    """How long it took from ends in the kernel to their records here, as a histogram."""
+
+    BOUNDS_NS = (100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 50_000_000, 250_000_000, NS)
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(self.BOUNDS_NS) + 1)
+        """Not cumulative; the last is +Inf."""
+        self.sum_ns = 0
+
+    def add(self, batch: Batch) -> None:
+        """Add a batch that came just now."""
+        now, bounds, buckets = time.time_ns(), self.BOUNDS_NS, self.buckets
+        for record in batch:
+            late_ns = max(0, now - record.ended_ns)
+            buckets[bisect_left(bounds, late_ns)] += 1
+            self.sum_ns += late_ns
+
+
+class Hub:
+    """Gives every batch to the store of recent records and to each consumer."""
+
+    def __init__(self, capacity: int) -> None:
+        """Keep the last `capacity` records."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when `wanted` or `live` may have changed, by whoever attaches or detaches."""
+        self.latencies = Latencies()
+        self._lock = threading.Lock()
+        self._recent: deque[Record] = deque(maxlen=capacity)
+        self._consumers: list[Consumer] = []
+        self._dropped_before: dict[tuple[str, str], int] = {}
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody wants records."""
+        return bool(self._recent.maxlen or self._consumers)
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody waits for each."""
+        with self._lock:
+            return any(each.live for each in self._consumers)
+
+    def publish(self, batch: Batch) -> None:
+        """Hand out a batch; called by one thread at a time."""
+        if batch and batch[0].mode in _KNOW_WHEN:
+            self.latencies.add(batch)
+        with self._lock:
+            self._recent.extend(batch)
+            consumers = list(self._consumers)
+        for consumer in consumers:
+            consumer.offer(batch)
+
+    def recent(self) -> list[Record]:
+        """Copy the stored ones, the oldest first."""
+        with self._lock:
+            return list(self._recent)
+
+    def attach(self, consumer: Consumer) -> None:
+        """Give it every batch from now on."""
+        with self._lock:
+            self._consumers.append(consumer)
+        self.on_change()
+
+    def detach(self, consumer: Consumer) -> None:
+        """Give it nothing more; what it dropped stays counted."""
+        with self._lock:
+            self._consumers.remove(consumer)
+            for reason, n in consumer.dropped().items():
+                key = consumer.name, reason
+                self._dropped_before[key] = self._dropped_before.get(key, 0) + n
+        self.on_change()
+
+    def dropped(self) -> dict[tuple[str, str], int]:
+        """Return how many records were dropped since the start, by consumer and reason."""
+        with self._lock:
+            sums = dict(self._dropped_before)
+            for consumer in self._consumers:
+                for reason, n in consumer.dropped().items():
+                    key = consumer.name, reason
+                    sums[key] = sums.get(key, 0) + n
+            return sums

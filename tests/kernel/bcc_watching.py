@@ -1,0 +1,46 @@
+"""A source that watches through `lifecycle.bcc.c`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from programs import MEASURES
+
+from exporter.loaders.bcc import load_bcc, refusal
+from exporter.loaders.handover import Handover
+from exporter.model import Measures, Mode, SourceFailed
+from exporter.sources.charges import ChargeAudit
+from exporter.sources.ebpf import EbpfSource
+from exporter.sources.procfs import Procfs
+
+_refusal = refusal()
+needs_bcc = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
+
+
+@contextmanager
+def watching_bcc(
+    measures: Measures = MEASURES,
+    *,
+    use_headers: bool = False,
+    force_guard: bool = False,
+    quiet: bool = False,
+    on_log: Callable[[str], None] = lambda line: None,
+) -> Iterator[EbpfSource]:
+    """Attach the programs for a while, without the kernel's headers unless told."""
+    procfs = Procfs()
+
+    def load(quiet: bool) -> Handover:
+        return load_bcc(measures, on_log, quiet=quiet, use_headers=use_headers, force_guard=force_guard)
+
+    source = EbpfSource(Mode.EBPF_BCC, measures, load, ChargeAudit(procfs))
+    source.start(quiet=quiet)
+    try:
+        yield source
+    finally:
+        source.stop()
+        with contextlib.suppress(SourceFailed):  # the test has done it
+            source.drain()
+        procfs.close()
