@@ -10,7 +10,7 @@ BIN := .venv/bin
 OBJECT := exporter/_bpf/lifecycle.bpf.o
 
 # What the exporter itself needs, and what the tests and benchmarks need besides
-RUN_PACKAGES := python3-venv clang libbpf1 libbpf-dev libc6-dev linux-libc-dev
+RUN_PACKAGES := python3-venv clang libbpf1 libbpf-dev libc6-dev linux-libc-dev python3-bpfcc
 TEST_PACKAGES := gcc
 BENCH_PACKAGES := bpftrace bpftool
 

@@ -16,6 +16,8 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         if version == "editable":
             return
         root = Path(self.root)
+        for name in ("lifecycle.bcc.c", "births.bcc.c", "task.bcc.c", "lifecycle.h", "include"):
+            build_data["force_include"][str(root / "bpf" / name)] = f"exporter/_bpf/{name}"
         output = root / "exporter" / "_bpf" / "lifecycle.bpf.o"
         try:
             runpy.run_path(str(root / "bpf" / "build.py"))["build"](output)

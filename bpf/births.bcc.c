@@ -29,14 +29,18 @@ static __always_inline void read_name(struct known *known, struct comm *comm, st
 }
 
 /* An orphan's parent has gone, and which process adopted it is not to be known: then it is `unknown`. */
-static __always_inline void read_parent_name(struct known *known, struct comm *comm, struct birth *child)
+static __always_inline void read_parent(struct known *known, struct life *life, struct birth *child)
 {
+	struct comm *comm = &life->parent_comm;
+
 	struct birth *parent = births.lookup(&child->parent);
 
 	comm->word[0] = 0x006e776f6e6b6e75; /* little-endian for "unknown" */
 	comm->word[1] = 0;
-	if (parent && parent->start_ns <= child->start_ns)
+	if (parent && parent->start_ns <= child->start_ns) {
 		read_name(known, comm, parent);
+		life->ppid = child->parent;
+	}
 }
 
 /* In the context of the process that makes the new one, so the current comm is what the new one inherits. */
@@ -131,8 +135,9 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	life.start_ns = birth.start_ns;
 	life.runtime_ns = now > birth.start_ns ? now - birth.start_ns : 0;
 	life.outcome = OUTCOME_UNKNOWN;
+	life.code = -1;
 	read_name(&known, &life.comm, &birth);
-	read_parent_name(&known, &life.parent_comm, &birth);
+	read_parent(&known, &life, &birth);
 	count_end(&known, pid, now, &life);
 	return 0;
 }

@@ -30,6 +30,8 @@ struct life {
 	u64 runtime_ns;
 	struct comm comm;
 	struct comm parent_comm;
+	u32 ppid;   /* 0 where it is not known */
+	s32 code;   /* as wait(2) has it; -1 where it is not known */
 	u8 outcome; /* enum outcome */
 	u8 core_dump;
 	u8 sigkill;
@@ -44,6 +46,10 @@ BPF_TABLE("hash", struct comm, struct counts, comms_b, MAX_COMMS);
 BPF_TABLE("array", int, u32, barrier_inner, 1);
 BPF_ARRAY_OF_MAPS(barrier, "barrier_inner", 1);
 BPF_F_TABLE("hash", struct listed_key, struct listed, listed, MAX_LISTED, BPF_F_NO_PREALLOC);
+
+#ifdef WITH_RECORDS
+BPF_RINGBUF_OUTPUT(records, RECORDS_BYTES / 4096);
+#endif
 
 /* The arrays' only elements. Never null, but the verifier wants to see it tested. */
 struct known {
@@ -133,6 +139,34 @@ static __always_inline void list_end(struct known *known, u32 pid, struct life *
 		ADD(known->cpu->unlisted, 1);
 }
 
+#ifdef WITH_RECORDS
+static __always_inline void send_record(struct known *known, u32 pid, u64 now, struct life *life)
+{
+	struct record *record;
+
+	if (!known->control->records)
+		return;
+	record = records.ringbuf_reserve(sizeof(struct record));
+	if (!record) {
+		known->cpu->records_dropped++;
+		return;
+	}
+	record->ended_ns = now;
+	record->runtime_ns = life->runtime_ns;
+	record->cgroup = bpf_get_current_cgroup_id();
+	record->pid = pid;
+	record->ppid = life->ppid;
+	record->uid = bpf_get_current_uid_gid();
+	record->code = life->code;
+	record->comm = life->comm;
+	record->parent_comm = life->parent_comm;
+	record->exe[0] = 0;
+	records.ringbuf_submit(record, known->control->records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);
+}
+#else
+#define send_record(known, pid, now, life)
+#endif
+
 static __always_inline void count_end(struct known *known, u32 pid, u64 now, struct life *life)
 {
 	struct counts *counts, *parent_counts = 0;
@@ -153,6 +187,7 @@ static __always_inline void count_end(struct known *known, u32 pid, u64 now, str
 	if (parent_counts) {
 		ADD(parent_counts->short_children, 1);
 		count_second(known->cpu, now);
+		send_record(known, pid, now, life);
 	} else {
 		ADD(counts->long_exits, 1);
 	}

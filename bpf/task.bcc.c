@@ -109,6 +109,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 #endif
 	GET(parent, leader->real_parent);
 	GET(parent, parent->group_leader);
+	GET(life.ppid, parent->tgid);
 	GET(threads, signal->nr_threads);
 	GET(group_cpu_ns, signal->sum_sched_runtime);
 	mark.is_kernel = is_kernel_thread(leader);
@@ -121,6 +122,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	GET(group_code, signal->group_exit_code);
 	if (flags & SIGNAL_GROUP_EXIT)
 		code = group_code;
+	life.code = code;
 	life.outcome = outcome_of(code);
 	life.core_dump = !!(code & DUMPED);
 	life.sigkill = (code & 0x7f) == SIGKILL;

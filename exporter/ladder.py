@@ -54,7 +54,7 @@ def _ebpf_core(config: Config, procfs: Procfs) -> Source:
     from exporter.sources.ebpf import EbpfSource  # noqa: PLC0415
 
     measures = config.measures
-    return EbpfSource(Mode.EBPF_CORE, measures, lambda quiet: load_core(measures, logger.debug, quiet=quiet), ChargeAudit(procfs))
+    return EbpfSource(Mode.EBPF_CORE, measures, lambda quiet: load_core(measures, loader_log, quiet=quiet), ChargeAudit(procfs))
 
 
 def _core_refusal() -> str | None:
@@ -71,7 +71,7 @@ def _ebpf_bcc(config: Config, procfs: Procfs) -> Source:
     measures, interpreter = config.measures, config.detection.ebpf_bcc.interpreter or None
 
     def load(quiet: bool) -> Handover:
-        return load_bcc(measures, logger.debug, quiet=quiet, interpreter=interpreter)
+        return load_bcc(measures, loader_log, quiet=quiet, interpreter=interpreter, proc=procfs.root)
 
     return EbpfSource(Mode.EBPF_BCC, measures, load, ChargeAudit(procfs))
 
@@ -112,3 +112,9 @@ def _proc_refusal(procfs: Procfs) -> str | None:
         return None if procfs.pids() else f"no process is listed in {procfs.root}"
     except OSError as error:
         return f"{procfs.root} can't be listed: {error.strerror}"
+
+
+def loader_log(line: str) -> None:
+    """Log what a loader's child says; what it notes is for the operator."""
+    note = line.removeprefix("note: ")
+    logger.log(logging.DEBUG if note == line else logging.WARNING, "%s", note)

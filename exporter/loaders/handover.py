@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Handover:
     maps: dict[str, BpfMap]
     programs: dict[str, int]
     links: dict[str, int]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What else the child found out."""
 
     def detach(self) -> None:
         """Let no program run any more. The maps stay readable. May be called twice."""
@@ -51,17 +53,23 @@ class Handover:
 
 
 def load(module: str, request: dict[str, Any], *, timeout: float, on_log: Callable[[str], None]) -> Handover:
-    """Run `module`'s `main()` in a child and take what it hands over.
+    """Run `module`'s `main()` in a child and take what it hands over; see `run`."""
+    # -I: nothing is imported from the working directory or the environment, for this runs as root
+    command = [sys.executable, "-I", "-c", _BOOT, str(Path(__file__).parents[2]), module]
+    return run(command, request, timeout=timeout, on_log=on_log)
 
-    What it writes to stderr goes to `on_log`, a line at a time. Raises `Unusable` with the child's own sentence, or with one that
-    says how the child ended.
+
+def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: Callable[[str], None]) -> Handover:
+    """Run a program with a socket's number and the request as its last arguments, and take what it hands over.
+
+    What it prints goes to `on_log`, a line at a time. Raises `Unusable` with the child's own sentence, or with one that says how the
+    child ended.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     log = os.memfd_create("loader-log")
-    # -I: nothing is imported from the working directory or the environment, for this runs as root
-    command = [sys.executable, "-I", "-c", _BOOT, str(Path(__file__).parents[2]), module, str(theirs.fileno()), json.dumps(request)]
+    whole = [*command, str(theirs.fileno()), json.dumps(request)]
     with ours, theirs, os.fdopen(log, "rb") as log_file:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, pass_fds=[theirs.fileno()])  # noqa: S603
+        child = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs.fileno()])  # noqa: S603
         try:
             theirs.close()
             ours.settimeout(timeout)
@@ -97,7 +105,7 @@ def _accept(answer: dict[str, Any], descriptors: list[int]) -> Handover:
     maps = {name: BpfMap(next(given), *sizes) for name, sizes in answer["maps"].items()}
     programs = {name: next(given) for name in answer["programs"]}
     links = {name: next(given) for name in answer["links"]}
-    return Handover(maps, programs, links)
+    return Handover(maps, programs, links, answer.get("facts", {}))
 
 
 class Giver:

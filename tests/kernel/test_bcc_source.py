@@ -215,7 +215,7 @@ print(open("/proc/self/mounts").read().count("tracefs"))
     if result.returncode == 77:
         pytest.skip("tracefs can't be unmounted here")
     said, mounts = result.stdout.splitlines()
-    assert said == "tracefs is not mounted here: the loader mounts it at /sys/kernel/tracing for itself alone, until it ends"
+    assert said == "note: tracefs is not mounted here: the loader mounts it at /sys/kernel/tracing for itself alone, until it ends"
     assert mounts == "0"
 
 

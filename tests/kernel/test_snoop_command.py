@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from programs import Program
 from test_app import CHECKOUT, Running, as_user, running
 
 from exporter.snoop.lines import HEADER
+from exporter.web.stream import MOST_STREAMS
 
 STOP_SECONDS = 30
 """Generous, as the machine may be busy."""
@@ -208,7 +209,10 @@ def test_from_a_running_exporter(requires_bpf: None, server: Running, nobody: in
 def test_a_running_exporter_that_has_no_place(requires_bpf: None, server: Running) -> None:
     """It says so itself."""
     url = f"--url=http://localhost:{server.port}"
-    with snooping(url), snooping(url), snooping(url), snooping(url), snooping(url) as snoop:
+    with ExitStack() as stack:
+        followers = [stack.enter_context(snooping(url)) for _ in range(MOST_STREAMS)]
+        snoop = stack.enter_context(snooping(url))
+        assert [each.ended() for each in followers if each.child.poll() is not None] == []
         assert re.fullmatch(r"shortproc-exporter: error: http://localhost:\d+ answers 503 .+", snoop.said)
         assert snoop.ended() == (1, [], "")
 

@@ -1,0 +1,152 @@
+"""Loads `lifecycle.bcc.c` through bcc, in a child of its own; see `handover`.
+
+bcc belongs to the system's interpreter (Debian's `python3-bpfcc`), which need not be ours. PyPI's `bcc` is another project.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from exporter.bpfmap import possible_cpus
+from exporter.layout import Config, Control, Counts, Cpu, Listed, ListedKey, Shared, kernel_config, kernel_control
+from exporter.loaders.births import Birth, Filler
+from exporter.loaders.handover import Handover, run
+from exporter.model import KERNEL_THREADS, Lost, Measures, Unusable
+from exporter.sources.procfs import Procfs
+
+PLACES = (Path(__file__).parents[1] / "_bpf", Path(__file__).parents[2] / "bpf")
+"""Where the sources are: in a wheel, and in a checkout."""
+
+_CHILD = Path(__file__).with_name("bcc_child.py")
+_OLDEST = (4, 18)
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_FIND = """
+import importlib.util, os, sys
+spec = importlib.util.find_spec("bcc")
+found = spec and spec.origin and os.path.exists(os.path.join(os.path.dirname(spec.origin), "libbcc.py"))
+sys.exit(not (found and sys.version_info >= (3, 9)))
+"""
+_FIND_SECONDS = 10
+
+
+def load_bcc(  # noqa: PLR0913 - two are required
+    measures: Measures,
+    on_log: Callable[[str], None],
+    *,
+    quiet: bool = False,
+    interpreter: str | None = None,
+    proc: str = "/proc",
+    use_headers: bool = True,
+    force_guard: bool = False,
+    timeout: float = 60,
+) -> Handover:
+    """Compile, load and attach the programs; raises `Unusable` with what to do about it.
+
+    `interpreter` is one that has bcc; None looks for it. `quiet` is that of `Source.start`. `use_headers` takes the kernel's headers where
+    they are installed: only then are outcomes and CPU known. `force_guard` counts process ends as on kernels whose
+    tracepoint doesn't say which thread is the last one.
+    """
+    sources, found = _require(interpreter)
+    control = kernel_control(quiet=quiet)
+    request = {
+        "sources": str(sources),
+        "maps": _sizes(),
+        "contents": {"configs": bytes(kernel_config(measures)).hex(), "control": bytes(control).hex()},
+        "use_headers": use_headers,
+        "force_guard": force_guard,
+    }
+    # -I: nothing is imported from the working directory or the environment, for this runs as root
+    handover = run([found, "-I", str(_CHILD)], request, timeout=timeout, on_log=on_log)
+    try:
+        if "births" in handover.maps:
+            _enter_old(handover, proc, on_log, count_threads=not handover.facts["group_dead"])
+        control.since = time.monotonic_ns()
+        handover.maps["control"].update(bytes(4), bytes(control))
+    except OSError as error:
+        handover.close()
+        raise Unusable(f"the programs load, but can't be told of the processes that were there before: {error}") from error
+    return handover
+
+
+def refusal(interpreter: str | None = None) -> str | None:
+    """Why loading is sure to fail, or None if it is worth trying."""
+    try:
+        _require(interpreter)
+    except Unusable as reason:
+        return str(reason)
+    return None
+
+
+def _require(interpreter: str | None) -> tuple[Path, str]:
+    """The sources, and the interpreter that has bcc."""
+    release = os.uname().release
+    if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in release.split(".")[:2]) < _OLDEST:
+        raise Unusable(f"kernel {release} is too old: 4.18 is the first that these programs load into")
+    sources = next((place for place in PLACES if (place / "lifecycle.bcc.c").exists()), None)
+    if sources is None:
+        raise Unusable("the programs' source, lifecycle.bcc.c, is not installed")
+    if os.geteuid() != 0:
+        raise Unusable("bcc must be run by root")
+    candidates = [interpreter] if interpreter else [sys.executable, "/usr/bin/python3", shutil.which("python3", path=_PATH)]
+    found = next((each for each in candidates if each and _has_bcc(each)), None)
+    if found is None and interpreter:
+        raise Unusable(f"{interpreter} has no bcc, or is older than Python 3.9")
+    if found is None:
+        raise Unusable("no Python interpreter here has bcc (Debian and Ubuntu: apt install python3-bpfcc), or its path must be configured")
+    return sources, found
+
+
+_with_bcc: set[str] = set()
+
+
+def _has_bcc(interpreter: str) -> bool:
+    """Only a yes is remembered: it may be installed while we run."""
+    if interpreter not in _with_bcc:
+        command = [interpreter, "-I", "-c", _FIND]
+        try:
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_FIND_SECONDS, check=True)  # noqa: S603
+        except (OSError, subprocess.SubprocessError):
+            return False
+        _with_bcc.add(interpreter)
+    return True
+
+
+@cache
+def _sizes() -> dict[str, tuple[int, int]]:
+    """Maps that may be handed over: bytes of a key, and of a value as user space sees it."""
+    counts, cpus = ctypes.sizeof(Counts), ctypes.sizeof(Cpu) * possible_cpus()
+    return {
+        "comms_a": (16, counts),
+        "comms_b": (16, counts),
+        "barrier": (4, 4),
+        "barrier_inner": (4, 4),
+        "cpus": (4, cpus),
+        "shared": (4, ctypes.sizeof(Shared)),
+        "configs": (4, ctypes.sizeof(Config)),
+        "control": (4, ctypes.sizeof(Control)),
+        "listed": (ctypes.sizeof(ListedKey), ctypes.sizeof(Listed)),
+        "records": (0, 0),
+        "births": (4, ctypes.sizeof(Birth)),
+        "marks": (8, 16),
+        "guard": (16, 1),
+    }
+
+
+def _enter_old(handover: Handover, proc: str, on_log: Callable[[str], None], *, count_threads: bool) -> None:
+    """Without this, no process that is older than the programs would be counted when it ends."""
+    procfs = Procfs(proc)
+    kthreadd = procfs.stat(2)
+    if isinstance(kthreadd, Lost) or kthreadd.comm != KERNEL_THREADS:
+        on_log(f"note: {proc} does not list the host's processes: those that are there already will not be counted when they end")
+        return
+    unsettled = Filler(handover.maps["births"], procfs, count_threads=count_threads).fill()
+    if unsettled:
+        on_log(f"note: {unsettled} processes found no room, or changed too quickly to be noted: they will not be counted when they end")

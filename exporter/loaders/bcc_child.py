@@ -1,0 +1,195 @@
+"""Compiles and attaches `lifecycle.bcc.c`, and hands it over. A program of its own, run by `exporter.loaders.bcc`.
+
+It runs under whatever interpreter has bcc, so it imports nothing of ours and needs Python 3.9 only. What it sends is what
+`exporter.loaders.handover.Giver` does.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+_CLONE_NEWNS = 0x20000  # include/uapi/linux/sched.h
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000  # include/uapi/linux/mount.h
+_TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+# a process that ends while this goes on must not leave its birth behind, and must find its free attached
+_ATTACH_ORDER = ("on_free", "on_exit", "on_exec", "on_rename", "on_signal", "on_newtask")
+_FORMATTED = {"on_rename": "task:task_rename", "on_newtask": "task:task_newtask"}
+_RAW = {
+    "on_free": "sched_process_free",
+    "on_exit": "sched_process_exit",
+    "on_exec": "sched_process_exec",
+    "on_signal": "signal_deliver",
+    "on_newtask": "task_newtask",
+}
+_WITH_HEADERS, _WITHOUT = "task.bcc.c", "births.bcc.c"
+"""What goes behind `lifecycle.bcc.c`."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p]
+
+
+class _RefusedError(Exception):
+    """The message is for a person."""
+
+
+def main() -> None:
+    """Answer once, and leave without tidying up: that would cost time, and the kernel does it."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent's mask came along, and a child must end when it is told
+    with socket.socket(fileno=int(sys.argv[1])) as ours:
+        request = json.loads(sys.argv[2])
+        try:
+            answer, descriptors = _load(request)
+        except _RefusedError as reason:
+            answer, descriptors = {"unusable": str(reason)}, []
+        except OSError as error:
+            answer, descriptors = {"unusable": f"the kernel can't be asked about its tracepoints: {error}"}, []
+        fds = array.array("i", descriptors)
+        with contextlib.suppress(BrokenPipeError):
+            ours.sendmsg([json.dumps(answer).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    tracefs = _tracefs(alone=_alone_with_mounts())
+    try:
+        bcc = importlib.import_module("bcc")
+    except (ImportError, OSError) as error:
+        raise _RefusedError(f"bcc can't be imported by {sys.executable}: {error}") from error
+    facts = {"group_dead": not request["force_guard"] and "group_dead" in _format(tracefs, "sched/sched_process_exit")}
+    headers = _headers() if request["use_headers"] else None
+    kernel, programs = _programs(bcc, request["sources"], headers, group_dead=facts["group_dead"])
+    maps = {name: _map(bcc, kernel, name, sizes) for name, sizes in request["maps"].items() if _map_fd(bcc, kernel, name) >= 0}
+    for name, value in request["contents"].items():
+        _fill(bcc, maps[name], name, bytes.fromhex(value))
+    formatted = "on_rename" in programs
+    links = {name: _attempt("attach", lambda name=name: _attach(kernel, name, formatted=formatted)) for name in programs}
+    sizes = {name: request["maps"][name] for name in maps}
+    answer = {"maps": sizes, "programs": list(programs), "links": list(links), "facts": facts}
+    return answer, [*maps.values(), *programs.values(), *links.values()]
+
+
+def _alone_with_mounts() -> bool:
+    """Let nobody else see what is mounted from here on; bcc's own looking for tracefs may mount it, too."""
+    return not _libc.unshare(_CLONE_NEWNS) and not _libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+
+
+def _tracefs(*, alone: bool) -> str:
+    """Where the kernel describes its tracepoints."""
+    for folder in _TRACEFS:
+        if os.path.isdir(f"{folder}/events"):  # noqa: PTH112
+            return folder
+    if not alone or _libc.mount(b"tracefs", _TRACEFS[0].encode(), b"tracefs", 0, None):
+        reason = os.strerror(ctypes.get_errno())
+        raise _RefusedError(f"tracefs is not mounted, and the loader may not mount it for itself ({reason}): mount it at {_TRACEFS[0]}")
+    _say(f"note: tracefs is not mounted here: the loader mounts it at {_TRACEFS[0]} for itself alone, until it ends")
+    return _TRACEFS[0]
+
+
+def _programs(bcc: Any, sources: str, headers: str | None, *, group_dead: bool) -> tuple[Any, dict[str, int]]:
+    """Compile and load with the kernel's headers, where they are installed and fit, else with our own."""
+    flags = [f"-I{sources}", *(["-DGROUP_DEAD_ARG"] if group_dead else []), *(["-DWITH_RECORDS"] if _has_rings() else [])]
+    if headers is not None:
+        try:
+            return _compiled(bcc, sources, _WITH_HEADERS, headers, [*flags, "-DWITH_TASK"])
+        except _RefusedError as reason:
+            _say(f"note: the kernel's headers are installed, but {reason}; so outcomes and CPU stay unknown")
+    return _compiled(bcc, sources, _WITHOUT, sources, flags)
+
+
+def _has_rings() -> bool:
+    """Whether the kernel has ring buffers."""
+    return [int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2]] >= [5, 8]
+
+
+def _headers() -> str | None:
+    """The kernel's headers: a folder for bcc, nothing where bcc finds it by itself, None where there are none."""
+    release = os.uname().release
+    for folder, for_bcc in (
+        (f"/lib/modules/{release}/build", ""),
+        (f"/lib/modules/{release}/source", ""),
+        (f"/usr/src/linux-headers-{release}", f"/usr/src/linux-headers-{release}"),
+    ):
+        if os.path.exists(f"{folder}/include/linux/kconfig.h"):  # noqa: PTH110
+            return for_bcc
+    return None
+
+
+def _compiled(bcc: Any, sources: str, half: str, headers: str, flags: list[str]) -> tuple[Any, dict[str, int]]:
+    os.environ.pop("BCC_KERNEL_SOURCE", None)
+    if headers:
+        os.environ["BCC_KERNEL_SOURCE"] = headers
+    text = _read(f"{sources}/lifecycle.bcc.c") + _read(f"{sources}/{half}")
+    kernel = _attempt("compile", lambda: bcc.BPF(text=text, cflags=flags))
+    names = {bcc.lib.bpf_function_name(kernel.module, number).decode() for number in range(bcc.lib.bpf_num_functions(kernel.module))}
+    kinds = {name: bcc.BPF.TRACEPOINT if half == _WITHOUT and name in _FORMATTED else bcc.BPF.RAW_TRACEPOINT for name in names}
+    order = [name for name in _ATTACH_ORDER if name in names]
+    return kernel, {name: _attempt("load", lambda name=name: kernel.load_func(name.encode(), kinds[name]).fd) for name in order}
+
+
+def _format(tracefs: str, event: str) -> str:
+    return _read(f"{tracefs}/events/{event}/format")
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        return file.read()
+
+
+def _attempt(what: str, do: Any) -> Any:
+    """Say it in one sentence: bcc raises plain exceptions, and prints what is behind them."""
+    ctypes.set_errno(0)
+    try:
+        return do()
+    except Exception as error:
+        _say(f"{what}: {error!r}")
+        reason = os.strerror(ctypes.get_errno()) if ctypes.get_errno() else str(error)
+        raise _RefusedError(f"bcc can't {what} the programs ({reason}): its messages are shown at log.level debug") from error
+
+
+def _map(bcc: Any, kernel: Any, name: str, expected: list[int]) -> int:
+    key_size, value_size = (getattr(bcc.lib, f"bpf_table_{what}_size")(kernel.module, name.encode()) for what in ("key", "leaf"))
+    if expected[0] != key_size or (expected[1] % value_size if value_size else expected[1]):  # user space sees a value for each CPU
+        raise _RefusedError(f"the map {name} has elements of {key_size} and {value_size} bytes, not of {expected}")
+    return _map_fd(bcc, kernel, name)
+
+
+def _map_fd(bcc: Any, kernel: Any, name: str) -> int:
+    """Below zero where the programs have no such map."""
+    fd: int = bcc.lib.bpf_table_fd(kernel.module, name.encode())
+    return fd
+
+
+def _fill(bcc: Any, fd: int, name: str, value: bytes) -> None:
+    zero = ctypes.c_int(0)
+    if bcc.lib.bpf_update_elem(fd, ctypes.byref(zero), ctypes.create_string_buffer(value, len(value)), 0):
+        raise _RefusedError(f"the map {name} can't be filled: {os.strerror(ctypes.get_errno())}")
+
+
+def _attach(kernel: Any, name: str, *, formatted: bool) -> int:
+    """Attach a program that is loaded; returns the descriptor whose closing ends that."""
+    if formatted and name in _FORMATTED:
+        kernel.attach_tracepoint(tp=_FORMATTED[name].encode(), fn_name=name.encode())
+        fd: int = kernel.tracepoint_fds[_FORMATTED[name].encode()]
+    else:
+        kernel.attach_raw_tracepoint(tp=_RAW[name].encode(), fn_name=name.encode())
+        fd = kernel.raw_tracepoint_fds[_RAW[name].encode()]
+    return fd
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
