@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,11 +39,17 @@ def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A directory for sinks, which its owner can reach."""
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
-    folder = tmp_path / "sinks"
+def place() -> Iterator[Path]:
+    """A directory that every user can reach. Not `tmp_path`: each pytest that starts closes what holds those."""
+    with tempfile.TemporaryDirectory(prefix="shortproc-test-", dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def folder(place: Path) -> Path:
+    """A directory for sinks, with an owner of its own."""
+    folder = place / "sinks"
     folder.mkdir(mode=0o750)
     os.chown(folder, OWNER, OWNER)
     return folder
@@ -100,15 +107,13 @@ def test_the_child_has_no_power_left(folder: Path) -> None:
     assert {(file.stat().st_uid, file.stat().st_mode & 0o777) for file in folder.iterdir()} == {(OWNER, 0o640)}
 
 
-def test_without_sinks_it_is_nobody(tmp_path: Path) -> None:
+def test_without_sinks_it_is_nobody(place: Path) -> None:
     """There is no file that says who it should be; and the user's module is imported by that user already."""
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
-    (tmp_path / "who.py").write_text(
+    (place / "who.py").write_text(
         "import os\nfrom exporter.handlers import Handler\nif os.getuid() == 0: raise SystemExit('root')\nclass Who(Handler):\n"
         "    def handle(self, batch): os.setuid(0)\n"
     )
-    with running(Config(handlers=(HandlerConfig("who:Who", (str(tmp_path),)),))) as handlers:
+    with running(Config(handlers=(HandlerConfig("who:Who", (str(place),)),))) as handlers:
         assert status(handlers)["Uid"].split() == [str(plan.NOBODY)] * 4
         handlers.offer([record(1)])
         eventually(lambda: handlers.status().handlers[0].lost == 1)  # it can't become root again

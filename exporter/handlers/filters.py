@@ -1,0 +1,51 @@
+"""The filters of the configuration, as one function."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from fnmatch import translate
+from functools import lru_cache
+
+from exporter.config import Filter
+from exporter.model import NS, Outcome, Record, comm_text
+
+_CACHED = 4096
+
+
+def compiled(wanted: Filter) -> Callable[[Record], bool] | None:
+    """Make a function that says whether a record satisfies every key that is given; None where none is."""
+    parts: list[Callable[[Record], bool]] = []
+    if wanted.comm:
+        comm = _matcher(wanted.comm)
+        parts.append(lambda record: comm(record.comm))
+    if wanted.parent:
+        parent = _matcher(wanted.parent)
+        parts.append(lambda record: parent(record.parent_comm))
+    if wanted.exe:
+        exe = _matcher(wanted.exe)
+        parts.append(lambda record: exe(record.exe))
+    if wanted.uid:
+        uids = frozenset(wanted.uid)
+        parts.append(lambda record: record.uid in uids)
+    if wanted.outcome:
+        outcomes = frozenset(list(Outcome).index(Outcome(each)) for each in wanted.outcome)
+        parts.append(lambda record: record.outcome in outcomes)
+    default = Filter()
+    if (wanted.min_runtime_seconds, wanted.max_runtime_seconds) != (default.min_runtime_seconds, default.max_runtime_seconds):
+        least, most = round(wanted.min_runtime_seconds * NS), round(wanted.max_runtime_seconds * NS)
+        parts.append(lambda record: least <= record.runtime_ns <= most)
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else lambda record: all(part(record) for part in parts)
+
+
+def _matcher(globs: Sequence[str]) -> Callable[[bytes], bool]:
+    """Whether one of the globs matches a name, in the form in which it is shown everywhere."""
+    matches = re.compile("|".join(map(translate, globs))).match
+
+    @lru_cache(_CACHED)
+    def matcher(name: bytes) -> bool:
+        return matches(comm_text(name)) is not None
+
+    return matcher

@@ -1,0 +1,74 @@
+"""Finds, checks and imports the modules of handlers. Nothing is ever imported from the working directory."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import site
+import sys
+from collections.abc import Collection, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+from exporter.handlers.trust import refusal
+
+BUILT_IN = "exporter.handlers."
+"""The sinks, which are this package's own."""
+
+
+class Unloadable(Exception):
+    """A handler can't be loaded. The message is one sentence."""
+
+
+def check(target: str, path: Sequence[str], owners: Collection[int]) -> None:
+    """Look at the files of `module:name` without running them. Raises `Unloadable`."""
+    module = target.partition(":")[0]
+    if module.startswith(BUILT_IN):
+        return
+    parts = module.split(".")
+    folders = path or site.getsitepackages()
+    for folder in folders:
+        base = Path(folder, *parts)
+        names = (f"{base / '__init__'}", str(base))
+        for name in (f"{name}{suffix}" for name in names for suffix in (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)):
+            if Path(name).is_file():
+                if reason := refusal(name, owners):
+                    raise Unloadable(f"module {module} is not trusted: {reason}")
+                return
+    raise Unloadable(f"there is no module {module} in {', '.join(folders)}")
+
+
+def load(target: str, path: Sequence[str]) -> Any:
+    """Import `module:name`. Whatever the module raises comes through."""
+    module, _, name = target.partition(":")
+    sys.path[:0] = [folder for folder in path if folder not in sys.path]
+    importlib.invalidate_caches()
+    found = importlib.import_module(module)
+    if not hasattr(found, name):
+        raise Unloadable(f"module {module} has no {name}")
+    return getattr(found, name)
+
+
+class Guard:
+    """Finder in front of all others: what comes out of the given directories, or is a handler itself, has to be trusted."""
+
+    def __init__(self, modules: Collection[str], folders: Collection[str], owners: Collection[int]) -> None:
+        self._modules = {module.partition(".")[0] for module in modules}
+        self._folders = tuple(f"{Path(folder)}/" for folder in folders)
+        self._owners = owners
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        """Refuse, or leave it to the ordinary finders."""
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.origin is not None:
+            if name.partition(".")[0] in self._modules or spec.origin.startswith(self._folders):
+                self._refuse(name, spec.origin)
+                if spec.cached is not None and os.path.exists(spec.cached):  # noqa: PTH110 - out of reach is the same as not there
+                    self._refuse(name, spec.cached)
+            return spec
+        return None
+
+    def _refuse(self, name: str, file: str) -> None:
+        if reason := refusal(file, self._owners):
+            raise Unloadable(f"module {name} is not trusted: {reason}")

@@ -1,0 +1,99 @@
+"""One handler in the child, with everything that may happen to it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from exporter.config import Filter
+from exporter.handlers import Handler, Record, filters, loading
+from exporter.handlers.rarely import Rarely
+from exporter.handlers.sink import Sink
+from exporter.handlers.wire import PageWriter, Tally
+
+logger = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 60.0
+
+
+class Slot:
+    """Makes the handler, and again where that failed; gives it what it wants; keeps its exceptions from all else."""
+
+    def __init__(self, number: int, planned: dict[str, Any], page: PageWriter) -> None:
+        self._number = number
+        self._label: str = planned["label"]
+        self._planned = planned
+        self._page = page
+        self._wants = filters.compiled(Filter(**planned["filter"]))
+        self._rarely = Rarely(logger)
+        self._handler: Any = None
+        self._filter: Any = None
+        self._try_at = 0.0
+        self._tally = Tally()
+
+    def start(self) -> None:
+        """Import and make it."""
+        self._page.enter(self._number)
+        try:
+            handler = loading.load(self._planned["target"], self._planned["path"])(**self._planned["options"])
+            handler.handle  # noqa: B018 - an object without it can't be used
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: it is not the handler that ends the process
+            self._try_at = time.monotonic() + _AGAIN_SECONDS
+            self._failed("a handler can't be made; it is tried again each minute", error)
+        else:
+            if isinstance(handler, Sink):
+                handler.tally.errors, handler.tally.lost = self._tally.errors, self._tally.lost
+                self._tally = handler.tally
+            own = getattr(handler, "filter", None)
+            self._filter = None if own is None or getattr(type(handler), "filter", None) is Handler.filter else own
+            self._handler = handler
+        self._page.leave(self._number, self._tally)
+
+    def take(self, batch: list[Record]) -> None:
+        """Hand the records over that are wanted."""
+        tally = self._tally
+        self._page.enter(self._number)
+        wanted = batch
+        try:
+            if self._wants is not None:
+                wanted = [record for record in wanted if self._wants(record)]
+            if wanted and self._filter is not None:
+                wanted = [record for record in wanted if self._filter(record)]
+            if self._handler is None:
+                tally.lost += len(wanted)
+            elif isinstance(self._handler, Sink):
+                self._handler.handle(wanted)
+            elif wanted:
+                # a list of its own: no handler sees what another does to it
+                self._handler.handle(list(wanted))
+                tally.handled += len(wanted)
+        except BaseException as error:  # noqa: BLE001
+            tally.lost += len(wanted)
+            self._failed("a handler failed", error)
+        self._page.leave(self._number, tally)
+
+    def tick(self) -> None:
+        """About each second."""
+        if self._handler is None and time.monotonic() >= self._try_at:
+            self.start()
+        self._call("tick")
+
+    def close(self) -> None:
+        """At the end."""
+        self._call("close")
+
+    def _call(self, method: str) -> None:
+        if (call := getattr(self._handler, method, None)) is None:
+            return
+        self._page.enter(self._number)
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001
+            self._failed("a handler failed", error)
+        self._page.leave(self._number, self._tally)
+
+    def _failed(self, message: str, error: BaseException) -> None:
+        self._tally.errors += 1
+        expected = isinstance(error, loading.Unloadable)
+        self._rarely.warn(message, exc_info=not expected, handler=self._label, **({"reason": error} if expected else {}))

@@ -1,0 +1,136 @@
+"""The sink `sqlite`: records in a database that others can read while it grows; the oldest go by age and by size."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+
+from exporter.handlers import OUTCOMES, Record
+from exporter.handlers.sink import Sink, open_file, open_folder
+from exporter.model import NS
+from exporter.record_json import name
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE records (
+    ended_ns INTEGER NOT NULL,
+    runtime_ns INTEGER NOT NULL,
+    pid INTEGER NOT NULL,
+    ppid INTEGER NOT NULL,
+    uid INTEGER,
+    comm TEXT NOT NULL,
+    parent_comm TEXT NOT NULL,
+    exe TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    code INTEGER,
+    cpu_ns INTEGER,
+    cgroup TEXT NOT NULL,
+    mode TEXT NOT NULL
+);
+CREATE INDEX records_by_time ON records (ended_ns);
+CREATE INDEX records_by_comm ON records (comm, ended_ns);
+"""
+_INSERT = f"INSERT INTO records VALUES ({', '.join('?' * 13)})"  # noqa: S608 - nothing but question marks
+_DELETE = "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE ended_ns < ? ORDER BY ended_ns LIMIT ?)"
+_FOREVER_NS = 2**63 - 1
+_BUSY_SECONDS = 2.0
+_CHUNK = 1000
+_TEND_SECONDS = 0.1
+"""Longest that one round of deleting takes, for handlers wait meanwhile."""
+_VACUUM_PAGES = 500
+_LOG_BYTES = 8 << 20
+
+
+class Sqlite(Sink):
+    """One transaction a batch.
+
+    WAL with `synchronous = NORMAL`: what is committed survives the end of any process; a power cut may take the last commits, never the
+    database.
+    """
+
+    failures = (OSError, sqlite3.Error)
+
+    def __init__(self, path: str, max_bytes: int, max_age_seconds: float) -> None:
+        super().__init__(path)
+        self._max_bytes = max_bytes
+        self._max_age_ns = round(max_age_seconds * NS)
+        self._database: sqlite3.Connection | None = None
+        self._file: tuple[int, int] = (0, 0)
+
+    def store(self) -> None:
+        database = self._open()
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            database.executemany(_INSERT, map(_row, self.pending))
+            database.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                database.execute("ROLLBACK")
+            raise
+        self.stored(len(self.pending))
+
+    def tend(self) -> None:
+        database = self._open()
+        until = time.monotonic() + _TEND_SECONDS
+        too_old = time.time_ns() - self._max_age_ns
+        page_size = _number(database, "page_size")
+        while True:
+            pages, free = _number(database, "page_count"), _number(database, "freelist_count")
+            too_big = (pages - free) * page_size > self._max_bytes
+            deleted = database.execute(_DELETE, (_FOREVER_NS if too_big else too_old, _CHUNK)).rowcount
+            if (deleted < _CHUNK and not too_big) or time.monotonic() >= until:
+                break
+        if free and (free > pages // 4 or pages * page_size > self._max_bytes):
+            database.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")  # `execute` would free one page
+
+    def release(self) -> None:
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is not None:
+            with contextlib.suppress(FileNotFoundError):
+                found = self.path.lstat()
+                if (found.st_dev, found.st_ino) == self._file:
+                    return self._database
+            self.release()  # it was renamed away or deleted
+        folder = open_folder(self.path)
+        try:
+            fd = open_file(self.path.name, folder)  # sqlite itself would follow a link; nobody else can put one here
+            found = os.fstat(fd)
+            os.close(fd)
+        finally:
+            os.close(folder)
+        self._file = found.st_dev, found.st_ino
+        self._database = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+        _set_up(self._database)
+        return self._database
+
+
+def _set_up(database: sqlite3.Connection) -> None:
+    """Make the table, or see that it is the one we know."""
+    version = _number(database, "user_version")
+    if version == 0 and _number(database, "schema_version") == 0:
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    elif version != _VERSION:
+        raise sqlite3.DatabaseError(f"version {version} of the database is not the one known here ({_VERSION})")
+    if database.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+        raise sqlite3.DatabaseError("its file system can't do WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+    if version == 0:
+        database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+
+
+def _number(database: sqlite3.Connection, pragma: str) -> int:
+    return int(database.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+def _row(record: Record) -> tuple[str | int | None, ...]:
+    r = record
+    names = name(r.comm), name(r.parent_comm), name(r.exe)
+    return (r.ended_ns, r.runtime_ns, r.pid, r.ppid, r.uid, *names, OUTCOMES[r.outcome], r.code, r.cpu_ns, name(r.cgroup), str(r.mode))

@@ -1,0 +1,187 @@
+"""What is refused before anything runs: code and configuration that others can change, and directories that are not a sink's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from handler_child import MODULE, eventually, of, planned, record, running
+
+from exporter import config
+from exporter.config import Config, ConfigError, HandlerConfig, Jsonl, Sinks, Sqlite
+from exporter.handlers import loading, plan
+from exporter.handlers.plan import Planned
+from exporter.handlers.trust import refusal
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ME = (os.geteuid(),)
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    folder = tmp_path / "code"
+    folder.mkdir(mode=0o755)
+    (folder / "some_handlers.py").write_text(MODULE)
+    return folder
+
+
+def wanting(code: Path | None, name: str = "some_handlers:Keep", n: int = 1) -> Config:
+    path = () if code is None else (str(code),)
+    return Config(handlers=(HandlerConfig(name, path),) * n)
+
+
+def test_nothing_configured_is_nothing_run() -> None:
+    """Who wants no handlers pays for no process."""
+    assert plan.make(Config()) is None
+
+
+def test_each_handler_has_a_label_of_its_own(code: Path) -> None:
+    """One class may serve two purposes, and a metric with the same labels twice is refused by Prometheus."""
+    made = plan.make(wanting(code, n=2))
+    assert made is not None
+    assert [each.label for each in made.handlers] == ["some_handlers:Keep", "some_handlers:Keep#2"]
+    assert made.live
+
+
+def test_code_that_others_can_write_is_refused(code: Path, tmp_path: Path) -> None:
+    """It would be theirs to run as us: the file itself, where it lies, and where a link leads."""
+    module = code / "some_handlers.py"
+    module.chmod(0o664)
+    with pytest.raises(
+        ConfigError, match=r"^handlers\[0\]: module some_handlers is not trusted: .*some_handlers.py can be written by others"
+    ):
+        plan.make(wanting(code))
+    module.chmod(0o644)
+    assert plan.make(wanting(code))
+    code.chmod(0o777)
+    with pytest.raises(ConfigError, match=r"code can be written by others \(mode 777\)"):
+        plan.make(wanting(code))
+    code.chmod(0o755)
+    (tmp_path / "link").symlink_to(code)
+    assert plan.make(wanting(tmp_path / "link"))
+    code.chmod(0o775)
+    with pytest.raises(ConfigError, match="code can be written by others"):
+        plan.make(wanting(tmp_path / "link"))
+
+
+def test_a_configuration_that_others_can_write_names_no_code(code: Path, tmp_path: Path) -> None:
+    """They could name any module there is."""
+    file = tmp_path / "exporter.yml"
+    file.write_text("")
+    assert plan.make(wanting(code), str(file))
+    file.chmod(0o666)
+    with pytest.raises(ConfigError, match=r"exporter\.yml: handlers: it is not trusted to name code"):
+        plan.make(wanting(code), str(file))
+    assert plan.make(Config(), str(file)) is None
+
+
+@pytest.mark.parametrize("name", ["some_handlers:Keep", "tests.unit.handler_child:x"])
+def test_the_working_directory_is_not_searched(code: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Whoever starts the exporter may stand anywhere."""
+    monkeypatch.chdir(code if name.startswith("some") else REPOSITORY)
+    with pytest.raises(ConfigError, match=r"handlers\[0\]: there is no module"):
+        plan.make(wanting(None, name))
+    with running(Planned("lost", name)) as consumer:  # the child looks again
+        eventually(lambda: of(consumer, "lost").errors == 1)
+
+
+def test_the_child_looks_at_what_a_handler_imports(tmp_path: Path) -> None:
+    """A trusted module may import one beside it that is not."""
+    handler = planned(tmp_path, "Imports")
+    (tmp_path / "some_handlers.py").write_text("import beside\n" + MODULE.replace("class Keep", "class Imports(Handler): pass\nclass Keep"))
+    (tmp_path / "beside.py").write_text("")
+    (tmp_path / "beside.py").chmod(0o646)
+    with running(handler) as consumer:
+        consumer.offer([record()])
+        eventually(lambda: of(consumer, "Imports").lost == 1)
+    assert of(consumer, "Imports").errors == 1
+
+
+def test_trust_of_ordinary_paths(tmp_path: Path) -> None:
+    """What is on every system must not be refused, and what is not there has to be said."""
+    assert refusal(os.path.realpath(sys.executable), ME) is None
+    assert refusal("/", ME) is None
+    assert "no such file" in str(refusal(str(tmp_path / "missing"), ME))
+    (tmp_path / "loop").symlink_to("loop")
+    assert refusal(str(tmp_path / "loop"), ME)
+    (tmp_path / "up").symlink_to("../..")
+    assert refusal(str(tmp_path / "up"), ME) is None
+    assert "can be written by others" in str(refusal("/tmp", ME))  # as a place of one's own; on the way it is fine
+
+
+def test_names_of_several_parts(code: Path) -> None:
+    """A package is a module too."""
+    (code / "package").mkdir()
+    (code / "package/__init__.py").write_text("")
+    (code / "package/part.py").write_text(MODULE)
+    loading.check("package.part:Keep", [str(code)], ME)
+    loading.check("package:Keep", [str(code)], ME)
+    with pytest.raises(loading.Unloadable):
+        loading.check("package.other:Keep", [str(code)], ME)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("handlers: [{}]", "handlers[0].name: is missing"),
+        ("handlers: [{name: os}]", "handlers[0].name: 'os' is not module:name"),
+        ("handlers: [{name: 'a:B', nam: 1}]", "handlers[0].nam: unknown key (did you mean name?)"),
+        ("handlers: [{name: 'a:B', path: [here]}]", "handlers[0].path[0]: 'here' is not an absolute path"),
+        ("handlers: [{name: 'a:B', options: {a-b: 1}}]", "handlers[0].options.a-b: is not a name"),
+        ("handlers: [{name: 'a:B', options: {day: 2026-01-01}}]", "handlers[0].options.day: '2026-01-01' is neither text"),
+        ("handlers: [{name: 'a:B', filter: {outcome: [good]}}]", "handlers[0].filter.outcome[0]: 'good' is not one of"),
+        ("handlers: {name: 'a:B'}", "handlers: a mapping is not a list of at most 16"),
+        ("sinks: {jsonl: {path: records.jsonl}}", "sinks.jsonl.path: 'records.jsonl' is not the absolute path"),
+        ("sinks: {jsonl: {keep: 0}}", "sinks.jsonl.keep: 0 is not an integer from 1"),
+        ("sinks: {sqlite: {filter: {uid: [-1]}}}", "sinks.sqlite.filter.uid[0]: -1 is not an integer"),
+        ("sinks: {csv: {}}", "sinks.csv: unknown key"),
+    ],
+)
+def test_each_mistake_is_pointed_at(tmp_path: Path, text: str, message: str) -> None:
+    """A handler that is silently not run would be noticed when its records are needed."""
+    file = tmp_path / "exporter.yml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config.load(str(file))
+    assert f"exporter.yml: {message}" in str(caught.value)
+
+
+def test_the_examples_work() -> None:
+    """They are copied."""
+    loaded = config.load(str(REPOSITORY / "config/examples/handlers.yml"))
+    assert loaded.handlers[0].name == "crash_loop:CrashLoop"
+    assert (loaded.sinks.jsonl.keep, loaded.sinks.sqlite.max_age_seconds) == (3, 259200.0)
+    handler = Planned(
+        "example", "crash_loop:CrashLoop", (str(REPOSITORY / "config/examples/handlers"),), options=loaded.handlers[0].options
+    )
+    with running(handler) as consumer:
+        consumer.offer([record(number, outcome=number % 2, comm=b"a\n") for number in range(40)])
+    assert (of(consumer, "example").handled, of(consumer, "example").errors) == (20, 0)
+
+
+def test_the_manual_shows_code_that_runs(tmp_path: Path) -> None:
+    """The first thing that anybody tries."""
+    manual = (REPOSITORY / "docs/handlers.md").read_text()
+    (tmp_path / "slow_builds.py").write_text(manual.partition("```python\n")[2].partition("```")[0])
+    with running(Planned("manual", "slow_builds:SlowBuilds", (str(tmp_path),), options={"threshold_seconds": 0.001})) as consumer:
+        consumer.offer([record()])
+    assert of(consumer, "manual").handled == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root only: others become nobody else")
+def test_a_sink_of_root_is_refused(tmp_path: Path) -> None:
+    """The child must not stay root, and could not rotate files in a directory of root's as anybody else."""
+    with pytest.raises(ConfigError, match=r"^sinks.jsonl.path: .* belongs to root"):
+        plan.make(Config(sinks=Sinks(jsonl=Jsonl(path=str(tmp_path / "a")))))
+    with pytest.raises(ConfigError, match=r"^sinks.sqlite.path: directory /no/such: no such file"):
+        plan.make(Config(sinks=Sinks(sqlite=Sqlite(path="/no/such/file"))))
+
+
+def test_the_interface_costs_little_to_import() -> None:
+    """Handlers import it, and so does the exporter where none is configured."""
+    code = "import sys, exporter.handlers; print(*(name for name in ('sqlite3', 'ctypes', 'subprocess') if name in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
