@@ -8,16 +8,20 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from exporter import config, version
 from exporter.checks import near, one_line
 from exporter.config import AUTO, Config, ConfigError
 from exporter.model import Mode
 
+if TYPE_CHECKING:
+    from exporter.handlers.plan import Plan
+
 OK, FAILED, BAD_USAGE = 0, 1, 2
 
 _USAGE = """shortproc-exporter [flags]
+       shortproc-exporter snoop [flags]
        shortproc-exporter doctor [flags]
        shortproc-exporter check-config [FILE] [flags]"""
 
@@ -26,6 +30,7 @@ how many there are, how long they live, how much CPU they burn, how they end, an
 
 commands:
   (none)                run, and serve metrics until SIGTERM or SIGINT
+  snoop                 print short processes as they end; its flags: shortproc-exporter snoop --help
   doctor                say of each mode whether it works here or why not, and which one auto would take
   check-config [FILE]   say whether a configuration file is good"""
 
@@ -35,6 +40,7 @@ examples:
   shortproc-exporter                                    metrics at http://localhost:10199/metrics
   shortproc-exporter --web.listen-address=127.0.0.1:9000
   shortproc-exporter --mode=ebpf_core --log.level=debug
+  shortproc-exporter snoop --parent=make                what does make start?
   shortproc-exporter doctor                             why is a mode not used?
   shortproc-exporter check-config /etc/shortproc-exporter/exporter.yml
 
@@ -62,9 +68,10 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str]) -> int:
     """Run a command line and return its exit status."""
     try:
-        args = _parser().parse_intermixed_args(arguments)
+        parser = _parser(snoop="snoop" in arguments)
+        args = parser.parse_intermixed_args(arguments)
         if args.help:
-            return _say(_parser().format_help().rstrip())
+            return _say(parser.format_help().rstrip())
         if args.version:
             return _say(version.text())
         return _command(args)
@@ -73,7 +80,7 @@ def main(arguments: list[str]) -> int:
         return BAD_USAGE
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, snoop: bool) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="shortproc-exporter",
         usage=_USAGE,
@@ -89,13 +96,18 @@ def _parser() -> argparse.ArgumentParser:
     flags.add_argument("--mode", metavar="MODE", help=f"how to see processes: {', '.join((AUTO, *Mode))} (default auto)")
     flags.add_argument("--no-ebpf", action="store_true", help="let auto begin at netlink")
     flags.add_argument("--fast-scan", action="store_true", help="the same as --mode=fast_scan")
-    flags.add_argument("--web.listen-address", metavar="HOST:PORT", help="where to listen (default :10199, every address)")
-    flags.add_argument("--web.telemetry-path", metavar="PATH", help="path of the metrics (default /metrics)")
+    if not snoop:
+        flags.add_argument("--web.listen-address", metavar="HOST:PORT", help="where to listen (default :10199, every address)")
+        flags.add_argument("--web.telemetry-path", metavar="PATH", help="path of the metrics (default /metrics)")
     flags.add_argument("--path.procfs", metavar="DIR", help="where proc is mounted (default /proc)")
     flags.add_argument("--log.level", metavar="LEVEL", help="debug, info, warn or error (default info)")
     flags.add_argument("--log.format", metavar="FORMAT", help="logfmt or json (default logfmt)")
     flags.add_argument("--version", action="store_true", help="print the version")
     flags.add_argument("-h", "--help", action="store_true", help="print this")
+    if snoop:
+        from exporter.snoop.flags import add_to  # noqa: PLC0415 - the exporter does without
+
+        add_to(parser)
     return parser
 
 
@@ -105,20 +117,32 @@ def _command(args: argparse.Namespace) -> int:
             settings = _configuration(args)
             from exporter import app  # noqa: PLC0415 - check-config and --version do without
 
-            return app.main(settings, lambda: _reread(args))
+            return app.main(settings, lambda: _reread(args), _plan(args, settings))
         case ["doctor"]:
             settings = _configuration(args)
             from exporter import doctor  # noqa: PLC0415
 
             return _to_stdout(lambda: doctor.main(settings))
+        case ["snoop"]:
+            return _snoop(args)
         case ["check-config", *files] if len(files) <= 1:
             return _check_config(args, files)
-        case ["doctor" | "check-config" as command, *_]:
+        case ["doctor" | "snoop" | "check-config" as command, *_]:
             raise UsageError(f"too many words after {command}: {one_line(' '.join(args.words[1:]))}")
         case [word, *_]:
-            near_one = near(word, ("doctor", "check-config")) or " (there are doctor and check-config)"
+            near_one = near(word, ("snoop", "doctor", "check-config")) or " (there are snoop, doctor and check-config)"
             raise UsageError(f"unknown command {one_line(word)}{near_one}")
     raise AssertionError
+
+
+def _snoop(args: argparse.Namespace) -> int:
+    from exporter.snoop import flags, run  # noqa: PLC0415
+
+    options = flags.options(args)
+    settings = _configuration(args)
+    if vars(args)["log.level"] is None:  # its lines would stand between those of snoop
+        settings = config.override(settings, "log.level", "error", "--log.level")
+    return _to_stdout(lambda: run.main(options, settings))
 
 
 def _check_config(args: argparse.Namespace, files: list[str]) -> int:
@@ -129,7 +153,7 @@ def _check_config(args: argparse.Namespace, files: list[str]) -> int:
     if path is None:
         raise UsageError("check-config needs a file")
     vars(args)["config.file"] = path
-    _configuration(args)
+    _plan(args, _configuration(args))
     return _say(f"{one_line(path)}: ok")
 
 
@@ -150,6 +174,19 @@ def _configuration(args: argparse.Namespace) -> Config:
         wanted = f"--mode={mode}" if "--mode" in given else f"detection.mode: {mode} in {one_line(str(path))}"
         raise UsageError(f"--no-ebpf and {wanted} contradict each other")
     return config.override(settings, "no_ebpf", args.no_ebpf, "--no-ebpf")
+
+
+def _plan(args: argparse.Namespace, settings: Config) -> Plan | None:
+    """What handlers and sinks need, checked as far as that can be without running anything."""
+    if settings.handlers == Config().handlers and settings.sinks == Config().sinks:
+        return None
+    from exporter.handlers import plan  # noqa: PLC0415 - most run without
+
+    path = vars(args)["config.file"]
+    try:
+        return plan.make(settings, path)
+    except ConfigError as error:
+        raise ConfigError(f"{one_line(path)}: {error}") from None
 
 
 def _reread(args: argparse.Namespace) -> Config:

@@ -8,14 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from programs import Program
-from test_app import CHECKOUT, Running, as_user, running
+from programs import WAIT_SECONDS, Program
+from test_app import CHECKOUT, as_user, running
 
 from exporter.snoop.lines import HEADER
 from exporter.web.stream import MOST_STREAMS
@@ -63,6 +64,13 @@ def snooping(*arguments: str, uid: int | None = None) -> Iterator[Snoop]:
         finally:
             if child.poll() is None:
                 child.kill()
+
+
+def repeat(snoop: Snoop, something: Callable[[], object]) -> None:
+    """Do it until snoop has seen enough, or for long enough."""
+    end = time.monotonic() + WAIT_SECONDS
+    while snoop.child.poll() is None and time.monotonic() < end:
+        something()
 
 
 def of(program: Program) -> str:
@@ -135,7 +143,7 @@ def test_a_reader_that_goes() -> None:
 
 
 def test_a_reader_that_stands_still(requires_bpf: None, workload: Program) -> None:
-    """It can be ended though its output is stuck, and leaves no program behind in the kernel."""
+    """It can be ended though its output is stuck."""
     with snooping(of(workload)) as snoop:
         workload.storm("vfork", 5000)  # much more than a pipe holds
         assert snoop.unread(signal.SIGINT) == (130, "")
@@ -146,8 +154,7 @@ def test_an_ordinary_user(nobody: int | None, compiled: Path, tmp_path: Path) ->
     sleep = Program.copied(Path(shutil.which("sleep") or "sleep"), tmp_path)
     with snooping(f"--comm={sleep.comm.decode()}", "--count=1", uid=nobody) as snoop:
         assert re.match(r"shortproc-exporter: mode (netlink|fast_scan)\b.*, because ebpf_core can't run: ", snoop.said)
-        while snoop.child.poll() is None:
-            sleep.run("0.5")
+        repeat(snoop, lambda: sleep.run("0.5"))
         status, (_, row), complaints = snoop.ended()
     assert (status, complaints) == (0, "")
     assert row.split()[3] == sleep.comm.decode()
@@ -161,10 +168,11 @@ def test_lesser_modes(mode: str, tmp_path: Path) -> None:
     sleep = Program.copied(Path(shutil.which("sleep") or "sleep"), tmp_path)
     flags = (f"--mode={mode}", f"--config.file={config}")
     with snooping(*flags, f"--comm={sleep.comm.decode()}", "--count=1", "--json") as snoop:
+        if "netlink can't run" in snoop.said:
+            pytest.skip(snoop.said)
         assert snoop.said.startswith(f"shortproc-exporter: mode {mode}")
         assert ("misses" in snoop.said) == (mode != "netlink")
-        while snoop.child.poll() is None:
-            sleep.run("1.5")
+        repeat(snoop, lambda: sleep.run("1.5"))
         status, (row,), _ = snoop.ended()
     assert status == 0
     assert json.loads(row)["mode"] == mode
@@ -186,34 +194,27 @@ def test_output_that_can_not_be_written(requires_bpf: None) -> None:
     assert result.stderr.endswith("error: cannot write to standard output: No space left on device\n")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """A running exporter."""
-    with running("--log.level=error") as exporter:
-        yield exporter
-
-
-def test_from_a_running_exporter(requires_bpf: None, server: Running, nobody: int | None, workload: Program) -> None:
+def test_from_a_running_exporter(requires_bpf: None, nobody: int | None, workload: Program) -> None:
     """Anybody on the host may look through its eyes; the lines are the same."""
-    url = f"http://localhost:{server.port}"
-    with snooping(f"--url={url}", of(workload), "--count=2", "--outcome=error", uid=nobody) as snoop:
-        assert snoop.said == f"shortproc-exporter: following {url}"
-        while snoop.child.poll() is None:
-            workload.storm("end", 1, 7)
-        status, (header, *rows), _ = snoop.ended()
+    with running("--log.level=error") as exporter:
+        url = f"http://localhost:{exporter.port}"
+        with snooping(f"--url={url}", of(workload), "--count=2", "--outcome=error", uid=nobody) as snoop:
+            assert snoop.said == f"shortproc-exporter: following {url}"
+            repeat(snoop, lambda: workload.storm("end", 1, 7))
+            status, (header, *rows), _ = snoop.ended()
     assert (status, header) == (0, HEADER)
-    assert [re.sub(r" +", " ", row).split(" ")[3] for row in rows] == [workload.comm.decode()] * 2
+    assert [row.split()[3] for row in rows] == [workload.comm.decode()] * 2
     assert all(" exit 7 " in row for row in rows)
 
 
-def test_a_running_exporter_that_has_no_place(requires_bpf: None, server: Running) -> None:
+def test_a_running_exporter_that_has_no_place(requires_bpf: None) -> None:
     """It says so itself."""
-    url = f"--url=http://localhost:{server.port}"
-    with ExitStack() as stack:
-        followers = [stack.enter_context(snooping(url)) for _ in range(MOST_STREAMS)]
-        snoop = stack.enter_context(snooping(url))
-        assert [each.ended() for each in followers if each.child.poll() is not None] == []
-        assert re.fullmatch(r"shortproc-exporter: error: http://localhost:\d+ answers 503 .+", snoop.said)
+    with running("--log.level=error") as exporter, ExitStack() as stack:
+        url = f"http://localhost:{exporter.port}"
+        followers = [stack.enter_context(snooping(f"--url={url}")) for _ in range(MOST_STREAMS)]
+        assert {each.said for each in followers} == {f"shortproc-exporter: following {url}"}
+        snoop = stack.enter_context(snooping(f"--url={url}"))
+        assert snoop.said == f"shortproc-exporter: error: {url} answers 503 Service Unavailable: all places for streams are taken"
         assert snoop.ended() == (1, [], "")
 
 
@@ -221,8 +222,8 @@ def test_a_running_exporter_that_ends(requires_bpf: None) -> None:
     """Status 1, and who was lost."""
     with running("--log.level=error") as exporter, snooping(f"--url=http://localhost:{exporter.port}") as snoop:
         exporter.child.terminate()
-        status, rows, complaints = snoop.ended()
-    assert (status, rows) == (1, [HEADER])
+        status, (header, *_), complaints = snoop.ended()
+    assert (status, header) == (1, HEADER)
     assert complaints == f"shortproc-exporter: error: lost http://localhost:{exporter.port}: it closed the connection\n"
 
 

@@ -98,7 +98,6 @@ def test_flag_beats_file(started: dict[str, Config], tmp_path: Path) -> None:
         ("--no-ebpf --mode=ebpf_core", "--no-ebpf and --mode=ebpf_core contradict each other"),
         ("--no-ebpf --mode=ebpf_bcc", "--no-ebpf and --mode=ebpf_bcc contradict each other"),
         ("docter", "unknown command docter (did you mean doctor?)"),
-        ("snoop", "unknown command snoop (there are doctor and check-config)"),
         ("doctor now", "too many words after doctor: now"),
         ("check-config", "check-config needs a file"),
         ("check-config a --config.file=b", "check-config takes one file, as an argument or by --config.file"),

@@ -1,0 +1,129 @@
+"""From records to standard output, in a thread of its own: whoever reads there may be slow, or may have gone."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from exporter.handlers.filters import compiled
+from exporter.model import Record
+from exporter.record_json import as_json, encode
+from exporter.records import Batch
+from exporter.snoop import lines
+from exporter.snoop.flags import Options
+from exporter.snoop.summary import Summary
+
+_MOST_WAITING = 1 << 14
+"""Records; some MiB."""
+
+
+class Inbox:
+    """Holds records until they are printed, up to a bound. A consumer of the hub."""
+
+    name = "snoop"
+    live = True
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        """Readable when there is something to take, or nothing more will come."""
+        self._lock = threading.Lock()
+        self._waiting: deque[Record] = deque()
+        self._dropped = 0
+        self._closed = False
+
+    def offer(self, batch: Batch) -> None:
+        """Keep what there is room for."""
+        with self._lock:
+            room = _MOST_WAITING - len(self._waiting)
+            self._waiting.extend(batch[:room])
+            self._dropped += max(0, len(batch) - room)
+        os.eventfd_write(self.fd, 1)
+
+    def take(self) -> tuple[list[Record], bool]:
+        """Take all there is; and whether more may come."""
+        with self._lock:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.fd)
+            taken = list(self._waiting)
+            self._waiting.clear()
+            return taken, not self._closed
+
+    def close(self) -> None:
+        """Say that nothing more will come."""
+        with self._lock:
+            self._closed = True
+            os.eventfd_write(self.fd, 1)
+
+    def dropped(self) -> dict[str, int]:
+        """Those that came faster than they were printed."""
+        with self._lock:
+            return {"slow": self._dropped}
+
+
+class Output:
+    """A descriptor to print to, with nothing buffered in between."""
+
+    def __init__(self, fd: int, encoding: str = "utf-8") -> None:
+        self.fd = fd
+        self._encoding = encoding
+        self._terminal = os.isatty(fd)
+
+    def print(self, texts: Iterable[str]) -> None:
+        """Print lines: as they are, but cut to the width of a terminal."""
+        width = os.get_terminal_size(self.fd).columns if self._terminal else 0
+        whole = "".join(f"{lines.cut(text, width) if width else text}\n" for text in texts)
+        rest = memoryview(whole.encode(self._encoding, "backslashreplace"))
+        while rest:
+            rest = rest[os.write(self.fd, rest) :]
+
+
+class Printer(threading.Thread):
+    """Prints what comes into an inbox until that is closed, enough was printed, or nobody reads any more."""
+
+    def __init__(self, options: Options, inbox: Inbox, output: Output, wake: Callable[[], None]) -> None:
+        """`wake` is called at the end, whatever the cause."""
+        super().__init__(name="printer", daemon=True)
+        self.summary = Summary()
+        self.ended = False
+        self.failure: Exception | None = None
+        self._options = options
+        self._matches = compiled(options.filter)
+        self._inbox = inbox
+        self._output = output
+        self._wake = wake
+
+    def run(self) -> None:
+        try:
+            self._print()
+        except Exception as failure:  # noqa: BLE001 - whoever waits for the end raises it
+            self.failure = failure
+        finally:
+            self.ended = True
+            self._wake()
+
+    def _print(self) -> None:
+        poll = select.poll()
+        poll.register(self._inbox.fd, select.POLLIN)
+        poll.register(self._output.fd, 0)  # tells when nobody reads any more
+        if not self._options.json:
+            self._output.print([lines.HEADER])
+        more = True
+        while more and self._left() != 0:
+            if any(fd == self._output.fd for fd, _ in poll.poll()):
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+            batch, more = self._inbox.take()
+            self._show([record for record in batch if self._matches is None or self._matches(record)][: self._left()])
+
+    def _left(self) -> int | None:
+        """How many lines may still be printed."""
+        return None if self._options.count is None else self._options.count - self.summary.total.count
+
+    def _show(self, batch: list[Record]) -> None:
+        self._output.print((encode(as_json(record)) if self._options.json else lines.line(record)) for record in batch)
+        for record in batch:
+            self.summary.add(record)

@@ -1,0 +1,114 @@
+"""Runs snoop: waits for signals in this thread while others see and print."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from exporter import log
+from exporter.checks import one_line
+from exporter.config import Config
+from exporter.model import Unusable
+from exporter.snoop.flags import Options, beyond
+from exporter.snoop.following import Following, Lost
+from exporter.snoop.printer import Inbox, Output, Printer
+from exporter.snoop.watching import Watching
+
+OK, FAILED, BAD_USAGE = 0, 1, 2
+
+_TICK_SECONDS = 1.0
+_STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_ENDED = signal.SIGUSR1
+"""How a thread tells this one to look."""
+_LAST_LINES_SECONDS = 2.0
+"""For whoever reads our output to take what is left after a signal."""
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    failure: str | None
+    """Why nothing more will come."""
+    dropped: int
+    """Short processes of which no record came into the inbox; known after `stop`."""
+
+    def start(self) -> None:
+        """Begin, or raise `Unusable` or `Lost`."""
+
+    def tick(self) -> None:
+        """Called about each second."""
+
+    def stop(self) -> None:
+        """End; what was seen until now is in the inbox when this returns."""
+
+
+def main(options: Options, config: Config) -> int:
+    """Print until told to stop, or enough was printed. Returns the exit status; raises `OSError` where nothing can be printed."""
+    if sys.stdout is None:
+        return _refuse("there is no standard output", FAILED)
+    if options.url is None and (warning := beyond(options.filter, config)):
+        tell(warning)
+    log.setup(config.log.level, config.log.format)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*_STOPS, _ENDED})  # before the first thread or child, which inherit it
+    inbox = Inbox()
+    source: Source = Watching(config, inbox, tell) if options.url is None else Following(options.url, inbox, tell, _wake)
+    output = Output(sys.stdout.fileno(), sys.stdout.encoding)
+    printer = Printer(options, inbox, output, _wake)
+    try:
+        source.start()
+        printer.start()
+        deadline = math.inf if options.duration_seconds is None else time.monotonic() + options.duration_seconds
+        stop = _wait(lambda: not printer.ended and source.failure is None, deadline, source.tick)
+    except Unusable as reason:
+        return _refuse(str(reason), BAD_USAGE)
+    except Lost as lost:
+        return _refuse(str(lost), FAILED)
+    finally:
+        source.stop()
+    inbox.close()
+    stop = stop or _wait(lambda: not printer.ended, math.inf)
+    printer.join(_LAST_LINES_SECONDS)
+    if printer.failure is not None:
+        raise printer.failure
+    dropped = source.dropped + inbox.dropped()["slow"]
+    if stop is signal.SIGINT and printer.ended:
+        summary = printer.summary.lines(dropped)
+        if options.json:
+            print(*summary, sep="\n", file=sys.stderr)  # noqa: T201
+        else:
+            output.print(summary)
+    elif dropped:
+        tell(f"{dropped} short processes are missing: they came faster than they could be taken")
+    if source.failure is not None:
+        return _refuse(source.failure, FAILED)
+    return OK if stop is None else 128 + stop
+
+
+def tell(text: str) -> None:
+    """Say what is no record, on standard error."""
+    if sys.stderr is not None:  # else print would take standard output
+        print(f"shortproc-exporter: {one_line(text)}", file=sys.stderr)  # noqa: T201
+
+
+def _refuse(reason: str, status: int) -> int:
+    tell(f"error: {reason}")
+    return status
+
+
+def _wait(goes_on: Callable[[], bool], deadline: float, tick: Callable[[], None] = lambda: None) -> signal.Signals | None:
+    """Wait for a signal to stop, which is returned, or another end."""
+    while goes_on() and (left := deadline - time.monotonic()) > 0:
+        told = signal.sigtimedwait({*_STOPS, _ENDED}, min(left, _TICK_SECONDS))
+        if told is not None and told.si_signo in _STOPS:
+            return signal.Signals(told.si_signo)
+        tick()
+    return None
+
+
+def _wake() -> None:
+    os.kill(os.getpid(), _ENDED)

@@ -1,0 +1,66 @@
+"""What was printed, added up by comm."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from exporter.model import OTHER, Outcome, Record
+from exporter.snoop.lines import name, padded, span
+
+_ROWS = 20
+_MOST_COMMS = 4096
+"""Kept apart; comm is chosen by whoever runs the process."""
+_ERROR, _SIGNAL = (list(Outcome).index(each) for each in (Outcome.ERROR, Outcome.SIGNAL))
+
+
+@dataclass(slots=True)
+class Sum:
+    count: int = 0
+    errors: int = 0
+    signals: int = 0
+    runtime_ns: int = 0
+    cpu_ns: int | None = 0
+    """None where that of any is unknown."""
+
+    def add(self, record: Record) -> None:
+        """Add one."""
+        self.count += 1
+        self.errors += record.outcome == _ERROR
+        self.signals += record.outcome == _SIGNAL
+        self.runtime_ns += record.runtime_ns
+        self.cpu_ns = None if self.cpu_ns is None or record.cpu_ns is None else self.cpu_ns + record.cpu_ns
+
+
+class Summary:
+    def __init__(self) -> None:
+        self.total = Sum()
+        self._by_comm: dict[bytes, Sum] = {}
+        self._other = Sum()
+
+    def add(self, record: Record) -> None:
+        """Add one."""
+        self.total.add(record)
+        mine = self._by_comm.get(record.comm)
+        if mine is None:
+            mine = self._other
+            if len(self._by_comm) < _MOST_COMMS:
+                mine = self._by_comm[record.comm] = Sum()
+        mine.add(record)
+
+    def lines(self, dropped: int) -> list[str]:
+        """Spell the most frequent ones, then all."""
+        first = heapq.nlargest(_ROWS, self._by_comm.items(), key=lambda each: each[1].count)
+        more = len(self._by_comm) - len(first)
+        rows = [_row(name(comm), each) for comm, each in first]
+        if more:
+            rows.append(f"... and {more} more{f', and {OTHER}: {self._other.count} processes' if self._other.count else ''}")
+        header = f"{'COMM':<15} {'COUNT':>8} {'ERRORS':>8} {'SIGNALS':>8} {'RUNTIME':>13} {'CPU':>13}"
+        return ["", header, *rows, _row("total", self.total), f"dropped: {dropped}"]
+
+
+def _row(title: str, each: Sum) -> str:
+    return (
+        f"{padded(title, 15)} {each.count:>8} {each.errors:>8} {each.signals:>8} "
+        f"{span(each.runtime_ns):>13} {span(each.cpu_ns if each.count else None):>13}"
+    )

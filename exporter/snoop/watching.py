@@ -1,0 +1,54 @@
+"""Records of this host, seen by snoop itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from exporter.config import Config
+from exporter.model import Mode, SourceFailed
+from exporter.records import Hub
+from exporter.snoop.printer import Inbox
+from exporter.supervisor import Supervisor
+
+_INEXACT = (Mode.FAST_SCAN, Mode.SCAN)
+
+
+class Watching:
+    """The exporter's own way of seeing processes, of which only the records are used."""
+
+    def __init__(self, config: Config, inbox: Inbox, tell: Callable[[str], None]) -> None:
+        self.failure: str | None = None
+        self._hub = Hub(0)
+        self._inbox = inbox
+        self._supervisor = Supervisor(config, self._hub)
+        self._tell = tell
+        self._told: Mode | None = None
+        self.dropped = 0
+
+    def start(self) -> None:
+        """Begin to see, or raise `Unusable`."""
+        self._supervisor.start()
+        self._hub.attach(self._inbox)  # only now: the start itself takes short processes, and nobody means those
+        self._tell_mode()
+
+    def tick(self) -> None:
+        """Drain what the supervisor counts; follow it where it switches."""
+        self._supervisor.tick()
+        self._tell_mode()
+
+    def stop(self) -> None:
+        """Detach."""
+        with contextlib.suppress(SourceFailed):
+            self.dropped = self._supervisor.snapshot().records_dropped["reader", "full"]
+        self._supervisor.stop()
+
+    def _tell_mode(self) -> None:
+        mode = self._supervisor.mode
+        if mode is None or mode is self._told:
+            return
+        self._told = mode
+        snapshot = self._supervisor.snapshot()
+        why = f", because {snapshot.why.rstrip('.')}" if snapshot.degraded else ""
+        caution = ", which misses most processes that live shorter than its interval" if mode in _INEXACT else ""
+        self._tell(f"mode {mode}{caution}{why}")
