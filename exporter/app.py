@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import heapq
 import logging
 import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from exporter import __version__, log, version
 from exporter.config import Config
 from exporter.log import fields
 from exporter.metrics import Exposition
-from exporter.model import NS, Mode, Unusable
+from exporter.model import NS, Mode, ProcessCounts, SourceFailed, Unusable
+from exporter.record_json import Json
+from exporter.records import Hub
 from exporter.reload import LastReload, Reloader
 from exporter.supervisor import Snapshot, Supervisor
-from exporter.web import landing
 from exporter.web.address import wording
+from exporter.web.landing import Row, Status, changes, render
+from exporter.web.rates import Rates
 from exporter.web.server import Server
+from exporter.web.stream import MOST_RECORDS
+
+if TYPE_CHECKING:
+    from exporter.handlers.parent import Handlers
+    from exporter.handlers.plan import Plan
 
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
-_ROWS = 15
+_ROWS = 10
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 EXIT_BIND = 1
@@ -32,20 +43,25 @@ EXIT_CONFIG = 2
 _M_ARENA_MAX = -8  # malloc.h
 
 
-def main(config: Config, reread: Callable[[], Config]) -> int:
-    """Serve until SIGTERM or SIGINT; at SIGHUP, read the configuration again. Returns the exit status."""
+def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; at SIGHUP, read the configuration again. `plan` is for handlers. Returns the exit status."""
     log.setup(config.log.level, config.log.format)
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)  # an arena for each thread would cost memory, and Python runs one thread at a time
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # before the first thread, which inherits it; they are waited for below
-    supervisor = Supervisor(config)
+    hub = Hub(config.records.capacity)
+    supervisor = Supervisor(config, hub)
     reloader = Reloader(config, supervisor, reread)
-    pages = Pages(config, supervisor, reloader.last)
+    handlers = _handlers(config, plan)
+    pages = Pages(config, supervisor, reloader.last, hub, handlers)
     try:
         server = Server(config.web.listen_address, config.web.telemetry_path, pages, config.web.public_records)
     except OSError as error:
         return _refuse(wording(config.web.listen_address, error), EXIT_BIND)
     server.start()
     try:
+        if handlers is not None:
+            hub.attach(handlers)
+            handlers.start()
         try:
             supervisor.start()
         except Unusable as reason:
@@ -55,11 +71,22 @@ def main(config: Config, reread: Callable[[], Config]) -> int:
             if told is not None:
                 reloader.run()
             supervisor.tick()
+            pages.tick()
         logger.info("stopping", extra=fields(signal=signal.Signals(told.si_signo).name))
     finally:
         server.close()
         supervisor.stop()
+        if handlers is not None:  # the last records have been published by now
+            handlers.close()
     return 0
+
+
+def _handlers(config: Config, plan: Plan | None) -> Handlers | None:
+    if plan is None:
+        return None
+    from exporter.handlers.parent import Handlers  # noqa: PLC0415 - most run without
+
+    return Handlers(plan, config.log.level, config.log.format)
 
 
 def _refuse(reason: str, status: int) -> int:
@@ -70,11 +97,13 @@ def _refuse(reason: str, status: int) -> int:
 class Pages:
     """What the server shows."""
 
-    def __init__(self, config: Config, supervisor: Supervisor, last_reload: LastReload) -> None:
+    def __init__(self, config: Config, supervisor: Supervisor, last_reload: LastReload, hub: Hub, handlers: Handlers | None = None) -> None:
+        self.hub = hub
         self._config = config
         self._supervisor = supervisor
-        self._exposition = Exposition(config, supervisor.snapshot, last_reload)
-        self._started = time.monotonic()
+        self._exposition = Exposition(config, supervisor.snapshot, last_reload, handlers)
+        self._started = time.time()
+        self._rates = Rates()
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """Body and content type."""
@@ -88,12 +117,30 @@ class Pages:
         """Whether a source runs."""
         return None if self._supervisor.ready else "no mode is active yet"
 
+    def tick(self) -> None:
+        """Called about each second, so that the page knows the rate of the last minutes."""
+        with contextlib.suppress(SourceFailed, OSError):  # the supervisor's own tick deals with it
+            self._note(self._supervisor.snapshot())
+
     def landing(self, names: bool) -> str:
         """The page at /."""
+        recent = self.hub.recent()[: -MOST_RECORDS - 1 : -1] if names else None
+        return render(self._status(names), self._config.web.telemetry_path, recent)
+
+    def live(self) -> Json:
+        """What changes on it."""
+        return changes(self._status(names=True))
+
+    def _note(self, snapshot: Snapshot) -> None:
+        self._rates.note(time.monotonic(), snapshot.view.counts.total.short_exits)
+
+    def _status(self, names: bool) -> Status:
         snapshot = self._supervisor.snapshot()
-        comms, folded = self._supervisor.busiest(_ROWS) if names else ([], [])
+        self._note(snapshot)
+        busiest, folded = self._supervisor.busiest(self._config.metrics.max_comms) if names else ([], [])
+        comms = [(name, counts) for name, counts in busiest if any(counts.exits)]
         counts = snapshot.view.counts
-        status = landing.Status(
+        return Status(
             version=__version__,
             revision=version.revision(),
             mode=snapshot.mode,
@@ -101,18 +148,23 @@ class Pages:
             rungs=tuple((mode, _state(mode, snapshot), state.reason) for mode, state in snapshot.rungs.items()),
             capture_ratio=snapshot.capture_ratio,
             threshold_seconds=self._config.detection.short_threshold_seconds,
-            uptime_seconds=time.monotonic() - self._started,
+            started=self._started,
             ended_processes=sum(counts.total.exits),
             short_processes=counts.total.short_exits,
+            rates=(self._rates.per_second(5), self._rates.per_second(60), self._rates.per_second(300)),
             peak_per_second=snapshot.gauges.peak_per_second,
-            top_comms=tuple(
-                landing.Row(name, each.short_exits, sum(each.exits), each.cpu_ns / NS) for name, each in comms if any(each.exits)
-            ),
-            folded=tuple(folded),
+            bounds_seconds=self._config.metrics.runtime_buckets_seconds,
+            buckets=tuple(counts.total.buckets),
+            top_comms=tuple(_row(*each) for each in comms[:_ROWS]),
+            top_cpu=tuple(_row(*each) for each in heapq.nlargest(_ROWS, comms, key=lambda each: each[1].short_cpu_ns)),
+            folded=tuple(folded[:_ROWS]),
             lost=tuple((reason, n) for reason, n in counts.lost.items() if n),
             degraded=snapshot.degraded,
         )
-        return landing.render(status, self._config.web.telemetry_path, names)
+
+
+def _row(comm: str, counts: ProcessCounts) -> Row:
+    return Row(comm, counts.short_exits, sum(counts.exits), counts.cpu_ns / NS, counts.short_cpu_ns / NS)
 
 
 def _state(mode: Mode, snapshot: Snapshot) -> str:

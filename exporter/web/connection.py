@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
 
-from exporter.web.messages import BadRequest, Request, Response, take_request
+from exporter.web.messages import BadRequest, Request, Response, Stream, take_request
 from exporter.web.site import Site
 
 _CHUNK = 8 * 1024
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 1 << 20
+_STREAM_BUFFER = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Connection:
         self.peer = peer
         self.state = (Doing.AWAITS_REQUEST, time.monotonic())
         """What it does, and since when."""
+        self.streams = False
+        """Whether its answer has no end of its own. Such connections have places of their own."""
         self._client = client
         self._site = site
         self._limits = limits
@@ -76,6 +79,9 @@ class Connection:
             return False
         self.state = (Doing.WORKS, time.monotonic())
         response = self._site.answer(request, self.peer)
+        if response.stream is not None:
+            self._follow(response, response.stream)
+            return False
         # A body is never read, so nothing can follow it. Who asks again before we answered would keep us busy without end.
         keep_alive = request.keep_alive and not request.has_body and not self._received
         self._send(response.to_bytes(keep_alive=keep_alive, with_body=request.method != "HEAD"))
@@ -111,6 +117,25 @@ class Connection:
             self._client.settimeout(_left(deadline))
             rest = rest[self._client.send(rest) :]
         self.state = (Doing.AWAITS_REQUEST, time.monotonic())
+
+    def _follow(self, response: Response, stream: Stream) -> None:
+        """Send piece after piece until the stream ends or the client goes."""
+        with contextlib.closing(stream):
+            self.streams = True
+            self._client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER)  # who does not read is to be noticed soon
+            self._send(response.to_bytes(keep_alive=False))
+            for piece in stream:
+                if piece:
+                    self._send(piece)
+                elif self._gone():
+                    return
+
+    def _gone(self) -> bool:
+        self._client.settimeout(0)
+        try:
+            return not self._client.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
 
     def _linger(self) -> None:
         """Take in what the client still sends: closing before that would make the kernel throw away our answer."""

@@ -1,59 +1,40 @@
-"""The page at `/`: what a person sees who opens the exporter in a browser. One file, no script, nothing from elsewhere."""
+"""The page at `/`: what a person sees who opens the exporter in a browser. One file, nothing from elsewhere.
+
+It is whole without script. To those who may see names, a script adds what happens from then on: `changes` is what a status event of the
+stream carries, made of the very pieces that the page was made of.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
+from pathlib import Path
 
-_STYLE = """
-:root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --text: #1b1f24; --soft: #57606a; --line: #d8dee4; --accent: #0a6c74;
-  --good: #1a7f37; --bad: #b35900; }
-@media (prefers-color-scheme: dark) { :root { --page: #0f1317; --card: #181d23; --text: #e6edf3; --soft: #9aa4ae; --line: #30363d;
-  --accent: #4cc2cb; --good: #56d364; --bad: #f0a04b; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
-main, header, footer { max-width: 60rem; margin: 0 auto; padding: 0 1rem; }
-header { padding-top: 2rem; }
-h1 { margin: 0; font-size: 1.6rem; }
-h2 { margin: 2.2rem 0 .6rem; font-size: 1.1rem; }
-p { margin: .3rem 0; }
-a { color: var(--accent); }
-.soft, footer, caption, th, dt { color: var(--soft); }
-.state { margin: 1.2rem 0; padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
-  border-left: .4rem solid var(--good); }
-.state.poor { border-left-color: var(--bad); }
-.state.note { border-left-color: var(--accent); }
-dl + p { margin-top: 1rem; }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin: 0; }
-dl > div, .wide { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
-dl > div { padding: .7rem 1rem; }
-dt { font-size: .85rem; }
-dd { margin: 0; }
-dd.big { font-size: 1.6rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; }
-table { width: 100%; border-collapse: collapse; }
-caption { padding: .6rem 1rem; text-align: left; font-size: .9rem; }
-th, td { padding: .4rem 1rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line); }
-thead th { font-size: .85rem; font-weight: 600; white-space: nowrap; }
-tbody th { color: inherit; font-weight: inherit; }
-.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.name { font-family: ui-monospace, monospace; white-space: pre; }
-.bar { display: block; width: 100%; max-width: 16rem; height: .3rem; margin-top: .2rem; fill: var(--accent); }
-.on { color: var(--good); font-weight: 600; }
-footer { padding: 2rem 1rem; font-size: .9rem; }
-@media (max-width: 36rem) { th, td { padding: .4rem .5rem; } }
-"""
+from exporter.model import Record
+from exporter.record_json import Json, as_json
+from exporter.web.parts import Histogram, Table, shares
 
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_STATIC = Path(__file__).parent / "static"
+_STYLE = (_STATIC / "page.css").read_text(encoding="utf-8")
+_SCRIPT = (_STATIC / "page.js").read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
 CONTENT_SECURITY_POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 
-_NAMES_HIDDEN = """<p class="state note">Names of processes are shown only to this host itself, because they may tell what runs
+_NAMES_HIDDEN = """<h2>By name</h2>
+<p class="state note">Names of processes are shown only to this host itself, because they may tell what runs
 here. Open this page on the host (<code>http://localhost</code>, or through <code>ssh -L</code>), or set
 <code>web.public_records: true</code> in the configuration to show them to everyone who can reach it.</p>"""
 
@@ -64,6 +45,7 @@ class Row:
     short_exits: int
     exits: int
     cpu_seconds: float
+    short_cpu_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +59,18 @@ class Status:
     """Mode, state and reason, in ladder order."""
     capture_ratio: float | None
     threshold_seconds: float
-    uptime_seconds: float
+    started: float
+    """Unix time."""
     ended_processes: int
     short_processes: int
+    rates: tuple[float | None, float | None, float | None]
+    """Short processes a second: now, in the last minute, in the last five."""
     peak_per_second: int | None
+    bounds_seconds: tuple[float, ...]
+    buckets: tuple[int, ...]
+    """Ended processes by runtime."""
     top_comms: tuple[Row, ...]
+    top_cpu: tuple[Row, ...]
     folded: tuple[tuple[str, int], ...]
     """The busiest comms of those that count under `other`, with their exits."""
     lost: tuple[tuple[str, int], ...]
@@ -89,8 +78,9 @@ class Status:
     """A better mode than this one was wanted."""
 
 
-def render(status: Status, telemetry_path: str, names: bool) -> str:
-    """Compose the page; without `names`, nothing in it comes from a process."""
+def render(status: Status, telemetry_path: str, recent: Sequence[Record] | None) -> str:
+    """Compose the page. `recent` are the newest records, the newest first; without them, nothing in it comes from a process."""
+    middle = _NAMES_HIDDEN if recent is None else "".join(table.section() for table in (_recent(recent), *_by_name(status)))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -108,27 +98,43 @@ def render(status: Status, telemetry_path: str, names: bool) -> str:
 {_state(status)}
 {_numbers(status)}
 <p><a href="{escape(telemetry_path)}">Metrics</a> for Prometheus are at <code>{escape(telemetry_path)}</code>.</p>
-{_names(status) if names else f"<h2>By name</h2>{_NAMES_HIDDEN}"}
-{_modes(status)}
-{_lost(status)}
+{_histogram(status).section()}
+{middle}
+{"".join(table.section() for table in _about_itself(status))}
 </main>
-<footer>Version {escape(status.version)}, revision {escape(status.revision)}, up {_duration(status.uptime_seconds)}.
+<footer>Version {escape(status.version)}, revision {escape(status.revision)}, started {_moment(status.started)}.
 <a href="/-/healthy">Healthy?</a> <a href="/-/ready">Ready?</a></footer>
+{"" if recent is None else f"<script>{_SCRIPT}</script>"}
 </body>
 </html>
 """
 
 
+def changes(status: Status) -> Json:
+    """Everything on the page that can change, by the id of its element."""
+    return {
+        "texts": _texts(status),
+        "poor": _is_poor(status),
+        "tables": {table.key: table.live() for table in (*_by_name(status), *_about_itself(status))},
+        "histogram": _histogram(status).live(),
+    }
+
+
 def _state(status: Status) -> str:
-    if status.mode is None:
-        return f'<div class="state poor" role="status"><p><strong>No mode is active.</strong> {escape(status.why)}</p></div>'
+    texts = {key: escape(text) for key, text in _texts(status).items()}
+    return f"""<div id="state" class="state{" poor" * _is_poor(status)}" role="status">
+<p><strong id="mode">{texts["mode"]}</strong> <span id="why">{texts["why"]}</span></p>
+<p id="completeness">{texts["completeness"]}</p></div>"""
+
+
+def _is_poor(status: Status) -> bool:
+    return status.mode is None or status.degraded or (status.capture_ratio is not None and status.capture_ratio < 1)
+
+
+def _completeness(status: Status) -> str:
     ratio = status.capture_ratio
-    poor = status.degraded or (ratio is not None and ratio < 1)
-    mode = f"<strong>Mode {escape(status.mode)}{', degraded' if status.degraded else ''}.</strong> {escape(status.why)}"
-    return f'<div class="state{" poor" * poor}" role="status"><p>{mode}</p><p>{_completeness(ratio)}</p></div>'
-
-
-def _completeness(ratio: float | None) -> str:
+    if status.mode is None:
+        return ""
     if ratio is None:
         return (
             "How complete it is can't be told here: the kernel's own count of new processes and threads is missing or is of another host."
@@ -136,95 +142,125 @@ def _completeness(ratio: float | None) -> str:
     if ratio >= 1:
         return "Nothing was missed in the last 60 s: it saw each new process and thread that the kernel counted."
     seen = math.floor(ratio * 1000) / 10  # never rounded up to 100
-    return (
-        f"<strong>It missed some:</strong> of the new processes and threads of the last 60 s it saw {seen:.1f} %. All counts are too low."
-    )
+    return f"It missed some: of the new processes and threads of the last 60 s it saw {seen:.1f} %. All counts are too low."
+
+
+def _texts(status: Status) -> dict[str, str]:
+    ended, short, peak = status.ended_processes, status.short_processes, status.peak_per_second
+    now, minute, minutes = map(_rate, status.rates)
+    return {
+        "mode": f"Mode {status.mode}{', degraded' * status.degraded}." if status.mode else "No mode is active.",
+        "why": status.why,
+        "completeness": _completeness(status),
+        "rate-now": now,
+        "rate-minute": minute,
+        "rate-minutes": minutes,
+        "peak": "?" if peak is None else f"{peak:,} /s",
+        "peak-note": "unknown in this mode" if peak is None else "in the busiest second of the last minute",
+        "short": f"{short:,}",
+        "share": f"{100 * short / ended:.1f} % of all that ended" if ended else "none ended yet",
+        "ended": f"{ended:,}",
+    }
 
 
 def _numbers(status: Status) -> str:
-    share = (
-        f"{100 * status.short_processes / status.ended_processes:.1f} % of all that ended" if status.ended_processes else "none ended yet"
-    )
-    peak = "unknown in this mode" if status.peak_per_second is None else "short ones in the busiest second of the last minute"
+    texts = {key: f'<span id="{key}">{escape(text)}</span>' for key, text in _texts(status).items()}
     cells = [
-        ("Short processes", _count(status.short_processes), share),
-        ("Ended processes", _count(status.ended_processes), "since the exporter started"),
-        ("Peak", "?" if status.peak_per_second is None else f"{_count(status.peak_per_second)} /s", peak),
+        ("Short ones now", texts["rate-now"], "in the last 5 s"),
+        ("In the last minute", texts["rate-minute"], f"in the last 5 min: {texts['rate-minutes']}"),
+        ("Peak", texts["peak"], texts["peak-note"]),
+        ("Short processes", texts["short"], texts["share"]),
+        ("Ended processes", texts["ended"], "since the exporter started"),
         ("Short means", f"&lt; {status.threshold_seconds:g} s", "from fork to end"),
     ]
-    return f"<dl>{''.join(map(_cell, cells))}</dl>"
-
-
-def _cell(cell: tuple[str, str, str]) -> str:
-    name, value, note = cell
-    return f'<div><dt>{name}</dt><dd class="big">{value}</dd><dd class="soft">{note}</dd></div>'
-
-
-def _names(status: Status) -> str:
-    most = max((row.short_exits for row in status.top_comms), default=0)
-    rows = [
-        (_name(row.comm) + _bar(row.short_exits, most), _count(row.short_exits), _count(row.exits), _seconds(row.cpu_seconds))
-        for row in status.top_comms
-    ]
-    top = _table(
-        "Who lives briefly", "Most short ones first, since the exporter started.", ("Name", "#Short", "#Ended", "#CPU seconds"), rows
+    spelt = (
+        f'<div class="card"><dt>{name}</dt><dd class="big">{value}</dd><dd class="soft">{note}</dd></div>' for name, value, note in cells
     )
-    if not status.folded:
-        return top
-    rows_of_folded = [(_name(comm), _count(exits)) for comm, exits in status.folded]
-    about = "Names without series of their own (<code>metrics.max_comms</code>); they count as <code>other</code>."
-    return top + _table("Folded into other", about, ("Name", "#Ended"), rows_of_folded)
+    return f"<dl>{''.join(spelt)}</dl>"
 
 
-def _modes(status: Status) -> str:
-    rows = []
-    for mode, state, reason in status.rungs:
-        shown = f'<span class="on">{escape(state)}</span>' if mode == status.mode else escape(state)
-        rows.append((_name(mode), shown, escape(reason)))
-    return _table("Modes", "Best first.", ("Mode", "State", "Reason"), rows)
+def _histogram(status: Status) -> Histogram:
+    return Histogram(status.bounds_seconds, status.buckets, status.threshold_seconds)
 
 
-def _lost(status: Status) -> str:
-    rows = [(_name(reason), _count(count)) for reason, count in status.lost if count]
-    return _table("What could not be seen or named", "By cause, since the exporter started.", ("Cause", "#Count"), rows)
-
-
-def _table(title: str, caption: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """Build a table of HTML cells. A column whose title starts with # holds numbers; the first cell of a row is its header."""
-    classes = [' class="number"' if column.startswith("#") else "" for column in columns]
-    head = "".join(f'<th scope="col"{css}>{column.lstrip("#")}</th>' for column, css in zip(columns, classes, strict=True))
-    body = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td{css}>{cell}</td>" for cell, css in zip(rest, classes[1:], strict=True))}</tr>\n'
-        for first, *rest in rows
+def _recent(newest_first: Sequence[Record]) -> Table:
+    return Table(
+        "recent",
+        "Recent short processes",
+        "Newest first; times in UTC.",
+        ("#Ended", "@Name", "@Parent", "#Runtime ms", "#CPU ms", "End", "#PID", "@Program"),
+        [_record_cells(as_json(record)) for record in newest_first],
+        tall=True,
     )
-    if not body:
-        return f'<h2>{title}</h2><p class="soft">Nothing yet.</p>'
-    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
-    return f'<h2>{title}</h2><div class="wide" tabindex="0" role="region" aria-label="{title}">{table}</div>'
 
 
-def _bar(value: int, most: int) -> str:
-    width = 100 * value / most if most else 0
-    return f'<svg class="bar" aria-hidden="true"><rect width="{width:.1f}%" height="100%" rx="2"/></svg>'
+def _record_cells(record: Json) -> tuple[str, ...]:
+    """Spell a record as `cells` in page.js does."""
+    end = record["signal"] or (f"exit {record['exit_code']}" if record["exit_code"] else record["outcome"])
+    return (
+        record["ended_at"][11:23],
+        record["comm"],
+        record["parent_comm"] or "?",
+        _milliseconds(record["runtime_seconds"]),
+        _milliseconds(record["cpu_seconds"]),
+        end,
+        str(record["pid"]),
+        record["exe"] or "",
+    )
 
 
-def _name(text: str) -> str:
-    return f'<bdi class="name">{escape(text)}</bdi>'
+def _by_name(status: Status) -> tuple[Table, ...]:
+    top, cpu = status.top_comms, status.top_cpu
+    return (
+        Table(
+            "by-short",
+            "Who lives briefly",
+            "Most short ones first, since the exporter started.",
+            ("@Name", "#Short", "#Ended", "#CPU seconds"),
+            [(row.comm, f"{row.short_exits:,}", f"{row.exits:,}", _seconds(row.cpu_seconds)) for row in top],
+            shares([row.short_exits for row in top]),
+        ),
+        Table(
+            "by-cpu",
+            "Who burns CPU in short processes",
+            "Most CPU time of short ones first, since the exporter started.",
+            ("@Name", "#CPU s, short", "#CPU s, all", "#Short"),
+            [(row.comm, _seconds(row.short_cpu_seconds), _seconds(row.cpu_seconds), f"{row.short_exits:,}") for row in cpu],
+            shares([row.short_cpu_seconds for row in cpu]),
+        ),
+        Table(
+            "folded",
+            "Busiest of the others",
+            "Names without series of their own (<code>metrics.max_comms</code>); they count as <code>other</code>.",
+            ("@Name", "#Ended"),
+            [(comm, f"{exits:,}") for comm, exits in status.folded],
+            optional=True,
+        ),
+    )
+
+
+def _about_itself(status: Status) -> tuple[Table, ...]:
+    active = next((number for number, (mode, _, _) in enumerate(status.rungs) if mode == status.mode), None)
+    lost = [(reason, f"{count:,}") for reason, count in status.lost if count]
+    return (
+        Table("modes", "Modes", "Best first.", ("@Mode", "State", "Reason"), status.rungs, marked=active),
+        Table("lost", "What could not be seen or named", "By cause, since the exporter started.", ("@Cause", "#Count"), lost),
+    )
+
+
+def _rate(per_second: float | None) -> str:
+    if per_second is None:
+        return "?"
+    return f"{per_second:,.0f} /s" if per_second >= 100 else f"{per_second:.1f} /s"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "?" if seconds is None else f"{seconds * 1000:.3f}"
 
 
 def _seconds(value: float) -> str:
-    return "&lt; 0.001" if 0 < value < 0.001 else f"{value:,.3f}"
+    return "< 0.001" if 0 < value < 0.001 else f"{value:,.3f}"
 
 
-def _count(value: int) -> str:
-    return f"{value:,}"
-
-
-def _duration(seconds: float) -> str:
-    whole = int(seconds)
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s"
+def _moment(unix_seconds: float) -> str:
+    return f"{datetime.fromtimestamp(unix_seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Protocol
 
 MAX_HEAD = 16 * 1024
 
@@ -35,6 +37,8 @@ class Request:
     """Names in lower case; equal ones are joined by a comma."""
     host: str
     keep_alive: bool
+    query: str = ""
+    """What follows the ?, not decoded."""
 
     @property
     def has_body(self) -> bool:
@@ -42,12 +46,21 @@ class Request:
         return "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
 
 
+class Stream(Iterator[bytes], Protocol):
+    """A body that comes piece by piece, until the connection ends. An empty piece says that there is none yet."""
+
+    def close(self) -> None:
+        """Give its place free."""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     status: HTTPStatus
-    body: bytes
+    body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
     headers: dict[str, str] = field(default_factory=dict)
+    stream: Stream | None = None
+    """Follows the body, and ends with the connection."""
 
     @classmethod
     def line(cls, status: HTTPStatus, line: str, **headers: str) -> Response:
@@ -61,10 +74,11 @@ class Response:
             f"Date: {formatdate(time.time(), usegmt=True)}",
             "Server: shortproc-exporter",
             f"Content-Type: {self.content_type}",
-            f"Content-Length: {len(self.body)}",
+            *([] if self.stream else [f"Content-Length: {len(self.body)}"]),
             f"Connection: {'keep-alive' if keep_alive else 'close'}",
             "Cache-Control: no-store",
             "X-Content-Type-Options: nosniff",
+            "Cross-Origin-Resource-Policy: same-origin",
             "Referrer-Policy: no-referrer",
         ]
         headers = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"} | self.headers
@@ -105,12 +119,13 @@ def _parsed(lines: list[str]) -> Request:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     if minor != "0" and "host" not in headers:
         raise BadRequest(HTTPStatus.BAD_REQUEST, "missing Host header")
-    host, path = headers.get("host", ""), re.split(r"[?#]", target, maxsplit=1)[0]
+    target = target.partition("#")[0]
+    host, (path, _, query) = headers.get("host", ""), target.partition("?")
     if absolute := _ABSOLUTE.match(target):  # what a proxy is asked; its host is the one that counts
         host, path = absolute[1], absolute[2] or "/"
     options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
     keep_alive = "close" not in options and (minor != "0" or "keep-alive" in options)
-    return Request(method, path, headers, host, keep_alive)
+    return Request(method, path, headers, host, keep_alive, query)
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

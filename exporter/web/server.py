@@ -8,6 +8,8 @@ that come by the hundred. Hence one thread for each connection, at most `Limits.
 - A newcomer that finds no room takes the place of a connection that waits for a request; a real client sends its request at
   once. Where none waits for one, it takes that of a client that has not read its answer for a while. Only where all are
   working on answers is it sent away.
+- A stream of events, which has no end, counts against a small number of places of its own (`stream.py`), and each write to it has its
+  deadline too.
 - The thread that accepts never waits for anything else.
 """
 
@@ -25,6 +27,7 @@ from exporter.web import address
 from exporter.web.connection import Connection, Doing, Limits
 from exporter.web.messages import Response
 from exporter.web.site import Pages, Site
+from exporter.web.stream import Streams
 
 __all__ = ["Limits", "Pages", "Server"]
 
@@ -39,7 +42,8 @@ class Server:
     def __init__(
         self, listen_address: str, telemetry_path: str, pages: Pages, public_records: bool = False, limits: Limits | None = None
     ) -> None:
-        self._site = Site(telemetry_path, pages, public_records)
+        self._streams = Streams(pages.hub, pages.live)
+        self._site = Site(telemetry_path, pages, public_records, self._streams)
         self._limits = limits or Limits()
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
@@ -57,6 +61,7 @@ class Server:
         """Stop listening and drop every connection. May be called twice."""
         deadline = time.monotonic() + _CLOSE_SECONDS
         self._closing.set()
+        self._streams.close()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`
         if self._acceptor.is_alive():
@@ -112,7 +117,7 @@ class Server:
     def _make_room(self, of: int) -> bool:
         """Have fewer than `of` connections, by dropping one if need be; say whether that is so."""
         with self._lock:
-            if len(self._connections) < of:
+            if sum(not each.streams for each in self._connections) < of:
                 return True
             dropped = self._most_dispensable()
             if dropped is None:
@@ -127,7 +132,7 @@ class Server:
         So a host that connects over and over takes the places from itself, not from others.
         """
         stalled = time.monotonic() - self._limits.stalled_seconds
-        states = {connection: connection.state for connection in self._connections}
+        states = {connection: connection.state for connection in self._connections if not connection.streams}
         idle = [one for one, (doing, _) in states.items() if doing is Doing.AWAITS_REQUEST]
         idle = idle or [one for one, (doing, since) in states.items() if doing is Doing.AWAITS_READER and since < stalled]
         places = Counter(one.peer for one in idle)

@@ -11,23 +11,35 @@ from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
-from exporter.web import landing
+from exporter.record_json import Json
+from exporter.records import Hub
+from exporter.web import api, landing
 from exporter.web.messages import Request, Response, accepts_gzip, gzipped
+from exporter.web.stream import Streams
 
 logger = logging.getLogger(__name__)
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?")
 _FROM_A_PROXY = ("forwarded", "via", "x-real-ip")
+_NOT_FOR_YOU = (
+    "records name processes, so they are only for this host itself, asked directly as localhost; "
+    "web.public_records: true in the configuration opens them to everyone"
+)
 
 
 class Pages(Protocol):
     """What the server shows. Any call may come from any thread; an exception becomes a 500."""
+
+    hub: Hub
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """Give body and content type, by the Accept header."""
 
     def landing(self, names: bool) -> str:
         """Give the page at /, with or without names of processes."""
+
+    def live(self) -> Json:
+        """Give what changes on that page, with names."""
 
     def healthy(self) -> str | None:
         """Give the reason why not, or nothing."""
@@ -41,8 +53,11 @@ class Site:
     telemetry_path: str
     pages: Pages
     public_records: bool
+    streams: Streams
     one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
     """Held while metrics are made: many at once would be no faster, but take the memory of many."""
+    one_query_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+    """The same for records, so that however many ask for them, metrics share the processor with one."""
 
     def answer(self, request: Request, peer: str) -> Response:
         """Answer a request from the address `peer`. Never raises."""
@@ -59,14 +74,38 @@ class Site:
             return self._metrics(request)
         match request.path:
             case "/":
-                page = self.pages.landing(self.public_records or is_local(request, peer))
+                page = self.pages.landing(self._may_see_names(request, peer))
                 headers = {"Content-Security-Policy": landing.CONTENT_SECURITY_POLICY}
                 return Response(HTTPStatus.OK, page.encode(errors="replace"), "text/html; charset=utf-8", headers)
+            case "/api/v1/short-processes" | "/api/v1/stream" as path:
+                answer = self._records if path == "/api/v1/short-processes" else self._stream
+                allowed = self._may_see_names(request, peer) and not _is_of_another_site(request)
+                return answer(request) if allowed else Response.line(HTTPStatus.FORBIDDEN, _NOT_FOR_YOU)
             case "/-/healthy":
                 return _state(self.pages.healthy, "healthy")
             case "/-/ready":
                 return _state(self.pages.ready, "ready")
         return Response.line(HTTPStatus.NOT_FOUND, f"nothing here; metrics are at {self.telemetry_path}")
+
+    def _may_see_names(self, request: Request, peer: str) -> bool:
+        return self.public_records or is_local(request, peer)
+
+    def _records(self, request: Request) -> Response:
+        with self.one_query_at_a_time:
+            try:
+                found = api.short_processes(reversed(self.pages.hub.recent()), request.query)
+            except api.BadQuery as bad:
+                return Response.line(HTTPStatus.BAD_REQUEST, str(bad))
+            return Response(HTTPStatus.OK, found.encode(), "application/json")
+
+    def _stream(self, request: Request) -> Response:
+        content_type = "text/event-stream"
+        if request.method == "HEAD":
+            return Response(HTTPStatus.OK, content_type=content_type)
+        stream = self.streams.open()
+        if stream is None:
+            return Response.line(HTTPStatus.SERVICE_UNAVAILABLE, "all places for streams are taken")
+        return Response(HTTPStatus.OK, content_type=content_type, headers={"X-Accel-Buffering": "no"}, stream=stream)
 
     def _metrics(self, request: Request) -> Response:
         headers = {"Vary": "Accept, Accept-Encoding"}
@@ -81,6 +120,11 @@ class Site:
 def _state(why_not: Callable[[], str | None], state: str) -> Response:
     reason = why_not()
     return Response.line(HTTPStatus.OK, state) if reason is None else Response.line(HTTPStatus.SERVICE_UNAVAILABLE, reason)
+
+
+def _is_of_another_site(request: Request) -> bool:
+    """Say whether a browser asks for a page from elsewhere, which could read no answer but would take places."""
+    return request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}
 
 
 def is_local(request: Request, peer: str) -> bool:

@@ -15,6 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exporter.record_json import Json
+from exporter.records import Hub
 from exporter.web import address, site
 from exporter.web.messages import MAX_HEAD, BadRequest, Request, accepts_gzip, take_request
 from exporter.web.server import Limits, Server
@@ -33,6 +35,7 @@ class FakePages:
         """Holds /metrics and / back while it is clear."""
         self.gate.set()
         self.inside = threading.Semaphore(0)
+        self.hub = Hub(10)
 
     def hold(self) -> None:
         self.inside.release()
@@ -47,6 +50,9 @@ class FakePages:
     def landing(self, names: bool) -> str:
         self.hold()
         return f"<p>names={names}</p>"
+
+    def live(self) -> Json:
+        return {}
 
     def healthy(self) -> str | None:
         return None

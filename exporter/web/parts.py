@@ -1,0 +1,137 @@
+"""Pieces of the page that are drawn here and kept up to date by the script: tables and the histogram."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+_NOTHING = "Nothing yet."
+_HEIGHT = 140
+_LABELS = 7
+_KINDS = {"#": "number", "@": "name"}
+
+Live = dict[str, Any]
+"""What the script needs to bring a piece up to date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells are text. The first letter of a column may tell its kind: # for numbers, @ for names."""
+
+    key: str
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    shares: Sequence[float] = ()
+    """For each row the length of its bar, in percent; or none at all."""
+    marked: int | None = None
+    """The row that stands out."""
+    optional: bool = False
+    """Not shown while it is empty."""
+    tall: bool = False
+    """Scrolls by itself."""
+
+    def live(self) -> Live:
+        """Rows, bars and mark."""
+        return {"rows": self.rows, "shares": self.shares, "marked": self.marked}
+
+    def section(self) -> str:
+        """Spell the table with its heading; the caption is HTML."""
+        hidden = " hidden" if self.optional and not self.rows else ""
+        return (
+            f"<section{' data-optional' * self.optional}{hidden}><h2>{self.title}</h2>"
+            f'<div class="wide{" tall" * self.tall}" tabindex="0" role="region" aria-label="{self.title}">{self.table()}</div></section>'
+        )
+
+    def table(self) -> str:
+        """Spell it without heading."""
+        css = [f' class="{_KINDS[column[0]]}"' if column[0] in _KINDS else "" for column in self.columns]
+        heads = "".join(f'<th scope="col"{kind}>{column.lstrip("#@")}</th>' for column, kind in zip(self.columns, css, strict=True))
+        body = "".join(self._row(number, css) for number in range(len(self.rows)))
+        body = body or f'<tr><td class="soft" colspan="{len(self.columns)}">{_NOTHING}</td></tr>'
+        return (
+            f'<table id="{self.key}"><caption>{self.caption}</caption><thead><tr>{heads}</tr></thead>'
+            f'<tbody data-nothing="{_NOTHING}">\n{body}</tbody></table>'
+        )
+
+    def _row(self, number: int, css: list[str]) -> str:
+        first, *rest = self.rows[number]
+        head = f'<th scope="row"{css[0]}>{escape(first)}{_bar(self.shares[number]) if self.shares else ""}</th>'
+        cells = "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(rest, css[1:], strict=True))
+        marked = ' class="on"' if number == self.marked else ""
+        return f"<tr{marked}>{head}{cells}</tr>\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many lived how long."""
+
+    bounds_seconds: Sequence[float]
+    buckets: Sequence[int]
+    """One more than bounds; or none at all."""
+    threshold_seconds: float
+
+    def live(self) -> Live:
+        """Heights of the bars, and the numbers' table."""
+        return {"bars": self._heights(), "rows": self._numbers().rows}
+
+    def section(self) -> str:
+        """Spell the picture, and its numbers as a table to unfold."""
+        step = 100 / (len(self.bounds_seconds) + 1)
+        bounds = (*self.bounds_seconds, math.inf)
+        short = ' class="short"'
+        bars = "".join(
+            f'<rect x="{(number + 0.1) * step:.2f}%" width="{0.8 * step:.2f}%" y="{_HEIGHT - height}" height="{height}" rx="2"'
+            f"{short if bound <= self.threshold_seconds else ''}/>"
+            for number, (bound, height) in enumerate(zip(bounds, self._heights(), strict=True))
+        )
+        apart = math.ceil(len(self.bounds_seconds) / _LABELS) or 1
+        labels = "".join(
+            f'<text x="{(number + 1) * step:.2f}%" y="{_HEIGHT + 18}">{duration(bound)}</text>'
+            for number, bound in enumerate(self.bounds_seconds)
+            if number % apart == 0
+        )
+        return f"""<section><h2>How long they live</h2>
+<figure class="card"><svg id="histogram" role="img" aria-label="Bars: how many processes lived how long. The numbers follow as a table."
+ width="100%" height="{_HEIGHT + 26}"><line x1="0" x2="100%" y1="{_HEIGHT}" y2="{_HEIGHT}"/>{bars}{labels}</svg>
+<figcaption>Ended processes by runtime, since the exporter started; short ones coloured.</figcaption>
+<details><summary>The numbers</summary><div class="wide">{self._numbers().table()}</div></details></figure></section>"""
+
+    def _counts(self) -> Sequence[int]:
+        return self.buckets or [0] * (len(self.bounds_seconds) + 1)
+
+    def _heights(self) -> list[int]:
+        most = max(self._counts()) or 1
+        return [math.ceil(_HEIGHT * count / most) for count in self._counts()]  # what is there at all is seen
+
+    def _numbers(self) -> Table:
+        names = [f"up to {duration(bound)}" for bound in self.bounds_seconds]
+        whole = sum(self._counts()) or 1
+        rows = [
+            (name, f"{count:,}", f"{100 * count / whole:.1f} %") for name, count in zip((*names, "longer"), self._counts(), strict=True)
+        ]
+        return Table("runtimes", "", "Each row without those of the rows above it.", ("Runtime", "#Processes", "#Share"), rows)
+
+
+def _bar(percent: float) -> str:
+    return f'<svg class="bar" aria-hidden="true"><rect width="{percent:.1f}%" height="100%" rx="2"/></svg>'
+
+
+def shares(values: Sequence[float]) -> list[float]:
+    """Give each in percent of the largest."""
+    most = max(values, default=0)
+    return [round(100 * value / most, 1) if most else 0.0 for value in values]
+
+
+def duration(seconds: float) -> str:
+    """Spell a bound of a bucket."""
+    if seconds < 1:
+        return f"{seconds * 1000:g} ms"
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"

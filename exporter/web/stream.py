@@ -1,0 +1,200 @@
+"""`/api/v1/stream`: short processes as they end, and what the page shows besides, as server-sent events.
+
+One thread makes the events for all who follow, while there is anyone. Each event carries a few records at most; what there is no room for
+is counted, and the event says how many that were. Events:
+    recent    the last stored records, first of all; {"short_processes": [...]}
+    records   those that ended since the event before; {"short_processes": [...], "left_out": n}
+    status    the page's numbers and tables, where they changed
+Who falls too far behind is disconnected; a browser comes back by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from exporter.model import Record
+from exporter.record_json import Json, as_json, encode
+from exporter.records import Batch, Hub
+
+logger = logging.getLogger(__name__)
+
+MOST_STREAMS = 4
+MOST_RECORDS = 100
+"""In one event."""
+_RETRY = b"retry: 3000\n\n"
+_HEARTBEAT = b":\n\n"
+_INTERVAL_SECONDS = 0.25
+_STATUS_EVERY = 4
+_HEARTBEAT_SECONDS = 15.0
+_BACKLOG = 32
+
+
+class Feed:
+    """Takes records from the reader's thread, and keeps the newest few until they are fetched."""
+
+    name = "stream"
+    live = True
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[Record] = deque(maxlen=MOST_RECORDS)
+        self._left_out = self._dropped = 0
+
+    def offer(self, batch: Batch) -> None:
+        """Keep the newest, count the others."""
+        with self._lock:
+            excess = max(0, len(self._waiting) + len(batch) - MOST_RECORDS)
+            self._waiting.extend(batch[-MOST_RECORDS:])
+            self._left_out += excess
+            self._dropped += excess
+
+    def take(self) -> tuple[list[Record], int]:
+        """What came since the last call, and how many more there were."""
+        with self._lock:
+            taken, left_out = list(self._waiting), self._left_out
+            self._waiting.clear()
+            self._left_out = 0
+        return taken, left_out
+
+    def dropped(self) -> dict[str, int]:
+        """Only those that came faster than events are sent."""
+        with self._lock:
+            return {"slow": self._dropped}
+
+
+class Streams:
+    """All who follow. Safe from any thread."""
+
+    def __init__(self, hub: Hub, status: Callable[[], Json]) -> None:
+        """`status` gives what a status event carries."""
+        self._hub = hub
+        self._status = status
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._followers = 0
+        self._publishing = False
+        self._events: deque[bytes] = deque(maxlen=_BACKLOG)
+        self._made = 0
+        """How many events were made so far; the last of them are in `_events`."""
+        self._last_status = b""
+        self._failing = False
+
+    def open(self) -> Follower | None:
+        """Begin to follow, or None where all places are taken."""
+        with self._changed:
+            if self._followers >= MOST_STREAMS or self._closing.is_set():
+                return None
+            if not self._publishing:
+                self._begin()
+            self._followers += 1
+            recent = _event("recent", _records(self._hub.recent()[-MOST_RECORDS:]))
+            return Follower(self, self._made, _RETRY + recent + self._last_status)
+
+    def close(self) -> None:
+        """End all of them, and take no more."""
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+
+    def leave(self) -> None:
+        """Give a place free."""
+        with self._changed:
+            self._followers -= 1
+
+    def after(self, position: int) -> tuple[bytes, int] | None:
+        """Wait a moment for events after the first `position`; give them and their end, or None where the stream ends here."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._made > position or self._closing.is_set(), _INTERVAL_SECONDS)
+            missing = self._made - position
+            if self._closing.is_set() or missing > len(self._events):
+                return None
+            return b"".join(list(self._events)[len(self._events) - missing :]), self._made
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._publish, args=(feed := Feed(),), name="stream", daemon=True)
+        thread.start()  # it waits for the lock that we hold
+        self._last_status = b""
+        self._publishing = True
+        self._hub.attach(feed)
+
+    def _publish(self, feed: Feed) -> None:
+        turn = 0
+        while self._wanted(feed):
+            records, left_out = feed.take()
+            if records:
+                self._tell(_event("records", _records(records) | {"left_out": left_out}))
+            if turn % _STATUS_EVERY == 0:
+                self._tell_status()
+            turn += 1
+            self._closing.wait(_INTERVAL_SECONDS)
+
+    def _wanted(self, feed: Feed) -> bool:
+        """Whether anyone follows; if not, give the feed back."""
+        with self._changed:
+            if self._followers and not self._closing.is_set():
+                return True
+            self._publishing = False
+            self._hub.detach(feed)
+            return False
+
+    def _tell(self, event: bytes) -> None:
+        with self._changed:
+            self._events.append(event)
+            self._made += 1
+            self._changed.notify_all()
+
+    def _tell_status(self) -> None:
+        try:
+            status = _event("status", self._status())
+        except Exception:
+            if not self._failing:
+                logger.exception("the status for the stream failed")
+            self._failing = True
+            return
+        self._failing = False
+        if status != self._last_status:
+            self._last_status = status
+            self._tell(status)
+
+
+class Follower:
+    """One stream: an iterator of bytes, of which an empty one says that nothing happened for a moment."""
+
+    def __init__(self, streams: Streams, position: int, first: bytes) -> None:
+        self._streams = streams
+        self._position = position
+        self._first = first
+        self._sent = time.monotonic()
+
+    def __iter__(self) -> Follower:
+        return self
+
+    def __next__(self) -> bytes:
+        piece, self._first = self._first, b""
+        if not piece:
+            came = self._streams.after(self._position)
+            if came is None:
+                raise StopIteration
+            piece, self._position = came
+        now = time.monotonic()
+        if not piece and now - self._sent >= _HEARTBEAT_SECONDS:
+            piece = _HEARTBEAT
+        if piece:
+            self._sent = now
+        return piece
+
+    def close(self) -> None:
+        """Give its place free."""
+        self._streams.leave()
+
+
+def _records(records: Iterable[Record]) -> Json:
+    return {"short_processes": [as_json(record) for record in records]}
+
+
+def _event(name: str, content: Json) -> bytes:
+    return f"event: {name}\ndata: {encode(content)}\n\n".encode()

@@ -1,0 +1,94 @@
+"""The exporter's pages over snapshots and records made by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from exporter.app import Pages
+from exporter.config import Config
+from exporter.model import Mode, Outcome, ProcessCounts, Record
+from exporter.records import Hub
+from exporter.reload import LastReload
+from exporter.supervisor import Snapshot, Supervisor
+from exporter.web.server import Limits, Server
+
+SECOND = 1_700_000_000_000_000_000
+HOSTILE = [
+    b"<script>x",
+    b"<img src=x>",
+    b"\xff\xfe\x00\n\r",
+    b"\x1b[31mred\x1b[0m",
+    b"a\"b'c\\d&amp;",
+    "\u202egnp.exe".encode(),
+    b"data: x\n\nevent",
+    b"</script>",
+]
+"""Names that somebody chose who means no good."""
+
+
+def record(number: int = 0, comm: bytes = b"cc1", outcome: Outcome = Outcome.OK, code: int | None = 0, **other: object) -> Record:
+    """One that ended `number` milliseconds after a certain second."""
+    plain = Record(
+        ended_ns=SECOND + number * 1_000_000,
+        runtime_ns=812_345,
+        pid=1000 + number,
+        ppid=1,
+        uid=0,
+        comm=comm,
+        parent_comm=b"make",
+        exe=b"/usr/bin/" + comm,
+        outcome=list(Outcome).index(outcome),
+        code=code,
+        cpu_ns=300_000,
+        cgroup=b"/system.slice/build.service",
+        mode=Mode.EBPF_CORE,
+    )
+    return plain._replace(**other)
+
+
+class FakeSupervisor(Supervisor):
+    """Shows whatever snapshot it holds."""
+
+    def __init__(self, shown: Snapshot) -> None:
+        self.shown = shown
+
+    def snapshot(self) -> Snapshot:
+        return self.shown
+
+    def busiest(self, n: int) -> tuple[list[tuple[str, ProcessCounts]], list[tuple[str, int]]]:
+        return self.shown.view.comms[:-1][:n], []
+
+    def change(self, **fields: object) -> None:
+        self.shown = replace(self.shown, **fields)
+
+
+class Served(NamedTuple):
+    url: str
+    supervisor: FakeSupervisor
+    server: Server
+
+
+@contextlib.contextmanager
+def served(shown: Snapshot, hub: Hub, public_records: bool = False, limits: Limits | None = None) -> Iterator[Served]:
+    """A server that runs."""
+    supervisor = FakeSupervisor(shown)
+    pages = Pages(Config(), supervisor, LastReload(), hub)
+    server = Server("127.0.0.1:0", "/metrics", pages, public_records, limits)
+    server.start()
+    try:
+        yield Served(f"http://127.0.0.1:{server.port}", supervisor, server)
+    finally:
+        server.close()
+
+
+def soon(seconds: float = 20.0) -> Iterator[None]:
+    """Until the time is up, again and again."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        yield
+        time.sleep(0.02)
+    raise AssertionError("it never happened")
