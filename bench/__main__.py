@@ -7,9 +7,16 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import costs, scan_capture, serving, storms
+from bench import costs, handlers, modes, scan_capture, serving, storms
 
-_ALL = {"storms": storms.main, "costs": costs.main, "serving": serving.main, "scan_capture": scan_capture.main}
+_ALL = {
+    "modes": modes.main,
+    "handlers": handlers.main,
+    "storms": storms.main,
+    "costs": costs.main,
+    "serving": serving.main,
+    "scan_capture": scan_capture.main,
+}
 
 
 def main() -> None:

@@ -107,6 +107,42 @@ def text(wanted: str, pattern: str, refusal: Callable[[str], str | None] = lambd
     return Check(read, {"type": "string", "pattern": f"^{pattern}$"})
 
 
+def list_of(each: Check, most: int) -> Check:
+    """Accept a list of at most so many values."""
+
+    def read(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list) or len(value) > most:
+            what = f"a list of {len(value)}" if isinstance(value, list) else shown(value)
+            raise Wrong(f"{what} is not a list of at most {most}")
+        kept = []
+        for index, item in enumerate(value):
+            try:
+                kept.append(each.read(item))
+            except Wrong as wrong:
+                raise wrong.inside(f"[{index}]") from None
+        return tuple(kept)
+
+    return Check(read, {"type": "array", "items": each.schema, "maxItems": most})
+
+
+def keywords() -> Check:
+    """Accept a mapping from names to what JSON can hold."""
+
+    def read(value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise Wrong(f"{shown(value)} is not a mapping of keys to values")
+        for key, item in value.items():
+            if not key.isidentifier():
+                raise Wrong("is not a name that Python can take as a keyword").inside(key)
+            try:
+                json.dumps(item, allow_nan=False)
+            except (TypeError, ValueError):  # a date, infinity
+                raise Wrong(f"{shown(item)} is neither text, number, boolean, list nor mapping").inside(key) from None
+        return value
+
+    return Check(read, {"type": "object", "propertyNames": {"pattern": "^[^0-9\\W]\\w*$"}})
+
+
 def directory() -> Check:
     def read(value: object) -> str:
         if isinstance(value, str) and "\0" not in value and Path(value).is_dir():
@@ -117,12 +153,13 @@ def directory() -> Check:
 
 
 def section(of: type[Any]) -> Check:
-    """Accept a mapping whose keys are the options that a dataclass declares."""
+    """Accept a mapping whose keys are the options that a dataclass declares. Those without a default have to be there."""
     options = options_of(of)
+    required = [each.name for each in fields(of) if each.name in options and each.default is MISSING and each.default_factory is MISSING]
 
     def read(value: object) -> Any:
         if value is None:  # a section whose keys are all commented out
-            return of()
+            value = {}
         if not isinstance(value, dict):
             raise Wrong(f"{shown(value)} is not a mapping of keys to values")
         kept = {}
@@ -133,9 +170,13 @@ def section(of: type[Any]) -> Check:
                 kept[key] = options[key].read(item)
             except Wrong as wrong:
                 raise wrong.inside(key) from None
+        for key in required:
+            if key not in kept:
+                raise Wrong("is missing").inside(key)
         return of(**kept)
 
-    return Check(read, {"type": ["object", "null"], "additionalProperties": False, "properties": _properties(of)})
+    schema = {"type": ["object", "null"], "additionalProperties": False, "properties": _properties(of)}
+    return Check(read, schema | {"type": "object", "required": required} if required else schema)
 
 
 def options_of(of: type[Any]) -> dict[str, Check]:

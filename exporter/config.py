@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from exporter import checks
-from exporter.checks import Check, Schema, Wrong, boolean, directory, integer, number, one_line, one_of, rising, text
-from exporter.model import MAX_BOUNDS, NS, Measures, Mode
+from exporter.checks import Check, Schema, Wrong, boolean, directory, integer, keywords, list_of, number, one_line, one_of, rising, text
+from exporter.model import MAX_BOUNDS, NS, Measures, Mode, Outcome
 from exporter.web import address
 
 AUTO = "auto"
-RESERVED_PATHS = ("/-/healthy", "/-/ready")
+RESERVED_PATHS = ("/-/healthy", "/-/ready", "/api/v1/short-processes", "/api/v1/stream")
 
 _MAX_BYTES = 1 << 20
 _BELOW_A_SECOND = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
@@ -28,6 +28,11 @@ class ConfigError(Exception):
 def option(default: Any, check: Check, about: str) -> Any:
     """Declare an option of the file."""
     return field(default=default, metadata={"check": check, "about": about})
+
+
+def required(check: Check, about: str) -> Any:
+    """Declare an option that has no default."""
+    return field(metadata={"check": check, "about": about})
 
 
 def group(of: type[Any], about: str) -> dict[str, Any]:
@@ -78,6 +83,11 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Records:
+    capacity: int = option(1000, integer(0, 100_000), "How many records of single short processes are kept; 0 for none.")
+
+
+@dataclass(frozen=True, slots=True)
 class Web:
     listen_address: str = option(":10199", text(address.WANTED, address.PATTERN, address.refusal), "Where to listen.")
     telemetry_path: str = option(
@@ -89,7 +99,11 @@ class Web:
         ),
         "Path of the metrics.",
     )
-    public_records: bool = option(False, boolean(), "Show names of processes on the page / to everyone, not only to the host itself.")
+    public_records: bool = option(
+        False,
+        boolean(),
+        "Show names and records of processes on the page /, its API and its stream to everyone, not only to the host itself.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +112,74 @@ class Log:
     format: str = option("logfmt", one_of("logfmt", "json"), "Form of a log line.")
 
 
+_GLOBS = list_of(text("a glob, such as make or python*", r".+"), 100)
+_ABSOLUTE = r"/.+[^/]"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which records are wanted: those that satisfy every key that is given."""
+
+    comm: tuple[str, ...] = option((), _GLOBS, "Globs, one of which matches the comm.")
+    parent: tuple[str, ...] = option((), _GLOBS, "Globs, one of which matches the parent's comm.")
+    exe: tuple[str, ...] = option((), _GLOBS, "Globs, one of which matches the path of the executable.")
+    uid: tuple[int, ...] = option((), list_of(integer(0, 2**32 - 2), 100), "Real user ids.")
+    outcome: tuple[str, ...] = option((), list_of(one_of(*Outcome), len(Outcome)), "How the process ended.")
+    min_runtime_seconds: float = option(0.0, number(0, 3600), "It lived at least so long.")
+    max_runtime_seconds: float = option(3600.0, number(0, 3600), "It lived at most so long.")
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerConfig:
+    name: str = required(
+        text("module:name, such as mymodule:Handler", r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"), "Module and class, as module:name."
+    )
+    path: tuple[str, ...] = option(
+        (), list_of(text("an absolute path", _ABSOLUTE), 10), "Directories to import it from; none: installed packages."
+    )
+    filter: Filter = field(default_factory=Filter, metadata=group(Filter, "Which records it gets; all by default."))
+    options: dict[str, Any] = field(
+        default_factory=dict, metadata={"check": keywords(), "about": "What its class is called with, as keyword arguments."}
+    )
+    timeout_seconds: float = option(5.0, number(0.1, 600), "Longest that one call may take.")
+
+
+_SINK_PATH = text("the absolute path of a file, or nothing", rf"({_ABSOLUTE})?")
+_DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Jsonl:
+    path: str = option("", _SINK_PATH, "File, one JSON object a line; empty for none.")
+    max_bytes: int = option(100 << 20, integer(1 << 20, 1 << 40), "Size at which the file is rotated.")
+    max_age_seconds: float = option(_DAY, number(60, 366 * _DAY), "Age at which the file is rotated.")
+    keep: int = option(7, integer(1, 1000), "How many rotated files are kept.")
+    filter: Filter = field(default_factory=Filter, metadata=group(Filter, "Which records it gets; all by default."))
+
+
+@dataclass(frozen=True, slots=True)
+class Sqlite:
+    path: str = option("", _SINK_PATH, "SQLite database; empty for none.")
+    max_bytes: int = option(1 << 30, integer(1 << 20, 1 << 40), "Size above which the oldest records are deleted.")
+    max_age_seconds: float = option(7 * _DAY, number(60, 3660 * _DAY), "Age above which records are deleted.")
+    filter: Filter = field(default_factory=Filter, metadata=group(Filter, "Which records it gets; all by default."))
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    jsonl: Jsonl = field(default_factory=Jsonl, metadata=group(Jsonl, "Records as lines of JSON."))
+    sqlite: Sqlite = field(default_factory=Sqlite, metadata=group(Sqlite, "Records in a database."))
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     detection: Detection = field(default_factory=Detection, metadata=group(Detection, "How processes are seen."))
     metrics: Metrics = field(default_factory=Metrics, metadata=group(Metrics, "What is exposed."))
+    handlers: tuple[HandlerConfig, ...] = option(
+        (), list_of(checks.section(HandlerConfig), 16), "Python code that gets the record of each short process."
+    )
+    sinks: Sinks = field(default_factory=Sinks, metadata=group(Sinks, "Where records of short processes are kept."))
+    records: Records = field(default_factory=Records, metadata=group(Records, "Records of single short processes."))
     web: Web = field(default_factory=Web, metadata=group(Web, "How it is served."))
     log: Log = field(default_factory=Log, metadata=group(Log, "What is logged, to standard error."))
     procfs: str = "/proc"

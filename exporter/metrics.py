@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -16,16 +16,22 @@ from prometheus_client.utils import floatToGoString
 
 from exporter import __version__, version
 from exporter.config import Config
-from exporter.model import NS, Lost, Mode, Outcome, ProcessCounts
+from exporter.model import NS, SIGNALS, Lost, Mode, Outcome, ProcessCounts
 from exporter.records import Latencies
 from exporter.reload import LastReload
 from exporter.supervisor import Snapshot
 
-SIGNALS = {number: signal.Signals(number).name for number in range(1, 32)}
+if TYPE_CHECKING:
+    from exporter.handlers.parent import Handlers, HandlerStatus
+
 REAL_TIME_SIGNALS = "SIGRT"
 """All real-time signals together: they have no names of their own, and there are 33."""
 
-DROPS = (("reader", "full"), ("stream", "slow"), ("handlers", "full"), ("handlers", "down"))
+DROPS = (
+    ("reader", "full"),
+    ("stream", "slow"),
+    *(("handlers", reason) for reason in ("full", "down", "timeout", "crash", "malformed")),
+)
 """Who may drop records, and why: there from the start."""
 
 _Labelled = Iterable[tuple[Sequence[str], float]]
@@ -41,10 +47,12 @@ LATENCY_BOUNDS = _bounds(bound / NS for bound in Latencies.BOUNDS_NS)
 class Exposition:
     """`/metrics`: a registry of our own, with the client's process and Python metrics in it."""
 
-    def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload) -> None:
+    def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload, handlers: Handlers | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_SnapshotCollector(config, snapshot, last_reload))
+        if handlers is not None:
+            self._registry.register(_HandlersCollector(handlers))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 
@@ -52,6 +60,27 @@ class Exposition:
         """Body and content type, text or OpenMetrics as the Accept header asks."""
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type
+
+
+class _HandlersCollector(Collector):
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
+
+    def describe(self) -> list[Metric]:
+        """Nothing, so that registering does not collect."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._handlers.status()
+
+        def each(name: str, about: str, pick: Callable[[HandlerStatus], int]) -> Metric:
+            return _counter(name, about, ("handler",), (([handler.handler], pick(handler)) for handler in status.handlers))
+
+        yield each("shortproc_handler_records", "Records that a handler has handled; a sink, has stored.", lambda one: one.handled)
+        yield each("shortproc_handler_errors", "Errors of a handler; of a sink, each failed attempt to store.", lambda one: one.errors)
+        yield each("shortproc_handler_timeouts", "Times that a handler took too long, and was ended.", lambda one: one.timeouts)
+        yield each("shortproc_handler_lost_records", "Records that a handler accepted and lost.", lambda one: one.lost)
+        yield _count("shortproc_handler_restarts", "Restarts of the process of all handlers.", status.restarts)
 
 
 class _SnapshotCollector(Collector):

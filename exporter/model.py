@@ -6,6 +6,7 @@ A comm is `bytes` as the kernel keeps it (at most 15); it becomes text only thro
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,6 +16,9 @@ NS = 1_000_000_000
 FOREVER_NS = 2**64 - 1
 MAX_BOUNDS = 31
 """Most bucket bounds that a histogram may have (`bpf/lifecycle.h` holds as many)."""
+
+SIGNALS = {number: signal.Signals(number).name for number in range(1, 32)}
+"""Names of the signals that have one; the others are the real-time ones."""
 
 KERNEL_THREADS = b"[kernel]"
 UNKNOWN_COMM = b"unknown"

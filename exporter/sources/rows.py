@@ -157,4 +157,3 @@ def _process_counts(row: Sequence[int], measures: Measures, *, per_comm: bool) -
         short_cpu_ns=row[_SHORT_CPU],
         buckets=buckets,
     )
-

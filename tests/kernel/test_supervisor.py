@@ -20,7 +20,6 @@ from exporter.sources import ebpf
 from exporter.sources.ebpf import EbpfSource
 from exporter.supervisor import RungState, Supervisor
 
-
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -137,7 +136,7 @@ def test_ready_is_when_a_scrape_has_everything(monkeypatch: pytest.MonkeyPatch) 
     """Prometheus must see a counter at 0 first, so the first scrape that is answered may lack none."""
     config = Config(detection=Detection(mode=Mode.SCAN))
     supervisor = Supervisor(config, Hub(0))
-    pages = Pages(config, supervisor, LastReload())
+    pages = Pages(config, supervisor, LastReload(), Hub(0))
     lacking: list[str] = []
 
     def looked_at(rung: Rung) -> RungState:

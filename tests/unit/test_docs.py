@@ -11,6 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from snapshots import CONFIG, worst
 
+from exporter.handlers.parent import HandlerStatus, Status
 from exporter.metrics import Exposition
 from exporter.model import Lost, Mode, Outcome, SwitchReason
 from exporter.reload import LastReload
@@ -24,11 +25,19 @@ CAUSE = re.compile(r"^\| `(\w+)` \| [^|]+ \|(?: [^|]+ \|)?$", re.MULTILINE)
 SERIES_ENDINGS = ("_bucket", "_sum", "_count")
 
 
+class FakeHandlers:
+    """One handler, which did nothing: only its metrics' names matter here."""
+
+    def status(self) -> Status:
+        return Status((HandlerStatus("a:b", 0, 0, 0, 0),), 0, running=True)
+
+
 @pytest.fixture(scope="module")
 def exposed() -> dict[str, Metric]:
     """Every family that there can be, by the name that a scrape shows."""
     config = replace(CONFIG, metrics=replace(CONFIG.metrics, per_comm_histogram=True))
-    families = text_string_to_metric_families(Exposition(config, worst, LastReload()).render("")[0].decode())
+    handlers = FakeHandlers()
+    families = text_string_to_metric_families(Exposition(config, worst, LastReload(), handlers).render("")[0].decode())  # type: ignore[arg-type]
     return {f"{family.name}_total" if family.type == "counter" else family.name: family for family in families}
 
 
