@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 _SECONDS = 0.25
 """The kernel frees a process, and tells its CPU, 8 to 131 ms after its end: that of most that only the old source saw still comes to it."""
+_UNDER_WAY_SECONDS = 0.1
+"""The old source may count an end before it lists, and the new one hear of it after it started: an exit passes the tracepoint, gives its
+memory and files back, and only then is told to the proc connector."""
 _AHEAD_NS = 20_000_000
 """The cut lies ahead, so that both sources know of it when it comes."""
 
@@ -31,6 +34,7 @@ def run_both(old: Source, new: Source) -> None:
     """
     old.list_ends(on=True)
     try:
+        time.sleep(_UNDER_WAY_SECONDS)
         new.start(quiet=True)
     except Unusable:
         old.list_ends(on=False)
