@@ -163,6 +163,6 @@ def test_scan_says_what_it_missed(procfs: Procfs) -> None:
         time.sleep(0.1)
         for _ in range(200):
             os.waitpid(child(b"t-missed", 0), 0)
-        until(source, lambda counts: counts.lost.get(Lost.UNSEEN, 0) + counts.forks >= 200)
+        until(source, lambda counts: sum(counts.lost.get(each, 0) for each in (Lost.UNSEEN, Lost.VANISHED)) + counts.forks >= 200)
     finally:
         source.stop()
