@@ -1,9 +1,15 @@
-"""Builds the BPF object into the wheel where clang is there; without it it is made all the same, and `doctor` says what is missing."""
+"""Builds the BPF object into the wheel where clang is there; without it it is made all the same, and `doctor` says what is missing.
+
+Wheel and sdist also get `_revision`: where they are unpacked there is no `.git` to ask.
+"""
 
 from __future__ import annotations
 
 import runpy
 import subprocess
+import sys
+import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +18,41 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Called by hatchling before it packs. An editable install uses what `make` built."""
+        """Called by hatchling before it packs. An editable install uses what `make` built, and the checkout's own `.git`."""
         if version == "editable":
             return
-        root = Path(self.root)
+        self._add_revision(build_data["force_include"])
+        if self.target_name == "wheel":
+            self._add_programs(build_data["force_include"])
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+        """Called when it has packed."""
+        if version != "editable":
+            self._folder.cleanup()
+
+    @property
+    def _package(self) -> Path:
+        return Path(self.root) / "exporter"
+
+    def _add_revision(self, include: dict[str, str]) -> None:
+        """Not by way of a file in the checkout, which would still name this revision when the next one is checked out."""
+        self._folder = tempfile.TemporaryDirectory()
+        sys.path.insert(0, self.root)
+        revision = import_module("exporter.version").revision(self._package)
+        file = Path(self._folder.name) / "_revision"
+        file.write_text(f"{revision}\n", encoding="ascii")
+        if not (self._package / "_revision").exists():  # from an sdist it is there already
+            include[str(file)] = "exporter/_revision"
+
+    def _add_programs(self, include: dict[str, str]) -> None:
+        bpf = Path(self.root) / "bpf"
         for name in ("lifecycle.bcc.c", "births.bcc.c", "task.bcc.c", "lifecycle.h", "include"):
-            build_data["force_include"][str(root / "bpf" / name)] = f"exporter/_bpf/{name}"
-        output = root / "exporter" / "_bpf" / "lifecycle.bpf.o"
+            include[str(bpf / name)] = f"exporter/_bpf/{name}"
+        output = self._package / "_bpf" / "lifecycle.bpf.o"
         try:
-            runpy.run_path(str(root / "bpf" / "build.py"))["build"](output)
+            runpy.run_path(str(bpf / "build.py"))["build"](output)
         except (OSError, subprocess.CalledProcessError) as error:
             output.unlink(missing_ok=True)
             self.app.display_warning(f"the BPF object was not built ({error}); the exporter will fall back to scanning /proc")
         else:
-            build_data["force_include"][str(output)] = "exporter/_bpf/lifecycle.bpf.o"
+            include[str(output)] = "exporter/_bpf/lifecycle.bpf.o"

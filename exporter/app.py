@@ -10,9 +10,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter import __version__, log, version
+from exporter import __version__, log, privileges, version
 from exporter.config import Config
 from exporter.log import fields
 from exporter.metrics import Exposition
@@ -20,16 +21,19 @@ from exporter.model import NS, Mode, ProcessCounts, SourceFailed, Unusable
 from exporter.record_json import Json
 from exporter.records import Hub
 from exporter.reload import LastReload, Reloader
+from exporter.sdnotify import Notifier
 from exporter.supervisor import Snapshot, Supervisor
 from exporter.web.address import wording
 from exporter.web.landing import Row, Status, changes, render
 from exporter.web.rates import Rates
 from exporter.web.server import Server
 from exporter.web.stream import MOST_RECORDS
+from exporter.web.terms import Gate, Open
 
 if TYPE_CHECKING:
     from exporter.handlers.parent import Handlers
     from exporter.handlers.plan import Plan
+    from exporter.loaders.broker import Broker
 
 logger = logging.getLogger(__name__)
 
@@ -44,21 +48,34 @@ _M_ARENA_MAX = -8  # malloc.h
 
 
 def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; at SIGHUP, read the configuration again. `plan` is for handlers. Returns the exit status."""
+    """Serve until SIGTERM or SIGINT; at SIGHUP, read the configuration again. `plan` is for handlers. Returns the exit status.
+
+    Raises `ConfigError` for the file `web.config_file`, which was not read so far.
+    """
     log.setup(config.log.level, config.log.format)
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)  # an arena for each thread would cost memory, and Python runs one thread at a time
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # before the first thread, which inherits it; they are waited for below
+    notifier = Notifier()
     hub = Hub(config.records.capacity)
-    supervisor = Supervisor(config, hub)
+    gate = _gate(config.web.config_file)
+    try:
+        become = _become(config, plan)
+    except privileges.NoSuchUser as error:
+        return _refuse(f"security.user: {error}", EXIT_CONFIG)
+    broker = _broker(config) if become is not None else None
+    supervisor = Supervisor(config, hub, broker)
     reloader = Reloader(config, supervisor, reread)
-    handlers = _handlers(config, plan)
+    handlers = _handlers(config, plan if become is None else replace(plan, user=None, group=None) if plan is not None else None)
     pages = Pages(config, supervisor, reloader.last, hub, handlers)
     try:
-        server = Server(config.web.listen_address, config.web.telemetry_path, pages, config.web.public_records)
+        server = Server(config.web.listen_address, config.web.telemetry_path, pages, config.web.public_records, gate=gate)
     except OSError as error:
         return _refuse(wording(config.web.listen_address, error), EXIT_BIND)
-    server.start()
     try:
+        if become is not None:
+            privileges.drop(*become, privileges.needed())  # before the first thread
+            _gate(config.web.config_file)  # what it names has to be readable from now on, too
+        server.start()
         if handlers is not None:
             hub.attach(handlers)
             handlers.start()
@@ -67,18 +84,45 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
         except Unusable as reason:
             return _refuse(str(reason), EXIT_CONFIG)
         logger.info("listening", extra=fields(address=config.web.listen_address, path=config.web.telemetry_path, version=__version__))
+        notifier.ready()
         while (told := signal.sigtimedwait(_SIGNALS, _TICK_SECONDS)) is None or told.si_signo == signal.SIGHUP:
             if told is not None:
+                notifier.reloading()
                 reloader.run()
+                notifier.ready()
             supervisor.tick()
             pages.tick()
+            notifier.alive()
+        notifier.stopping()
         logger.info("stopping", extra=fields(signal=signal.Signals(told.si_signo).name))
     finally:
         server.close()
         supervisor.stop()
         if handlers is not None:  # the last records have been published by now
             handlers.close()
+        if broker is not None:
+            broker.close()
     return 0
+
+
+def _become(config: Config, plan: Plan | None) -> tuple[int, int] | None:
+    """User and group to go on as, without privileges; None where there are none, or they are to stay.
+
+    Unless one is configured, it is the owner of the sinks' directory, where there are sinks: they are written by a child of ours.
+    """
+    if not config.security.drop_privileges or not privileges.has_any():
+        return None
+    if plan is None or plan.user is None or plan.group is None:
+        return privileges.user_of(config.security.user)
+    if config.security.user and privileges.user_of(config.security.user)[0] != plan.user:
+        raise privileges.NoSuchUser(f"the sinks' directory belongs to another user ({plan.user}), who writes there")
+    return plan.user, plan.group
+
+
+def _broker(config: Config) -> Broker:
+    from exporter.loaders.broker import Broker  # noqa: PLC0415 - an ordinary user does without
+
+    return Broker(config.measures, config.procfs, config.detection.ebpf_bcc.interpreter or None)
 
 
 def _handlers(config: Config, plan: Plan | None) -> Handlers | None:
@@ -87,6 +131,14 @@ def _handlers(config: Config, plan: Plan | None) -> Handlers | None:
     from exporter.handlers.parent import Handlers  # noqa: PLC0415 - most run without
 
     return Handlers(plan, config.log.level, config.log.format)
+
+
+def _gate(web_config_file: str) -> Gate:
+    if not web_config_file:
+        return Open()
+    from exporter.web.guard import Guard  # noqa: PLC0415 - most run without
+
+    return Guard(web_config_file)
 
 
 def _refuse(reason: str, status: int) -> int:

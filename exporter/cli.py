@@ -32,7 +32,7 @@ commands:
   (none)                run, and serve metrics until SIGTERM or SIGINT
   snoop                 print short processes as they end; its flags: shortproc-exporter snoop --help
   doctor                say of each mode whether it works here or why not, and which one auto would take
-  check-config [FILE]   say whether a configuration file is good"""
+  check-config [FILE]   say whether a configuration file is good, and the web configuration file that it names"""
 
 _EPILOG = """A flag beats the file. Each option of the file, its meaning and its default: config/exporter.yml.
 
@@ -50,6 +50,7 @@ _OPTIONS = {
     "--mode": "detection.mode",
     "--web.listen-address": "web.listen_address",
     "--web.telemetry-path": "web.telemetry_path",
+    "--web.config.file": "web.config_file",
     "--path.procfs": "procfs",
     "--log.level": "log.level",
     "--log.format": "log.format",
@@ -99,6 +100,7 @@ def _parser(*, snoop: bool) -> argparse.ArgumentParser:
     if not snoop:
         flags.add_argument("--web.listen-address", metavar="HOST:PORT", help="where to listen (default :10199, every address)")
         flags.add_argument("--web.telemetry-path", metavar="PATH", help="path of the metrics (default /metrics)")
+        flags.add_argument("--web.config.file", metavar="FILE", help="TLS, users, headers and rate limit (YAML, as for other exporters)")
     flags.add_argument("--path.procfs", metavar="DIR", help="where proc is mounted (default /proc)")
     flags.add_argument("--log.level", metavar="LEVEL", help="debug, info, warn or error (default info)")
     flags.add_argument("--log.format", metavar="FORMAT", help="logfmt or json (default logfmt)")
@@ -149,12 +151,17 @@ def _check_config(args: argparse.Namespace, files: list[str]) -> int:
     named = vars(args)["config.file"]
     if named is not None and files:
         raise UsageError("check-config takes one file, as an argument or by --config.file")
-    path = files[0] if files else named
-    if path is None:
+    path, web_path = files[0] if files else named, vars(args)["web.config.file"]
+    if path is None and web_path is None:
         raise UsageError("check-config needs a file")
     vars(args)["config.file"] = path
-    _plan(args, _configuration(args))
-    return _say(f"{one_line(path)}: ok")
+    settings = _configuration(args)
+    _plan(args, settings)
+    if settings.web.config_file:
+        from exporter.web.guard import Guard  # noqa: PLC0415
+
+        Guard(settings.web.config_file)
+    return _say(f"{one_line(path or web_path)}: ok")
 
 
 def _configuration(args: argparse.Namespace) -> Config:

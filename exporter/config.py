@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from exporter import checks
 from exporter.checks import Check, Schema, Wrong, boolean, directory, integer, keywords, list_of, number, one_line, one_of, rising, text
@@ -17,6 +18,7 @@ AUTO = "auto"
 RESERVED_PATHS = ("/-/healthy", "/-/ready", "/api/v1/short-processes", "/api/v1/stream")
 
 _MAX_BYTES = 1 << 20
+_Taken = TypeVar("_Taken")
 _BELOW_A_SECOND = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 _BUCKETS = (*_BELOW_A_SECOND, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 
@@ -99,10 +101,26 @@ class Web:
         ),
         "Path of the metrics.",
     )
+    config_file: str = option(
+        "",
+        text("the path of a file, or nothing", r"[^\0]*"),
+        "Web configuration, as of other exporters: TLS, users, headers, rate limit. Empty for none.",
+    )
     public_records: bool = option(
         False,
         boolean(),
-        "Show names and records of processes on the page /, its API and its stream to everyone, not only to the host itself.",
+        "Show names and records of processes on the page /, its API and its stream to everyone, not only to the host itself and to who "
+        "authenticates.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    drop_privileges: bool = option(True, boolean(), "Give up every privilege once the exporter has started.")
+    user: str = option(
+        "",
+        text("the name or the number of a user, or nothing", r"([a-z_][a-z0-9_-]{0,31}|[0-9]{1,10})?"),
+        "User to become where it is started as root; empty for shortproc-exporter, if there is one, else nobody.",
     )
 
 
@@ -181,6 +199,7 @@ class Config:
     sinks: Sinks = field(default_factory=Sinks, metadata=group(Sinks, "Where records of short processes are kept."))
     records: Records = field(default_factory=Records, metadata=group(Records, "Records of single short processes."))
     web: Web = field(default_factory=Web, metadata=group(Web, "How it is served."))
+    security: Security = field(default_factory=Security, metadata=group(Security, "What the exporter may do."))
     log: Log = field(default_factory=Log, metadata=group(Log, "What is logged, to standard error."))
     procfs: str = "/proc"
     no_ebpf: bool = False
@@ -200,16 +219,21 @@ _FLAG_ONLY: dict[str, Check] = {"procfs": directory(), "no_ebpf": boolean()}
 
 def load(path: str) -> Config:
     """Read a file, or raise `ConfigError`."""
+    settings: Config = read(path, checks.section(Config).read)
+    return settings
+
+
+def read(path: str, take: Callable[[object], _Taken]) -> _Taken:
+    """Read any YAML file: what `take` makes of its content, or `ConfigError`, also for what `take` finds `Wrong`."""
     from exporter import yamlfile  # noqa: PLC0415 - yaml costs memory, and many run without a file
 
     name = one_line(path) or "''"
     try:
-        settings: Config = checks.section(Config).read(yamlfile.parse(_read(path, name)))
+        return take(yamlfile.parse(_text(path, name)))
     except Wrong as wrong:
         raise ConfigError(f"{name}: {wrong.at or 'top level'}: {wrong.reason}") from None
     except yamlfile.BadYaml as bad:
         raise ConfigError(f"{name}: {one_line(str(bad))}") from None
-    return settings
 
 
 def override(config: Config, key: str, value: object, name: str) -> Config:
@@ -223,7 +247,8 @@ def override(config: Config, key: str, value: object, name: str) -> Config:
 
 def after_reload(running: Config, fresh: Config) -> tuple[Config, list[str]]:
     """Return what holds once `fresh` was read while `running` did, and the keys whose change waits for a restart."""
-    detection = replace(fresh.detection, short_threshold_seconds=running.detection.short_threshold_seconds)
+    kept = running.detection  # what counters and the loader rest on
+    detection = replace(fresh.detection, short_threshold_seconds=kept.short_threshold_seconds, ebpf_bcc=kept.ebpf_bcc)
     config = replace(running, detection=detection, log=fresh.log)
     return config, _different(config, fresh)
 
@@ -252,7 +277,7 @@ def _replaced(node: Any, keys: list[str], value: object) -> Any:
     return replace(node, **{name: check.read(value)})
 
 
-def _read(path: str, name: str) -> str:
+def _text(path: str, name: str) -> str:
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - to pathlib, no name at all is the current folder
             data = file.read(_MAX_BYTES + 1)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from exporter.config import AUTO, Config
-from exporter.loaders.handover import Handover
-from exporter.model import NS, Mode
+from exporter.loaders.direct import Direct, Loader
+from exporter.model import NS, Mode, Unusable
 from exporter.sources.base import Source
 from exporter.sources.procfs import Procfs
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +21,16 @@ class Rung:
     refusal: Callable[[], str | None]
 
 
-def ladder(config: Config, procfs: Procfs) -> list[Rung]:
-    """Every mode in its order. What a mode imports is imported when it is made: it costs memory."""
+def ladder(config: Config, procfs: Procfs, loader: Loader | None = None) -> list[Rung]:
+    """Every mode in its order. `loader` has the privileges that some take; without one this process is to have them itself.
+
+    What a mode imports is imported when it is made: it costs memory.
+    """
+    loader = loader or Direct(config.measures, config.procfs, config.detection.ebpf_bcc.interpreter or None)
     return [
-        Rung(Mode.EBPF_CORE, lambda: _ebpf_core(config, procfs), _core_refusal),
-        Rung(Mode.EBPF_BCC, lambda: _ebpf_bcc(config, procfs), lambda: _bcc_refusal(config)),
-        Rung(Mode.NETLINK, lambda: _netlink(config, procfs), lambda: _netlink_refusal(procfs)),
+        Rung(Mode.EBPF_CORE, lambda: _ebpf(Mode.EBPF_CORE, config, procfs, loader), lambda: _refusal(Mode.EBPF_CORE, loader)),
+        Rung(Mode.EBPF_BCC, lambda: _ebpf(Mode.EBPF_BCC, config, procfs, loader), lambda: _refusal(Mode.EBPF_BCC, loader)),
+        Rung(Mode.NETLINK, lambda: _netlink(config, procfs, loader), lambda: _refusal(Mode.NETLINK, loader)),
         Rung(Mode.FAST_SCAN, lambda: _fast_scan(config, procfs), lambda: _proc_refusal(procfs)),
         Rung(Mode.SCAN, lambda: _scan(config, procfs), lambda: _proc_refusal(procfs)),
     ]
@@ -48,50 +49,25 @@ def same_options(one: Config, other: Config, mode: Mode) -> bool:
     return getattr(one.detection, mode, None) == getattr(other.detection, mode, None)
 
 
-def _ebpf_core(config: Config, procfs: Procfs) -> Source:
-    from exporter.loaders.core import load_core  # noqa: PLC0415
+def _ebpf(mode: Mode, config: Config, procfs: Procfs, loader: Loader) -> Source:
     from exporter.sources.charges import ChargeAudit  # noqa: PLC0415
     from exporter.sources.ebpf import EbpfSource  # noqa: PLC0415
 
-    measures = config.measures
-    return EbpfSource(Mode.EBPF_CORE, measures, lambda quiet: load_core(measures, loader_log, quiet=quiet), ChargeAudit(procfs))
+    return EbpfSource(mode, config.measures, lambda quiet: loader.programs(mode, quiet=quiet), ChargeAudit(procfs))
 
 
-def _core_refusal() -> str | None:
-    from exporter.loaders.core import refusal  # noqa: PLC0415
-
-    return refusal()
-
-
-def _ebpf_bcc(config: Config, procfs: Procfs) -> Source:
-    from exporter.loaders.bcc import load_bcc  # noqa: PLC0415
-    from exporter.sources.charges import ChargeAudit  # noqa: PLC0415
-    from exporter.sources.ebpf import EbpfSource  # noqa: PLC0415
-
-    measures, interpreter = config.measures, config.detection.ebpf_bcc.interpreter or None
-
-    def load(quiet: bool) -> Handover:
-        return load_bcc(measures, loader_log, quiet=quiet, interpreter=interpreter, proc=procfs.root)
-
-    return EbpfSource(Mode.EBPF_BCC, measures, load, ChargeAudit(procfs))
-
-
-def _bcc_refusal(config: Config) -> str | None:
-    from exporter.loaders.bcc import refusal  # noqa: PLC0415
-
-    return refusal(config.detection.ebpf_bcc.interpreter or None)
-
-
-def _netlink(config: Config, procfs: Procfs) -> Source:
+def _netlink(config: Config, procfs: Procfs, loader: Loader) -> Source:
     from exporter.sources.netlink import NetlinkSource  # noqa: PLC0415
 
-    return NetlinkSource(config.measures, procfs)
+    return NetlinkSource(config.measures, procfs, loader.sockets)
 
 
-def _netlink_refusal(procfs: Procfs) -> str | None:
-    from exporter.sources.netlink import refusal  # noqa: PLC0415
-
-    return refusal(procfs)
+def _refusal(mode: Mode, loader: Loader) -> str | None:
+    try:
+        loader.look(mode)
+    except Unusable as reason:
+        return str(reason)
+    return None
 
 
 def _fast_scan(config: Config, procfs: Procfs) -> Source:
@@ -113,8 +89,3 @@ def _proc_refusal(procfs: Procfs) -> str | None:
     except OSError as error:
         return f"{procfs.root} can't be listed: {error.strerror}"
 
-
-def loader_log(line: str) -> None:
-    """Log what a loader's child says; what it notes is for the operator."""
-    note = line.removeprefix("note: ")
-    logger.log(logging.DEBUG if note == line else logging.WARNING, "%s", note)

@@ -16,6 +16,7 @@ from exporter.completeness import Completeness, Sample
 from exporter.config import Config
 from exporter.ladder import Rung, ladder, same_options, wanted
 from exporter.ledger import Ledger, View
+from exporter.loaders.direct import Loader
 from exporter.log import fields
 from exporter.model import NS, Counts, Gauges, Lost, Mode, ProcessCounts, SourceFailed, SwitchReason, Unusable
 from exporter.overlap import run_both, settle, uncharged
@@ -63,11 +64,13 @@ class Snapshot:
 class Supervisor:
     """`start`, then `tick` about each second, from one thread; `snapshot` and `busiest` from any."""
 
-    def __init__(self, config: Config, hub: Hub) -> None:
+    def __init__(self, config: Config, hub: Hub, loader: Loader | None = None) -> None:
+        """`loader` has the privileges that some modes take; without one this process is to have them."""
         self._config = config
         self._hub = hub
+        self._loader = loader
         self._procfs = Procfs(config.procfs)
-        self._rungs = {rung.mode: rung for rung in ladder(config, self._procfs)}
+        self._rungs = {rung.mode: rung for rung in ladder(config, self._procfs, self._loader)}
         self._wanted = wanted(config)
         self._lock = threading.Lock()
         self._ledger = Ledger(config.metrics.max_comms, round(config.metrics.new_series_hold_seconds * NS))
@@ -114,7 +117,7 @@ class Supervisor:
         """Go on as `config` wants it. Raises `Unusable`, and goes on as before, where no mode that it wants can run."""
         before = self._config, self._rungs, self._wanted
         self._config = config
-        self._rungs = {rung.mode: rung for rung in ladder(config, self._procfs)}
+        self._rungs = {rung.mode: rung for rung in ladder(config, self._procfs, self._loader)}
         self._wanted = wanted(config)
         source = self._source
         try:

@@ -83,10 +83,10 @@ def _load(giver: Giver) -> None:
         giver.map(_SECTIONS.get(f".{name.partition('.')[2]}", name), libbpf.call("bpf_map__fd", each), *sizes, per_cpu=per_cpu)
     programs = {libbpf.name("program", each): each for each in libbpf.each("program", opened)}
     for name in _ATTACH_ORDER:
-        giver.program(name, libbpf.call("bpf_program__fd", programs[name]))
-        giver.link(name, libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name])))
+        giver.given.programs[name] = libbpf.call("bpf_program__fd", programs[name])
+        giver.given.links[name] = libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name]))
     control.since = time.monotonic_ns()
-    giver.maps["control"].update(bytes(4), bytes(control))
+    giver.given.maps["control"].update(bytes(4), bytes(control))
 
 
 def refusal() -> str | None:

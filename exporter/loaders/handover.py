@@ -25,7 +25,7 @@ from exporter.model import Unusable
 
 _MAX_MESSAGE = 64 * 1024
 _MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
-_BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; importlib.import_module(sys.argv.pop(1)).main()"
+BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; importlib.import_module(sys.argv.pop(1)).main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,15 @@ class Handover:
     links: dict[str, int]
     facts: dict[str, Any] = field(default_factory=dict)
     """What else the child found out."""
+
+    def described(self) -> dict[str, Any]:
+        """Name everything, in the order of `descriptors`."""
+        maps = {name: (each.key_size, each.value_size) for name, each in self.maps.items()}
+        return {"maps": maps, "programs": list(self.programs), "links": list(self.links), "facts": self.facts}
+
+    def descriptors(self) -> list[int]:
+        """Maps, programs and links."""
+        return [*(each.fd for each in self.maps.values()), *self.programs.values(), *self.links.values()]
 
     def detach(self) -> None:
         """Let no program run any more. The maps stay readable. May be called twice."""
@@ -55,7 +64,7 @@ class Handover:
 def load(module: str, request: dict[str, Any], *, timeout: float, on_log: Callable[[str], None]) -> Handover:
     """Run `module`'s `main()` in a child and take what it hands over; see `run`."""
     # -I: nothing is imported from the working directory or the environment, for this runs as root
-    command = [sys.executable, "-I", "-c", _BOOT, str(Path(__file__).parents[2]), module]
+    command = [sys.executable, "-I", "-c", BOOT, str(Path(__file__).parents[2]), module]
     return run(command, request, timeout=timeout, on_log=on_log)
 
 
@@ -73,7 +82,7 @@ def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: 
         try:
             theirs.close()
             ours.settimeout(timeout)
-            message, descriptors = _receive(ours)
+            message, descriptors = receive(ours)
             child.wait(timeout)
         except (TimeoutError, subprocess.TimeoutExpired) as error:
             raise Unusable(f"the loader did not answer within {timeout:g} s") from error
@@ -86,10 +95,10 @@ def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: 
                 on_log(line)
     if not message:
         raise Unusable(f"the loader ended with status {child.returncode} before it was done")
-    return _accept(json.loads(message), descriptors)
+    return accepted(json.loads(message), descriptors)
 
 
-def _receive(ours: socket.socket) -> tuple[bytes, list[int]]:
+def receive(ours: socket.socket) -> tuple[bytes, list[int]]:
     message, ancillary, _, _ = ours.recvmsg(_MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
     for level, kind, data in ancillary:
@@ -98,7 +107,7 @@ def _receive(ours: socket.socket) -> tuple[bytes, list[int]]:
     return message, list(descriptors)
 
 
-def _accept(answer: dict[str, Any], descriptors: list[int]) -> Handover:
+def accepted(answer: dict[str, Any], descriptors: list[int]) -> Handover:
     if "unusable" in answer:
         raise Unusable(answer["unusable"])
     given = iter(descriptors)
@@ -115,27 +124,17 @@ class Giver:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent's mask came along, and a child must end when it is told
         self._socket = socket.socket(fileno=int(sys.argv[1]))
         self.request: dict[str, Any] = json.loads(sys.argv[2])
-        self.maps: dict[str, BpfMap] = {}
-        self._programs: dict[str, int] = {}
-        self._links: dict[str, int] = {}
+        self.given = Handover({}, {}, {})
+        """To be filled. A link is anything whose closing ends an attachment."""
 
     def map(self, name: str, fd: int, key_size: int, value_size: int, *, per_cpu: bool) -> None:
         seen_size = (value_size + 7) // 8 * 8 * possible_cpus() if per_cpu else value_size
-        self.maps[name] = BpfMap(fd, key_size, seen_size)
-
-    def program(self, name: str, fd: int) -> None:
-        self._programs[name] = fd
-
-    def link(self, name: str, fd: int) -> None:
-        """Anything whose closing ends an attachment."""
-        self._links[name] = fd
+        self.given.maps[name] = BpfMap(fd, key_size, seen_size)
 
     def send(self) -> None:
         """Hand everything over."""
-        maps = {name: (each.key_size, each.value_size) for name, each in self.maps.items()}
-        answer = {"maps": maps, "programs": list(self._programs), "links": list(self._links)}
-        descriptors = array.array("i", [*(each.fd for each in self.maps.values()), *self._programs.values(), *self._links.values()])
-        self._socket.sendmsg([json.dumps(answer).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        descriptors = array.array("i", self.given.descriptors())
+        self._socket.sendmsg([json.dumps(self.given.described()).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
 
     def refuse(self, reason: str) -> None:
         """Say in one sentence why there is nothing to hand over."""

@@ -87,18 +87,26 @@ class Subscription:
     acknowledgement too, so it is set once that is there.
     """
 
-    def __init__(self, buffer_bytes: int) -> None:
+    def __init__(self, sock: socket.socket, buffer_bytes: int, *, filtered: bool) -> None:
+        """Adopt a socket that is subscribed already."""
+        self.socket = sock
+        self.buffer_bytes = buffer_bytes
+        self.filtered = filtered
+
+    @classmethod
+    def made(cls, buffer_bytes: int) -> Subscription:
         """Subscribe. Raises `Unusable`."""
-        self.socket = open_socket()
-        self.buffer_bytes = widen(self.socket, buffer_bytes)
+        sock = open_socket()
+        made = cls(sock, widen(sock, buffer_bytes), filtered=False)
         try:
-            self.filtered = self._subscribe()
+            made.filtered = made._subscribe()  # noqa: SLF001 - it is this very class
         except OSError as error:
-            self.socket.close()
+            sock.close()
             raise Unusable(f"the subscription to process events failed: {error.strerror}") from error
         except Unusable:
-            self.socket.close()
+            sock.close()
             raise
+        return made
 
     def close(self) -> None:
         """Unsubscribe. Older kernels go on to make events for nobody where that is left out."""

@@ -12,7 +12,9 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from exporter.model import NS, Counts, Ends, Gauges, Lost, Measures, Mode, SourceFailed, Unusable
 from exporter.sources.base import Publish, Source
@@ -57,13 +59,41 @@ LAST_READ_NS = 2 * NS
 STOP_SECONDS = 3.0
 
 
+class Sockets(NamedTuple):
+    """What the mode needs of the kernel."""
+
+    subscription: Subscription
+    registration: Registration | None
+    no_taskstats: str
+    """Why there is no registration."""
+
+
+def opened(procfs: Procfs) -> Sockets:
+    """Open them, or raise `Unusable`. Taskstats come first: each exit event is to find its message."""
+    if reason := refusal(procfs):
+        raise Unusable(reason)
+    registration, reason = None, ""
+    try:
+        registration = Registration.made(BUFFER_BYTES)
+    except OSError as error:
+        reason = "it needs CAP_NET_ADMIN" if error.errno == errno.EPERM else error.strerror or str(error)
+    try:
+        return Sockets(Subscription.made(BUFFER_BYTES), registration, reason)
+    except Unusable:
+        if registration is not None:
+            registration.close()
+        raise
+
+
 class NetlinkSource(Source):
     """Every process; with taskstats everything of it, without it no CPU and the names that could be read in time."""
 
     mode = Mode.NETLINK
     immediate = True
 
-    def __init__(self, measures: Measures, procfs: Procfs) -> None:
+    def __init__(self, measures: Measures, procfs: Procfs, open_sockets: Callable[[], Sockets] | None = None) -> None:
+        """`open_sockets` raises `Unusable`; without it they are opened here."""
+        self._open_sockets = open_sockets or (lambda: opened(procfs))
         self._procfs = procfs
         self._tally = Tally(measures, unsure_ns=UNSURE_NS)
         self._groups = Groups(self._tally, procfs)
@@ -87,19 +117,17 @@ class NetlinkSource(Source):
 
     def start(self, *, quiet: bool = False) -> None:
         """Subscribe, and then take stock of what is there: what happens meanwhile waits in the socket."""
-        if reason := refusal(self._procfs):
-            raise Unusable(reason)
         if quiet:
             self._tally.quiet()
+        self._subscription, self._registration, self._no_taskstats = self._open_sockets()
+        self._groups.taskstats = self._registration is not None
         try:
-            self._register()
-            self._subscription = Subscription(BUFFER_BYTES)
             self._shortfall.begin(self._groups.clones)
             self._groups.find(lost=False)
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        except (OSError, Unusable) as error:
+        except OSError as error:
             self._release()
-            raise error if isinstance(error, Unusable) else Unusable(f"{self._procfs.root} can't be listed: {error.strerror}") from error
+            raise Unusable(f"{self._procfs.root} can't be listed: {error.strerror}") from error
         self._thread = threading.Thread(target=self._run, args=(self._subscription,), name=self.mode.value, daemon=True)
         self._thread.start()
 
@@ -155,13 +183,6 @@ class NetlinkSource(Source):
                 return
             self._thread = None
         self._release()
-
-    def _register(self) -> None:
-        try:
-            self._registration = Registration(BUFFER_BYTES)
-        except OSError as error:
-            self._no_taskstats = "it needs CAP_NET_ADMIN" if error.errno == errno.EPERM else error.strerror or str(error)
-        self._groups.taskstats = self._registration is not None
 
     def _release(self) -> None:
         for each in (self._subscription, self._registration):

@@ -117,20 +117,27 @@ def _stats(message: memoryview, at: int) -> Stats | Lost:
 class Registration:
     """A socket that gets the messages of all CPUs."""
 
-    def __init__(self, buffer_bytes: int) -> None:
+    def __init__(self, sock: socket.socket, buffer_bytes: int, family: int) -> None:
+        """Adopt a socket that is registered already."""
+        self.socket = sock
+        self.buffer_bytes = buffer_bytes
+        self.family = family
+        self._cpus = _CPUS.read_bytes().strip() + b"\0"
+
+    @classmethod
+    def made(cls, buffer_bytes: int) -> Registration:
         """Register. Raises `OSError`, whose `strerror` says why not."""
-        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_GENERIC)
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_GENERIC)
         try:
-            self.socket.bind((0, 0))
-            self.socket.connect((0, 0))
-            self.socket.settimeout(1)
-            self.buffer_bytes = widen(self.socket, buffer_bytes)
-            self._cpus = _CPUS.read_bytes().strip() + b"\0"
-            self.family = self._family()
-            self._exchange(request(self.family, CMD_GET, REGISTER_CPUMASK, self._cpus))
+            sock.bind((0, 0))
+            sock.connect((0, 0))
+            sock.settimeout(1)
+            made = cls(sock, widen(sock, buffer_bytes), 0)
+            made._register()  # noqa: SLF001 - it is this very class
         except BaseException:
-            self.socket.close()
+            sock.close()
             raise
+        return made
 
     def close(self) -> None:
         """Deregister."""
@@ -140,6 +147,10 @@ class Registration:
             pass  # the privilege is gone; the kernel finds out by itself that nobody listens
         finally:
             self.socket.close()
+
+    def _register(self) -> None:
+        self.family = self._family()
+        self._exchange(request(self.family, CMD_GET, REGISTER_CPUMASK, self._cpus))
 
     def _family(self) -> int:
         self.socket.send(request(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, b"TASKSTATS\0"))

@@ -93,6 +93,12 @@ def running(*arguments: str, uid: int | None = None) -> Iterator[Running]:
                 child.kill()
 
 
+def public(folder: Path) -> None:
+    """Let everybody read what is in a test's folder: the exporter has given up its privileges when it reads its configuration again."""
+    for each in (folder, *folder.parents[:2]):
+        each.chmod(0o755)
+
+
 def refused(*arguments: str, port: int | None = None, uid: int | None = None) -> tuple[int, str]:
     """Run it where it can't; its exit status and what it says."""
     told = command(port or free_port(), *arguments)
@@ -176,6 +182,7 @@ def test_a_forced_mode_that_can_not_run(tmp_path: Path) -> None:
 
 def test_a_configuration_is_read_again(requires_bpf: None, workload: Program, tmp_path: Path) -> None:
     """SIGHUP switches the mode of a running exporter; a bad file is refused whole and seen in the metrics; no total falls."""
+    public(tmp_path)
     config = tmp_path / "exporter.yml"
     config.write_text("detection: {mode: scan}\nmetrics: {new_series_hold_seconds: 0, max_comms: 1000}\n")
     with running("--config.file", str(config)) as exporter:

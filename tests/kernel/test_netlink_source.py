@@ -62,7 +62,7 @@ def following(*, quiet: bool = False) -> Iterator[NetlinkSource]:
 def source(request: pytest.FixtureRequest, requires_netlink: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[NetlinkSource]:
     """With taskstats, and with the proc connector alone."""
     if request.param == "events":
-        monkeypatch.setattr(netlink, "Registration", not_permitted)
+        monkeypatch.setattr(netlink.Registration, "made", not_permitted)
     with following() as source:
         if request.param == "taskstats" and not source._groups.taskstats:
             pytest.skip(source.about())

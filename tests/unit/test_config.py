@@ -182,7 +182,7 @@ def test_number_of_buckets_has_a_limit(load: Load) -> None:
         ("- 1", "top level: a list is not a mapping of keys to values"),
         ("metrics: {max_comm: 3}", "metrics.max_comm: unknown key (did you mean max_comms?)"),
         ("detektion: {}", "detektion: unknown key (did you mean detection?)"),
-        ("procfs: /proc", "procfs: unknown key (known here: detection, metrics, handlers, sinks, records, web, log)"),
+        ("procfs: /proc", "procfs: unknown key (known here: detection, metrics, handlers, sinks, records, web, security, log)"),
         ("log: {format: json, format: logfmt}", "log.format: given twice (again on line 1)"),
         ("log: {level: info}\nweb:\nlog: {format: json}", "log: given twice (again on line 3)"),
     ],

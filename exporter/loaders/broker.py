@@ -1,0 +1,166 @@
+"""Keeps the privileges in a small process of its own, so that the one that serves can give them up and yet climb the ladder again.
+
+The broker is started before the privileges are dropped, and answers one verb: `load`, with the name of a mode, whether it is to be quiet,
+and whether only to look. What is loaded, and how, is fixed when it starts. Descriptors come back beside the answer (SCM_RIGHTS,
+unix(7)). It ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from exporter.loaders.direct import Direct, log_line
+from exporter.loaders.handover import BOOT, Handover, accepted, receive
+from exporter.model import Measures, Mode, Unusable
+from exporter.sources.connector import Subscription
+from exporter.sources.netlink import Sockets
+from exporter.sources.taskstats import Registration
+
+_ANSWER_SECONDS = 70
+"""Longer than a loader may take."""
+_LOG_CHARACTERS = 30_000
+
+
+class Broker:
+    """The side of the serving process: a `direct.Loader`."""
+
+    def __init__(self, measures: Measures, procfs: str, interpreter: str | None) -> None:
+        """Start the process, with the privileges that this one has now. Raises `OSError`."""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        what = {
+            "measures": [measures.threshold_ns, measures.bounds_ns, measures.per_comm_buckets],
+            "procfs": procfs,
+            "interpreter": interpreter,
+        }
+        with theirs:
+            command = [sys.executable, "-I", "-c", BOOT, str(Path(__file__).parents[2]), __name__, str(theirs.fileno()), json.dumps(what)]
+            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])  # noqa: S603
+        self._socket.settimeout(_ANSWER_SECONDS)
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._child.pid
+
+    def programs(self, mode: Mode, *, quiet: bool) -> Handover:
+        return accepted(*self._load(mode, quiet=quiet))
+
+    def sockets(self) -> Sockets:
+        answer, descriptors = self._load(Mode.NETLINK)
+        events, *others = (socket.socket(fileno=fd) for fd in descriptors)
+        facts = answer["facts"]
+        registration = Registration(others[0], facts["stats_bytes"], facts["family"]) if others else None
+        return Sockets(Subscription(events, facts["event_bytes"], filtered=facts["filtered"]), registration, facts["no_taskstats"])
+
+    def look(self, mode: Mode) -> None:
+        self._load(mode, look=True)
+
+    def close(self) -> None:
+        """Let it end."""
+        self._socket.close()
+        try:
+            self._child.wait(1)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def _load(self, mode: Mode, *, quiet: bool = False, look: bool = False) -> tuple[dict[str, Any], list[int]]:
+        try:
+            self._socket.send(json.dumps({"load": mode, "quiet": quiet, "look": look}).encode())
+            message, descriptors = receive(self._socket)
+        except OSError as error:
+            raise Unusable(f"the loader process does not answer ({error.strerror or error}): restart the exporter") from error
+        if not message:
+            raise Unusable("the loader process has gone: restart the exporter")
+        answer: dict[str, Any] = json.loads(message)
+        for line in answer["log"]:
+            log_line(line)
+        if "unusable" in answer:
+            raise Unusable(answer["unusable"])
+        return answer, descriptors
+
+
+def main() -> None:
+    """The broker's own side."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal: they are for the process that serves
+        signal.signal(number, signal.SIG_IGN)
+    serve(socket.socket(fileno=int(sys.argv[1])), json.loads(sys.argv[2]))
+
+
+def serve(ours: socket.socket, what: dict[str, Any]) -> None:
+    """Answer until the other side has gone."""
+    threshold_ns, bounds_ns, per_comm = what["measures"]
+    loader = Direct(Measures(threshold_ns, tuple(bounds_ns), per_comm), what["procfs"], what["interpreter"])
+    log = _Lines()
+    logging.getLogger().addHandler(log)
+    logging.getLogger().setLevel(logging.DEBUG)
+    with ours, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while request := ours.recv(4096):
+            log.lines.clear()
+            with contextlib.ExitStack() as held:
+                answer, descriptors = _answered(loader, json.loads(request), held)
+                message = json.dumps(answer | {"log": log.capped()}).encode()
+                ours.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else [])
+
+
+def _answered(loader: Direct, request: dict[str, Any], held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
+    """The answer and its descriptors, which `held` closes on our side: they live on where they were sent."""
+    try:
+        mode = Mode(request["load"])
+        if request["look"]:
+            loader.look(mode)
+            return {}, []
+        if mode is Mode.NETLINK:
+            return _of_sockets(loader.sockets(), held)
+        handover = loader.programs(mode, quiet=request["quiet"])
+        held.callback(handover.close)
+        return handover.described(), handover.descriptors()
+    except Unusable as reason:
+        return {"unusable": str(reason)}, []
+    except (KeyError, ValueError) as error:
+        return {"unusable": f"the loader process does not understand: {error!r}"}, []
+
+
+def _of_sockets(sockets: Sockets, held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
+    subscription, registration, no_taskstats = sockets
+    held.callback(subscription.socket.close)  # not unsubscribed: it goes on where it was sent
+    facts: dict[str, Any] = {"filtered": subscription.filtered, "event_bytes": subscription.buffer_bytes, "no_taskstats": no_taskstats}
+    descriptors = [subscription.socket.fileno()]
+    if registration is not None:
+        held.callback(registration.socket.close)
+        facts |= {"family": registration.family, "stats_bytes": registration.buffer_bytes}
+        descriptors.append(registration.socket.fileno())
+    return {"facts": facts}, descriptors
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note = "note: " if record.levelno >= logging.WARNING else ""
+        self.lines.append(note + record.getMessage())
+
+    def capped(self) -> list[str]:
+        """As much of the end as fits into a message."""
+        kept: list[str] = []
+        left = _LOG_CHARACTERS
+        for line in reversed(self.lines):
+            left -= len(line) + 10
+            if left < 0:
+                break
+            kept.append(line)
+        return kept[::-1]
+
+

@@ -1,0 +1,176 @@
+"""What the serving process may still do once it serves, and what stands in for it: read from the kernel, not believed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from programs import MEASURES, Program, until
+from test_app import CHECKOUT, Running, _exits, _mode, command, free_port, public, refused, running
+
+from exporter.bpfmap import BpfMap
+from exporter.loaders.broker import Broker, serve
+from exporter.model import Mode, Unusable
+
+pytestmark = pytest.mark.usefixtures("requires_bpf")
+
+NONE = "0" * 16
+
+
+@pytest.fixture
+def root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root has something to give up")
+
+
+def states(pid: int) -> list[dict[str, str]]:
+    """What the kernel says of each thread."""
+    texts = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a connection's thread that has just ended
+            texts.append((task / "status").read_text())
+    return [dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line) for text in texts]
+
+
+def broker_of(exporter: Running) -> psutil.Process | None:
+    children = psutil.Process(exporter.child.pid).children()
+    return next((each for each in children if "exporter.loaders.broker" in each.cmdline()), None)
+
+
+def powerless(pid: int, uid: int) -> None:
+    for state in states(pid):
+        assert {state[each] for each in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {NONE}
+        assert state["NoNewPrivs"] == "1"
+        assert set(state["Uid"].split()) == {str(uid)}
+        assert set(state["Groups"].split()) <= {str(uid)}
+
+
+def test_it_serves_without_any(root: None, workload: Program, tmp_path: Path) -> None:
+    """Every thread, in every mode; and it still climbs, through the process that kept them."""
+    public(tmp_path)
+    config = tmp_path / "exporter.yml"
+    config.write_text("metrics: {new_series_hold_seconds: 0, max_comms: 1000}\nsecurity: {user: '12345'}\n")
+    with running("--config.file", str(config)) as exporter:
+        powerless(exporter.child.pid, 12345)
+        broker = broker_of(exporter)
+        assert broker is not None
+        for mode in ("netlink", "ebpf_bcc", "fast_scan", "scan", "ebpf_core"):
+            config.write_text(f"detection: {{mode: {mode}}}\n")
+            exporter.child.send_signal(signal.SIGHUP)
+            assert until(lambda: _mode(exporter.samples()), lambda active, mode=mode: active == mode) == mode
+            powerless(exporter.child.pid, 12345)
+        workload.storm("end", 50, 0)
+        comm = ("comm", workload.comm.decode())
+        assert until(lambda: _exits(exporter.samples(), comm), bool) == {("ok", 51)}
+        exporter.child.kill()
+        exporter.child.wait()
+        assert not until(broker.is_running, lambda there: not there), "it ends with whom it stands in for"
+
+
+def test_taskstats_without_the_capability(root: None, nothing: Program, workload: Program) -> None:
+    """Sockets that only the privileged may open are handed over, and tell all names."""
+    with running("--mode=netlink", "--config.file", os.devnull) as exporter:
+        powerless(exporter.child.pid, 65534)
+        before = exporter.samples()["shortproc_detection_lost_total", frozenset({("reason", "name_race")})]
+        workload.storm("forkexec", 300, nothing.path)
+        ended = "shortproc_ended_processes_total", frozenset({("outcome", "ok")})
+        after = until(exporter.samples, lambda samples: samples[ended] >= 301)
+        assert after[ended] >= 301
+        assert after["shortproc_detection_lost_total", frozenset({("reason", "name_race")})] == before
+
+
+def test_capabilities_alone_are_given_up_too(root: None, nobody: int | None) -> None:
+    """As a service manager starts it: an ordinary user with two ambient capabilities."""
+    if not shutil.which("setpriv") or nobody is None:
+        pytest.skip("setpriv (util-linux) is not installed")
+    port = free_port()
+    capable = ["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"]
+    capable += ["--inh-caps=-all,+bpf,+perfmon", "--ambient-caps=-all,+bpf,+perfmon"]
+    with subprocess.Popen([*capable, *command(port)], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True) as child:
+        exporter = Running(child, port)
+        try:
+            assert until(exporter.ready, bool)
+            assert _mode(exporter.samples()) == "ebpf_core"
+            powerless(child.pid, nobody)
+        finally:
+            child.kill()
+
+
+def test_they_are_kept_if_that_is_wanted(root: None, tmp_path: Path) -> None:
+    """For who must read what only root may."""
+    config = tmp_path / "exporter.yml"
+    config.write_text("security: {drop_privileges: false}\n")
+    with running("--mode=scan", "--config.file", str(config)) as exporter:
+        assert all(state["CapEff"] != NONE for state in states(exporter.child.pid))
+        assert broker_of(exporter) is None
+
+
+@pytest.mark.parametrize(("user", "why"), [("no-such-user-here", "there is no user"), ("root", "is root")])
+def test_a_user_that_can_not_be(root: None, tmp_path: Path, user: str, why: str) -> None:
+    """Status 2, one line, and the key."""
+    config = tmp_path / "exporter.yml"
+    config.write_text(f"security: {{user: {user}}}\n")
+    status, said = refused("--config.file", str(config))
+    assert status == 2
+    assert said.count("\n") == 1
+    assert f"security.user: {user!r}" in said or f"security.user: {why}" in said
+
+
+def test_without_its_broker_it_goes_on(root: None, tmp_path: Path) -> None:
+    """A loader process that was killed costs the climb, and nothing else; the page says so."""
+    public(tmp_path)
+    config = tmp_path / "exporter.yml"
+    config.write_text("")
+    with running("--config.file", str(config)) as exporter:
+        broker = broker_of(exporter)
+        assert broker is not None
+        broker.kill()
+        config.write_text("detection: {mode: ebpf_bcc}\n")
+        exporter.child.send_signal(signal.SIGHUP)
+        failed = "shortproc_exporter_config_last_reload_successful", frozenset[tuple[str, str]]()
+        assert until(exporter.samples, lambda samples: samples[failed] == 0)[failed] == 0
+        assert _mode(exporter.samples()) == "ebpf_core"
+
+
+def test_what_it_does_not_understand_is_answered() -> None:
+    """It has privileges, and whoever asks has none: nothing but the one verb and a known mode does anything."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    what = {"measures": [1, [1], False], "procfs": "/proc", "interpreter": None}
+    thread = threading.Thread(target=serve, args=(theirs, what))
+    thread.start()
+    with ours:
+        for request in ({}, {"load": "scan", "look": True, "quiet": 7}, {"load": "/bin/sh", "look": False}, {"exec": "sh"}):
+            ours.send(json.dumps(request).encode())
+            answer = json.loads(ours.recv(65536))
+            assert "unusable" in answer or answer == {"log": []}
+    thread.join()
+
+
+def test_it_answers_again_and_again() -> None:
+    """Descriptors do not pile up in it, nor here."""
+    broker = Broker(MEASURES, "/proc", None)
+    try:
+        before = len(list(Path(f"/proc/{broker.pid}/fd").iterdir()))
+        for _ in range(3):
+            handover = broker.programs(Mode.EBPF_CORE, quiet=True)
+            assert isinstance(handover.maps["control"], BpfMap)
+            handover.close()
+            sockets = broker.sockets()
+            sockets.subscription.close()
+            if sockets.registration is not None:
+                sockets.registration.close()
+        broker.look(Mode.EBPF_CORE)
+        assert until(lambda: len(list(Path(f"/proc/{broker.pid}/fd").iterdir())), lambda n: n <= before) <= before
+    finally:
+        broker.close()
+    with pytest.raises(Unusable, match="loader process"):
+        broker.look(Mode.EBPF_CORE)
