@@ -14,6 +14,7 @@ USER = "shortproc-exporter"
 """Whom it becomes, if there is such a user and no other is configured."""
 NOBODY = 65534
 
+_PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -67,6 +68,7 @@ def drop(user: int, group: int, keep: Iterable[int]) -> None:
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # fails where the kernel has none (before 4.3)
     set_capabilities(libc, kept)
     _must(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _must(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))  # a handler of the same user must not trace us, nor take our descriptors
 
 
 def set_capabilities(libc: ctypes.CDLL, wanted: int) -> None:
