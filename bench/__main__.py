@@ -7,10 +7,11 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import costs, handlers, modes, scan_capture, serving, storms
+from bench import costs, handlers, modes, records, scan_capture, serving, storms
 
 _ALL = {
     "modes": modes.main,
+    "records": records.main,
     "handlers": handlers.main,
     "storms": storms.main,
     "costs": costs.main,

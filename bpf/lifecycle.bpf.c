@@ -222,7 +222,7 @@ static __always_inline void send_record(struct cpu *cpu, struct comm *comm, stru
 	record->parent_comm = *parent_comm;
 	exe = bpf_map_lookup_elem(&exes, &pid);
 	if (exe)
-		bpf_probe_read_kernel(record->exe, sizeof(record->exe), exe->path);
+		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe->path); /* what is behind it stays as it is: fewer cold lines */
 	else
 		record->exe[0] = 0;
 	bpf_ringbuf_submit(record, control.records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);

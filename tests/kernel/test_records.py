@@ -1,0 +1,152 @@
+"""Records of single short processes: what each tells, and that none is lost without being counted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from bcc_watching import watching_bcc
+from programs import MEASURES, Program, ended, until, watching
+
+from exporter.model import Counts, Mode, Outcome, Record, Unusable
+from exporter.records import Hub
+from exporter.sources.base import Source
+from exporter.sources.ebpf import EbpfSource
+from exporter.sources.netlink import NetlinkSource
+from exporter.sources.procfs import Procfs
+from exporter.sources.scan import ScanSource
+
+OUTCOMES = list(Outcome)
+
+
+class Got:
+    """What a source publishes."""
+
+    def __init__(self, source: Source, *, live: bool = True) -> None:
+        self.records: list[Record] = []
+        source.publish(self.records.extend, live=live)
+
+    def of(self, comm: bytes, n: int) -> list[Record]:
+        return until(lambda: [each for each in self.records if each.comm == comm], lambda mine: len(mine) >= n)
+
+
+@pytest.fixture
+def core(requires_bpf: None) -> Iterator[EbpfSource]:
+    with watching() as source:
+        yield source
+
+
+def test_all_that_is_known(core: EbpfSource, workload: Program, nothing: Program) -> None:
+    """Who, whose child, which program, how it ended: what a person wants to see."""
+    got = Got(core)
+    workload.storm("forkexec", 3, nothing.path)
+    records = got.of(nothing.comm, 3)
+    assert len(records) == 3
+    (parent,) = got.of(workload.comm, 1)
+    for record in records:
+        assert (record.comm, record.parent_comm, record.exe) == (nothing.comm, workload.comm, os.fsencode(nothing.path))
+        assert (record.ppid, record.uid, record.mode) == (parent.pid, os.geteuid(), Mode.EBPF_CORE)
+        assert (OUTCOMES[record.outcome], record.code) == (Outcome.OK, 0)
+        assert 0 < record.runtime_ns < MEASURES.threshold_ns
+        assert record.cgroup.startswith(b"/")
+    assert parent.ppid == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("words", "outcome", "code"),
+    [(("end", 5, 77), Outcome.ERROR, 77), (("kill", 5, int(signal.SIGTERM)), Outcome.SIGNAL, 15), (("stop", 5), Outcome.SIGNAL, 9)],
+)
+def test_how_it_ended(core: EbpfSource, workload: Program, words: tuple[object, ...], outcome: Outcome, code: int) -> None:
+    """As wait(2) tells."""
+    got = Got(core)
+    workload.storm(*words)
+    got.of(workload.comm, 6)
+    assert [(OUTCOMES[each.outcome], each.code) for each in got.records if each.comm == workload.comm].count((outcome, code)) == 5
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_each_short_end_is_a_record_or_counted_as_dropped(core: EbpfSource, workload: Program, live: bool) -> None:
+    """A full ring costs records, never a count, and says how many; with a reader that waits and with one that looks now and then."""
+    before = core.peek().total.short_exits
+    got = Got(core, live=live)
+    workload.storm("vfork", 30000)
+    core.stop()
+    counts: Counts = core.drain()
+    mine = sum(each.comm == workload.comm for each in got.records)
+    assert counts.of(workload.comm).exits == [30001, 0, 0, 0]
+    assert mine + counts.records_dropped >= 30001
+    assert 0 <= counts.total.short_exits - before - len(got.records) - counts.records_dropped < 20, "but what ended before it listened"
+
+
+def test_a_long_path_is_cut(core: EbpfSource, nothing: Program) -> None:
+    """At 255 bytes and a NUL, as the kernel copies it; and the next record has nothing of it."""
+    got = Got(core)
+    long = b"/" * 300 + os.fsencode(nothing.path)[1:]
+    ended(os.posix_spawn(long, [b"x"], {}))
+    ended(os.posix_spawn(nothing.path, [b"x"], {}))
+    first, second = got.of(nothing.comm, 2)
+    assert first.exe == b"/" * 255
+    assert second.exe == os.fsencode(nothing.path)
+
+
+def test_without_a_reader_there_are_none(core: EbpfSource, workload: Program) -> None:
+    """Nobody who does not ask for records pays for them."""
+    workload.storm("vfork", 1000)
+    assert core.peek().records_dropped == 0
+    assert core.peek().of(workload.comm).exits == [1001, 0, 0, 0]
+
+
+def test_bcc_tells_what_it_knows(requires_bpf: None, workload: Program) -> None:
+    """Without the kernel's headers nobody knows how it ended."""
+    with watching_bcc() as source:
+        got = Got(source)
+        workload.storm("end", 20, 3)
+        records = got.of(workload.comm, 21)
+    assert len(records) == 21
+    assert {record.mode for record in records} == {Mode.EBPF_BCC}
+    assert {record.uid for record in records} == {os.geteuid()}
+
+
+def test_netlink_tells_what_it_knows(workload: Program) -> None:
+    """Who and how, as root also whose and with what CPU; not which program."""
+    procfs = Procfs()
+    source = NetlinkSource(MEASURES, procfs)
+    try:
+        source.start()
+    except Unusable as error:
+        pytest.skip(str(error))
+    got = Got(source)
+    workload.storm("end", 20, 3)
+    records = got.of(workload.comm, 20)
+    source.stop()
+    procfs.close()
+    assert len(records) >= 20
+    assert {(OUTCOMES[each.outcome], each.code) for each in records} <= {(Outcome.ERROR, 3), (Outcome.OK, 0)}
+
+
+def test_a_scan_tells_what_it_saw(workload: Program) -> None:
+    """Late, and without an outcome."""
+    procfs = Procfs()
+    source = ScanSource(MEASURES, procfs, 100_000_000)
+    source.start()
+    got = Got(source)
+    subprocess.run(["sleep", "0.3"], check=True)
+    records = got.of(b"sleep", 1)
+    source.stop()
+    procfs.close()
+    assert records
+    assert OUTCOMES[records[0].outcome] is Outcome.UNKNOWN
+    assert records[0].ppid == os.getpid()
+
+
+def test_the_hub_keeps_the_latest(core: EbpfSource, workload: Program) -> None:
+    """Bounded, the newest last."""
+    hub = Hub(100)
+    core.publish(hub.publish, live=True)
+    workload.storm("vfork", 1000)
+    recent = until(hub.recent, lambda records: len(records) == 100 and records[-1].comm == workload.comm)
+    assert len(recent) == 100
+    assert sum(hub.latencies.buckets) >= 1000
