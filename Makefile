@@ -11,7 +11,7 @@ OBJECT := exporter/_bpf/lifecycle.bpf.o
 
 # What the exporter itself needs, and what the tests and benchmarks need besides
 RUN_PACKAGES := python3-venv clang libbpf1 libbpf-dev libc6-dev linux-libc-dev python3-bpfcc
-TEST_PACKAGES := gcc
+TEST_PACKAGES := gcc python3-psutil python3-yaml systemd systemd-container
 BENCH_PACKAGES := bpftrace bpftool
 
 .PHONY: help
@@ -48,6 +48,18 @@ lint: all .venv/dev ## Check style and types
 bench: deps-bench all ## Measure costs side by side with other tools, in one run (as root)
 	@$(BIN)/python -m bench
 
+.PHONY: wheel
+wheel: all ## Build the wheel, with the BPF object inside, into dist/
+	@$(BIN)/pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist .
+
+.PHONY: deb
+deb: all ## Build the Debian package into dist/
+	@deploy/debian/build
+
+.PHONY: image
+image: ## Build the container image shortproc-exporter (needs docker)
+	docker build -f deploy/container/Dockerfile --build-arg REVISION=$$(git rev-parse --short=7 HEAD) -t shortproc-exporter .
+
 .PHONY: clean
 clean: ## Remove everything that was built
 	rm -rf .venv exporter/_bpf dist build
@@ -79,6 +91,7 @@ deps-bench: deps-test
 
 .venv/dev: .venv/ready
 	@$(BIN)/pip install -q --disable-pip-version-check --group dev
+	@$(BIN)/pip install -q --disable-pip-version-check --upgrade --target .venv/schemas --group schemas
 	@touch $@
 
 # Without clang the exporter still runs, by scanning

@@ -57,7 +57,8 @@ class _Loader(yaml.SafeLoader):
             return self._mapping(node)
         if isinstance(node, SequenceNode):
             return [self._inside(f"[{index}]", item) for index, item in enumerate(node.value)]
-        if len(node.value) > _MAX_SCALAR:  # reading 1:1:1:... as the number that YAML sees in it takes seconds
+        # Reading 1:1:1:... as the number that YAML sees in it takes seconds; text may be long, as a certificate is
+        if len(node.value) > _MAX_SCALAR and not node.tag.endswith(":str"):
             raise Wrong(f"'{short(node.value)}' is longer than {_MAX_SCALAR} characters")
         try:
             return self.construct_object(node)

@@ -8,11 +8,18 @@ import time
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from exporter.web.messages import BadRequest, Request, Response, Stream, take_request
 from exporter.web.site import Site
+from exporter.web.terms import Terms
+
+if TYPE_CHECKING:
+    from exporter.web.tls import Tls
 
 _CHUNK = 8 * 1024
+_HANDSHAKE = b"\x16"
+"""What a client that speaks TLS begins with."""
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 1 << 20
 _STREAM_BUFFER = 64 * 1024
@@ -22,7 +29,7 @@ _STREAM_BUFFER = 64 * 1024
 class Limits:
     connections: int = 32
     request_seconds: float = 5.0
-    """From a connection's start, or the first byte of a later request, to the request's end."""
+    """From a connection's start, or the first byte of a later request, to the request's end. TLS has to be agreed on within it."""
     idle_seconds: float = 120.0
     """From an answer to the first byte of the next request."""
     answer_seconds: float = 10.0
@@ -50,17 +57,28 @@ class Connection:
         self._site = site
         self._limits = limits
         self._received = bytearray()
+        self._dropped = False
+        self._tls: Tls | None = None
+        self._certified = False
+        self._answered = False
 
     def serve(self) -> None:
         """Answer until the client has enough, breaks a rule or is dropped."""
-        with self._client, contextlib.suppress(OSError):  # the client is gone, too slow, or dropped
-            allowed = self._limits.request_seconds
-            while self._exchange(allowed):
-                allowed = self._limits.idle_seconds
-            self._linger()
+        try:
+            with contextlib.suppress(OSError):  # the client is gone, too slow, or dropped
+                self._tls = self._site.gate.terms().tls
+                allowed = self._limits.request_seconds
+                go_on = self._tls is None or self._secure(self._tls, self.state[1] + allowed)
+                while go_on:
+                    go_on = self._exchange(allowed)
+                    allowed = self._limits.idle_seconds
+                self._linger()
+        finally:
+            self._client.close()
 
     def drop(self) -> None:
         """End it from another thread: what waits for the client wakes up with an error."""
+        self._dropped = True  # before the socket is looked up, as `_secure` looks here only after it has replaced that
         with contextlib.suppress(OSError):
             self._client.shutdown(socket.SHUT_RDWR)
 
@@ -68,24 +86,46 @@ class Connection:
         """Give it up unserved."""
         self._client.close()
 
+    def _secure(self, tls: Tls, deadline: float) -> bool:
+        """Agree on TLS; say whether requests may follow."""
+        self._client.settimeout(_left(deadline))
+        first = self._client.recv(1, socket.MSG_PEEK)
+        if first != _HANDSHAKE:
+            self._refuse(BadRequest(HTTPStatus.BAD_REQUEST, "this port speaks HTTPS, not HTTP"))
+            return False
+        self._client = client = tls.wrap(self._client)
+        if self._dropped:
+            raise ConnectionAbortedError
+        client.settimeout(_left(deadline))
+        may_ask = tls.shake_hands(client, self.peer)
+        self._certified = client.certified
+        return may_ask
+
     def _exchange(self, allowed: float) -> bool:
         """Answer one request; say whether another may follow."""
         try:
             request = self._request(allowed)
         except BadRequest as bad:
-            self._send(Response.line(bad.status, str(bad)).to_bytes(keep_alive=False))
+            self._refuse(bad)
             return False
         if request is None:
             return False
         self.state = (Doing.WORKS, time.monotonic())
-        response = self._site.answer(request, self.peer)
+        terms = self._site.gate.terms()
+        if self._answered and terms.tls is not self._tls:
+            return False  # the client has to prove anew who it is; to one that asks again, a kept connection just ended
+        self._answered = True
+        response = self._site.answer(request, self.peer, terms, self._certified)
         if response.stream is not None:
-            self._follow(response, response.stream)
+            self._follow(response, response.stream, terms)
             return False
         # A body is never read, so nothing can follow it. Who asks again before we answered would keep us busy without end.
         keep_alive = request.keep_alive and not request.has_body and not self._received
-        self._send(response.to_bytes(keep_alive=keep_alive, with_body=request.method != "HEAD"))
+        self._send(response.to_bytes(keep_alive=keep_alive, with_body=request.method != "HEAD", headers=terms.headers))
         return keep_alive
+
+    def _refuse(self, bad: BadRequest) -> None:
+        self._send(Response.line(bad.status, str(bad)).to_bytes(keep_alive=False, headers=self._site.gate.last.headers))
 
     def _request(self, allowed: float) -> Request | None:
         deadline = self.state[1] + allowed
@@ -118,22 +158,24 @@ class Connection:
             rest = rest[self._client.send(rest) :]
         self.state = (Doing.AWAITS_REQUEST, time.monotonic())
 
-    def _follow(self, response: Response, stream: Stream) -> None:
-        """Send piece after piece until the stream ends or the client goes."""
+    def _follow(self, response: Response, stream: Stream, terms: Terms) -> None:
+        """Send piece after piece until the stream ends, the client goes, or other terms hold than those on which it was let in."""
         with contextlib.closing(stream):
             self.streams = True
             self._client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER)  # who does not read is to be noticed soon
-            self._send(response.to_bytes(keep_alive=False))
+            self._send(response.to_bytes(keep_alive=False, headers=terms.headers))
             for piece in stream:
                 if piece:
                     self._send(piece)
                 elif self._gone():
                     return
+                if self._site.gate.terms() is not terms:
+                    return
 
     def _gone(self) -> bool:
         self._client.settimeout(0)
         try:
-            return not self._client.recv(1, socket.MSG_PEEK)
+            return not self._client.recv(_CHUNK)
         except BlockingIOError:
             return False
 
@@ -142,7 +184,11 @@ class Connection:
         self._client.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + _LINGER_SECONDS
         taken = 0
-        while taken < _LINGER_BYTES and (chunk := self._receive(deadline)):
+        while taken < _LINGER_BYTES:
+            self._client.settimeout(_left(deadline))
+            chunk = socket.socket.recv(self._client, _CHUNK)  # as it is: in TLS nobody needs to know what it says
+            if not chunk:
+                return
             taken += len(chunk)
 
 

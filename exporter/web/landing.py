@@ -35,8 +35,8 @@ CONTENT_SECURITY_POLICY = (
 
 _NAMES_HIDDEN = """<h2>By name</h2>
 <p class="state note">Names of processes are shown only to this host itself, because they may tell what runs
-here. Open this page on the host (<code>http://localhost</code>, or through <code>ssh -L</code>), or set
-<code>web.public_records: true</code> in the configuration to show them to everyone who can reach it.</p>"""
+here, and to who gives a password, where some are configured. Open this page on the host (<code>http://localhost</code>, or through
+<code>ssh -L</code>), or set <code>web.public_records: true</code> in the configuration to show them to everyone who can reach it.</p>"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -17,6 +17,7 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/(\d)\.(\d)")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r]*)")
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)([^?#]*)", re.IGNORECASE)
+_NONE: Mapping[str, str] = {}
 _QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 
 
@@ -67,23 +68,25 @@ class Response:
         """Answer with one line of text."""
         return cls(status, f"{line}\n".encode(), headers=headers)
 
-    def to_bytes(self, *, keep_alive: bool, with_body: bool = True) -> bytes:
-        """Spell out the response. Without body, the headers stay what they would be with it."""
-        lines = [
-            f"HTTP/1.1 {self.status.value} {self.status.phrase}",
-            f"Date: {formatdate(time.time(), usegmt=True)}",
-            "Server: shortproc-exporter",
-            f"Content-Type: {self.content_type}",
-            *([] if self.stream else [f"Content-Length: {len(self.body)}"]),
-            f"Connection: {'keep-alive' if keep_alive else 'close'}",
-            "Cache-Control: no-store",
-            "X-Content-Type-Options: nosniff",
-            "Cross-Origin-Resource-Policy: same-origin",
-            "Referrer-Policy: no-referrer",
-        ]
-        headers = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"} | self.headers
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        return "\r\n".join((*lines, "", "")).encode("latin-1") + self.body * with_body
+    def to_bytes(self, *, keep_alive: bool, with_body: bool = True, headers: Mapping[str, str] = _NONE) -> bytes:
+        """Spell out the response. Without body, the headers stay what they would be with it; `headers` take the place of its own."""
+        lines = {
+            "Date": formatdate(time.time(), usegmt=True),
+            "Server": "shortproc-exporter",
+            "Content-Type": self.content_type,
+            **({} if self.stream else {"Content-Length": len(self.body)}),
+            "Connection": "keep-alive" if keep_alive else "close",
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
+            "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+            **self.headers,
+            **headers,
+        }
+        first = f"HTTP/1.1 {self.status.value} {self.status.phrase}"
+        head = "\r\n".join((first, *(f"{name}: {value}" for name, value in lines.items()), "", ""))
+        return head.encode("latin-1") + self.body * with_body
 
 
 def take_request(received: bytearray) -> Request | None:

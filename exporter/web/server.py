@@ -10,7 +10,7 @@ that come by the hundred. Hence one thread for each connection, at most `Limits.
   working on answers is it sent away.
 - A stream of events, which has no end, counts against a small number of places of its own (`stream.py`), and each write to it has its
   deadline too.
-- The thread that accepts never waits for anything else.
+- The thread that accepts never waits for anything else. Hands are shaken for TLS in the connection's thread, by the same deadlines.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from exporter.web.connection import Connection, Doing, Limits
 from exporter.web.messages import Response
 from exporter.web.site import Pages, Site
 from exporter.web.stream import Streams
+from exporter.web.terms import Gate, Open, Terms
 
 __all__ = ["Limits", "Pages", "Server"]
 
@@ -39,11 +40,19 @@ _CLOSE_SECONDS = 0.25
 class Server:
     """Serves `pages` from `start` to `close`. Making one raises `OSError` where it can't listen (`address.wording` says it well)."""
 
-    def __init__(
-        self, listen_address: str, telemetry_path: str, pages: Pages, public_records: bool = False, limits: Limits | None = None
+    def __init__(  # noqa: PLR0913
+        self,
+        listen_address: str,
+        telemetry_path: str,
+        pages: Pages,
+        public_records: bool = False,
+        limits: Limits | None = None,
+        *,
+        gate: Gate | None = None,
     ) -> None:
         self._streams = Streams(pages.hub, pages.live)
-        self._site = Site(telemetry_path, pages, public_records, self._streams)
+        self._gate = gate or Open()
+        self._site = Site(telemetry_path, pages, public_records, self._streams, self._gate)
         self._limits = limits or Limits()
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
@@ -91,7 +100,7 @@ class Server:
             if self._make_room(of=self._limits.connections):
                 self._admit(Connection(client, str(peer[0]), self._site, self._limits))
             else:
-                _send_away(client)
+                _send_away(client, self._gate.last)
 
     def _admit(self, connection: Connection) -> None:
         thread = threading.Thread(target=self._serve, args=(connection,), name="http-client", daemon=True)
@@ -139,10 +148,12 @@ class Server:
         return min(idle, key=lambda one: (-places[one.peer], states[one][1]), default=None)
 
 
-def _send_away(client: socket.socket) -> None:
-    """Answer 503 without ever waiting."""
-    busy = Response.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections").to_bytes(keep_alive=False)
+def _send_away(client: socket.socket, terms: Terms) -> None:
+    """Answer 503 without ever waiting. In TLS that can't be done."""
+    busy = Response.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections").to_bytes(keep_alive=False, headers=terms.headers)
     with client, contextlib.suppress(OSError):
+        if terms.tls is not None:
+            return
         client.send(busy, socket.MSG_DONTWAIT)
         client.shutdown(socket.SHUT_WR)
         client.recv(64 * 1024, socket.MSG_DONTWAIT)  # closing with something unread would throw the answer away

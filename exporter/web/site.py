@@ -16,14 +16,15 @@ from exporter.records import Hub
 from exporter.web import api, landing
 from exporter.web.messages import Request, Response, accepts_gzip, gzipped
 from exporter.web.stream import Streams
+from exporter.web.terms import Gate, Open, Refused, Terms
 
 logger = logging.getLogger(__name__)
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?")
 _FROM_A_PROXY = ("forwarded", "via", "x-real-ip")
 _NOT_FOR_YOU = (
-    "records name processes, so they are only for this host itself, asked directly as localhost; "
-    "web.public_records: true in the configuration opens them to everyone"
+    "records name processes, so they are only for this host itself, asked directly as localhost, and for who authenticates "
+    "(--web.config.file); web.public_records: true in the configuration opens them to everyone"
 )
 
 
@@ -54,41 +55,42 @@ class Site:
     pages: Pages
     public_records: bool
     streams: Streams
+    gate: Gate = field(default_factory=Open)
     one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
     """Held while metrics are made: many at once would be no faster, but take the memory of many."""
     one_query_at_a_time: threading.Lock = field(default_factory=threading.Lock)
     """The same for records, so that however many ask for them, metrics share the processor with one."""
 
-    def answer(self, request: Request, peer: str) -> Response:
-        """Answer a request from the address `peer`. Never raises."""
-        if request.method not in {"GET", "HEAD"}:
-            return Response.line(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered here", Allow="GET, HEAD")
+    def answer(self, request: Request, peer: str, terms: Terms, certified: bool = False) -> Response:
+        """Answer a request from the address `peer`, which a certificate said who it is if `certified`. Never raises."""
         try:
-            return self._page(request, peer)
+            known = terms.admit(request, peer) or certified
+            if request.method not in {"GET", "HEAD"}:
+                return Response.line(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered here", Allow="GET, HEAD")
+            return self._page(request, known or self.public_records or is_local(request, peer))
+        except Refused as refused:
+            return refused.response
         except Exception:
             logger.exception("a page failed", extra={"fields": {"path": request.path}})
             return Response.line(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error, see the exporter's log")
 
-    def _page(self, request: Request, peer: str) -> Response:
+    def _page(self, request: Request, may_see_names: bool) -> Response:
         if request.path == self.telemetry_path:
             return self._metrics(request)
         match request.path:
             case "/":
-                page = self.pages.landing(self._may_see_names(request, peer))
+                page = self.pages.landing(may_see_names)
                 headers = {"Content-Security-Policy": landing.CONTENT_SECURITY_POLICY}
                 return Response(HTTPStatus.OK, page.encode(errors="replace"), "text/html; charset=utf-8", headers)
             case "/api/v1/short-processes" | "/api/v1/stream" as path:
                 answer = self._records if path == "/api/v1/short-processes" else self._stream
-                allowed = self._may_see_names(request, peer) and not _is_of_another_site(request)
+                allowed = may_see_names and not _is_of_another_site(request)
                 return answer(request) if allowed else Response.line(HTTPStatus.FORBIDDEN, _NOT_FOR_YOU)
             case "/-/healthy":
                 return _state(self.pages.healthy, "healthy")
             case "/-/ready":
                 return _state(self.pages.ready, "ready")
         return Response.line(HTTPStatus.NOT_FOUND, f"nothing here; metrics are at {self.telemetry_path}")
-
-    def _may_see_names(self, request: Request, peer: str) -> bool:
-        return self.public_records or is_local(request, peer)
 
     def _records(self, request: Request) -> Response:
         with self.one_query_at_a_time:

@@ -1,0 +1,125 @@
+"""Names and passwords. A bcrypt is slow on purpose, so each is made once, one at a time, and strangers can't keep others waiting.
+
+- What a password turned out to be is remembered, by a keyed hash: for each user the right one, and the last few wrong ones. However
+  many wrong ones come, the right ones are not forgotten; who is known never waits for anything.
+- An unknown name costs the bcrypt of some user, so that time does not tell which names there are.
+- Few wait for a bcrypt, and fewest of them from one address; the others are told to come again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+MOST_REMEMBERED = 1000
+"""Wrong passwords."""
+MOST_WAITING = 8
+MOST_WAITING_OF_ONE_PEER = 2
+WAIT_SECONDS = 5.0
+MOST_COST = 16
+
+_HASH = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
+_LONGEST = 72
+"""What follows is no part of a bcrypt."""
+
+
+def refusal(hashed: str) -> str | None:
+    """Say why text is no hash that can be checked, or nothing. The text itself, which may be a password, is not shown."""
+    match = _HASH.fullmatch(hashed)
+    if match is None:
+        return "is not a bcrypt hash, such as htpasswd -nBC 10 '' makes ($2y$10$ and 53 characters)"
+    if not 4 <= int(match[1]) <= MOST_COST:
+        return f"has cost {match[1]}, which is not from 4 to {MOST_COST}; at a higher one, no scrape would wait for it"
+    try:
+        import bcrypt  # noqa: PLC0415 - most run without
+    except ImportError as error:
+        return f"needs Python's package bcrypt, which can't be imported: {error}"
+    try:
+        bcrypt.hashpw(b"", f"{hashed[:4]}04{hashed[6:29]}".encode())  # the same salt, at the lowest cost
+    except ValueError:
+        return "is not a bcrypt hash: its salt can't be read"
+    return None
+
+
+class Users:
+    """Those who may ask: names, and hashes that `refusal` has nothing against. Safe from any thread."""
+
+    def __init__(self, hashes: Mapping[str, str]) -> None:
+        from bcrypt import checkpw  # noqa: PLC0415
+
+        self._checkpw = checkpw
+        self._hashes = {name.encode(): hashed.encode() for name, hashed in hashes.items()}
+        self._all = list(self._hashes.values())
+        self._key = secrets.token_bytes(32)
+        self._lock = threading.Lock()
+        self._right: dict[bytes, bytes] = {}
+        self._wrong: OrderedDict[bytes, None] = OrderedDict()
+        self._waiting: Counter[str] = Counter()
+        self._turn = threading.Lock()
+
+    def know(self, name: bytes, password: bytes, peer: str) -> bool | None:
+        """Say whether this is the password of that name; None where too many wait for such an answer."""
+        digest = self._digest(len(name).to_bytes(4, "big") + name + password[:_LONGEST])
+        known = self._remembered(name, digest)
+        if known is not None:
+            return known
+        with self._place(peer) as free:
+            if not free or not self._turn.acquire(timeout=WAIT_SECONDS):
+                return None
+            try:
+                known = self._remembered(name, digest)  # it may have been checked in the meantime
+                if known is None:
+                    known = self._check(name, password[:_LONGEST])
+                    self._remember(name, digest, known)
+                return known
+            finally:
+                self._turn.release()
+
+    def _check(self, name: bytes, password: bytes) -> bool:
+        hashed = self._hashes.get(name)
+        # For one unknown name always that of the same user, or else the time would tell after all
+        somebodys = hashed or self._all[int.from_bytes(self._digest(name), "big") % len(self._all)]
+        try:
+            return self._checkpw(password, somebodys) and hashed is not None
+        except ValueError:  # bcrypt before 4 does not take null characters
+            return False
+
+    def _remembered(self, name: bytes, digest: bytes) -> bool | None:
+        with self._lock:
+            if hmac.compare_digest(self._right.get(name, b""), digest):
+                return True
+            if digest in self._wrong:
+                self._wrong.move_to_end(digest)
+                return False
+        return None
+
+    def _remember(self, name: bytes, digest: bytes, known: bool) -> None:
+        with self._lock:
+            if known:
+                self._right[name] = digest
+            else:
+                self._wrong[digest] = None
+                if len(self._wrong) > MOST_REMEMBERED:
+                    self._wrong.popitem(last=False)
+
+    @contextmanager
+    def _place(self, peer: str) -> Iterator[bool]:
+        with self._lock:
+            free = self._waiting.total() < MOST_WAITING and self._waiting[peer] < MOST_WAITING_OF_ONE_PEER
+            self._waiting[peer] += free
+        try:
+            yield free
+        finally:
+            with self._lock:
+                self._waiting[peer] -= free
+                if not self._waiting[peer]:
+                    del self._waiting[peer]
+
+    def _digest(self, data: bytes) -> bytes:
+        return hashlib.blake2b(data, key=self._key, digest_size=32).digest()

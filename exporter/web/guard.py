@@ -1,0 +1,117 @@
+"""The web configuration file, read again when it or a file that it names changes. A bad one is refused whole, and the one before stays."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+from exporter import config
+from exporter.checks import Wrong
+from exporter.config import ConfigError
+from exporter.web import webconfig
+from exporter.web.auth import Users
+from exporter.web.limiter import Limiter
+from exporter.web.terms import Terms
+from exporter.web.tls import Material, Tls
+from exporter.web.webconfig import TlsServer, WebConfig
+
+logger = logging.getLogger(__name__)
+
+_CHECK_SECONDS = 1.0
+_SETTLED_NS = 2_000_000_000
+
+Stamp = tuple[tuple[int, ...], ...]
+
+
+class Guard:
+    """Makes terms of the file at `path`. Making one raises `ConfigError` where they can't be had. Safe from any thread."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._check_at = 0.0
+        self._stamp: Stamp | None = None
+        self._complaint = ""
+        self._settings = WebConfig()
+        self._material: Material | None = None
+        self.last = Terms()
+        self._read()
+        if self._settings.http_server_config.http2:
+            logger.warning("http2 is not spoken here; HTTP/1.1 is", extra={"fields": {"file": path, "key": "http_server_config.http2"}})
+
+    def terms(self) -> Terms:
+        """Give those in force. One thread a second looks at the files; the others do not wait for it."""
+        if time.monotonic() >= self._check_at and self._lock.acquire(blocking=False):
+            try:
+                self._look()
+            finally:
+                self._check_at = time.monotonic() + _CHECK_SECONDS
+                self._lock.release()
+        return self.last
+
+    def _look(self) -> None:
+        stamp = self._stamped()
+        if stamp is not None and stamp == self._stamp:
+            return
+        self._stamp = None
+        try:
+            self._read()
+        except ConfigError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                logger.error("web configuration refused; the one before stays", extra={"fields": {"reason": error}})  # noqa: TRY400
+            return
+        self._complaint = ""
+        self._stamp = stamp if stamp == self._stamped() else None
+
+    def _stamped(self) -> Stamp | None:
+        """What changes whenever the content of a file does; None where one can't be seen, or is too new to tell."""
+        paths = [self._path]
+        if (tls := self._settings.tls_server_config) is not None:
+            paths += [str(self._folder / name) for name in (tls.cert_file, tls.key_file, tls.client_ca_file) if name]
+        try:
+            found = [os.stat(path) for path in paths]  # noqa: PTH116 - follows links, as reading does
+        except (OSError, ValueError):
+            return None
+        if max(each.st_ctime_ns for each in found) > time.time_ns() - _SETTLED_NS:
+            return None
+        return tuple((each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in found)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self._path).parent
+
+    def _read(self) -> None:
+        config.read(self._path, self._take)
+
+    def _take(self, content: object) -> None:
+        """Put in force what the file holds; keep the parts that did not change, and what they remember."""
+        settings = webconfig.read(content)
+        if wrong := webconfig.weakness(self._settings, settings):
+            raise wrong
+        tls, last = settings.tls_server_config, self.last
+        material = None if tls is None else Material.of(tls, self._folder)
+        if (settings, material) == (self._settings, self._material):
+            return
+        limit, same = settings.rate_limit, self._settings
+        terms = Terms(
+            headers=settings.http_server_config.headers,
+            tls=last.tls if (tls, material) == (same.tls_server_config, self._material) else _tls(tls, material),
+            users=last.users if settings.basic_auth_users == same.basic_auth_users else Users(settings.basic_auth_users),
+            limiter=last.limiter if limit == same.rate_limit else Limiter(limit.interval, limit.burst) if limit.interval else None,
+        )
+        if same != WebConfig():
+            logger.info("web configuration read again", extra={"fields": {"file": self._path}})
+        self._settings, self._material, self.last = settings, material, terms
+
+
+def _tls(settings: TlsServer | None, material: Material | None) -> Tls | None:
+    if settings is None or material is None:
+        return None
+    try:
+        return Tls(settings, material)
+    except OSError as error:  # no more descriptors
+        raise Wrong(f"can't be used now: {error}", "tls_server_config") from None

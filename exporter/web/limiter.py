@@ -1,0 +1,27 @@
+"""The toolkit's `rate_limit`: a bucket that holds `burst` tokens and gains one each `interval`. Any request takes one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class Limiter:
+    def __init__(self, interval_seconds: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval = interval_seconds
+        self._burst = float(burst)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tokens, self._counted = self._burst, clock()
+
+    def allows(self) -> bool:
+        """Take a token, if there is one."""
+        with self._lock:
+            now = self._clock()
+            self._tokens = min(self._burst, self._tokens + (now - self._counted) / self._interval)
+            self._counted = now
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True

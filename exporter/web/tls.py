@@ -1,0 +1,230 @@
+"""TLS for one connection after the other, by what `tls_server_config` says.
+
+Certificates, keys and authorities are read whole before OpenSSL sees any of them, so that a change of one between two reads can't mix them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+
+from exporter.checks import Wrong, shown
+from exporter.web.webconfig import CURVES, SUITES, VERSIONS, TlsServer
+
+logger = logging.getLogger(__name__)
+
+_MAX_BYTES = 1 << 20
+_MOST_SESSIONS = 500
+_LOG_SECONDS = 10.0
+_AUTHENTICATION = {
+    "NoClientCert": ssl.CERT_NONE,
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
+_OLD = ("TLS10", "TLS11")
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """PEM of the server's certificate and key, and of those who certify clients."""
+
+    cert: bytes
+    key: bytes
+    client_ca: bytes
+
+    @classmethod
+    def of(cls, tls: TlsServer, folder: Path) -> Material:
+        """Read what the settings name; paths are relative to `folder`. Raises `Wrong`."""
+        return cls(*(_content(tls, each.name, folder) for each in fields(cls)))
+
+
+class Socket(ssl.SSLSocket):
+    """A client. As with a plain socket, a time-out is one for the whole call, and `shutdown` may come from any thread."""
+
+    certified = False
+    """Whether a verified certificate says who it is."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        try:
+            return super().recv(buflen, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def shutdown(self, how: int) -> None:
+        """Say goodbye in TLS too, where only we have ended, without waiting for an answer."""
+        if how == socket.SHUT_WR:
+            with contextlib.suppress(OSError, ValueError):
+                self.settimeout(0)
+                self.unwrap()
+        socket.socket.shutdown(self, how)  # that of SSLSocket would turn it into a plain socket, under its thread's hands
+
+
+class Tls:
+    """Secures clients. Two are equal only if they are the same object. Safe from any thread."""
+
+    def __init__(self, settings: TlsServer, material: Material) -> None:
+        """Raise `Wrong` for what can't be used."""
+        self._settings = settings
+        self._material = material
+        self._context = _context(settings, material)
+        self._lock = threading.Lock()
+        self._log_at = time.monotonic()
+        self._unlogged = 0
+
+    def wrap(self, client: socket.socket) -> Socket:
+        """Take a socket over, without waiting for anything."""
+        if self._context.session_stats()["number"] > _MOST_SESSIONS:
+            # OpenSSL would keep 20,000 sessions of clients without tickets, which cost hostile ones nothing
+            self._context = _context(self._settings, self._material)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or an answer waits 40 ms for the session tickets' acknowledgement
+        wrapped = self._context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+        assert isinstance(wrapped, Socket)  # noqa: S101 - for the type checker
+        return wrapped
+
+    def shake_hands(self, client: Socket, peer: str) -> bool:
+        """Agree on keys within the socket's time-out; say whether the client may ask. Raises `OSError` where it is gone or too slow."""
+        try:
+            client.do_handshake()
+        except ssl.SSLError as error:
+            self._note(peer, getattr(error, "verify_message", "") or (error.reason or str(error)).lower().replace("_", " "))
+            return False
+        certificate: dict[str, Any] = client.getpeercert() or {}
+        client.certified = bool(certificate)
+        allowed = self._settings.client_allowed_sans
+        if certificate and allowed and not _names(certificate) & set(allowed):
+            self._note(peer, "no name in the client's certificate is one of client_allowed_sans")
+            return False
+        return True
+
+    def _note(self, peer: str, reason: str) -> None:
+        """Log what an operator has to know, but not each time that a stranger wants."""
+        with self._lock:
+            self._unlogged += 1
+            if (now := time.monotonic()) < self._log_at:
+                return
+            self._log_at, failures, self._unlogged = now + _LOG_SECONDS, self._unlogged, 0
+        logger.warning("TLS handshake failed", extra={"fields": {"peer": peer, "reason": reason, "failures": failures}})
+
+
+def _content(tls: TlsServer, key: str, folder: Path) -> bytes:
+    if inline := getattr(tls, key):
+        return str(inline).encode()
+    name = getattr(tls, f"{key}_file")
+    if not name:
+        return b""
+    try:
+        with (folder / name).open("rb") as file:
+            content: bytes = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _wrong(f"{key}_file", f"{shown(str(folder / name))} cannot be read: {reason.lower()}") from None
+    if len(content) > _MAX_BYTES:
+        raise _wrong(f"{key}_file", f"{shown(str(folder / name))} is larger than {_MAX_BYTES >> 20} MiB")
+    return content
+
+
+def _context(settings: TlsServer, material: Material) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = Socket
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    _limit(context, settings)
+    _load_certificate(context, settings, material)
+    if material.client_ca:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as in Go, whoever is in the file is trusted, a root or not
+        if reason := _not_certificates(context, material.client_ca):
+            raise _wrong(_given(settings, "client_ca"), f"holds no certificate that can be used: {reason}")
+    context.verify_mode = _AUTHENTICATION[settings.client_auth_type]
+    return context
+
+
+def _limit(context: ssl.SSLContext, settings: TlsServer) -> None:
+    for key in ("min_version", "max_version"):
+        version = getattr(settings, key)
+        if version in _OLD and not (ssl.HAS_TLSv1 and ssl.HAS_TLSv1_1 and context.security_level == 0):
+            raise _wrong(key, f"{version} is not spoken by the OpenSSL here (at its security level, {context.security_level})")
+    context.minimum_version = ssl.TLSVersion[VERSIONS[settings.min_version]]
+    context.maximum_version = ssl.TLSVersion[VERSIONS[settings.max_version]]
+    if not settings.prefer_server_cipher_suites:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    if suites := [SUITES[suite] for suite in settings.cipher_suites if suite in SUITES]:
+        with contextlib.suppress(ssl.SSLError):  # none of them can be used
+            context.set_ciphers(":".join(suites))
+        if missing := set(suites) - {str(each["name"]) for each in context.get_ciphers()}:
+            raise _wrong("cipher_suites", f"the OpenSSL here can't use {', '.join(sorted(missing))}")
+    for curve in settings.curve_preferences:
+        try:
+            context.set_ecdh_curve(CURVES[curve])
+        except (ssl.SSLError, ValueError):
+            raise _wrong("curve_preferences", f"{curve} can't be chosen by the ssl of this Python") from None
+
+
+def _load_certificate(context: ssl.SSLContext, settings: TlsServer, material: Material) -> None:
+    cert, key = _given(settings, "cert"), _given(settings, "key")
+    if b"ENCRYPTED" in material.key:
+        raise _wrong(key, "is encrypted, and nobody is there to ask for its password")
+    try:
+        with _file(material.cert) as cert_path, _file(material.key) as key_path:
+            context.load_cert_chain(cert_path, key_path, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise _wrong(key, f"is not the key of the certificate in {cert}") from None
+        if reason := _not_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), material.cert):
+            raise _wrong(cert, f"holds no certificate that can be used: {reason}") from None
+        if error.reason is not None and error.library == "SSL":
+            raise _wrong(cert, f"can't be used: {_reason(error)}") from None
+        raise _wrong(key, f"holds no key that can be used: {_reason(error)}") from None
+
+
+def _not_certificates(context: ssl.SSLContext, pem: bytes) -> str | None:
+    """Have certificates trusted; say why that can't be, or nothing."""
+    try:
+        with _file(pem) as path:
+            context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        return _reason(error)
+    return None
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return (error.reason or "not PEM").lower().replace("_", " ")
+
+
+@contextlib.contextmanager
+def _file(content: bytes) -> Iterator[str]:
+    """Python's ssl takes some things from files alone; this one is in memory."""
+    with open(os.memfd_create("pem"), "wb") as file:  # noqa: PTH123
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
+
+
+def _names(certificate: dict[str, Any]) -> set[str]:
+    """Every name in a certificate, spelled as Go does."""
+    names = set()
+    for kind, name in certificate.get("subjectAltName", ()):
+        if kind in ("DNS", "email", "URI"):
+            names.add(name)
+        elif kind == "IP Address":
+            with contextlib.suppress(ValueError):
+                ip = ip_address(name.strip())
+                names.add(str((ip.ipv4_mapped if isinstance(ip, IPv6Address) else None) or ip))
+    return names
+
+
+def _given(settings: TlsServer, key: str) -> str:
+    return key if getattr(settings, key) else f"{key}_file"
+
+
+def _wrong(key: str, reason: str) -> Wrong:
+    return Wrong(reason, f"tls_server_config.{key}")
