@@ -43,6 +43,11 @@ lint: all .venv/dev ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m grafana --check
+
+.PHONY: dashboards
+dashboards: all .venv/dev ## Write grafana/*.json anew from their generator
+	@$(BIN)/python -m grafana
 
 .PHONY: bench
 bench: deps-bench all ## Measure costs side by side with other tools, in one run (as root)

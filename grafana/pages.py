@@ -1,0 +1,80 @@
+"""What both pages have: variables, marks of mode switches, links."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from grafana_foundation_sdk.builders.dashboard import ConstantVariable, Dashboard, DashboardLink, DatasourceVariable, QueryVariable, Row
+from grafana_foundation_sdk.models import dashboard as model
+
+from grafana.looks import RUNBOOK, SOURCE, WARN, Panel
+from grafana.queries import Scope
+
+FLEET, HOST = "shortproc-fleet", "shortproc-host"
+RUNBOOK_PATH = "docs/runbook.md"
+_TAG = "shortproc"
+
+
+class _Marks(model.AnnotationQuery):
+    """The SDK knows no texts of an annotation."""
+
+    def to_json(self) -> dict[str, object]:
+        texts = {
+            "titleFormat": "{{instance}}: mode {{to_mode}}",
+            "textFormat": "reason: {{reason}}",
+            "tagKeys": "to_mode,reason",
+            "step": "15s",
+        }
+        return {**super().to_json(), **texts}
+
+
+def page(uid: str, title: str, about: str, scope: Scope, sections: Mapping[str, Iterable[Panel]]) -> model.Dashboard:
+    """A page; the panels under the title "" stand above all sections."""
+    made = Dashboard(title).uid(uid).description(about).tags([_TAG]).time("now-1h", "now").refresh("1m")
+    made.tooltip(model.DashboardCursorSync.CROSSHAIR)
+    for variable in _variables(one_host=uid == HOST):
+        made.with_variable(variable)
+    made.link(DashboardLink("Dashboards").type(model.DashboardLinkType.DASHBOARDS).tags([_TAG]).include_vars(True).keep_time(True))
+    made.link(DashboardLink("Runbook").type(model.DashboardLinkType.LINK).icon("doc").url(RUNBOOK).target_blank(True))
+    for name, panels in sections.items():
+        if name:
+            made.with_row(Row(name))
+        for panel in panels:
+            made.with_panel(panel)
+    built = made.build()
+    built.schema_version = 38  # that of Grafana 10; later ones bring it up to theirs
+    built.annotations.list_val = [_switches(scope)]
+    for number, each in enumerate(built.panels or [], 1):
+        each.id_val = number
+    return built
+
+
+def host_link(host: str) -> model.DynamicConfigValue:
+    """To the page of the host that a variable of Grafana names, with the variables and the time of the page that it stands on."""
+    kept = "".join(f"&${{{name}:queryparam}}" for name in ("datasource", "job", "comm"))
+    url = f"/d/{HOST}?var-instance=${{{host}}}{kept}&${{__url_time_range}}"
+    return model.DynamicConfigValue("links", [{"title": "Open the page of this host", "url": url}])
+
+
+def _variables(*, one_host: bool) -> Iterable[DatasourceVariable | QueryVariable | ConstantVariable]:
+    yield DatasourceVariable("datasource").label("Data source").type("prometheus")
+    info, host = "shortproc_exporter_build_info", "=" if one_host else "=~"
+    yield _labels("job", "Job", info).multi(True).include_all(True)
+    instance = _labels("instance", "Host", f'{info}{{job=~"$job"}}')
+    yield instance if one_host else instance.multi(True).include_all(True).all_value(".+")
+    named = f'shortproc_comm_exits_total{{job=~"$job", instance{host}"$instance"}}'
+    yield _labels("comm", "Name", named).multi(True).include_all(True).all_value(".*").description("The name (comm) of processes.")
+    yield ConstantVariable("runbook").label("Address of the runbook").value(RUNBOOK_PATH)
+
+
+def _labels(label: str, shown: str, of: str) -> QueryVariable:
+    asked: dict[str, object] = {"query": f"label_values({of}, {label})", "refId": label}
+    variable = QueryVariable(label).label(shown).datasource(SOURCE).query(asked)
+    return variable.refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(model.VariableSort.ALPHABETICAL_ASC)
+
+
+def _switches(scope: Scope) -> model.AnnotationQuery:
+    """A mark at the one step at which a mode was switched to. The first start of an exporter makes none."""
+    switches = scope.of("shortproc_detection_mode_switches_total")
+    expr = f"{switches} - {switches} offset $__interval > 0"
+    return _Marks("Mode switches", SOURCE, enable=True, icon_color=WARN, expr=expr)

@@ -1,0 +1,94 @@
+"""PromQL: raw metrics only, so that the pages need no recording rules. Names of metrics stand in fleet.py and host.py, and here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from exporter.model import Mode
+
+TOP = 10
+HOST = "job, instance"
+BY_HOST = f"by ({HOST})"
+WHOLE = 0.999
+"""From this share on, what was seen counts as all: both sides are counted at slightly different moments."""
+
+
+class Verdict(NamedTuple):
+    """One of the answers to "is the data complete?". Of each host exactly one of them has a series, whose value is the share seen."""
+
+    name: str
+    expr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The hosts that a page is about."""
+
+    matchers: str
+
+    def of(self, metric: str, *more: str) -> str:
+        """Its series."""
+        return f"{metric}{{{', '.join((self.matchers, *more))}}}"
+
+    def rate(self, metric: str, *more: str) -> str:
+        """How fast it grows, a second."""
+        return f"rate({self.of(metric, *more)}[$__rate_interval])"
+
+    def grown(self, metric: str, *more: str) -> str:
+        """By how much it grew in the time shown."""
+        return f"increase({self.of(metric, *more)}[$__range])"
+
+    def top(self, label: str, metric: str, *more: str) -> str:
+        """Rates by a label; the same few at each step, those that grew most in the time shown."""
+        ranks = f"increase({self.of(metric, *more)}[$__range] @ end())"
+        return f"sum by ({label}) ({self.rate(metric, *more)}) and topk({TOP}, sum by ({label}) ({ranks}))"
+
+    def highest(self, gauge: str) -> str:
+        """A gauge by host, on the hosts where it was highest in the time shown."""
+        peaks = f"max_over_time({self.of(gauge)}[$__range] @ end())"
+        return f"max {BY_HOST} (max_over_time({self.of(gauge)}[$__rate_interval])) and topk({TOP}, max {BY_HOST} ({peaks}))"
+
+    def lowest(self, gauge: str) -> str:
+        """A gauge by host, on the hosts where it was lowest in the time shown."""
+        lows = f"min_over_time({self.of(gauge)}[$__range] @ end())"
+        return f"min {BY_HOST} (min_over_time({self.of(gauge)}[$__rate_interval])) and bottomk({TOP}, min {BY_HOST} ({lows}))"
+
+    def short_cpu_share(self, by: str = "") -> str:
+        """Of the CPU that ended processes burned, what the short ones did."""
+        short, all_ended = (self.rate(f"shortproc_ended_{which}processes_cpu_seconds_total") for which in ("short_", ""))
+        return f"sum {by} ({short}) / (sum {by} ({all_ended}) > 0)"
+
+    def mode(self) -> str:
+        """The active mode as its place in the ladder, from 1; 0 where none is active."""
+        series = (self.of("shortproc_detection_mode", f'mode="{mode}"') for mode in Mode)
+        numbered = (f"{one} * {place}" for place, one in enumerate(series, 1))
+        return f"sum {BY_HOST} ({' or '.join(numbered)})"
+
+    def active(self) -> str:
+        """1 for each host, with its mode as a label."""
+        return f"max by ({HOST}, mode) ({self.of('shortproc_detection_mode')} == 1)"
+
+    def degraded(self) -> str:
+        """1 for each host where a better mode was wanted."""
+        return f"max {BY_HOST} ({self.of('shortproc_detection_degraded')}) == 1"
+
+    def seen(self) -> str:
+        """Of all clones in the time shown, the share seen. Without clones, that of the last minute; none where nobody knows."""
+        observed, kernel = (f"sum {BY_HOST} ({self.grown(f'shortproc_{side}_clones_total')})" for side in ("observed", "kernel"))
+        return f"(clamp_max({observed} / ({kernel} > 0), 1) or min {BY_HOST} ({self.of('shortproc_detection_capture_ratio')}))"
+
+    def verdicts(self) -> list[Verdict]:
+        """Every answer, best first."""
+        all_seen = f"{self.seen()} >= {WHOLE}"
+        return [
+            Verdict("complete", f"{all_seen} unless on ({HOST}) {self.degraded()}"),
+            Verdict("degraded", f"{all_seen} and on ({HOST}) {self.degraded()}"),
+            Verdict("partial", f"{self.seen()} < {WHOLE}"),
+            Verdict("unknown", f"max {BY_HOST} ({self.active()}) unless on ({HOST}) {self.seen()}"),
+        ]
+
+
+def quantile(share: float, buckets: str) -> str:
+    """Of a histogram's rate."""
+    return f"histogram_quantile({share}, sum by (le) ({buckets}))"
