@@ -88,4 +88,3 @@ def _proc_refusal(procfs: Procfs) -> str | None:
         return None if procfs.pids() else f"no process is listed in {procfs.root}"
     except OSError as error:
         return f"{procfs.root} can't be listed: {error.strerror}"
-

@@ -29,6 +29,7 @@ _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
 """What the child gets of ours; a secret that a handler needs belongs into a file that only it can read."""
 _START_SECONDS = 30.0
 """Longest that importing all handlers may take."""
+_BURY_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 """From the end of a child to the start of the next; doubled each time."""
 _TICK_SECONDS = 1.0
@@ -243,7 +244,11 @@ class Handlers:
                 time.sleep(0.01)
         with contextlib.suppress(OSError):
             os.killpg(child.pid, signal.SIGKILL)
-        status = child.wait()
+        status: int | None = None
+        try:
+            status = child.wait(_BURY_SECONDS)
+        except subprocess.TimeoutExpired:  # without CAP_KILL, where it runs as somebody else
+            logger.error("the handlers' process can't be ended", extra=fields(pid=child.pid))  # noqa: TRY400
         self._forget_child(reason or "crash")
         return status
 

@@ -162,5 +162,3 @@ class _Lines(logging.Handler):
                 break
             kept.append(line)
         return kept[::-1]
-
-

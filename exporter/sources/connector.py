@@ -99,7 +99,7 @@ class Subscription:
         sock = open_socket()
         made = cls(sock, widen(sock, buffer_bytes), filtered=False)
         try:
-            made.filtered = made._subscribe()  # noqa: SLF001 - it is this very class
+            made.filtered = made._subscribe()
         except OSError as error:
             sock.close()
             raise Unusable(f"the subscription to process events failed: {error.strerror}") from error

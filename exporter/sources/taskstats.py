@@ -133,7 +133,7 @@ class Registration:
             sock.connect((0, 0))
             sock.settimeout(1)
             made = cls(sock, widen(sock, buffer_bytes), 0)
-            made._register()  # noqa: SLF001 - it is this very class
+            made._register()
         except BaseException:
             sock.close()
             raise
