@@ -1,0 +1,175 @@
+"""The rules of deploy/prometheus, with promtool; and that alerts, runbook, documents and catalogue agree."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from snapshots import worst
+
+from exporter.config import Config
+from exporter.metrics import Exposition
+from exporter.model import Lost, Mode
+from exporter.reload import LastReload
+
+ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "deploy/prometheus"
+RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
+TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
+RUNBOOK = ROOT / "docs/runbook.md"
+WITH_QUERIES = [ROOT / "docs/promql.md"]
+FOREIGN = {"up", "node_cpu_seconds_total", "process_start_time_seconds"}
+"""Metrics of others that rules may rest on."""
+IGNORED_LOSSES = {Lost.UNSEEN, Lost.VANISHED, Lost.UNREADABLE, Lost.NAME_RACE, Lost.SWITCH_UNSURE, Lost.EXES_FULL}
+"""No reason for an alert: what scans do, what netlink does without root, the bookkeeping of a switch, a path."""
+
+Rule = dict[str, Any]
+
+
+def rules(path: Path) -> list[Rule]:
+    return [rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+
+
+EVERY_RULE = [rule for path in RULES for rule in rules(path)]
+ALERTS = {rule["alert"]: rule for rule in EVERY_RULE if "alert" in rule}
+RECORDED = {rule["record"] for rule in EVERY_RULE if "record" in rule}
+
+
+def promtool(*arguments: object, cwd: Path = PROMETHEUS) -> str:
+    """Run it; its output is the message where it fails."""
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian's package prometheus)")
+    words = [str(word) for word in arguments]
+    ran = subprocess.run(["promtool", *words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> set[str]:
+    """The names that a scrape can show, as PromQL sees them."""
+    text = Exposition(Config(), worst, LastReload()).render("")[0].decode()
+    return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+
+
+def used(expr: str) -> set[str]:
+    """Names of metrics in an expression: ours by their prefix, and the others that are known."""
+    return set(re.findall(r"\bshortproc[_:][\w:]+|\b(?:up|node_\w+|process_\w+|python_info)\b", re.sub(r'"[^"]*"', "", expr)))
+
+
+def queries(path: Path) -> list[str]:
+    """The blocks of PromQL of a document; an empty line parts two queries of one block."""
+    return [query for block in re.findall(r"```promql\n(.*?)```", path.read_text(), re.DOTALL) for query in block.strip().split("\n\n")]
+
+
+def test_promtool_takes_the_rules_and_the_scrape_configuration() -> None:
+    """An error in one file keeps Prometheus from starting."""
+    assert "FAILED" not in promtool("check", "rules", *RULES)
+    assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
+
+
+def test_promtool_takes_tls_and_a_password_once_they_are_wanted(tmp_path: Path) -> None:
+    """Nobody tries what stands behind a comment sign, until somebody needs it."""
+    text = (PROMETHEUS / "prometheus.yml").read_text().replace("#: ", "")
+    wanted = yaml.safe_load(text)["scrape_configs"][0]
+    assert (wanted["scheme"], set(wanted["basic_auth"])) == ("https", {"username", "password_file"})
+    (tmp_path / "prometheus.yml").write_text(text)
+    promtool("check", "config", "--syntax-only", tmp_path / "prometheus.yml")
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_scenarios(path: Path) -> None:
+    """Each alert fires when it must and is silent when it must be; the files say why of each case."""
+    promtool("test", "rules", path.name, cwd=path.parent)
+
+
+def test_every_rule_has_a_scenario() -> None:
+    """A rule that nothing tests is a guess."""
+    tested = "".join(path.read_text() for path in TESTS)
+    assert {name for name in ALERTS if f"alertname: {name}\n" not in tested} == set()
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_what_to_do(name: str) -> None:
+    """Whoever is woken by it has a severity, two sentences and a page."""
+    alert = ALERTS[name]
+    assert alert["labels"]["severity"] in {"critical", "warning", "info"}
+    assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
+    document, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+    headings = re.findall(r"^## (.+)$", RUNBOOK.read_text(), re.MULTILINE)
+    assert ROOT / document == RUNBOOK
+    assert anchor == name.lower()
+    assert name in headings
+    row = next(line for line in RUNBOOK.read_text().splitlines() if line.startswith(f"| [{name}]"))
+    assert f"| {alert['labels']['severity']} |" in row
+
+
+def test_the_runbook_knows_no_other_alert() -> None:
+    """A page of an alert that is gone misleads."""
+    assert set(re.findall(r"^## (Shortproc\w+)$", RUNBOOK.read_text(), re.MULTILINE)) == set(ALERTS)
+
+
+def test_every_metric_of_a_rule_exists(catalogue: set[str]) -> None:
+    """A name that is spelt wrong makes an alert that never fires, and no error."""
+    known = catalogue | RECORDED | FOREIGN
+    assert {name for rule in EVERY_RULE for name in used(str(rule["expr"]))} - known == set()
+
+
+@pytest.mark.parametrize("path", [*WITH_QUERIES, RUNBOOK], ids=lambda path: path.stem)
+def test_every_recorded_name_of_a_document_exists(path: Path) -> None:
+    """So does a limit that the runbook tells to change, or a query that rests on a rule."""
+    assert set(re.findall(r"\bshortproc:[\w:]+\w", path.read_text())) - RECORDED == set()
+
+
+@pytest.mark.parametrize("path", WITH_QUERIES, ids=lambda path: path.stem)
+def test_documented_queries_can_be_parsed(path: Path, tmp_path: Path, catalogue: set[str]) -> None:
+    """They are there to be copied."""
+    found = queries(path)
+    assert found
+    assert {name for query in found for name in used(query)} - catalogue - RECORDED - FOREIGN == set()
+    each = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(found)]
+    (tmp_path / "queries.yml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": each}]}))
+    promtool("check", "rules", tmp_path / "queries.yml")
+
+
+def test_every_setting_is_explained_and_used() -> None:
+    """A limit that changes nothing is worse than none."""
+    settings = {rule["record"] for rule in rules(PROMETHEUS / "rules/settings.yml")}
+    elsewhere = {name for rule in EVERY_RULE for name in used(str(rule["expr"]))}
+    assert settings <= elsewhere
+    assert {name for name in settings if name not in RUNBOOK.read_text()} == set()
+    limited = {rule["labels"]["mode"] for rule in EVERY_RULE if rule.get("record") == "shortproc:setting:capture_ratio"}
+    assert limited == set(Mode)
+
+
+def test_every_cause_of_a_loss_alerts_or_is_left_out_on_purpose() -> None:
+    """A new cause must be put into one of the two."""
+    expr = ALERTS["ShortprocEventsLost"]["expr"]
+    match = re.search(r'reason=~"([^"]+)"', expr)
+    assert match is not None
+    alerting = set(match[1].split("|"))
+    assert alerting & IGNORED_LOSSES == set()
+    assert alerting | IGNORED_LOSSES == set(Lost)
+    section = RUNBOOK.read_text().partition("## ShortprocEventsLost")[2].partition("\n## ")[0]
+    assert {reason for reason in Lost if f"`{reason}`" not in section} == set()
+
+
+def test_only_one_file_needs_names() -> None:
+    """Whoever drops the series by name leaves out comm.yml and loses nothing else."""
+    for path in RULES:
+        names = {
+            name for rule in rules(path) for name in used(str(rule["expr"])) if name.startswith(("shortproc_comm_", "shortproc_parent_"))
+        }
+        assert bool(names) == (path.name == "comm.yml")
+
+
+def test_no_job_is_assumed() -> None:
+    """Users name their jobs as they like; only what is absent must be called by one."""
+    naming = {rule.get("alert") for rule in EVERY_RULE if re.search(r"\bjob\s*[=!]", str(rule["expr"]))}
+    assert naming == {"ShortprocExporterDown", "ShortprocExporterAbsent"}
