@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import costs, handlers, modes, records, scan_capture, serving, storms
+from bench import costs, handlers, modes, records, scaling, scan_capture, serving, storms
 
 _ALL = {
     "modes": modes.main,

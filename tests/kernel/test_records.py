@@ -76,7 +76,7 @@ def test_each_short_end_is_a_record_or_counted_as_dropped(core: EbpfSource, work
     counts: Counts = core.drain()
     mine = sum(each.comm == workload.comm for each in got.records)
     assert counts.of(workload.comm).exits == [30001, 0, 0, 0]
-    assert mine + counts.records_dropped >= 30001
+    assert mine + counts.records_dropped >= counts.of(workload.comm).short_exits >= 30000
     assert len(got.records) + counts.records_dropped <= counts.total.short_exits, "which may have been a few before it listened"
 
 
