@@ -17,6 +17,7 @@ _ALL = {
     "costs": costs.main,
     "serving": serving.main,
     "scan_capture": scan_capture.main,
+    "scaling": scaling.main,
 }
 
 
