@@ -151,7 +151,7 @@ def test_twenty_switches_through_all_modes(switching: Switching, workload: Progr
             switching.to(mode)
             seen.append(sum(switching.of(nothing.comm).exits))
 
-    storms = 12
+    storms = 8
     during(lambda: [workload.storm("forkexec", 1000, nothing.path) for _ in range(storms)], switch)
     time.sleep(1)
     mine = sum(switching.of(nothing.comm).exits) + sum(switching.of(workload.comm).exits)
