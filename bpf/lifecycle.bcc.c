@@ -49,6 +49,7 @@ BPF_F_TABLE("hash", struct listed_key, struct listed, listed, MAX_LISTED, BPF_F_
 
 #ifdef WITH_RECORDS
 BPF_RINGBUF_OUTPUT(records, RECORDS_BYTES / 4096);
+BPF_F_TABLE("hash", u32, struct exe, exes, MAX_EXES, BPF_F_NO_PREALLOC);
 #endif
 
 /* The arrays' only elements. Never null, but the verifier wants to see it tested. */
@@ -143,6 +144,7 @@ static __always_inline void list_end(struct known *known, u32 pid, struct life *
 static __always_inline void send_record(struct known *known, u32 pid, u64 now, struct life *life)
 {
 	struct record *record;
+	struct exe *exe;
 
 	if (!known->control->records)
 		return;
@@ -160,11 +162,41 @@ static __always_inline void send_record(struct known *known, u32 pid, u64 now, s
 	record->code = life->code;
 	record->comm = life->comm;
 	record->parent_comm = life->parent_comm;
-	record->exe[0] = 0;
+	exe = exes.lookup(&pid);
+	if (exe)
+		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe->path);
+	else
+		record->exe[0] = 0;
 	records.ringbuf_submit(record, known->control->records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);
+}
+
+/* The path of an executable is in the formatted tracepoint; where the kernel skips that one, a record is without it. */
+int on_path(struct tracepoint__sched__sched_process_exec *args)
+{
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct known known = {};
+	struct exe *exe;
+
+	if (!look_up(&known) || !known.control->records)
+		return 0;
+	if (exes.update(&pid, (struct exe *)known.config->no_exe)) {
+		ADD(known.cpu->lost[LOST_EXES_FULL], 1);
+		return 0;
+	}
+	exe = exes.lookup(&pid);
+	if (exe)
+		bpf_probe_read_kernel_str(exe->path, sizeof(exe->path), (char *)args + (args->data_loc_filename & 0xffff));
+	return 0;
+}
+
+static __always_inline void forget_exe(struct known *known, u32 pid)
+{
+	if (known->control->records)
+		exes.delete(&pid);
 }
 #else
 #define send_record(known, pid, now, life)
+#define forget_exe(known, pid)
 #endif
 
 static __always_inline void count_end(struct known *known, u32 pid, u64 now, struct life *life)
@@ -191,6 +223,7 @@ static __always_inline void count_end(struct known *known, u32 pid, u64 now, str
 	} else {
 		ADD(counts->long_exits, 1);
 	}
+	forget_exe(known, pid);
 	ADD(counts->buckets[bucket_of(known->config->bounds_ns, life->runtime_ns)], 1);
 }
 

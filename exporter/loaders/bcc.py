@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from exporter.bpfmap import possible_cpus
-from exporter.layout import Config, Control, Counts, Cpu, Listed, ListedKey, Shared, kernel_config, kernel_control
+from exporter.layout import EXE_LEN, Config, Control, Counts, Cpu, Listed, ListedKey, Shared, kernel_config, kernel_control
 from exporter.loaders.births import Birth, Filler
 from exporter.loaders.handover import Handover, run
 from exporter.model import KERNEL_THREADS, Lost, Measures, Unusable
@@ -134,6 +134,7 @@ def _sizes() -> dict[str, tuple[int, int]]:
         "control": (4, ctypes.sizeof(Control)),
         "listed": (ctypes.sizeof(ListedKey), ctypes.sizeof(Listed)),
         "records": (0, 0),
+        "exes": (4, EXE_LEN),
         "births": (4, ctypes.sizeof(Birth)),
         "marks": (8, 16),
         "guard": (16, 1),

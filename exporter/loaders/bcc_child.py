@@ -21,8 +21,8 @@ _CLONE_NEWNS = 0x20000  # include/uapi/linux/sched.h
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000  # include/uapi/linux/mount.h
 _TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 # a process that ends while this goes on must not leave its birth behind, and must find its free attached
-_ATTACH_ORDER = ("on_free", "on_exit", "on_exec", "on_rename", "on_signal", "on_newtask")
-_FORMATTED = {"on_rename": "task:task_rename", "on_newtask": "task:task_newtask"}
+_ATTACH_ORDER = ("on_free", "on_exit", "on_path", "on_exec", "on_rename", "on_signal", "on_newtask")
+_FORMATTED = {"on_rename": "task:task_rename", "on_newtask": "task:task_newtask", "on_path": "sched:sched_process_exec"}
 _RAW = {
     "on_free": "sched_process_free",
     "on_exit": "sched_process_exit",
@@ -72,8 +72,8 @@ def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     maps = {name: _map(bcc, kernel, name, sizes) for name, sizes in request["maps"].items() if _map_fd(bcc, kernel, name) >= 0}
     for name, value in request["contents"].items():
         _fill(bcc, maps[name], name, bytes.fromhex(value))
-    formatted = "on_rename" in programs
-    links = {name: _attempt("attach", lambda name=name: _attach(kernel, name, formatted=formatted)) for name in programs}
+    half = _WITHOUT if "on_rename" in programs else _WITH_HEADERS
+    links = {name: _attempt("attach", lambda name=name: _attach(kernel, name, formatted=_is_formatted(name, half))) for name in programs}
     sizes = {name: request["maps"][name] for name in maps}
     answer = {"maps": sizes, "programs": list(programs), "links": list(links), "facts": facts}
     return answer, [*maps.values(), *programs.values(), *links.values()]
@@ -112,6 +112,10 @@ def _has_rings() -> bool:
     return [int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2]] >= [5, 8]
 
 
+def _is_formatted(name: str, half: str) -> bool:
+    return name == "on_path" or (half == _WITHOUT and name in _FORMATTED)
+
+
 def _headers() -> str | None:
     """The kernel's headers: a folder for bcc, nothing where bcc finds it by itself, None where there are none."""
     release = os.uname().release
@@ -132,7 +136,7 @@ def _compiled(bcc: Any, sources: str, half: str, headers: str, flags: list[str])
     text = _read(f"{sources}/lifecycle.bcc.c") + _read(f"{sources}/{half}")
     kernel = _attempt("compile", lambda: bcc.BPF(text=text, cflags=flags))
     names = {bcc.lib.bpf_function_name(kernel.module, number).decode() for number in range(bcc.lib.bpf_num_functions(kernel.module))}
-    kinds = {name: bcc.BPF.TRACEPOINT if half == _WITHOUT and name in _FORMATTED else bcc.BPF.RAW_TRACEPOINT for name in names}
+    kinds = {name: bcc.BPF.TRACEPOINT if _is_formatted(name, half) else bcc.BPF.RAW_TRACEPOINT for name in names}
     order = [name for name in _ATTACH_ORDER if name in names]
     return kernel, {name: _attempt("load", lambda name=name: kernel.load_func(name.encode(), kinds[name]).fd) for name in order}
 
@@ -178,7 +182,7 @@ def _fill(bcc: Any, fd: int, name: str, value: bytes) -> None:
 
 def _attach(kernel: Any, name: str, *, formatted: bool) -> int:
     """Attach a program that is loaded; returns the descriptor whose closing ends that."""
-    if formatted and name in _FORMATTED:
+    if formatted:
         kernel.attach_tracepoint(tp=_FORMATTED[name].encode(), fn_name=name.encode())
         fd: int = kernel.tracepoint_fds[_FORMATTED[name].encode()]
     else:

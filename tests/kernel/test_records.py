@@ -98,13 +98,16 @@ def test_without_a_reader_there_are_none(core: EbpfSource, workload: Program) ->
     assert core.peek().of(workload.comm).exits == [1001, 0, 0, 0]
 
 
-def test_bcc_tells_what_it_knows(requires_bpf: None, workload: Program) -> None:
+def test_bcc_tells_what_it_knows(requires_bpf: None, workload: Program, nothing: Program) -> None:
     """Without the kernel's headers nobody knows how it ended."""
     with watching_bcc() as source:
         got = Got(source)
         workload.storm("end", 20, 3)
         records = got.of(workload.comm, 21)
+        workload.storm("forkexec", 20, nothing.path)
+        paths = {record.exe for record in got.of(nothing.comm, 20)}
     assert len(records) == 21
+    assert paths == {os.fsencode(nothing.path)}
     assert {record.mode for record in records} == {Mode.EBPF_BCC}
     assert {record.uid for record in records} == {os.geteuid()}
 
