@@ -16,8 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter.model import NS, Counts, Ends, Gauges, Lost, Measures, Mode, SourceFailed, Unusable
-from exporter.sources.base import Publish, Source
+from exporter.model import NS, Ends, Gauges, Lost, Measures, Mode, SourceFailed, Unusable
 from exporter.sources.connector import (
     EVENT_COMM,
     EVENT_EXEC,
@@ -34,6 +33,7 @@ from exporter.sources.groups import Groups
 from exporter.sources.mmsg import Datagrams
 from exporter.sources.procfs import Procfs
 from exporter.sources.shortfall import Shortfall
+from exporter.sources.tallied import TallySource
 from exporter.sources.tally import Tally
 from exporter.sources.taskstats import SLOT_BYTES as STATS_SLOT_BYTES
 from exporter.sources.taskstats import Registration, Stats, decode
@@ -85,7 +85,7 @@ def opened(procfs: Procfs) -> Sockets:
         raise
 
 
-class NetlinkSource(Source):
+class NetlinkSource(TallySource):
     """Every process; with taskstats everything of it, without it no CPU and the names that could be read in time."""
 
     mode = Mode.NETLINK
@@ -95,7 +95,7 @@ class NetlinkSource(Source):
         """`open_sockets` raises `Unusable`; without it they are opened here."""
         self._open_sockets = open_sockets or (lambda: opened(procfs))
         self._procfs = procfs
-        self._tally = Tally(measures, unsure_ns=UNSURE_NS)
+        super().__init__(Tally(measures, unsure_ns=UNSURE_NS))
         self._groups = Groups(self._tally, procfs)
         self._shortfall = Shortfall(procfs, self._tally)
         self._subscription: Subscription | None = None
@@ -108,10 +108,7 @@ class NetlinkSource(Source):
         self._event_ns = self._tick_due_ns = self._settle_due_ns = self._list_due_ns = self._forget_due_ns = 0
         self._warn_due_ns = 0
         self._counted: Ends | None = None
-        self._stopping = threading.Event()
         self._wake_fd = -1
-        self._thread: threading.Thread | None = None
-        self._failure: str | None = None
         self.cpu_ns = 0
         """CPU that the reading thread took."""
 
@@ -131,33 +128,10 @@ class NetlinkSource(Source):
         self._thread = threading.Thread(target=self._run, args=(self._subscription,), name=self.mode.value, daemon=True)
         self._thread.start()
 
-    def list_ends(self, *, on: bool) -> None:
-        self._tally.list_ends(on=on)
-
-    def cut(self, from_ns: int, until_ns: int) -> None:
-        self._tally.cut(from_ns, until_ns)
-
-    def listed(self) -> Ends:
-        return self._tally.listed()
-
     def join(self, counted: Ends) -> Ends:
         listed = self._tally.join(counted)
         self._counted = counted
         return listed
-
-    def publish(self, to: Publish, *, live: bool) -> None:  # noqa: ARG002 - events come when they come
-        self._tally.publish(to)
-
-    def peek(self) -> Counts:
-        return self._tally.peek()
-
-    def drain(self) -> Counts:
-        if self._failure is not None and not self._stopping.is_set():
-            raise SourceFailed(self._failure)
-        return self._tally.drain()
-
-    def clones(self) -> int:
-        return self._tally.clones
 
     def gauges(self) -> Gauges:
         return Gauges(peak_per_second=self._tally.peak_per_second())

@@ -8,10 +8,10 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 
-from exporter.model import NS, Counts, Ends, Gauges, Lost, Measures, SourceFailed, Unusable
-from exporter.sources.base import Publish, Source
+from exporter.model import NS, Ends, Gauges, Lost, Measures, Unusable
 from exporter.sources.procfs import Procfs
 from exporter.sources.table import Table, boottime_ns
+from exporter.sources.tallied import TallySource
 from exporter.sources.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Unseen:
         self._before = clones - self._start
 
 
-class Scanning(Source):
+class Scanning(TallySource):
     """A source whose own thread looks at `/proc` and keeps a table of processes."""
 
     immediate = False
@@ -57,13 +57,10 @@ class Scanning(Source):
     def __init__(self, measures: Measures, procfs: Procfs, clock: Callable[[], int] = boottime_ns) -> None:
         self._procfs = procfs
         self._clock = clock
-        self._tally = Tally(measures)
+        super().__init__(Tally(measures))
         self._table = Table(procfs, self._tally, clock)
         self._unseen = Unseen(procfs, self._tally)
         self._pass_ns: int | None = None
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._failure: str | None = None
         self._counts_host = procfs.in_initial_pid_namespace()
 
     def start(self, *, quiet: bool = False) -> None:
@@ -87,33 +84,10 @@ class Scanning(Source):
         self._thread = threading.Thread(target=self._run, name=self.mode.value, daemon=True)
         self._thread.start()
 
-    def list_ends(self, *, on: bool) -> None:
-        self._tally.list_ends(on=on)
-
-    def cut(self, from_ns: int, until_ns: int) -> None:
-        self._tally.cut(from_ns, until_ns)
-
-    def listed(self) -> Ends:
-        return self._tally.listed()
-
     def join(self, counted: Ends) -> Ends:
         """Those in `counted` that still look alive are only noticed late."""
         self._table.counted(counted)
         return self._tally.join(counted)
-
-    def publish(self, to: Publish, *, live: bool) -> None:  # noqa: ARG002 - it finds them when it looks
-        self._tally.publish(to)
-
-    def peek(self) -> Counts:
-        return self._tally.peek()
-
-    def drain(self) -> Counts:
-        if self._failure is not None and not self._stopping.is_set():
-            raise SourceFailed(self._failure)
-        return self._tally.drain()
-
-    def clones(self) -> int:
-        return self._tally.clones
 
     def gauges(self) -> Gauges:
         duration = None if self._pass_ns is None else self._pass_ns / NS

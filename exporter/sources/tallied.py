@@ -1,0 +1,42 @@
+"""What every source in user space shares: a thread of its own that fills a tally."""
+
+from __future__ import annotations
+
+import threading
+
+from exporter.model import Counts, Ends, SourceFailed
+from exporter.sources.base import Publish, Source
+from exporter.sources.tally import Tally
+
+
+class TallySource(Source):
+    """The thread sets `_failure` when it breaks, and ends when `_stopping` is set."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failure: str | None = None
+
+    def list_ends(self, *, on: bool) -> None:
+        self._tally.list_ends(on=on)
+
+    def cut(self, from_ns: int, until_ns: int) -> None:
+        self._tally.cut(from_ns, until_ns)
+
+    def listed(self) -> Ends:
+        return self._tally.listed()
+
+    def publish(self, to: Publish, *, live: bool) -> None:  # noqa: ARG002 - it hands out what it finds when it finds it
+        self._tally.publish(to)
+
+    def peek(self) -> Counts:
+        return self._tally.peek()
+
+    def drain(self) -> Counts:
+        if self._failure is not None and not self._stopping.is_set():
+            raise SourceFailed(self._failure)
+        return self._tally.drain()
+
+    def clones(self) -> int:
+        return self._tally.clones
