@@ -61,20 +61,20 @@ def drop(user: int, group: int, keep: Iterable[int]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     kept = sum(1 << number for number in keep) & _permitted()
     if os.geteuid() == 0:
-        _must(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+        must(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
         os.setgroups([])
         os.setresgid(group, group, group)
         os.setresuid(user, user, user)
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # fails where the kernel has none (before 4.3)
     set_capabilities(libc, kept)
-    _must(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    _must(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))  # a handler of the same user must not trace us, nor take our descriptors
+    must(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    must(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))  # a handler of the same user must not trace us, nor take our descriptors
 
 
 def set_capabilities(libc: ctypes.CDLL, wanted: int) -> None:
     """Have these effective and permitted, none inheritable. Raises `OSError`."""
     low, high = wanted & 0xFFFFFFFF, wanted >> 32
-    _must(libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", low, low, 0, high, high, 0)))
+    must(libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", low, low, 0, high, high, 0)))
 
 
 def _permitted() -> int:
@@ -84,7 +84,8 @@ def _permitted() -> int:
     return 0
 
 
-def _must(result: int) -> None:
+def must(result: int) -> None:
+    """Raise `OSError` where a call of libc failed."""
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

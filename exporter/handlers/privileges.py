@@ -7,14 +7,14 @@ import ctypes
 import os
 import resource
 import signal
-import struct
 from pathlib import Path
+
+from exporter.privileges import must, set_capabilities
 
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
-_CAPABILITY_VERSION_3 = 0x20080522
 _MOST_CAPABILITIES = 64
 
 _LIMITS = {
@@ -42,10 +42,9 @@ def drop(user: int | None, group: int | None, exporter: int) -> None:
         os.setresgid(group, group, group)
         os.setresuid(user, user, user)
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # fails where the kernel has none (before 4.3)
-    none = struct.pack("=6I", *[0] * 6)
-    _must(libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), none))
-    _must(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    _must(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))  # after the change of user, which clears it
+    set_capabilities(libc, 0)
+    must(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    must(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))  # after the change of user, which clears it
     if os.getppid() != exporter:
         raise ProcessLookupError("the exporter has gone")
     os.umask(0o027)
@@ -53,9 +52,3 @@ def drop(user: int | None, group: int | None, exporter: int) -> None:
         hard = resource.getrlimit(limit)[1]
         least = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(limit, (least, least))
-
-
-def _must(result: int) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from programs import MEASURES
+from programs import MEASURES, started
 
 from exporter.loaders.bcc import load_bcc, refusal
 from exporter.loaders.handover import Handover
-from exporter.model import Measures, Mode, SourceFailed
+from exporter.model import Measures, Mode
 from exporter.sources.charges import ChargeAudit
 from exporter.sources.ebpf import EbpfSource
 from exporter.sources.procfs import Procfs
@@ -36,11 +35,8 @@ def watching_bcc(
         return load_bcc(measures, on_log, quiet=quiet, use_headers=use_headers, force_guard=force_guard)
 
     source = EbpfSource(Mode.EBPF_BCC, measures, load, ChargeAudit(procfs))
-    source.start(quiet=quiet)
     try:
-        yield source
+        with started(source, quiet=quiet):
+            yield source
     finally:
-        source.stop()
-        with contextlib.suppress(SourceFailed):  # the test has done it
-            source.drain()
         procfs.close()

@@ -85,14 +85,23 @@ def watching(measures: Measures = MEASURES, *, force_guard: bool = False) -> Ite
         return load_core(measures, log.append, quiet=quiet, force_guard=force_guard)
 
     source = EbpfSource(Mode.EBPF_CORE, measures, load, ChargeAudit(procfs))
-    source.start()
     try:
-        yield source
+        with started(source):
+            yield source
+    finally:
+        procfs.close()
+
+
+@contextmanager
+def started(source: EbpfSource, *, quiet: bool = False) -> Iterator[None]:
+    """Have it run for a while, and leave nothing of it."""
+    source.start(quiet=quiet)
+    try:
+        yield
     finally:
         source.stop()
         with contextlib.suppress(SourceFailed):  # the test has done it
             source.drain()
-        procfs.close()
 
 
 def until(look: Callable[[], T], holds: Callable[[T], bool], seconds: float = WAIT_SECONDS) -> T:
