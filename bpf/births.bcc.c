@@ -138,6 +138,6 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	life.code = -1;
 	read_name(&known, &life.comm, &birth);
 	read_parent(&known, &life, &birth);
-	count_end(&known, pid, now, &life);
+	count_end(ctx, &known, pid, now, &life);
 	return 0;
 }

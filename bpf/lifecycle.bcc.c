@@ -47,9 +47,12 @@ BPF_TABLE("array", int, u32, barrier_inner, 1);
 BPF_ARRAY_OF_MAPS(barrier, "barrier_inner", 1);
 BPF_F_TABLE("hash", struct listed_key, struct listed, listed, MAX_LISTED, BPF_F_NO_PREALLOC);
 
-#ifdef WITH_RECORDS
-BPF_RINGBUF_OUTPUT(records, RECORDS_BYTES / 4096);
 BPF_F_TABLE("hash", u32, struct exe, exes, MAX_EXES, BPF_F_NO_PREALLOC);
+#ifdef WITH_RING
+BPF_RINGBUF_OUTPUT(records, RECORDS_BYTES / 4096);
+#else
+BPF_PERF_OUTPUT(record_events);
+BPF_TABLE("percpu_array", int, struct record, scratch, 1); /* a record is too large for the stack beside the rest */
 #endif
 
 /* The arrays' only elements. Never null, but the verifier wants to see it tested. */
@@ -140,19 +143,10 @@ static __always_inline void list_end(struct known *known, u32 pid, struct life *
 		ADD(known->cpu->unlisted, 1);
 }
 
-#ifdef WITH_RECORDS
-static __always_inline void send_record(struct known *known, u32 pid, u64 now, struct life *life)
+static __always_inline void fill_record(struct record *record, u32 pid, u64 now, struct life *life)
 {
-	struct record *record;
 	struct exe *exe;
 
-	if (!known->control->records)
-		return;
-	record = records.ringbuf_reserve(sizeof(struct record));
-	if (!record) {
-		known->cpu->records_dropped++;
-		return;
-	}
 	record->ended_ns = now;
 	record->runtime_ns = life->runtime_ns;
 	record->cgroup = bpf_get_current_cgroup_id();
@@ -167,7 +161,33 @@ static __always_inline void send_record(struct known *known, u32 pid, u64 now, s
 		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe->path);
 	else
 		record->exe[0] = 0;
+}
+
+static __always_inline void send_record(void *ctx, struct known *known, u32 pid, u64 now, struct life *life)
+{
+	struct record *record;
+#ifndef WITH_RING
+	int zero = 0;
+#endif
+
+	if (!known->control->records)
+		return;
+#ifdef WITH_RING
+	record = records.ringbuf_reserve(sizeof(struct record));
+	if (!record) {
+		known->cpu->records_dropped++;
+		return;
+	}
+	fill_record(record, pid, now, life);
 	records.ringbuf_submit(record, known->control->records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);
+#else
+	record = scratch.lookup(&zero);
+	if (!record)
+		return;
+	fill_record(record, pid, now, life);
+	if (record_events.perf_submit(ctx, record, sizeof(*record)))
+		known->cpu->records_dropped++;
+#endif
 }
 
 /* The path of an executable is in the formatted tracepoint; where the kernel skips that one, a record is without it. */
@@ -194,12 +214,8 @@ static __always_inline void forget_exe(struct known *known, u32 pid)
 	if (known->control->records)
 		exes.delete(&pid);
 }
-#else
-#define send_record(known, pid, now, life)
-#define forget_exe(known, pid)
-#endif
 
-static __always_inline void count_end(struct known *known, u32 pid, u64 now, struct life *life)
+static __always_inline void count_end(void *ctx, struct known *known, u32 pid, u64 now, struct life *life)
 {
 	struct counts *counts, *parent_counts = 0;
 	u64 ends = known->control->ends;
@@ -219,7 +235,7 @@ static __always_inline void count_end(struct known *known, u32 pid, u64 now, str
 	if (parent_counts) {
 		ADD(parent_counts->short_children, 1);
 		count_second(known->cpu, now);
-		send_record(known, pid, now, life);
+		send_record(ctx, known, pid, now, life);
 	} else {
 		ADD(counts->long_exits, 1);
 	}

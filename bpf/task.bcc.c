@@ -129,7 +129,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	read_name(&known, &life.comm, leader, mark.is_kernel);
 	read_name(&known, &life.parent_comm, parent, is_kernel_thread(parent));
 	set_mark(&known, (u64)leader, &mark);
-	count_end(&known, bpf_get_current_pid_tgid() >> 32, now, &life);
+	count_end(ctx, &known, bpf_get_current_pid_tgid() >> 32, now, &life);
 	return 0;
 }
 

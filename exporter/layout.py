@@ -17,6 +17,8 @@ MAX_LISTED = 32768
 MAX_EXES = 16384
 EXE_LEN = 256
 RECORDS_BYTES = 2 << 20
+PERF_BYTES_LEAST, PERF_BYTES_MOST = 64 << 10, 256 << 10
+"""For one CPU. A user without privileges may map 516 KiB for each: kernel.perf_event_mlock_kb in perf_event_open(2)."""
 KERNEL_LOST = (Lost.NAME_BUSY, Lost.CPU_MARKS_FULL, Lost.BIRTHS_FULL, Lost.EXES_FULL)
 """In the order of `enum lost`."""
 ENDS_COUNT, ENDS_COUNT_AND_LIST, ENDS_LIST = range(3)
@@ -108,6 +110,10 @@ class Record(ctypes.Structure):
     )
 
 
+RECORD_FORMAT = f"QQQIIIi{COMM_LEN}s{COMM_LEN}s{EXE_LEN}s"
+"""`Record` for struct.unpack, many times as fast."""
+
+
 class Config(ctypes.Structure):
     _fields_ = (
         ("threshold_ns", c_uint64),
@@ -135,3 +141,8 @@ def kernel_control(*, quiet: bool) -> Control:
     if quiet:
         return Control(ends=ENDS_LIST, is_cut=1, from_ns=FOREVER_NS, until_ns=FOREVER_NS)
     return Control(ends=ENDS_COUNT, until_ns=FOREVER_NS)
+
+
+def perf_bytes(cpus: int) -> int:
+    """The size of each CPU's buffer of records where the kernel has no ring: a power of two, all of them about `RECORDS_BYTES`."""
+    return min(max(1 << (RECORDS_BYTES // cpus).bit_length() - 1, PERF_BYTES_LEAST), PERF_BYTES_MOST)

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from exporter.bpfmap import possible_cpus
-from exporter.layout import EXE_LEN, Config, Control, Counts, Cpu, Listed, ListedKey, Shared, kernel_config, kernel_control
+from exporter.layout import EXE_LEN, Config, Control, Counts, Cpu, Listed, ListedKey, Shared, kernel_config, kernel_control, perf_bytes
 from exporter.loaders.births import Birth, Filler
 from exporter.loaders.handover import Handover, run
 from exporter.model import KERNEL_THREADS, Lost, Measures, Unusable
@@ -45,14 +45,15 @@ def load_bcc(  # noqa: PLR0913 - two are required
     interpreter: str | None = None,
     proc: str = "/proc",
     use_headers: bool = True,
+    use_ring: bool = True,
     force_guard: bool = False,
     timeout: float = 60,
 ) -> Handover:
     """Compile, load and attach the programs; raises `Unusable` with what to do about it.
 
     `interpreter` is one that has bcc; None looks for it. `quiet` is that of `Source.start`. `use_headers` takes the kernel's headers where
-    they are installed: only then are outcomes and CPU known. `force_guard` counts process ends as on kernels whose
-    tracepoint doesn't say which thread is the last one.
+    they are installed: only then are outcomes and CPU known; `use_ring` the kernel's ring buffer, if it has one.
+    `force_guard` counts process ends as on kernels whose tracepoint doesn't say which thread is the last one.
     """
     sources, found = _require(interpreter)
     control = kernel_control(quiet=quiet)
@@ -61,6 +62,8 @@ def load_bcc(  # noqa: PLR0913 - two are required
         "maps": _sizes(),
         "contents": {"configs": bytes(kernel_config(measures)).hex(), "control": bytes(control).hex()},
         "use_headers": use_headers,
+        "use_ring": use_ring,
+        "buffer_bytes": perf_bytes(possible_cpus()),
         "force_guard": force_guard,
     }
     # -I: nothing is imported from the working directory or the environment, for this runs as root
@@ -134,6 +137,7 @@ def _sizes() -> dict[str, tuple[int, int]]:
         "control": (4, ctypes.sizeof(Control)),
         "listed": (ctypes.sizeof(ListedKey), ctypes.sizeof(Listed)),
         "records": (0, 0),
+        "record_events": (4, 4),
         "exes": (4, EXE_LEN),
         "births": (4, ctypes.sizeof(Birth)),
         "marks": (8, 16),

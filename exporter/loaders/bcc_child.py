@@ -1,7 +1,7 @@
 """Compiles and attaches `lifecycle.bcc.c`, and hands it over. A program of its own, run by `exporter.loaders.bcc`.
 
 It runs under whatever interpreter has bcc, so it imports nothing of ours and needs Python 3.9 only. What it sends is what
-`exporter.loaders.handover.Giver` does.
+`exporter.loaders.handover.send` does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import importlib
 import json
+import mmap
 import os
 import signal
 import socket
@@ -30,6 +31,9 @@ _RAW = {
     "on_signal": "signal_deliver",
     "on_newtask": "task_newtask",
 }
+_MAX_DESCRIPTORS = 250
+_RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
+_PROGRAMS_ARE_TOLD = [5, 1]  # that a perf buffer is full: kernel/trace/bpf_trace.c, __bpf_perf_event_output()
 _WITH_HEADERS, _WITHOUT = "task.bcc.c", "births.bcc.c"
 """What goes behind `lifecycle.bcc.c`."""
 
@@ -52,12 +56,18 @@ def main() -> None:
             answer, descriptors = {"unusable": str(reason)}, []
         except OSError as error:
             answer, descriptors = {"unusable": f"the kernel can't be asked about its tracepoints: {error}"}, []
-        fds = array.array("i", descriptors)
         with contextlib.suppress(BrokenPipeError):
-            ours.sendmsg([json.dumps(answer).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+            _send(ours, json.dumps(answer).encode(), descriptors)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _send(ours: socket.socket, message: bytes, descriptors: list[int]) -> None:
+    while len(descriptors) > _MAX_DESCRIPTORS:
+        some, descriptors = array.array("i", descriptors[:_MAX_DESCRIPTORS]), descriptors[_MAX_DESCRIPTORS:]
+        ours.sendmsg([b"+"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, some)])
+    ours.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else [])
 
 
 def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
@@ -66,17 +76,23 @@ def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         bcc = importlib.import_module("bcc")
     except (ImportError, OSError) as error:
         raise _RefusedError(f"bcc can't be imported by {sys.executable}: {error}") from error
-    facts = {"group_dead": not request["force_guard"] and "group_dead" in _format(tracefs, "sched/sched_process_exit")}
+    release = [int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2]]
+    with_ring = request["use_ring"] and _has_rings(bcc)
+    facts = {
+        "group_dead": not request["force_guard"] and "group_dead" in _format(tracefs, "sched/sched_process_exit"),
+        "buffers_count_lost": release < _PROGRAMS_ARE_TOLD,
+    }
     headers = _headers() if request["use_headers"] else None
-    kernel, programs = _programs(bcc, request["sources"], headers, group_dead=facts["group_dead"])
+    kernel, programs = _programs(bcc, request["sources"], headers, group_dead=facts["group_dead"], with_ring=with_ring)
     maps = {name: _map(bcc, kernel, name, sizes) for name, sizes in request["maps"].items() if _map_fd(bcc, kernel, name) >= 0}
     for name, value in request["contents"].items():
         _fill(bcc, maps[name], name, bytes.fromhex(value))
     half = _WITHOUT if "on_rename" in programs else _WITH_HEADERS
     links = {name: _attempt("attach", lambda name=name: _attach(kernel, name, formatted=_is_formatted(name, half))) for name in programs}
+    buffers = [] if with_ring else _attempt("buffer the records of", lambda: _buffers(bcc, kernel, request["buffer_bytes"]))
     sizes = {name: request["maps"][name] for name in maps}
-    answer = {"maps": sizes, "programs": list(programs), "links": list(links), "facts": facts}
-    return answer, [*maps.values(), *programs.values(), *links.values()]
+    answer = {"maps": sizes, "programs": list(programs), "links": list(links), "buffers": len(buffers), "facts": facts}
+    return answer, [*maps.values(), *programs.values(), *links.values(), *buffers]
 
 
 def _alone_with_mounts() -> bool:
@@ -96,9 +112,9 @@ def _tracefs(*, alone: bool) -> str:
     return _TRACEFS[0]
 
 
-def _programs(bcc: Any, sources: str, headers: str | None, *, group_dead: bool) -> tuple[Any, dict[str, int]]:
+def _programs(bcc: Any, sources: str, headers: str | None, *, group_dead: bool, with_ring: bool) -> tuple[Any, dict[str, int]]:
     """Compile and load with the kernel's headers, where they are installed and fit, else with our own."""
-    flags = [f"-I{sources}", *(["-DGROUP_DEAD_ARG"] if group_dead else []), *(["-DWITH_RECORDS"] if _has_rings() else [])]
+    flags = [f"-I{sources}", *(["-DGROUP_DEAD_ARG"] if group_dead else []), *(["-DWITH_RING"] if with_ring else [])]
     if headers is not None:
         try:
             return _compiled(bcc, sources, _WITH_HEADERS, headers, [*flags, "-DWITH_TASK"])
@@ -107,9 +123,18 @@ def _programs(bcc: Any, sources: str, headers: str | None, *, group_dead: bool) 
     return _compiled(bcc, sources, _WITHOUT, sources, flags)
 
 
-def _has_rings() -> bool:
-    """Whether the kernel has ring buffers."""
-    return [int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2]] >= [5, 8]
+def _has_rings(bcc: Any) -> bool:
+    """Whether the kernel has ring buffers: some have them that call themselves older than 5.8."""
+    fd: int = bcc.lib.bcc_create_map(_RINGBUF, b"probe", 0, 0, mmap.PAGESIZE, 0)
+    if fd >= 0:
+        os.close(fd)
+    return fd >= 0
+
+
+def _buffers(bcc: Any, kernel: Any, size: int) -> list[int]:
+    """A perf event for each CPU, entered into the map that programs send records to. It forgets them with its last descriptor."""
+    kernel["record_events"].open_perf_buffer(lambda *_: None, page_cnt=size // mmap.PAGESIZE)
+    return [bcc.lib.perf_reader_fd(reader) for reader in kernel.perf_buffers.values()]
 
 
 def _is_formatted(name: str, half: str) -> bool:

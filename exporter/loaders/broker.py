@@ -7,7 +7,6 @@ unix(7)). It ends with the process that started it.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
 import logging
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.loaders.direct import Direct, log_line
-from exporter.loaders.handover import BOOT, Handover, accepted, receive
+from exporter.loaders.handover import BOOT, Handover, accepted, receive, send
 from exporter.model import Measures, Mode, Unusable
 from exporter.sources.connector import Subscription
 from exporter.sources.netlink import Sockets
@@ -110,7 +109,7 @@ def serve(ours: socket.socket, what: dict[str, Any]) -> None:
             with contextlib.ExitStack() as held:
                 answer, descriptors = _answered(loader, json.loads(request), held)
                 message = json.dumps(answer | {"log": log.capped()}).encode()
-                ours.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else [])
+                send(ours, message, descriptors)
 
 
 def _answered(loader: Direct, request: dict[str, Any], held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:

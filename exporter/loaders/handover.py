@@ -1,8 +1,8 @@
 """How a loader's child hands its descriptors to the process that serves.
 
 Loading needs privilege and heavy libraries; reading needs neither. So each loader is a module whose `main()` runs in a short-lived child,
-does its work, and sends one message: JSON, with the descriptors beside it (SCM_RIGHTS, unix(7)). Maps, programs and links live on with
-the descriptors when the child has gone.
+does its work, and sends one message: JSON, with the descriptors beside it (SCM_RIGHTS, unix(7)). What finds no room there comes in messages
+before it that are but a `+`. Maps, programs and links live on with the descriptors when the child has gone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from exporter.model import Unusable
 
 _MAX_MESSAGE = 64 * 1024
 _MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
+_MAX_LOG = 1 << 20  # a verifier's log can be many times that, and tells its reason at the end
+_MORE = b"+"
 BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; importlib.import_module(sys.argv.pop(1)).main()"
 
 
@@ -37,15 +40,18 @@ class Handover:
     links: dict[str, int]
     facts: dict[str, Any] = field(default_factory=dict)
     """What else the child found out."""
+    buffers: list[int] = field(default_factory=list)
+    """Perf events that records are written to, one a CPU; none where the kernel has a ring for them."""
 
     def described(self) -> dict[str, Any]:
         """Name everything, in the order of `descriptors`."""
         maps = {name: (each.key_size, each.value_size) for name, each in self.maps.items()}
-        return {"maps": maps, "programs": list(self.programs), "links": list(self.links), "facts": self.facts}
+        given = {"programs": list(self.programs), "links": list(self.links), "buffers": len(self.buffers)}
+        return {"maps": maps, **given, "facts": self.facts}
 
     def descriptors(self) -> list[int]:
-        """Maps, programs and links."""
-        return [*(each.fd for each in self.maps.values()), *self.programs.values(), *self.links.values()]
+        """Maps, programs, links and buffers."""
+        return [*(each.fd for each in self.maps.values()), *self.programs.values(), *self.links.values(), *self.buffers]
 
     def detach(self) -> None:
         """Let no program run any more. The maps stay readable. May be called twice."""
@@ -55,10 +61,11 @@ class Handover:
     def close(self) -> None:
         """Give everything back."""
         self.detach()
-        for fd in (*self.programs.values(), *(each.fd for each in self.maps.values())):
+        for fd in (*self.programs.values(), *(each.fd for each in self.maps.values()), *self.buffers):
             os.close(fd)
         self.programs.clear()
         self.maps.clear()
+        self.buffers.clear()
 
 
 def load(module: str, request: dict[str, Any], *, timeout: float, on_log: Callable[[str], None]) -> Handover:
@@ -90,20 +97,33 @@ def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: 
             if child.poll() is None:
                 child.kill()
                 child.wait()
-            log_file.seek(0)
-            for line in log_file.read().decode(errors="replace").splitlines():
+            log_file.seek(max(0, log_file.seek(0, os.SEEK_END) - _MAX_LOG))
+            for line in log_file.read(_MAX_LOG).decode(errors="replace").splitlines():
                 on_log(line)
     if not message:
         raise Unusable(f"the loader ended with status {child.returncode} before it was done")
     return accepted(json.loads(message), descriptors)
 
 
+def send(ours: socket.socket, message: bytes, descriptors: list[int]) -> None:
+    """What `receive` takes. Raises `OSError`."""
+    while True:
+        some, descriptors = array.array("i", descriptors[:_MAX_DESCRIPTORS]), descriptors[_MAX_DESCRIPTORS:]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, some)] if some else []
+        ours.sendmsg([_MORE if descriptors else message], rights)
+        if not descriptors:
+            return
+
+
 def receive(ours: socket.socket) -> tuple[bytes, list[int]]:
-    message, ancillary, _, _ = ours.recvmsg(_MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC)
+    """One message, empty where the other side has gone, and its descriptors. Raises `OSError`."""
     descriptors = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    message = _MORE
+    while message == _MORE:
+        message, ancillary, _, _ = ours.recvmsg(_MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC)
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
     return message, list(descriptors)
 
 
@@ -114,7 +134,7 @@ def accepted(answer: dict[str, Any], descriptors: list[int]) -> Handover:
     maps = {name: BpfMap(next(given), *sizes) for name, sizes in answer["maps"].items()}
     programs = {name: next(given) for name in answer["programs"]}
     links = {name: next(given) for name in answer["links"]}
-    return Handover(maps, programs, links, answer.get("facts", {}))
+    return Handover(maps, programs, links, answer.get("facts", {}), list(islice(given, answer["buffers"])))
 
 
 class Giver:
@@ -133,8 +153,7 @@ class Giver:
 
     def send(self) -> None:
         """Hand everything over."""
-        descriptors = array.array("i", self.given.descriptors())
-        self._socket.sendmsg([json.dumps(self.given.described()).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        send(self._socket, json.dumps(self.given.described()).encode(), self.given.descriptors())
 
     def refuse(self, reason: str) -> None:
         """Say in one sentence why there is nothing to hand over."""

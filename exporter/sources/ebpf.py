@@ -8,19 +8,24 @@ entered into both, and the caller's lock keeps it from looking while one is bein
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Collection
 
-from exporter.bpfmap import BpfMap, Rows, map_memory, program_info
-from exporter.layout import COMM_LEN, ENDS_COUNT, ENDS_COUNT_AND_LIST, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, Control
+from exporter.bpfmap import BpfMap, Rows, map_memory, possible_cpus, program_info
+from exporter.layout import COMM_LEN, ENDS_COUNT, ENDS_COUNT_AND_LIST, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, Control, perf_bytes
 from exporter.loaders.handover import Handover
 from exporter.model import NS, Counts, Ends, Gauges, Measures, Mode, ProgramStats, SourceFailed, Unusable
 from exporter.sources.base import Publish, Source
 from exporter.sources.charges import ChargeAudit
-from exporter.sources.ring import RingReader
+from exporter.sources.perf import PerfBuffers
+from exporter.sources.record_reader import RecordBuffer, RecordReader
+from exporter.sources.ring import Ring
 from exporter.sources.rows import NAMELESS, ROW_BYTES, Cpus, Other, charged, counts_of, ended, ends_of, nameless
+
+logger = logging.getLogger(__name__)
 
 _DRAIN_EVERY_NS = 5 * NS
 _FULL_ENOUGH = MAX_COMMS // 4
@@ -43,7 +48,7 @@ class EbpfSource(Source):
         self._telling = threading.Lock()
         self._entered = 0
         self._unlisted = 0
-        self._records: RingReader | None = None
+        self._records: RecordReader | None = None
         self._clones = 0
         self._shown: Counts | None = None
         self._switched_ns = 0
@@ -66,17 +71,16 @@ class EbpfSource(Source):
         self._switched_ns = time.monotonic_ns()
 
     def publish(self, to: Publish, *, live: bool) -> None:
-        """Read the ring, where there is one."""
-        if "records" not in self._kernel.maps:
-            return
-        self._tell(records=RECORDS_LIVE if live else RECORDS_ON)
+        """Read the ring, or the perf buffers where there is none."""
         if self._records is not None:
             self._records.live(live)
-            return
-        try:
-            self._records = RingReader(self._map("records").fd, self.mode, to, live=live)
-        except OSError as error:
-            raise SourceFailed(f"the kernel's ring of records can't be read: {error}") from error
+        else:
+            try:
+                self._records = RecordReader(self._record_buffer(), self.mode, to, live=live)
+            except OSError as error:
+                logger.warning("there are no records, for their memory can't be mapped (%s); counts go on without them", error)
+                return
+        self._tell(records=RECORDS_LIVE if live else RECORDS_ON)
 
     @property
     def charges_late(self) -> bool:
@@ -196,6 +200,12 @@ class EbpfSource(Source):
         memory = sum(map_memory(each.fd) for each in self._kernel.maps.values())
         return f"the programs load and attach; their maps take {memory / 2**20:.1f} MiB of kernel memory"
 
+    def _record_buffer(self) -> RecordBuffer:
+        if self._kernel.buffers:
+            size = perf_bytes(possible_cpus())
+            return PerfBuffers(self._kernel.buffers, size, count_lost=self._kernel.facts["buffers_count_lost"])
+        return Ring(self._map("records").fd)
+
     @property
     def _retired(self) -> str:
         return "comms_a" if self._control.active else "comms_b"
@@ -260,7 +270,7 @@ class EbpfSource(Source):
 
     def _nameless(self) -> list[int]:
         missed = sum(program_info(fd).misses for fd in self._kernel.programs.values())
-        return nameless(self._other(), self._cpus(), missed, self._audit.lost)
+        return nameless(self._other(), self._cpus(), missed, self._audit.lost, self._records.lost if self._records else 0)
 
     def _since_drain(self, rows: list[Rows], now: list[int]) -> Counts:
         return counts_of(rows, [after - before for after, before in zip(now, self._drained, strict=True)], self._measures)

@@ -29,7 +29,7 @@ _FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(Cpu, "forks", "threads", "core_
 _UNLISTED, _DROPPED = _words(Cpu, "unlisted", "records_dropped")
 _LOST, _SIGNALS, _RING = _words(Cpu, "lost", "signals", "ring")
 
-NAMELESS = _ROW + _RING + 2
+NAMELESS = _ROW + _RING + 3
 """How many numbers `nameless` gives."""
 
 
@@ -88,9 +88,9 @@ class Other:
         return self.words[_CHARGED]
 
 
-def nameless(other: Other, cpus: Cpus, missed: int, never_charged: int) -> list[int]:
+def nameless(other: Other, cpus: Cpus, missed: int, never_charged: int, records_lost: int) -> list[int]:
     """All that has no name, since the start: `other`'s row, the sums over all CPUs, then the losses that are not in the maps."""
-    return [*other.words, *cpus.sums(), missed, never_charged]
+    return [*other.words, *cpus.sums(), missed, never_charged, records_lost]
 
 
 def counts_of(rows: list[Rows], fresh: Sequence[int], measures: Measures) -> Counts:
@@ -102,9 +102,9 @@ def counts_of(rows: list[Rows], fresh: Sequence[int], measures: Measures) -> Cou
         forks=cpu[_FORKS],
         threads=cpu[_THREADS],
         core_dumps=cpu[_CORE_DUMPS],
-        records_dropped=cpu[_DROPPED],
+        records_dropped=cpu[_DROPPED] + cpu[-1],
         signals={number: cpu[_SIGNALS + number] for number in range(1, SIGNALS) if cpu[_SIGNALS + number]},
-        lost=dict(zip((*KERNEL_LOST, Lost.PROGRAM_MISSED, Lost.CPU_NEVER_CAME), (*cpu[_LOST:_SIGNALS], *cpu[_RING:]), strict=True)),
+        lost=dict(zip((*KERNEL_LOST, Lost.PROGRAM_MISSED, Lost.CPU_NEVER_CAME), (*cpu[_LOST:_SIGNALS], *cpu[_RING:-1]), strict=True)),
     )
     whole = list(other)
     for part in rows:

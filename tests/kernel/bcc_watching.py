@@ -24,6 +24,7 @@ def watching_bcc(
     measures: Measures = MEASURES,
     *,
     use_headers: bool = False,
+    use_ring: bool = True,
     force_guard: bool = False,
     quiet: bool = False,
     on_log: Callable[[str], None] = lambda line: None,
@@ -32,7 +33,7 @@ def watching_bcc(
     procfs = Procfs()
 
     def load(quiet: bool) -> Handover:
-        return load_bcc(measures, on_log, quiet=quiet, use_headers=use_headers, force_guard=force_guard)
+        return load_bcc(measures, on_log, quiet=quiet, use_headers=use_headers, use_ring=use_ring, force_guard=force_guard)
 
     source = EbpfSource(Mode.EBPF_BCC, measures, load, ChargeAudit(procfs))
     try:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
 from bcc_watching import watching_bcc
-from programs import MEASURES, Program, ended, until, watching
+from programs import MEASURES, Program, descriptors, ended, until, watching
 
 from exporter.model import Counts, Mode, Outcome, Record, Unusable
 from exporter.records import Hub
+from exporter.sources import rows
 from exporter.sources.base import Source
 from exporter.sources.ebpf import EbpfSource
 from exporter.sources.netlink import NetlinkSource
@@ -31,6 +33,10 @@ class Got:
 
     def of(self, comm: bytes, n: int) -> list[Record]:
         return until(lambda: [each for each in self.records if each.comm == comm], lambda mine: len(mine) >= n)
+
+
+WITH_BUFFERS = pytest.param(False, id="perf buffers")
+"""As on kernels before 5.8."""
 
 
 @pytest.fixture
@@ -98,9 +104,10 @@ def test_without_a_reader_there_are_none(core: EbpfSource, workload: Program) ->
     assert core.peek().of(workload.comm).exits == [1001, 0, 0, 0]
 
 
-def test_bcc_tells_what_it_knows(requires_bpf: None, workload: Program, nothing: Program) -> None:
+@pytest.mark.parametrize("use_ring", [pytest.param(True, id="ring"), WITH_BUFFERS])
+def test_bcc_tells_what_it_knows(requires_bpf: None, workload: Program, nothing: Program, use_ring: bool) -> None:
     """Without the kernel's headers nobody knows how it ended."""
-    with watching_bcc() as source:
+    with watching_bcc(use_ring=use_ring) as source:
         got = Got(source)
         workload.storm("end", 20, 3)
         records = got.of(workload.comm, 21)
@@ -110,6 +117,44 @@ def test_bcc_tells_what_it_knows(requires_bpf: None, workload: Program, nothing:
     assert paths == {os.fsencode(nothing.path)}
     assert {record.mode for record in records} == {Mode.EBPF_BCC}
     assert {record.uid for record in records} == {os.geteuid()}
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_full_perf_buffers_cost_records_only(requires_bpf: None, workload: Program, live: bool) -> None:
+    """Each record is taken or counted as dropped here too, in the order of time, and no descriptor stays."""
+    before = descriptors()
+    with watching_bcc(use_ring=False) as source:
+        got = Got(source, live=live)
+        for _ in range(3):
+            workload.storm("vfork", 10000)
+        source.stop()
+        counts: Counts = source.drain()
+    mine = [each.ended_ns for each in got.records if each.comm == workload.comm]
+    assert sum(counts.of(workload.comm).exits) == 30003
+    assert len(mine) + counts.records_dropped >= counts.of(workload.comm).short_exits >= 30000
+    assert len(got.records) + counts.records_dropped <= counts.total.short_exits
+    assert not live or len(mine) > 20000
+    assert descriptors() == before
+
+
+def test_perf_buffers_that_are_full_say_so(requires_bpf: None, workload: Program) -> None:
+    """By records of their own, which are all that there is where programs are not told."""
+    with watching_bcc(use_ring=False) as source:
+        source._kernel.facts["buffers_count_lost"] = True
+        got = Got(source, live=False)
+        workload.storm("vfork", 20000)
+        reader = source._records
+        assert reader is not None
+
+        def told() -> tuple[int, int]:
+            workload.storm("vfork", 20)  # it is said with the next record of the same CPU
+            time.sleep(0.3)
+            return reader.lost, source._cpus().sums()[rows._DROPPED]
+
+        by_buffers, by_programs = until(told, lambda each: each[0] == each[1])
+        source.stop()
+    assert by_buffers == by_programs > 0
+    assert got.records
 
 
 def test_netlink_tells_what_it_knows(workload: Program) -> None:

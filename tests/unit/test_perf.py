@@ -1,0 +1,150 @@
+"""Records in perf buffers: in one piece or two, between other things, and many descriptors at once."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.layout import PERF_BYTES_LEAST, PERF_BYTES_MOST, RECORDS_BYTES, Record, perf_bytes
+from exporter.loaders.handover import receive, send
+from exporter.sources.perf import PerfBuffers
+
+SIZE = PERF_BYTES_LEAST
+HEAD, TAIL = 1024, 1032
+
+
+class Kernel:
+    """Writes into a file as the kernel does into a perf event's memory."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("perf")
+        os.ftruncate(self.fd, mmap.PAGESIZE + SIZE)
+        self._memory = mmap.mmap(self.fd, mmap.PAGESIZE + SIZE)
+
+    def start_at(self, position: int) -> None:
+        """Begin where so much was written and read before."""
+        self._put(HEAD, position)
+        self._put(TAIL, position)
+
+    def write(self, data: bytes) -> None:
+        head = self._get(HEAD)
+        for at, byte in enumerate(data, head):
+            self._memory[mmap.PAGESIZE + at % SIZE] = byte
+        self._put(HEAD, head + len(data))
+
+    def record(self, ended_ns: int) -> None:
+        body = bytes(Record(ended_ns=ended_ns, comm=b"cron", exe=b"/bin/cron"))
+        self.write(struct.pack("=IHHI", 9, 0, 8 + 4 + len(body) + 4, len(body) + 4) + body + bytes(4))
+
+    def lose(self, number: int) -> None:
+        self.write(struct.pack("=IHHQQ", 2, 0, 24, 77, number))
+
+    @property
+    def unread(self) -> int:
+        return self._get(HEAD) - self._get(TAIL)
+
+    def close(self) -> None:
+        self._memory.close()
+        os.close(self.fd)
+
+    def _get(self, at: int) -> int:
+        value: int = struct.unpack_from("=Q", self._memory, at)[0]
+        return value
+
+    def _put(self, at: int, value: int) -> None:
+        struct.pack_into("=Q", self._memory, at, value)
+
+
+@pytest.fixture
+def cpus() -> Iterator[list[Kernel]]:
+    kernels = [Kernel(), Kernel()]
+    yield kernels
+    for each in kernels:
+        each.close()
+
+
+def taken(cpus: list[Kernel], *, count_lost: bool = True) -> tuple[list[int], int]:
+    """When the records ended, and how many were lost."""
+    buffers = PerfBuffers([each.fd for each in cpus], SIZE, count_lost=count_lost)
+    ended = []
+    while some := buffers.take():
+        ended += [record[0] for record in some]
+        assert {(record[7], record[9].rstrip(b"\0")) for record in some} == {(b"cron".ljust(16, b"\0"), b"/bin/cron")}
+    buffers.close()
+    return ended, buffers.lost
+
+
+def test_records_of_all_cpus_come_in_order(cpus: list[Kernel]) -> None:
+    """Readers show the newest last."""
+    for ended_ns in range(1, 100):
+        cpus[ended_ns % 3 % 2].record(ended_ns)
+    assert taken(cpus) == (list(range(1, 100)), 0)
+    assert [each.unread for each in cpus] == [0, 0]
+
+
+@pytest.mark.parametrize("before_the_end", [1, 4, 8, 12, 24, 100, 343])
+def test_a_record_in_two_pieces(cpus: list[Kernel], before_the_end: int) -> None:
+    """The end of the memory may be anywhere within it, its header too."""
+    cpus[0].start_at(10 * SIZE - before_the_end)
+    cpus[0].record(1)
+    cpus[0].record(2)
+    assert taken(cpus) == ([1, 2], 0)
+
+
+def test_what_was_lost_is_counted_where_nobody_else_does(cpus: list[Kernel]) -> None:
+    """Else it would be counted twice."""
+    cpus[0].record(1)
+    cpus[0].lose(7)
+    cpus[1].lose(5)
+    cpus[0].record(2)
+    assert taken(cpus, count_lost=True) == ([1, 2], 12)
+    for each in cpus:
+        each.start_at(0)
+        each.lose(3)
+        each.record(3)
+    assert taken(cpus, count_lost=False) == ([3, 3], 0)
+
+
+def test_what_is_not_known_is_skipped(cpus: list[Kernel]) -> None:
+    """A kernel may write more than it was asked for, some day."""
+    cpus[0].write(struct.pack("=IHH", 5, 0, 16) + bytes(8))
+    cpus[0].write(struct.pack("=IHH", 9, 0, 24) + bytes(16))
+    cpus[0].record(1)
+    assert taken(cpus) == ([1], 0)
+
+
+def test_a_full_buffer(cpus: list[Kernel]) -> None:
+    """More than is taken at once."""
+    n = SIZE // 344
+    for ended_ns in range(n):
+        cpus[0].record(ended_ns)
+    assert taken(cpus) == (list(range(n)), 0)
+
+
+def test_sizes() -> None:
+    """Powers of two within what a user without privileges may map, and little memory on large machines."""
+    for cpus in (1, 2, 3, 8, 12, 48, 256, 1024):
+        size = perf_bytes(cpus)
+        assert size.bit_count() == 1
+        assert PERF_BYTES_LEAST <= size <= PERF_BYTES_MOST
+        assert size * cpus <= max(RECORDS_BYTES, cpus * PERF_BYTES_LEAST)
+
+
+def test_more_descriptors_than_a_message_can_bring() -> None:
+    """A perf event for each of 600 CPUs; they come in order."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        given = [os.memfd_create(str(number)) for number in range(600)]
+        send(theirs, b"{}", given)
+        message, got = receive(ours)
+        names = [str(Path(f"/proc/self/fd/{fd}").readlink()) for fd in got]
+        for fd in (*given, *got):
+            os.close(fd)
+    assert message == b"{}"
+    assert names == [f"/memfd:{number} (deleted)" for number in range(600)]
