@@ -44,10 +44,15 @@ lint: all .venv/dev ## Check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m grafana --check
+	@$(BIN)/python -m exporter.catalogue --check
 
 .PHONY: dashboards
 dashboards: all .venv/dev ## Write grafana/*.json anew from their generator
 	@$(BIN)/python -m grafana
+
+.PHONY: docs
+docs: all .venv/dev ## Write docs/metrics.md anew from the code
+	@$(BIN)/python -m exporter.catalogue
 
 .PHONY: bench
 bench: deps-bench all ## Measure costs side by side with other tools, in one run (as root)

@@ -39,64 +39,70 @@ class Mode(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a process ended. The order is that of `ProcessCounts.exits`."""
+    """How a process ended. The order is that of `ProcessCounts.exits`. What stands below each is printed in docs/metrics.md."""
 
     OK = "ok"
+    """Exit code 0."""
     ERROR = "error"
+    """Another exit code."""
     SIGNAL = "signal"
+    """Ended by a signal."""
     UNKNOWN = "unknown"
+    """The mode could not tell."""
 
 
 UNKNOWN_OUTCOME = list(Outcome).index(Outcome.UNKNOWN)
 
 
 class Lost(StrEnum):
-    """Why something could not be seen, timed, charged or named."""
+    """Why something could not be seen, timed, charged or named. What stands below each is printed in docs/metrics.md."""
 
     PROGRAM_MISSED = "program_missed"
-    """The kernel skipped a run of a BPF program (recursion on one CPU)."""
+    """The kernel skipped a run of a BPF program, so one event was not counted. Kernels before 5.12 don't say."""
     NAME_BUSY = "name_busy"
-    """A comm could not be entered into the kernel's map for a reason other than its being full; counted as `other`."""
+    """Only the name: the comm could not be entered into the kernel's map at that moment. Counted as `other`."""
     CPU_MARKS_FULL = "cpu_marks_full"
-    """The CPU of a long-lived process may be missing, or be counted as a short one's: too many such wait to be freed."""
+    """The right place of a CPU time: more than 4,096 long-lived, multi-threaded or older processes had ended and were not freed yet. Its
+    CPU may be missing, incomplete, or counted as a short one's."""
     CPU_NEVER_CAME = "cpu_never_came"
-    """An ended process was not charged its CPU: the kernel never reported its release, or the mode changed before it did."""
+    """The CPU of one process: it ended, but the kernel never reported its release, or not before the mode changed. Its end is counted."""
     BIRTHS_FULL = "births_full"
-    """A process started whose birth found no room in the kernel's map: its end is not counted."""
+    """A process that started when 65,536 others lived already: its end is not counted."""
     EXES_FULL = "exes_full"
-    """The path of an executable found no room in the kernel's map; records of that process are without it."""
+    """Only the path of an executable in records: 16,384 processes that had called exec lived already."""
     OVERRUN = "overrun"
-    """Clones whose events the kernel dropped, because they were not read fast enough, and ends so lost of processes that were known."""
+    """Clones whose events the kernel dropped, since they came faster than they were read, and ends so lost of processes that were known."""
     NAME_RACE = "name_race"
-    """A process had gone before its name could be read; counted as `unknown`."""
+    """Only the name: the process had gone before it could be read. Counted as `unknown`."""
     SWITCH_GAP = "switch_gap"
-    """Clones that nobody watched, after a mode had failed and before the next one ran."""
+    """Clones from the last moment that a mode was known to work, until the one after it ran. Some of them may have been counted."""
     SWITCH_UNSURE = "switch_unsure"
-    """Events during a switch of which it is unknown whether they were counted once: ends that may have been counted before, and are not
-    again; and in `netlink` all that started so near to the switch that two modes may disagree on which side it was."""
+    """Events during a switch of modes of which it is not known whether they were counted once: ends that may have been counted before, and
+    are not again; and to or from `netlink`, forks, threads and execs within 10 ms of the switch, of which hardly any is really wrong.
+    Ends are exact even then."""
     UNSEEN = "unseen"
-    """Clones that a scan never saw: kernel's count minus ours."""
+    """A clone that the kernel counted and the scan never noticed."""
     VANISHED = "vanished"
-    """A process that was found and gone before it could be read."""
+    """A process that was found and had gone before it could be read."""
     UNREADABLE = "unreadable"
-    """A `/proc` entry that exists and may not be read (hidepid, for one)."""
+    """A process whose `/proc` entry may not be read (`hidepid`, for one)."""
     MALFORMED = "malformed"
-    """A `/proc` entry or a netlink message whose content is not what the kernel writes."""
+    """A `/proc` entry or a netlink message that does not hold what the kernel writes."""
 
 
 class SwitchReason(StrEnum):
-    """Why a mode became the active one."""
+    """Why a mode became the active one. What stands below each is printed in docs/metrics.md."""
 
     START = "start"
     """The best mode wanted, at start."""
     UNAVAILABLE = "unavailable"
-    """No better wanted mode could run at start."""
+    """At start; no better wanted mode could run."""
     FAILED = "failed"
     """The mode before it broke."""
     RECOVERED = "recovered"
-    """It is better than the mode before it, and works again."""
+    """It is better than the mode before it, and works again (tried each `detection.retry_seconds`)."""
     CONFIG = "config"
-    """A changed configuration asked for it."""
+    """A changed configuration asked for it (SIGHUP)."""
 
 
 class Unusable(Exception):

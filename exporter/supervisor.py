@@ -54,6 +54,7 @@ class Snapshot:
     sample: Sample | None
     capture_ratio: float | None
     tracked_comms: int
+    host_cpus: int | None
     records_dropped: dict[tuple[str, str], int]
     """By consumer and reason."""
     latency_buckets: list[int]
@@ -177,6 +178,7 @@ class Supervisor:
                 sample=sample or self._last_sample,
                 capture_ratio=self._completeness.ratio(sample),
                 tracked_comms=len(self._ledger.comms),
+                host_cpus=self._procfs.host_cpus,
                 records_dropped={("reader", "full"): view.counts.records_dropped} | self._hub.dropped(),
                 latency_buckets=list(self._hub.latencies.buckets),
                 latency_sum_ns=self._hub.latencies.sum_ns,

@@ -78,6 +78,8 @@ class Procfs:
         """Use the mount at `root`, which is not touched before the first read."""
         self.root = root
         self.tick_ns = NS // os.sysconf("SC_CLK_TCK")
+        self.host_cpus: int | None = None
+        """CPUs online, as of the last `kernel_clones`, which reads the same file."""
         self._prefix = os.fsencode(root) + b"/"
         self._last_pid_fd: int | None = None
         self._last_pid_field = 0
@@ -110,6 +112,7 @@ class Procfs:
                     data += chunk
             finally:
                 os.close(fd)
+            self.host_cpus = data.count(b"\ncpu") or None  # `cpu0` and on; before them, the first line, `cpu`, is of all
             return int(data[data.index(b"\nprocesses ") + 11 :].partition(b"\n")[0])
         except (OSError, ValueError):
             return None

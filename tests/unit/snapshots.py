@@ -50,6 +50,7 @@ def snapshot(
         sample=sample,
         capture_ratio=None if sample is None else sample.observed / sample.kernel,
         tracked_comms=len(ledger.comms),
+        host_cpus=2,
         records_dropped={("reader", "full"): counts.records_dropped},
         latency_buckets=list(range(len(Latencies.BOUNDS_NS) + 1)),
         latency_sum_ns=7 * NS,

@@ -11,9 +11,10 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from snapshots import CONFIG, worst
 
+from exporter.catalogue.__main__ import rendered
 from exporter.handlers.parent import HandlerStatus, Status
 from exporter.metrics import Exposition
-from exporter.model import Lost, Mode, Outcome, SwitchReason
+from exporter.model import Mode
 from exporter.reload import LastReload
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,6 @@ METRICS = ROOT / "docs/metrics.md"
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
-CAUSE = re.compile(r"^\| `(\w+)` \| [^|]+ \|(?: [^|]+ \|)?$", re.MULTILINE)
 SERIES_ENDINGS = ("_bucket", "_sum", "_count")
 
 
@@ -52,12 +52,28 @@ def test_each_metric_is_described_with_its_type_and_labels(exposed: dict[str, Me
     assert described == real
 
 
-def test_each_cause_is_explained() -> None:
-    """A loss that nobody can look up is no better than one that is not counted."""
-    explained = set(CAUSE.findall(METRICS.read_text()))
-    assert {*Lost, *SwitchReason} <= explained
-    for value in (*Mode, *Outcome):
-        assert f"`{value}`" in (METRICS.with_name("modes.md").read_text() if value in set(Mode) else METRICS.read_text())
+def test_the_page_of_metrics_is_current() -> None:
+    """Its tables are made of what the code says; `make docs` writes them."""
+    page = METRICS.read_text()
+    assert rendered(page) == page
+
+
+def test_a_table_without_a_place_is_noticed() -> None:
+    """Whoever edits the page can't drop one by mistake."""
+    with pytest.raises(ValueError, match="losses"):
+        rendered(METRICS.read_text().replace("<!-- generated: losses -->", ""))
+
+
+def test_each_help_text_is_a_plain_sentence(exposed: dict[str, Metric]) -> None:
+    """It is read in a terminal or in a tooltip."""
+    texts = [family.documentation for name, family in exposed.items() if name.startswith("shortproc_")]
+    assert [text for text in texts if not text.endswith(".") or "`" in text or ". " in text] == []
+
+
+def test_each_mode_is_explained() -> None:
+    """The tables name them, and lead there."""
+    page = METRICS.with_name("modes.md").read_text()
+    assert [mode for mode in Mode if f"## {mode}" not in page] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

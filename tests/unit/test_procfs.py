@@ -139,6 +139,21 @@ def test_kernel_clones_behind_a_long_line(tmp_path: Path) -> None:
     assert proc.procfs.kernel_clones() is None
 
 
+def test_cpus_of_the_host(tmp_path: Path) -> None:
+    """As the mount tells, which may be another one than our own; not known is not 0."""
+    proc = FakeProc(tmp_path)
+    assert proc.procfs.host_cpus is None
+    proc.write("stat", b"cpu  9 9\ncpu0 1 1\ncpu2 8 8\nintr 1 cpu\nprocesses 77\n")
+    assert proc.procfs.kernel_clones() == 77
+    assert proc.procfs.host_cpus == 2
+    proc.clones(78)
+    assert proc.procfs.kernel_clones() == 78
+    assert proc.procfs.host_cpus is None
+    real = Procfs()
+    real.kernel_clones()
+    assert real.host_cpus == os.sysconf("SC_NPROCESSORS_ONLN")
+
+
 def test_namespaces(tmp_path: Path) -> None:
     """A host's `/proc` mounted in a container has PIDs that our system calls don't know."""
     assert Procfs().has_our_pids()

@@ -26,7 +26,7 @@ RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 RUNBOOK = ROOT / "docs/runbook.md"
 WITH_QUERIES = [ROOT / "docs/promql.md"]
-FOREIGN = {"up", "node_cpu_seconds_total", "process_start_time_seconds"}
+FOREIGN = {"up", "process_start_time_seconds"}
 """Metrics of others that rules may rest on."""
 IGNORED_LOSSES = {Lost.UNSEEN, Lost.VANISHED, Lost.UNREADABLE, Lost.NAME_RACE, Lost.SWITCH_UNSURE, Lost.EXES_FULL}
 """No reason for an alert: what scans do, what netlink does without root, the bookkeeping of a switch, a path."""
