@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import select
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from typing import Any
 from exporter.loaders.direct import Direct, log_line
 from exporter.loaders.handover import BOOT, Handover, accepted, receive, send
 from exporter.model import Measures, Mode, Unusable
-from exporter.sources.connector import Subscription
+from exporter.sources.connector import Subscription, unsubscribe
 from exporter.sources.netlink import Sockets
 from exporter.sources.taskstats import Registration
 
@@ -55,10 +56,11 @@ class Broker:
 
     def sockets(self) -> Sockets:
         answer, descriptors = self._load(Mode.NETLINK)
-        events, *others = (socket.socket(fileno=fd) for fd in descriptors)
+        events, lease, *others = (socket.socket(fileno=fd) for fd in descriptors)
         facts = answer["facts"]
         registration = Registration(others[0], facts["stats_bytes"], facts["family"]) if others else None
-        return Sockets(Subscription(events, facts["event_bytes"], filtered=facts["filtered"]), registration, facts["no_taskstats"])
+        subscription = Subscription(events, facts["event_bytes"], filtered=facts["filtered"], lease=lease)
+        return Sockets(subscription, registration, facts["no_taskstats"])
 
     def look(self, mode: Mode) -> None:
         self._load(mode, look=True)
@@ -93,6 +95,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal: they are for the process that serves
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     serve(socket.socket(fileno=int(sys.argv[1])), json.loads(sys.argv[2]))
 
 
@@ -103,16 +106,45 @@ def serve(ours: socket.socket, what: dict[str, Any]) -> None:
     log = _Lines()
     logging.getLogger().addHandler(log)
     logging.getLogger().setLevel(logging.DEBUG)
-    with ours, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        while request := ours.recv(4096):
+    with ours, contextlib.closing(_Leases()) as leases, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while request := leases.awaiting(ours):
             log.lines.clear()
             with contextlib.ExitStack() as held:
-                answer, descriptors = _answered(loader, json.loads(request), held)
+                answer, descriptors = _answered(loader, json.loads(request), leases, held)
                 message = json.dumps(answer | {"log": log.capped()}).encode()
                 send(ours, message, descriptors)
 
 
-def _answered(loader: Direct, request: dict[str, Any], held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
+class _Leases:
+    """Sockets that the other side reads. When it lets go of one, or ends however it may, that one is unsubscribed here."""
+
+    def __init__(self) -> None:
+        self._given: dict[socket.socket, socket.socket] = {}
+
+    def give(self, events: socket.socket) -> socket.socket:
+        """What the other side has open for as long as it reads `events`."""
+        ours, theirs = socket.socketpair()
+        self._given[ours] = events
+        return theirs
+
+    def awaiting(self, requests: socket.socket) -> bytes:
+        """The next request; nothing where the other side has gone."""
+        while requests not in (ready := select.select([requests, *self._given], [], [])[0]):
+            for lease in ready:
+                self._end(lease)
+        return requests.recv(4096)
+
+    def close(self) -> None:
+        """End them all."""
+        for lease in list(self._given):
+            self._end(lease)
+
+    def _end(self, lease: socket.socket) -> None:
+        with lease, self._given.pop(lease) as events:
+            unsubscribe(events)
+
+
+def _answered(loader: Direct, request: dict[str, Any], leases: _Leases, held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
     """The answer and its descriptors, which `held` closes on our side: they live on where they were sent."""
     try:
         mode = Mode(request["load"])
@@ -120,7 +152,7 @@ def _answered(loader: Direct, request: dict[str, Any], held: contextlib.ExitStac
             loader.look(mode)
             return {}, []
         if mode is Mode.NETLINK:
-            return _of_sockets(loader.sockets(), held)
+            return _of_sockets(loader.sockets(), leases, held)
         handover = loader.programs(mode, quiet=request["quiet"])
         held.callback(handover.close)
         return handover.described(), handover.descriptors()
@@ -130,11 +162,11 @@ def _answered(loader: Direct, request: dict[str, Any], held: contextlib.ExitStac
         return {"unusable": f"the loader process does not understand: {error!r}"}, []
 
 
-def _of_sockets(sockets: Sockets, held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
+def _of_sockets(sockets: Sockets, leases: _Leases, held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
     subscription, registration, no_taskstats = sockets
-    held.callback(subscription.socket.close)  # not unsubscribed: it goes on where it was sent
+    lease = held.enter_context(leases.give(subscription.socket))
     facts: dict[str, Any] = {"filtered": subscription.filtered, "event_bytes": subscription.buffer_bytes, "no_taskstats": no_taskstats}
-    descriptors = [subscription.socket.fileno()]
+    descriptors = [subscription.socket.fileno(), lease.fileno()]
     if registration is not None:
         held.callback(registration.socket.close)
         facts |= {"family": registration.family, "stats_bytes": registration.buffer_bytes}

@@ -7,6 +7,7 @@ Nobody but the kernel gets through to these sockets: they are connected to it (`
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -87,11 +88,12 @@ class Subscription:
     acknowledgement too, so it is set once that is there.
     """
 
-    def __init__(self, sock: socket.socket, buffer_bytes: int, *, filtered: bool) -> None:
-        """Adopt a socket that is subscribed already."""
+    def __init__(self, sock: socket.socket, buffer_bytes: int, *, filtered: bool, lease: socket.socket | None = None) -> None:
+        """Adopt a socket that is subscribed already. Who holds the other end of `lease` unsubscribes it when this one closes."""
         self.socket = sock
         self.buffer_bytes = buffer_bytes
         self.filtered = filtered
+        self._lease = lease
 
     @classmethod
     def made(cls, buffer_bytes: int) -> Subscription:
@@ -109,13 +111,12 @@ class Subscription:
         return made
 
     def close(self) -> None:
-        """Unsubscribe. Older kernels go on to make events for nobody where that is left out."""
-        try:
-            self.socket.send(request(IGNORE, 0))
-        except OSError:
-            pass  # the socket is broken, or the privilege that older kernels want is gone
-        finally:
-            self.socket.close()
+        """Unsubscribe, or have it done: kernels that don't filter (before 6.6) allow it to the privileged alone, and it must be once."""
+        if self.filtered or self._lease is None:
+            unsubscribe(self.socket)
+        self.socket.close()
+        if self._lease is not None:
+            self._lease.close()
 
     def _subscribe(self) -> bool:
         """Returns whether the kernel filters."""
@@ -146,6 +147,15 @@ class Subscription:
             if code == 0:
                 return True
         return False
+
+
+def unsubscribe(sock: socket.socket) -> None:
+    """Say that there is a listener less, or the kernel goes on to make events for nobody.
+
+    Before Linux 6.6 it takes one off whenever it is told by CAP_NET_ADMIN: said twice, somebody else's events end.
+    """
+    with contextlib.suppress(OSError):  # the socket is broken
+        sock.send(request(IGNORE, 0))
 
 
 def acknowledged(datagram: bytes, number: int) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from test_app import CHECKOUT, Running, _exits, _mode, command, free_port, publi
 from exporter.bpfmap import BpfMap
 from exporter.loaders.broker import Broker, serve
 from exporter.model import Mode, Unusable
+from exporter.sources.connector import open_socket
 
 pytestmark = pytest.mark.usefixtures("requires_bpf")
 
@@ -52,6 +54,13 @@ def powerless(pid: int, uid: int) -> None:
         assert state["NoNewPrivs"] == "1"
         assert set(state["Uid"].split()) == {str(uid)}
         assert set(state["Groups"].split()) <= {str(uid)}
+
+
+def events_come() -> bool:
+    """Whether the kernel makes process events: who belongs to their group gets them, once anybody has subscribed."""
+    with open_socket() as sock:
+        subprocess.run(["true"], check=True)
+        return bool(select.select([sock], [], [], 0.2)[0])
 
 
 def test_it_serves_without_any(root: None, workload: Program, tmp_path: Path) -> None:
@@ -174,3 +183,16 @@ def test_it_answers_again_and_again() -> None:
         broker.close()
     with pytest.raises(Unusable, match="loader process"):
         broker.look(Mode.EBPF_CORE)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_kernel_makes_events_for_nobody_after_it(root: None, how: signal.Signals) -> None:
+    """However it ends, and without privileges, its subscription ends with it: what nobody listens to costs every fork."""
+    if events_come():
+        pytest.skip("somebody else listens to process events here")
+    with running("--mode=netlink", "--config.file", os.devnull) as exporter:
+        powerless(exporter.child.pid, 65534)
+        assert events_come()
+        exporter.child.send_signal(how)
+        exporter.child.wait(10)
+        assert not until(events_come, lambda come: not come)
