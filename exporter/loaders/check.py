@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from exporter.bpfmap import map_memory, program_info
 from exporter.config import Config
+from exporter.loaders.bcc import load_bcc, refusal
 from exporter.loaders.core import load_core
-from exporter.model import Unusable
+from exporter.loaders.handover import Handover
+from exporter.model import Measures, Unusable
+
+_Load = Callable[[Measures, Callable[[str], None]], Handover]
+
+_CORE: dict[str, _Load] = {
+    "ebpf_core, as this kernel is used": load_core,
+    "ebpf_core, where the tracepoint does not tell which thread is the last one": partial(load_core, force_guard=True),
+}
+_BCC: dict[str, _Load] = {
+    "ebpf_bcc, as this kernel is used": load_bcc,
+    "ebpf_bcc, where there is no ring buffer, and the tracepoint does not tell": partial(load_bcc, use_ring=False, force_guard=True),
+}
 
 
 def main() -> int:
     """Print a line for each program and each map. 1 if they don't load, or where nobody may load them."""
-    for guarded in (False, True):
-        print("Where the tracepoint does not tell which thread is the last one:" if guarded else "As this kernel is used:")
-        try:
-            handover = load_core(Config().measures, lambda line: print(line, file=sys.stderr), force_guard=guarded)
-        except Unusable as reason:
-            print(f"  not loaded: {reason}")
-            return 1
-        try:
-            for fd in handover.programs.values():
-                info = program_info(fd)
-                verified = f"{info.instructions} instructions verified" if info.instructions else "verified"
-                print(f"  program {info.name:<12} ok  {verified}, {info.jited_bytes} bytes of machine code")
-            total = 0
-            for name, each in handover.maps.items():
-                total += map_memory(each.fd)
-                print(f"  map     {name:<16} {map_memory(each.fd) / 2**10:>8.0f} KiB")
-            print(f"  maps together: {total / 2**20:.1f} MiB of kernel memory")
-        finally:
-            handover.close()
+    refused = refusal()
+    try:
+        for what, load in (_CORE if refused else _CORE | _BCC).items():
+            print(f"{what}:")
+            _show(load)
+    except Unusable as reason:
+        print(f"  not loaded: {reason}")
+        return 1
+    if refused:
+        print(f"ebpf_bcc was not tried: {refused}")
     return 0
+
+
+def _show(load: _Load) -> None:
+    handover = load(Config().measures, lambda line: print(line, file=sys.stderr))
+    try:
+        for fd in handover.programs.values():
+            info = program_info(fd)
+            verified = f"{info.instructions} instructions verified" if info.instructions else "verified"
+            print(f"  program {info.name:<12} ok  {verified}, {info.jited_bytes} bytes of machine code")
+        total = 0
+        for name, each in handover.maps.items():
+            total += map_memory(each.fd)
+            print(f"  map     {name:<16} {map_memory(each.fd) / 2**10:>8.0f} KiB")
+        print(f"  maps together: {total / 2**20:.1f} MiB of kernel memory")
+    finally:
+        handover.close()
 
 
 if __name__ == "__main__":
