@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /* The half of lifecycle.bcc.c for a kernel whose headers are not installed: nobody knows how a task_struct is laid out. So what an end
  * needs is kept from the birth on, by process: when it was, the names since, how many threads live. How a process ends and what CPU it
- * burned is not to be known. Newtask and rename are formatted tracepoints, whose fields tracefs describes; the others are raw ones, of
- * which only plain arguments are read.
+ * burned is not to be known. Newtask and rename are formatted tracepoints, whose fields tracefs describes, where those are enough; the
+ * others are raw ones, of which only plain arguments are read.
  *
  * Invariants
  * - An end is counted by the thread whose exit deletes the birth: the deletion succeeds once. Where the tracepoint doesn't tell which
@@ -44,7 +44,7 @@ static __always_inline void read_parent(struct known *known, struct life *life, 
 }
 
 /* In the context of the process that makes the new one, so the current comm is what the new one inherits. */
-int on_newtask(struct tracepoint__task__task_newtask *args)
+int on_birth(struct tracepoint__task__task_newtask *args)
 {
 	u32 pid = args->pid, maker = bpf_get_current_pid_tgid() >> 32;
 	struct birth *parent, birth = {};
@@ -74,6 +74,7 @@ int on_newtask(struct tracepoint__task__task_newtask *args)
 	return 0;
 }
 
+#ifdef RENAME_TELLS_PID
 /* Only a leader's id is that of a birth. */
 int on_rename(struct tracepoint__task__task_rename *args)
 {
@@ -88,6 +89,24 @@ int on_rename(struct tracepoint__task__task_rename *args)
 	birth->comm = comm;
 	return 0;
 }
+#else
+/* Some kernels (6.17 and 6.18 at first) don't tell whom they rename. Nearly always it is who runs: prctl(2). A leader that another of its
+ * threads renames through /proc keeps the name that it had.
+ */
+int on_own_rename(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 task = bpf_get_current_task();
+	u32 pid = bpf_get_current_pid_tgid();
+	struct birth *birth = births.lookup(&pid);
+	struct comm comm = {};
+
+	if (!birth || ctx->args[0] != task)
+		return 0;
+	bpf_probe_read_kernel_str(&comm, sizeof(comm), (void *)ctx->args[1]);
+	birth->comm = comm;
+	return 0;
+}
+#endif
 
 /* The thread that execs is the leader by now: fs/exec.c, de_thread(). */
 int on_exec(struct bpf_raw_tracepoint_args *ctx)

@@ -46,14 +46,16 @@ def load_bcc(  # noqa: PLR0913 - two are required
     proc: str = "/proc",
     use_headers: bool = True,
     use_ring: bool = True,
+    use_rename_pid: bool = True,
     force_guard: bool = False,
     timeout: float = 60,
 ) -> Handover:
     """Compile, load and attach the programs; raises `Unusable` with what to do about it.
 
     `interpreter` is one that has bcc; None looks for it. `quiet` is that of `Source.start`. `use_headers` takes the kernel's headers where
-    they are installed: only then are outcomes and CPU known; `use_ring` the kernel's ring buffer, if it has one.
-    `force_guard` counts process ends as on kernels whose tracepoint doesn't say which thread is the last one.
+    they are installed: only then are outcomes and CPU known; `use_ring` the kernel's ring buffer, if it has one; `use_rename_pid` whom the
+    kernel says that a new name is for, if it does. `force_guard` counts process ends as on kernels whose tracepoint doesn't say which
+    thread is the last one.
     """
     sources, found = _require(interpreter)
     control = kernel_control(quiet=quiet)
@@ -63,6 +65,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
         "contents": {"configs": bytes(kernel_config(measures)).hex(), "control": bytes(control).hex()},
         "use_headers": use_headers,
         "use_ring": use_ring,
+        "use_rename_pid": use_rename_pid,
         "buffer_bytes": perf_bytes(possible_cpus()),
         "force_guard": force_guard,
     }

@@ -21,19 +21,20 @@ from typing import Any
 _CLONE_NEWNS = 0x20000  # include/uapi/linux/sched.h
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000  # include/uapi/linux/mount.h
 _TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
-# a process that ends while this goes on must not leave its birth behind, and must find its free attached
-_ATTACH_ORDER = ("on_free", "on_exit", "on_path", "on_exec", "on_rename", "on_signal", "on_newtask")
-_FORMATTED = {"on_rename": "task:task_rename", "on_newtask": "task:task_newtask", "on_path": "sched:sched_process_exec"}
+_FORMATTED = {"on_path": "sched:sched_process_exec", "on_rename": "task:task_rename", "on_birth": "task:task_newtask"}
 _RAW = {
     "on_free": "sched_process_free",
     "on_exit": "sched_process_exit",
     "on_exec": "sched_process_exec",
     "on_signal": "signal_deliver",
+    "on_own_rename": "task_rename",
     "on_newtask": "task_newtask",
 }
 _MAX_DESCRIPTORS = 250
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
 _PROGRAMS_ARE_TOLD = [5, 1]  # that a perf buffer is full: kernel/trace/bpf_trace.c, __bpf_perf_event_output()
+_ATTACH_ORDER = ("on_free", "on_exit", "on_path", "on_exec", "on_own_rename", "on_rename", "on_signal", "on_newtask", "on_birth")
+"""A process that ends while this goes on must not leave its birth behind, and must find its free attached."""
 _WITH_HEADERS, _WITHOUT = "task.bcc.c", "births.bcc.c"
 """What goes behind `lifecycle.bcc.c`."""
 
@@ -82,13 +83,17 @@ def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         "group_dead": not request["force_guard"] and "group_dead" in _format(tracefs, "sched/sched_process_exit"),
         "buffers_count_lost": release < _PROGRAMS_ARE_TOLD,
     }
+    flags = {
+        "GROUP_DEAD_ARG": facts["group_dead"],
+        "RENAME_TELLS_PID": request["use_rename_pid"] and " pid;" in _format(tracefs, "task/task_rename"),
+        "WITH_RING": with_ring,
+    }
     headers = _headers() if request["use_headers"] else None
-    kernel, programs = _programs(bcc, request["sources"], headers, group_dead=facts["group_dead"], with_ring=with_ring)
+    kernel, programs = _programs(bcc, request["sources"], headers, [f"-D{name}" for name, is_set in flags.items() if is_set])
     maps = {name: _map(bcc, kernel, name, sizes) for name, sizes in request["maps"].items() if _map_fd(bcc, kernel, name) >= 0}
     for name, value in request["contents"].items():
         _fill(bcc, maps[name], name, bytes.fromhex(value))
-    half = _WITHOUT if "on_rename" in programs else _WITH_HEADERS
-    links = {name: _attempt("attach", lambda name=name: _attach(kernel, name, formatted=_is_formatted(name, half))) for name in programs}
+    links = {name: _attempt("attach", lambda name=name: _attach(kernel, name)) for name in programs}
     buffers = [] if with_ring else _attempt("buffer the records of", lambda: _buffers(bcc, kernel, request["buffer_bytes"]))
     sizes = {name: request["maps"][name] for name in maps}
     answer = {"maps": sizes, "programs": list(programs), "links": list(links), "buffers": len(buffers), "facts": facts}
@@ -112,9 +117,9 @@ def _tracefs(*, alone: bool) -> str:
     return _TRACEFS[0]
 
 
-def _programs(bcc: Any, sources: str, headers: str | None, *, group_dead: bool, with_ring: bool) -> tuple[Any, dict[str, int]]:
+def _programs(bcc: Any, sources: str, headers: str | None, flags: list[str]) -> tuple[Any, dict[str, int]]:
     """Compile and load with the kernel's headers, where they are installed and fit, else with our own."""
-    flags = [f"-I{sources}", *(["-DGROUP_DEAD_ARG"] if group_dead else []), *(["-DWITH_RING"] if with_ring else [])]
+    flags = [f"-I{sources}", *flags]
     if headers is not None:
         try:
             return _compiled(bcc, sources, _WITH_HEADERS, headers, [*flags, "-DWITH_TASK"])
@@ -137,10 +142,6 @@ def _buffers(bcc: Any, kernel: Any, size: int) -> list[int]:
     return [bcc.lib.perf_reader_fd(reader) for reader in kernel.perf_buffers.values()]
 
 
-def _is_formatted(name: str, half: str) -> bool:
-    return name == "on_path" or (half == _WITHOUT and name in _FORMATTED)
-
-
 def _headers() -> str | None:
     """The kernel's headers: a folder for bcc, nothing where bcc finds it by itself, None where there are none."""
     release = os.uname().release
@@ -161,7 +162,7 @@ def _compiled(bcc: Any, sources: str, half: str, headers: str, flags: list[str])
     text = _read(f"{sources}/lifecycle.bcc.c") + _read(f"{sources}/{half}")
     kernel = _attempt("compile", lambda: bcc.BPF(text=text, cflags=flags))
     names = {bcc.lib.bpf_function_name(kernel.module, number).decode() for number in range(bcc.lib.bpf_num_functions(kernel.module))}
-    kinds = {name: bcc.BPF.TRACEPOINT if _is_formatted(name, half) else bcc.BPF.RAW_TRACEPOINT for name in names}
+    kinds = {name: bcc.BPF.TRACEPOINT if name in _FORMATTED else bcc.BPF.RAW_TRACEPOINT for name in names}
     order = [name for name in _ATTACH_ORDER if name in names]
     return kernel, {name: _attempt("load", lambda name=name: kernel.load_func(name.encode(), kinds[name]).fd) for name in order}
 
@@ -205,9 +206,9 @@ def _fill(bcc: Any, fd: int, name: str, value: bytes) -> None:
         raise _RefusedError(f"the map {name} can't be filled: {os.strerror(ctypes.get_errno())}")
 
 
-def _attach(kernel: Any, name: str, *, formatted: bool) -> int:
+def _attach(kernel: Any, name: str) -> int:
     """Attach a program that is loaded; returns the descriptor whose closing ends that."""
-    if formatted:
+    if name in _FORMATTED:
         kernel.attach_tracepoint(tp=_FORMATTED[name].encode(), fn_name=name.encode())
         fd: int = kernel.tracepoint_fds[_FORMATTED[name].encode()]
     else:

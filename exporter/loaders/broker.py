@@ -22,7 +22,7 @@ from exporter.loaders.direct import Direct, log_line
 from exporter.loaders.handover import BOOT, Handover, accepted, receive, send
 from exporter.model import Measures, Mode, Unusable
 from exporter.sources.connector import Subscription, unsubscribe
-from exporter.sources.netlink import Sockets
+from exporter.sources.sockets import Sockets
 from exporter.sources.taskstats import Registration
 
 _ANSWER_SECONDS = 70

@@ -10,7 +10,7 @@ from exporter.model import Measures, Mode, Unusable
 from exporter.sources.procfs import Procfs
 
 if TYPE_CHECKING:
-    from exporter.sources.netlink import Sockets
+    from exporter.sources.sockets import Sockets
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Direct:
         return load_bcc(self._measures, log_line, quiet=quiet, interpreter=self._interpreter, proc=self._procfs.root)
 
     def sockets(self) -> Sockets:
-        from exporter.sources.netlink import opened  # noqa: PLC0415
+        from exporter.sources.sockets import opened  # noqa: PLC0415
 
         return opened(self._procfs)
 
@@ -57,10 +57,10 @@ class Direct:
 
     def _refusal(self, mode: Mode) -> str | None:
         from exporter.loaders import bcc, core  # noqa: PLC0415
-        from exporter.sources import netlink  # noqa: PLC0415
+        from exporter.sources import sockets  # noqa: PLC0415
 
         if mode is Mode.NETLINK:
-            return netlink.refusal(self._procfs)
+            return sockets.refusal(self._procfs)
         return core.refusal() if mode is Mode.EBPF_CORE else bcc.refusal(self._interpreter)
 
 

@@ -25,6 +25,7 @@ def watching_bcc(
     *,
     use_headers: bool = False,
     use_ring: bool = True,
+    use_rename_pid: bool = True,
     force_guard: bool = False,
     quiet: bool = False,
     on_log: Callable[[str], None] = lambda line: None,
@@ -33,7 +34,8 @@ def watching_bcc(
     procfs = Procfs()
 
     def load(quiet: bool) -> Handover:
-        return load_bcc(measures, on_log, quiet=quiet, use_headers=use_headers, use_ring=use_ring, force_guard=force_guard)
+        kernel = {"use_headers": use_headers, "use_ring": use_ring, "use_rename_pid": use_rename_pid, "force_guard": force_guard}
+        return load_bcc(measures, on_log, quiet=quiet, **kernel)
 
     source = EbpfSource(Mode.EBPF_BCC, measures, load, ChargeAudit(procfs))
     try:

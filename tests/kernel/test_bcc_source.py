@@ -272,3 +272,23 @@ def test_an_interpreter_without_bcc() -> None:
     """A configured path is the only one that is tried."""
     with pytest.raises(Unusable, match=r"^/bin/false has no bcc, or is older than Python 3\.9$"):
         load_bcc(MEASURES, lambda line: None, interpreter="/bin/false")
+
+
+def test_a_kernel_that_does_not_tell_whom_it_renames() -> None:
+    """Who names itself is known all the same, and a thread's own name is not the process's."""
+    name = f"self-{os.getpid()}"
+    code = """
+import ctypes, sys, threading
+rename = lambda name: ctypes.CDLL(None).prctl(15, name.encode())
+rename(sys.argv[1])
+thread = threading.Thread(target=rename, args=("a thread's",))
+thread.start()
+thread.join()
+"""
+    with watching_bcc(use_rename_pid=False) as source:
+        assert "on_own_rename" in source._kernel.programs
+        for _ in range(3):
+            subprocess.run([sys.executable, "-c", code, name], check=True)
+        counts = source.peek()
+    assert counts.of(name.encode()).exits == [0, 0, 0, 3]
+    assert b"a thread's" not in counts.by_comm
