@@ -20,12 +20,13 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS / "kernel")]
 
+from bcc_watching import watching_bcc  # noqa: E402
 from programs import MEASURES, Program, named, until, watching  # noqa: E402
 
 from exporter import bpfmap  # noqa: E402
 from exporter.layout import Counts as Row  # noqa: E402
 from exporter.loaders.check import main as check_programs  # noqa: E402
-from exporter.model import NS, Counts, Lost, Measures, ProcessCounts  # noqa: E402
+from exporter.model import NS, Counts, Lost, Measures, ProcessCounts, Record  # noqa: E402
 from exporter.sources import ebpf  # noqa: E402
 from exporter.sources.ebpf import EbpfSource  # noqa: E402
 
@@ -99,6 +100,22 @@ def storms(nothing: Path, workload: Path, folder: Path, *, force_guard: bool) ->
         whole.take_last()
         print(f"       lost: {', '.join(f'{reason} {number}' for reason, number in whole.lost.items())}")
         say("lost by our own fault", [whole.lost[reason] for reason in (Lost.NAME_BUSY, Lost.CPU_MARKS_FULL)], [0, 0])
+
+
+def storms_of_bcc(nothing: Path, workload: Path, folder: Path, *, use_ring: bool) -> None:
+    """How each ended is not known, and whether each short one was told of is."""
+    every = {("forkexec", 200, nothing): 200, ("vfork", 1000): 1001, ("together", 300, 8): 301, ("kill", 20, 11): 21}
+    with watching_bcc(SLOW, use_ring=use_ring, force_guard=not use_ring) as source:
+        records: list[Record] = []
+        source.publish(records.extend, live=True)
+        for words, ends in every.items():
+            one = Program.copied(workload, folder)
+            other = Program.copied(nothing, folder) if words[0] == "forkexec" else one
+            one.storm(*(other.path if word is nothing else word for word in words))
+            told = until(lambda comm=other.comm: sum(each.comm == comm for each in records), lambda n, ends=ends: n >= ends, 20)
+            say(f"{words[0]} exits, records", [source.peek().of(other.comm).exits, told], [[0, 0, 0, ends], ends])
+        source.stop()
+        say("records dropped", source.drain().records_dropped, 0)
 
 
 class Whole:
@@ -204,6 +221,9 @@ def main() -> int:
         for force_guard in (False, True):
             print("Counted by the guard:" if force_guard else "Counted as this kernel is used:")
             storms(nothing, workload, folder, force_guard=force_guard)
+        for use_ring in (True, False):
+            print("Counted by ebpf_bcc, records through " + ("the ring:" if use_ring else "perf buffers:"))
+            storms_of_bcc(nothing, workload, folder, use_ring=use_ring)
     serving()
     print(f"{failed} checks failed")
     return int(failed > 0)
