@@ -44,7 +44,7 @@ def _verdict() -> Iterable[Panel]:
         "partial": "Partial: mode {{mode}}, seen",
         "unknown": "Unknown: mode {{mode}} can't tell how much it misses",
     }
-    verdicts = ONE.verdicts()
+    verdicts = [verdict for verdict in ONE.verdicts() if verdict.name in texts]
     said = (now(f"{ONE.active()} * on ({HOST}) group_left () ({verdict.expr})", texts[verdict.name]) for verdict in verdicts)
     frame = Frame(
         "Is this page complete?",

@@ -24,7 +24,7 @@ GOOD, NOTICE, WARN, BAD, MUTED = "green", "blue", "orange", "red", "#808080"
 ALL, SHORT = "blue", "orange"
 MODES: dict[str, str] = dict(zip(Mode, (GOOD, "dark-green", NOTICE, WARN, BAD), strict=True))
 OUTCOMES: dict[str, str] = dict(zip(Outcome, (GOOD, WARN, BAD, MUTED), strict=True))
-VERDICTS = {"complete": GOOD, "degraded": WARN, "partial": BAD, "unknown": "purple", "not scraped": BAD}
+VERDICTS = {"complete": GOOD, "degraded": WARN, "partial": BAD, "unknown": "purple", "blind": BAD, "not scraped": BAD}
 
 SOURCE = looks.DataSourceRef("prometheus", "${datasource}")
 MIN_STEP = "30s"

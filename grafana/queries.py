@@ -15,7 +15,7 @@ WHOLE = 0.999
 
 
 class Verdict(NamedTuple):
-    """One of the answers to "is the data complete?". Of each host exactly one of them has a series, whose value is the share seen."""
+    """One of the answers to "is the data complete?". Of each host exactly one of them has a series, the share seen if known."""
 
     name: str
     expr: str
@@ -74,9 +74,14 @@ class Scope:
         return f"max {BY_HOST} ({self.of('shortproc_detection_degraded')}) == 1"
 
     def seen(self) -> str:
-        """Of all clones in the time shown, the share seen. Without clones, that of the last minute; none where nobody knows."""
+        """Of all clones in the time shown, the share seen. Without clones, that of the last minute; none where nobody knows or looks."""
         observed, kernel = (f"sum {BY_HOST} ({self.grown(f'shortproc_{side}_clones_total')})" for side in ("observed", "kernel"))
-        return f"(clamp_max({observed} / ({kernel} > 0), 1) or min {BY_HOST} ({self.of('shortproc_detection_capture_ratio')}))"
+        share = f"clamp_max({observed} / ({kernel} > 0), 1) or min {BY_HOST} ({self.of('shortproc_detection_capture_ratio')})"
+        return f"(({share}) and on ({HOST}) {self.looking()} == 1)"
+
+    def looking(self) -> str:
+        """1 for each host where a mode is active, 0 where none is: its counters stand still as on a quiet host."""
+        return f"max {BY_HOST} ({self.of('shortproc_detection_mode')})"
 
     def verdicts(self) -> list[Verdict]:
         """Every answer, best first."""
@@ -85,7 +90,8 @@ class Scope:
             Verdict("complete", f"{all_seen} unless on ({HOST}) {self.degraded()}"),
             Verdict("degraded", f"{all_seen} and on ({HOST}) {self.degraded()}"),
             Verdict("partial", f"{self.seen()} < {WHOLE}"),
-            Verdict("unknown", f"max {BY_HOST} ({self.active()}) unless on ({HOST}) {self.seen()}"),
+            Verdict("unknown", f"{self.looking()} == 1 unless on ({HOST}) {self.seen()}"),
+            Verdict("blind", f"{self.looking()} == 0"),
         ]
 
 

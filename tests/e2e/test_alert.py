@@ -158,16 +158,16 @@ def shortened(folder: Path, exporter: int, alertmanager: int, receiver: int) -> 
     (folder / "rules").mkdir()
     rules = DEPLOY / "prometheus" / "rules"
     changes = {
-        "settings.yml": [(r"interval: 30s", "interval: 1s"), (r"vector\(1000\)", f"vector({LIMIT})")],
-        "recording.yml": [(r"interval: 30s", "interval: 1s"), (r"\[2m\]", "[4s]")],
-        "alerts.yml": [(r"interval: 30s", "interval: 1s"), (r"for: 2m", "for: 2s")],
-        "comm.yml": [(r"interval: 30s", "interval: 1s")],
+        "settings.yml": [(r"interval: 30s", "interval: 500ms"), (r"vector\(1000\)", f"vector({LIMIT})")],
+        "recording.yml": [(r"interval: 30s", "interval: 500ms"), (r"\[2m\]", "[2s]")],
+        "alerts.yml": [(r"interval: 30s", "interval: 500ms"), (r"for: 2m", "for: 1s")],
+        "comm.yml": [(r"interval: 30s", "interval: 500ms")],
     }
     for name, to_change in changes.items():
         (folder / "rules" / name).write_text(changed((rules / name).read_text(), *to_change))
     prometheus = changed(
         (DEPLOY / "prometheus" / "prometheus.yml").read_text(),
-        (r"(_interval): 30s", r"\1: 1s"),
+        (r"(_interval): 30s", r"\1: 500ms"),
         (r"#: ", ""),
         (r"localhost:10199", f"127.0.0.1:{exporter}"),
         (r"localhost:9093", f"127.0.0.1:{alertmanager}"),
@@ -207,9 +207,9 @@ def everything(folder: Path, receiver: Receiver) -> Iterator[tuple[str, str]]:
             "--log.level=error",
         )
         with (
+            child(*prometheus_command),  # first: it takes five seconds to look for what to scrape
             child(*exporter_command, f"--web.listen-address=127.0.0.1:{exporter}"),
             child(*alertmanager_command),
-            child(*prometheus_command),
         ):
             yield f"127.0.0.1:{exporter}", f"http://127.0.0.1:{prometheus}"
 
@@ -243,7 +243,7 @@ def test_a_burst_reaches_the_receiver_and_resolves(tmp_path: Path) -> None:
     if reason := refusal():
         pytest.skip(reason)
     receiver = Receiver()
-    with built(storm="e2e-burst") as workload, everything(tmp_path, receiver) as (exporter, prometheus):
+    with everything(tmp_path, receiver) as (exporter, prometheus), built(storm="e2e-burst") as workload:
         until(lambda: asked(prometheus, "up{job='shortproc'} == 1 and on () shortproc:setting:burst_limit_per_second"), "scrape over TLS")
         url = f"https://{exporter}/metrics"
         assert answer(url, tmp_path, PASSWORD)[0] == http.HTTPStatus.OK

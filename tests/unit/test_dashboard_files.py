@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,28 @@ def test_the_committed_files_are_what_the_generator_makes() -> None:
     from grafana.__main__ import rendered  # noqa: PLC0415
 
     assert {path.name: path.read_text() for path in GRAFANA.glob("*.json")} == {path.name: text for path, text in rendered().items()}
+
+
+@each_page
+def test_a_page_is_what_the_schema_of_grafana_allows(page: dict[str, Any]) -> None:
+    """Read and written again by the SDK's types, nothing is lost: Grafana ignores in silence a field that it does not know."""
+    pytest.importorskip("grafana_foundation_sdk", reason="grafana-foundation-sdk is not installed (group dev)")
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder  # noqa: PLC0415
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins  # noqa: PLC0415
+    from grafana_foundation_sdk.models.dashboard import Dashboard  # noqa: PLC0415
+
+    register_default_plugins()
+    again = json.loads(JSONEncoder().encode(Dashboard.from_json(page)))
+    assert lost(page, again) == {"annotations.list.0." + each for each in ("titleFormat", "textFormat", "tagKeys", "step")}  # see _Marks
+
+
+def lost(whole: Any, again: Any, path: str = "") -> set[str]:
+    """What is in the one and not the same in the other."""
+    if isinstance(whole, dict) and isinstance(again, dict):
+        return {each for key in whole for each in lost(whole[key], again.get(key), f"{path}.{key}".lstrip("."))}
+    if isinstance(whole, list) and isinstance(again, list):
+        return {each for number, pair in enumerate(zip_longest(whole, again)) for each in lost(*pair, f"{path}.{number}")}
+    return set() if whole == again else {path}
 
 
 @each_panel

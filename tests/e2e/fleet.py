@@ -1,0 +1,209 @@
+"""Six hosts and a Prometheus that scrapes them: one host for each answer to "is the data complete?"."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import math
+import os
+import re
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.exporter import free_port
+from bench.workloads import Workload, built
+
+JOB = "shortproc"
+TINY, ROUNDS, EACH = "dash-tiny", 4, 60
+NEW, NEW_ENDS = "e2e-new-comm", 300
+NOBODY = 65534
+SCRAPE, HOLD_SECONDS, WAIT_SECONDS = "500ms", 2, 30
+RANGE_SECONDS, STEP_SECONDS, RATE_SECONDS = 90, 2, 15
+
+
+class Asked(NamedTuple):
+    """A query of a page, as it is committed."""
+
+    page: str
+    of: str
+    expr: str
+    instant: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A Prometheus, and what it scrapes by what the pages should say of it."""
+
+    url: str
+    hosts: dict[str, str]
+
+    def api(self, path: str, **form: object) -> Any:
+        """What it answers, which must not be an error."""
+        body = urllib.parse.urlencode(form).encode()
+        with urllib.request.urlopen(f"{self.url}/api/v1/{path}", body or None, timeout=30) as response:
+            return json.loads(response.read())["data"]
+
+    def number(self, expr: str) -> float | None:
+        """What an expression of one series is now."""
+        values = [float(series["value"][1]) for series in self.api("query", query=expr)["result"]]
+        return values[0] if len(values) == 1 else None
+
+    def ask(self, asked: Asked, instance: str) -> list[dict[str, Any]]:
+        """Series, as Grafana would ask for them over the last `RANGE_SECONDS`; those without a number are left out."""
+        now, expr = time.time(), filled(asked.expr, instance)
+        window = {"start": now - RANGE_SECONDS, "end": now, "step": STEP_SECONDS}
+        series = self.api("query", query=expr, time=now) if asked.instant else self.api("query_range", query=expr, **window)
+        values = [(one, one.get("values") or [one["value"]]) for one in series["result"]]
+        return [{**one, "values": pairs} for one, pairs in values if any(math.isfinite(float(value)) for _, value in pairs)]
+
+
+def filled(expr: str, instance: str) -> str:
+    """With Grafana's variables replaced."""
+    values = {
+        "__rate_interval": f"{RATE_SECONDS}s",
+        "__interval": f"{STEP_SECONDS}s",
+        "__range": f"{RANGE_SECONDS}s",
+        "job": JOB,
+        "instance": instance,
+        "comm": ".*",
+    }
+    return re.sub(r"\$(\w+)", lambda variable: values[variable[1]], expr)
+
+
+@contextmanager
+def scraped(folder: Path) -> Iterator[Fleet]:
+    """Exact; degraded, without leave for eBPF; partial, since it scans; unknown, in a pid namespace; blind; and one that is down."""
+    with ExitStack() as stack:
+        hosts = {name: f"127.0.0.1:{free_port()}" for name in ("complete", "degraded", "partial", "unknown", "blind", "not scraped")}
+        # first of all: it takes five seconds to look for what to scrape
+        fleet = Fleet(stack.enter_context(prometheus(folder, list(hosts.values()))), hosts)
+        folder.chmod(0o755)  # the exporter reads and writes there as another user
+        sink = folder / "sink"
+        sink.mkdir()
+        os.chown(sink, NOBODY, NOBODY)
+        whole = configured(folder / "whole.yml", f"sinks: {{jsonl: {{path: {sink}/records.jsonl}}}}")
+        scanning = configured(folder / "scanning.yml", "detection: {mode: fast_scan}")
+        stack.enter_context(started(hosts["complete"], "", "--mode=ebpf_core", f"--config.file={whole}"))
+        partial = stack.enter_context(started(hosts["partial"], "", f"--config.file={scanning}"))
+        stack.enter_context(started(hosts["degraded"], "setpriv --bounding-set=-bpf,-perfmon,-sys_admin"))
+        stack.enter_context(started(hosts["unknown"], "unshare --pid --fork --mount-proc", "--mode=scan"))
+        blinded = stack.enter_context(losing_sight(hosts["complete"], hosts["blind"]))
+        workload, newcomer = stack.enter_context(built("dash-storm", TINY)), stack.enter_context(built("e2e-parent", NEW))
+        until(lambda: fleet.number(f'sum(up{{job="{JOB}"}})') == len(hosts) - 1, "scrape of each host")
+        newcomer.run("forkexec", NEW_ENDS, newcomer.tiny)
+        busy(workload)
+        blinded.set()
+        configured(scanning, "detection: {mode: scan}")
+        os.kill(partial, signal.SIGHUP)
+        scans = f'shortproc_detection_mode{{mode="scan", instance="{hosts["partial"]}"}}'
+        until(lambda: fleet.number(scans) == 1, "switch")
+        busy(workload)
+        for name, ends in ((TINY, 2 * ROUNDS * EACH), (NEW, NEW_ENDS)):
+            exits = f'sum(shortproc_comm_exits_total{{comm="{name}", instance="{hosts["complete"]}"}})'
+            until(lambda exits=exits, ends=ends: fleet.number(exits) == ends, name)  # type: ignore[misc]
+        time.sleep(1)  # a rate wants two scrapes
+        yield fleet
+
+
+def configured(path: Path, more: str) -> Path:
+    """A file with a short hold, so that the test is short."""
+    path.write_text(f"metrics: {{new_series_hold_seconds: {HOLD_SECONDS}}}\n{more}\n")
+    return path
+
+
+@contextmanager
+def started(address: str, box: str, *arguments: str) -> Iterator[int]:
+    """The exporter, under a command that takes something from it; gives the process id. Nobody waits until it is ready."""
+    options = (f"--web.listen-address={address}", "--log.level=error", *arguments)
+    child = subprocess.Popen([*box.split(), sys.executable, "-m", "exporter", *options], start_new_session=True)
+    try:
+        yield child.pid
+    finally:
+        os.killpg(child.pid, signal.SIGTERM)  # unshare itself ignores it, and waits for the other
+        child.wait(10)
+
+
+@contextmanager
+def losing_sight(host: str, address: str) -> Iterator[threading.Event]:
+    """Shows what a host shows until the event; from then on what an exporter shows that has no mode left: nothing moves."""
+    blinded, shown = threading.Event(), [b""]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if blinded.is_set():
+                without_ratio = re.sub(rb"(?m)^shortproc_detection_capture_ratio .*\n", b"", shown[0])
+                page = re.sub(rb'(_detection_mode\{mode="\w+"\}) 1', rb"\1 0", without_ratio)
+            else:
+                page = shown[0] = fetched(f"http://{host}/metrics")
+            self.send_response(http.HTTPStatus.OK if page else http.HTTPStatus.SERVICE_UNAVAILABLE)
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+            pass
+
+    with socketserver.ThreadingTCPServer((address.partition(":")[0], int(address.partition(":")[2])), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield blinded
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def fetched(url: str) -> bytes:
+    """Nothing where there is no answer."""
+    with suppress(OSError), urllib.request.urlopen(url, timeout=5) as response:
+        body: bytes = response.read()
+        return body
+    return b""
+
+
+def until(done: Callable[[], bool], what: str) -> None:
+    """Wait for it."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(OSError):
+            if done():
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"no {what} in {WAIT_SECONDS} s")
+
+
+@contextmanager
+def prometheus(folder: Path, targets: list[str]) -> Iterator[str]:
+    """A server that scrapes them twice a second; gives its URL."""
+    config, url = folder / "prometheus.yml", f"127.0.0.1:{free_port()}"
+    jobs = [{"job_name": JOB, "static_configs": [{"targets": targets}]}]
+    config.write_text(json.dumps({"global": {"scrape_interval": SCRAPE}, "scrape_configs": jobs}))
+    options = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={url}", "--log.level=error"]
+    child = subprocess.Popen(["prometheus", *options])
+    try:
+        yield f"http://{url}"
+    finally:
+        child.terminate()
+        child.wait(30)
+
+
+def busy(workload: Workload) -> None:
+    """A little of everything, a second apart."""
+    for _ in range(ROUNDS):
+        workload.run("forkexec", EACH, workload.tiny)
+        workload.run("together", 5, 4)
+        workload.run("burn", 2, 20, 1)
+        workload.run("end", 10, 3)
+        workload.run("kill", 10, signal.SIGKILL)
+        time.sleep(0.6)
