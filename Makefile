@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 # bcc belongs to the system's interpreter, and other users than the builder can run it
 PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || command -v python3)
 BIN := .venv/bin
+DOCKER ?= docker
 OBJECT := exporter/_bpf/lifecycle.bpf.o
 
 # What the exporter itself needs, and what the tests and benchmarks need besides
@@ -67,8 +68,8 @@ deb: all ## Build the Debian package into dist/
 	@deploy/debian/build
 
 .PHONY: image
-image: ## Build the container image shortproc-exporter (needs docker)
-	docker build -f deploy/container/Dockerfile --build-arg REVISION=$$(git rev-parse --short=7 HEAD) -t shortproc-exporter .
+image: ## Build the container image shortproc-exporter (with docker, or DOCKER="buildah" or "podman")
+	$(DOCKER) build -f deploy/container/Dockerfile --build-arg REVISION=$$(git rev-parse --short=7 HEAD) -t shortproc-exporter .
 
 .PHONY: clean
 clean: ## Remove everything that was built

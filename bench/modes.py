@@ -21,7 +21,7 @@ from bench.exporter import Running, running
 from bench.storms import total
 from bench.workloads import Workload, built
 from exporter.config import Config
-from exporter.ladder import ladder
+from exporter.ladder import rungs
 from exporter.model import Mode, Unusable
 from exporter.sources.base import Source
 from exporter.sources.procfs import Procfs
@@ -145,10 +145,10 @@ def main() -> None:
     with built() as workload:
         lives = workload.tiny.with_name("bench-lives")
         subprocess.run(["cc", "-O2", "-static", "-o", lives, _ROOT / "bench" / "lives.c"], check=True)
-        rungs = {rung.mode: rung for rung in ladder(Config(), procfs)}
+        ladder = {rung.mode: rung for rung in rungs(Config(), procfs)}
         root = (Mode.EBPF_CORE, Mode.EBPF_BCC, Mode.NETLINK)
         for mode, uid in [*((mode, None) for mode in root), *((mode, _NOBODY) for mode in Mode if mode not in root[:2])]:
-            source = rungs[mode].make()
+            source = ladder[mode].make()
             try:
                 source.start()
             except Unusable as refusal:

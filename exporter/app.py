@@ -9,12 +9,12 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter import __version__, log, privileges, version
-from exporter.config import Config
+from exporter.config import Config, ConfigError
 from exporter.log import fields
 from exporter.metrics import Exposition
 from exporter.model import NS, Mode, ProcessCounts, SourceFailed, Unusable
@@ -22,7 +22,8 @@ from exporter.record_json import Json
 from exporter.records import Hub
 from exporter.reload import LastReload, Reloader
 from exporter.sdnotify import Notifier
-from exporter.supervisor import Snapshot, Supervisor
+from exporter.snapshot import Snapshot
+from exporter.supervisor import Supervisor
 from exporter.web.address import wording
 from exporter.web.landing import Row, Status, changes, render
 from exporter.web.rates import Rates
@@ -50,7 +51,7 @@ _M_ARENA_MAX = -8  # malloc.h
 def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None) -> int:
     """Serve until SIGTERM or SIGINT; at SIGHUP, read the configuration again. `plan` is for handlers. Returns the exit status.
 
-    Raises `ConfigError` for the file `web.config_file`, which was not read so far.
+    Raises `ConfigError` for the file `web.config_file`, which was not read so far, and for `security.user`.
     """
     log.setup(config.log.level, config.log.format)
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)  # an arena for each thread would cost memory, and Python runs one thread at a time
@@ -58,10 +59,8 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
     notifier = Notifier()
     hub = Hub(config.records.capacity)
     gate = _gate(config.web.config_file)
-    try:
+    with _naming_the_user():
         become = _become(config, plan)
-    except privileges.NoSuchUser as error:
-        return _refuse(f"security.user: {error}", EXIT_CONFIG)
     broker = _broker(config) if become is not None else None
     supervisor = Supervisor(config, hub, broker)
     reloader = Reloader(config, supervisor, reread)
@@ -73,8 +72,9 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
         return _refuse(wording(config.web.listen_address, error), EXIT_BIND)
     try:
         if become is not None:
-            privileges.drop(*become, privileges.needed())  # before the first thread
-            _gate(config.web.config_file)  # what it names has to be readable from now on, too
+            with _naming_the_user():
+                privileges.drop(*become, privileges.needed())  # before the first thread
+            gate.reread()  # what it names has to be readable from now on, too
         server.start()
         if handlers is not None:
             hub.attach(handlers)
@@ -103,6 +103,14 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
         if broker is not None:
             broker.close()
     return 0
+
+
+@contextlib.contextmanager
+def _naming_the_user() -> Iterator[None]:
+    try:
+        yield
+    except privileges.NoSuchUser as error:
+        raise ConfigError(f"security.user: {error}") from None
 
 
 def _become(config: Config, plan: Plan | None) -> tuple[int, int] | None:

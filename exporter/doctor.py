@@ -7,7 +7,7 @@ import platform
 
 from exporter import version
 from exporter.config import Config
-from exporter.ladder import Rung, ladder, wanted
+from exporter.ladder import Rung, rungs, wanted
 from exporter.model import Unusable
 from exporter.sources.procfs import Procfs
 
@@ -19,7 +19,7 @@ def main(config: Config) -> int:
     print(f"kernel: {os.uname().release} ({platform.machine()}), user: {os.geteuid()}, /proc: {config.procfs}")
     print()
     taken = None
-    for rung in ladder(config, procfs):
+    for rung in rungs(config, procfs):
         usable, reason = _tried(rung)
         if usable and taken is None and rung.mode in wanted(config):
             taken = rung.mode

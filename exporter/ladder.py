@@ -1,38 +1,126 @@
-"""The modes, best first, and what each needs to be made."""
+"""The modes, best first: what each needs to be made, which are wanted, and what is known of each here."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from exporter.config import AUTO, Config
 from exporter.loaders.direct import Direct, Loader
+from exporter.log import fields
 from exporter.model import NS, Mode, Unusable
 from exporter.sources.base import Source
 from exporter.sources.procfs import Procfs
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One mode. `make` gives a source that is not started yet; `refusal` says cheaply why it couldn't run, as far as that can be told."""
+    """One mode. `make` gives a source that is not started yet; `look` raises `Unusable` where that is cheaply known to be in vain."""
 
     mode: Mode
     make: Callable[[], Source]
-    refusal: Callable[[], str | None]
+    look: Callable[[], None]
 
 
-def ladder(config: Config, procfs: Procfs, loader: Loader | None = None) -> list[Rung]:
+@dataclass(frozen=True, slots=True)
+class RungState:
+    """What is known of a mode here."""
+
+    usable: bool
+    reason: str = ""
+
+
+class Ladder:
+    """The modes that a configuration wants. What was found out about each stays when that changes."""
+
+    def __init__(self, config: Config, procfs: Procfs, loader: Loader | None = None) -> None:
+        """See `rungs`."""
+        self.states: dict[Mode, RungState] = {}
+        self._procfs = procfs
+        self._loader = loader
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Want what `config` does."""
+        self._rungs = {rung.mode: rung for rung in rungs(config, self._procfs, self._loader)}
+        self.wanted = wanted(config)
+
+    @property
+    def best(self) -> Mode:
+        """The mode that is wanted most."""
+        return self.wanted[0]
+
+    def above(self, mode: Mode) -> list[Mode]:
+        """Those that are wanted more than `mode`."""
+        return self.wanted[: self.wanted.index(mode)]
+
+    def take(self, modes: list[Mode], start: Callable[[Source], None], *, retry: bool = True) -> tuple[Source, str]:
+        """Start the best of `modes` that works; with it comes why those before it can't run. Raises `Unusable` if none works.
+
+        Those known to be unusable are tried only to `retry`.
+        """
+        refusals: list[str] = []
+        for mode in modes:
+            known = self.states.get(mode)
+            if (retry or known is None or known.usable) and (source := self._started(mode, start)) is not None:
+                return source, "; ".join(refusals)
+            refusals.append(f"{mode} can't run: {self.states[mode].reason}")
+        raise Unusable("; ".join(refusals))
+
+    def look_beyond(self, taken: Mode) -> None:
+        """Look at the modes that were not tried when `taken` was."""
+        for mode, rung in self._rungs.items():
+            if mode != taken and mode not in self.above(taken):
+                self.states[mode] = looked_at(rung)
+
+    def failed(self, mode: Mode, why: str) -> None:
+        """It broke while it ran."""
+        self.states[mode] = RungState(usable=False, reason=f"it failed: {why}")
+
+    def why(self, refusals: str) -> str:
+        """Say why the active mode is, where those above it can't run for `refusals`."""
+        asked = "It was asked for." if len(self.wanted) == 1 else "It is the best mode there is, and it works here."
+        return f"{refusals}." if refusals else asked
+
+    def _started(self, mode: Mode, start: Callable[[Source], None]) -> Source | None:
+        rung, known = self._rungs[mode], self.states.get(mode)
+        try:
+            rung.look()
+            source = rung.make()
+            start(source)
+        except Unusable as refusal:
+            self.states[mode] = RungState(usable=False, reason=str(refusal))
+            if len(self.wanted) > 1 and known != self.states[mode]:
+                logger.warning("mode can't run here", extra=fields(mode=mode, reason=refusal))
+            return None
+        self.states[mode] = RungState(usable=True)
+        return source
+
+
+def looked_at(rung: Rung) -> RungState:
+    """What can be told of a mode without starting it."""
+    try:
+        rung.look()
+    except Unusable as refusal:
+        return RungState(usable=False, reason=str(refusal))
+    return RungState(usable=True)
+
+
+def rungs(config: Config, procfs: Procfs, loader: Loader | None = None) -> list[Rung]:
     """Every mode in its order. `loader` has the privileges that some take; without one this process is to have them itself.
 
     What a mode imports is imported when it is made: it costs memory.
     """
     loader = loader or Direct(config.measures, config.procfs, config.detection.ebpf_bcc.interpreter or None)
     return [
-        Rung(Mode.EBPF_CORE, lambda: _ebpf(Mode.EBPF_CORE, config, procfs, loader), lambda: _refusal(Mode.EBPF_CORE, loader)),
-        Rung(Mode.EBPF_BCC, lambda: _ebpf(Mode.EBPF_BCC, config, procfs, loader), lambda: _refusal(Mode.EBPF_BCC, loader)),
-        Rung(Mode.NETLINK, lambda: _netlink(config, procfs, loader), lambda: _refusal(Mode.NETLINK, loader)),
-        Rung(Mode.FAST_SCAN, lambda: _fast_scan(config, procfs), lambda: _proc_refusal(procfs)),
-        Rung(Mode.SCAN, lambda: _scan(config, procfs), lambda: _proc_refusal(procfs)),
+        Rung(Mode.EBPF_CORE, lambda: _ebpf(Mode.EBPF_CORE, config, procfs, loader), lambda: loader.look(Mode.EBPF_CORE)),
+        Rung(Mode.EBPF_BCC, lambda: _ebpf(Mode.EBPF_BCC, config, procfs, loader), lambda: loader.look(Mode.EBPF_BCC)),
+        Rung(Mode.NETLINK, lambda: _netlink(config, procfs, loader), lambda: loader.look(Mode.NETLINK)),
+        Rung(Mode.FAST_SCAN, lambda: _fast_scan(config, procfs), lambda: _look_at(procfs)),
+        Rung(Mode.SCAN, lambda: _scan(config, procfs), lambda: _look_at(procfs)),
     ]
 
 
@@ -62,14 +150,6 @@ def _netlink(config: Config, procfs: Procfs, loader: Loader) -> Source:
     return NetlinkSource(config.measures, procfs, loader.sockets)
 
 
-def _refusal(mode: Mode, loader: Loader) -> str | None:
-    try:
-        loader.look(mode)
-    except Unusable as reason:
-        return str(reason)
-    return None
-
-
 def _fast_scan(config: Config, procfs: Procfs) -> Source:
     from exporter.sources.fast_scan import FastScanSource  # noqa: PLC0415
 
@@ -83,8 +163,10 @@ def _scan(config: Config, procfs: Procfs) -> Source:
     return ScanSource(config.measures, procfs, round(config.detection.scan.interval_seconds * NS))
 
 
-def _proc_refusal(procfs: Procfs) -> str | None:
+def _look_at(procfs: Procfs) -> None:
     try:
-        return None if procfs.pids() else f"no process is listed in {procfs.root}"
+        listed = procfs.pids()
     except OSError as error:
-        return f"{procfs.root} can't be listed: {error.strerror}"
+        raise Unusable(f"{procfs.root} can't be listed: {error.strerror}") from error
+    if not listed:
+        raise Unusable(f"no process is listed in {procfs.root}")

@@ -20,7 +20,7 @@ from exporter.config import Config
 from exporter.model import NS, SIGNALS, Lost, Mode, Outcome, ProcessCounts
 from exporter.records import Latencies
 from exporter.reload import LastReload
-from exporter.supervisor import Snapshot
+from exporter.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from exporter.handlers.parent import Handlers, HandlerStatus
@@ -159,9 +159,10 @@ def _detection(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counter(OfDetection.DROPPED, (dict.fromkeys(DROPS, 0) | snapshot.records_dropped).items())
     if snapshot.gauges.scan_duration_seconds is not None:
         yield _gauge(OfDetection.SCAN_DURATION, snapshot.gauges.scan_duration_seconds)
-    if programs := snapshot.gauges.programs:
-        yield _counter(OfDetection.PROGRAM_SECONDS, (([each.name], each.run_ns / NS) for each in programs))
-        yield _counter(OfDetection.PROGRAM_RUNS, (([each.name], each.runs) for each in programs))
+    counts = snapshot.view.counts
+    if counts.program_runs:
+        yield _counter(OfDetection.PROGRAM_SECONDS, (([program], ns / NS) for program, ns in counts.program_ns.items()))
+        yield _counter(OfDetection.PROGRAM_RUNS, (([program], runs) for program, runs in counts.program_runs.items()))
 
 
 def _signals(delivered: Mapping[int, int]) -> _Labelled:

@@ -7,10 +7,10 @@ A comm is `bytes` as the kernel keeps it (at most 15); it becomes text only thro
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 NS = 1_000_000_000
 FOREVER_NS = 2**64 - 1
@@ -168,6 +168,10 @@ class Counts:
     lost: dict[Lost, int] = field(default_factory=dict)
     records_dropped: int = 0
     """Short processes that were counted, but of which no record came."""
+    program_runs: dict[str, int] = field(default_factory=dict)
+    """Runs of each BPF program while `kernel.bpf_stats_enabled` was 1; none of those that had no run then."""
+    program_ns: dict[str, int] = field(default_factory=dict)
+    """Time of those."""
 
     def add_nameless(self, other: Counts) -> None:
         """Add everything of `other` that is not by name."""
@@ -176,10 +180,10 @@ class Counts:
         self.threads += other.threads
         self.core_dumps += other.core_dumps
         self.records_dropped += other.records_dropped
-        for number, n in other.signals.items():
-            self.signals[number] = self.signals.get(number, 0) + n
-        for reason, n in other.lost.items():
-            self.lose(reason, n)
+        _add_each(self.signals, other.signals)
+        _add_each(self.lost, other.lost)
+        _add_each(self.program_runs, other.program_runs)
+        _add_each(self.program_ns, other.program_ns)
 
     def of(self, comm: bytes) -> ProcessCounts:
         """The counts of `comm`, made if they are not there."""
@@ -191,6 +195,14 @@ class Counts:
     def lose(self, reason: Lost, n: int = 1) -> None:
         """Count `n` losses by their cause."""
         self.lost[reason] = self.lost.get(reason, 0) + n
+
+
+_Key = TypeVar("_Key")
+
+
+def _add_each(to: dict[_Key, int], more: Mapping[_Key, int]) -> None:
+    for key, n in more.items():
+        to[key] = to.get(key, 0) + n
 
 
 class End(NamedTuple):
@@ -270,22 +282,12 @@ class Ends:
 
 
 @dataclass(frozen=True, slots=True)
-class ProgramStats:
-    """What the kernel spent on one BPF program (`kernel.bpf_stats_enabled`)."""
-
-    name: str
-    run_ns: int
-    runs: int
-
-
-@dataclass(frozen=True, slots=True)
 class Gauges:
     """What a source can say of now; `None` or empty is what its mode can't fill."""
 
     peak_per_second: int | None = None
     """Short exits in the busiest whole second of the last 60, the current one left out."""
     scan_duration_seconds: float | None = None
-    programs: tuple[ProgramStats, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,15 +56,20 @@ def needed() -> set[int]:
 def drop(user: int, group: int, keep: Iterable[int]) -> None:
     """Become `user` if root, and keep no capability but `keep`, as far as they were there. Before the first thread: capset(2) is for one.
 
-    Raises `OSError`: then nothing must be served.
+    Raises `OSError`, or `NoSuchUser` where root may not become another: then nothing must be served.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     kept = sum(1 << number for number in keep) & _permitted()
     if os.geteuid() == 0:
         must(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
-        os.setgroups([])
-        os.setresgid(group, group, group)
-        os.setresuid(user, user, user)
+        try:
+            os.setgroups([])
+            os.setresgid(group, group, group)
+            os.setresuid(user, user, user)
+        except OSError as error:  # a container's root without the two, or a user namespace in which there is no such user
+            why = (error.strerror or str(error)).lower()
+            how = "give it CAP_SETUID and CAP_SETGID, start it as another user, or say security.drop_privileges: false"
+            raise NoSuchUser(f"root can't become user {user} here ({why}): {how}") from None
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # fails where the kernel has none (before 4.3)
     set_capabilities(libc, kept)
     must(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))

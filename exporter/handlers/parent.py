@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import logging
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from exporter.handlers.feed import Feed
 from exporter.handlers.plan import Plan
-from exporter.handlers.wire import Page, Tally, page_size, read_page
+from exporter.handlers.process import Child
+from exporter.handlers.wire import Page, Tally
 from exporter.log import fields
 from exporter.records import Batch
 
 logger = logging.getLogger(__name__)
 
-_BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; importlib.import_module('exporter.handlers.child').main()"
-_ROOT = str(Path(__file__).parents[2])
-_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
-"""What the child gets of ours; a secret that a handler needs belongs into a file that only it can read."""
 _START_SECONDS = 30.0
 """Longest that importing all handlers may take."""
-_BURY_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 """From the end of a child to the start of the next; doubled each time."""
 _TICK_SECONDS = 1.0
@@ -69,8 +59,7 @@ class Handlers:
         """Around the feed, the page and what is counted here; never held while something may have to be waited for."""
         self._feed = Feed()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._child: subprocess.Popen[bytes] | None = None
-        self._page_fd = -1
+        self._child: Child | None = None
         self._page = self._blank = Page(0, 0, 0, tuple(Tally() for _ in plan.handlers))
         self._before = tuple(Tally() for _ in plan.handlers)
         """What the children before this one did."""
@@ -124,12 +113,12 @@ class Handlers:
         while True:
             started, last = time.monotonic(), self._closing_at is not None
             try:
-                self._start_child()
+                child = self._started()
             except OSError as error:
                 logger.warning("the handlers' process can't be started", extra=fields(error=error))
             else:
-                reason = self._watched()
-                status = self._bury(reason)
+                reason = self._watched(child)
+                status = self._bury(child, reason)
                 if reason is not None:
                     logger.warning("the handlers' process ended", extra=fields(reason=reason, status=status))
             if reason is None or last or self._too_late():
@@ -142,47 +131,29 @@ class Handlers:
         with self._lock:
             self._feed.drop_queue("down")
 
-    def _start_child(self) -> None:
-        page_fd = os.memfd_create("handlers-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        size = page_size(len(self._plan.handlers))
-        os.ftruncate(page_fd, size)
-        fcntl.fcntl(page_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        spec = self._plan.spec() | {"root": _ROOT, "exporter": os.getpid(), "log": self._log}
+    def _started(self) -> Child:
         with self._lock:
             reading = self._feed.connect()
-            self._page_fd = page_fd
-        with os.fdopen(os.memfd_create("handlers-spec"), "w+") as stdin:  # not on the command line, where everybody could read it
-            json.dump(spec, stdin)
-            stdin.flush()
-            stdin.seek(0)
-            try:
-                child = subprocess.Popen(  # noqa: S603
-                    # -I: nothing is imported from the working directory or the environment
-                    [sys.executable, "-I", "-c", _BOOT, _ROOT, str(reading), str(page_fd)],
-                    stdin=stdin,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=(reading, page_fd),
-                    cwd="/",
-                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                    start_new_session=True,  # Ctrl-C is for us; and we can end what handlers started, with them
-                )
-            except OSError:
-                self._forget_child("down")
-                raise
-            finally:
-                os.close(reading)
+        try:
+            child = Child(self._plan, self._log, reading)
+        except OSError:
+            self._forget_child("down")
+            raise
+        finally:
+            os.close(reading)
         with self._lock:
             self._child = child
             self._feed.flush()
+        return child
 
-    def _watched(self) -> str | None:
+    def _watched(self, child: Child) -> str | None:
         try:
-            return self._watch()
+            return self._watch(child)
         except Exception:
             logger.exception("the handlers' process can't be watched")
             return "crash"
 
-    def _watch(self) -> str | None:
+    def _watch(self, child: Child) -> str | None:
         """Feed the child until it ended or hangs: say how. None if we are closing, and all there was has been written to it."""
         tick = min(_TICK_SECONDS, *(each.timeout_seconds / 4 for each in self._plan.handlers))
         seen, since = -1, time.monotonic()
@@ -195,7 +166,7 @@ class Handlers:
                 page, busy = self._look(), self._feed.sent > self._page.done
                 through = self._closing_at is not None and not self._feed
             now = time.monotonic()
-            if not whole or self._ended():
+            if not whole or child.ended():
                 return "crash"
             if through:
                 return None
@@ -224,31 +195,16 @@ class Handlers:
             self._timeouts[at] += 1
         logger.warning("a handler took too long", extra=fields(handler=self._plan.handlers[at].label, seconds=self._allowed(page)))
 
-    def _ended(self) -> bool:
-        """Whether the child ended; its number stays its own until it is buried."""
-        return self._child is None or os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-    def _bury(self, reason: str | None) -> int | None:
+    def _bury(self, child: Child, reason: str | None) -> int | None:
         """End the child and count what it took along. Without a reason it may finish first."""
-        child = self._child
-        if child is None:
-            return None
         with self._lock:
             self._feed.disconnect()
-        if reason is None:
-            while not self._ended():
-                if self._too_late():
-                    reason = "timeout"
-                    self._timed_out(self._page)
-                    break
-                time.sleep(0.01)
-        with contextlib.suppress(OSError):
-            os.killpg(child.pid, signal.SIGKILL)
-        status: int | None = None
-        try:
-            status = child.wait(_BURY_SECONDS)
-        except subprocess.TimeoutExpired:  # without CAP_KILL, where it runs as somebody else
-            logger.error("the handlers' process can't be ended", extra=fields(pid=child.pid))  # noqa: TRY400
+        while reason is None and not child.ended():
+            if self._too_late():
+                reason = "timeout"
+                self._timed_out(self._page)
+            time.sleep(0.01)
+        status = child.bury()
         self._forget_child(reason or "crash")
         return status
 
@@ -260,8 +216,8 @@ class Handlers:
             self._feed.sent = 0
             self._before = tuple(_sum(before, now, buried=True) for before, now in zip(self._before, page.tallies, strict=True))
             self._page = self._blank
-            os.close(self._page_fd)
-            self._page_fd = -1
+            if self._child is not None:
+                self._child.close()
             self._child = None
 
     def _too_late(self) -> bool:
@@ -275,7 +231,7 @@ class Handlers:
 
     def _look(self) -> Page:
         """Read the page. What it says is believed only as far as it can be true: it rises, and stays within what was sent."""
-        page = read_page(self._page_fd, len(self._plan.handlers)) if self._page_fd >= 0 else None
+        page = self._child.page() if self._child is not None else None
         if page is not None:
             done = min(page.done, self._feed.sent)
             self._page = page._replace(done=done, tallies=tuple(map(_plausible, self._page.tallies, page.tallies)))

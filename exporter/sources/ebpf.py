@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection
 from exporter.bpfmap import BpfMap, Rows, map_memory, possible_cpus, program_info
 from exporter.layout import COMM_LEN, ENDS_COUNT, ENDS_COUNT_AND_LIST, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, Control, perf_bytes
 from exporter.loaders.handover import Handover
-from exporter.model import NS, Counts, Ends, Gauges, Measures, Mode, ProgramStats, SourceFailed, Unusable
+from exporter.model import NS, Counts, Ends, Gauges, Measures, Mode, SourceFailed, Unusable
 from exporter.sources.base import Publish, Source
 from exporter.sources.charges import ChargeAudit
 from exporter.sources.perf import PerfBuffers
@@ -54,13 +54,16 @@ class EbpfSource(Source):
         self._switched_ns = 0
         self._still = True
         self._stopped = False
-        self._drained = [0] * NAMELESS
+        self._programs: tuple[str, ...] = ()
+        self._drained: list[int] = []
         self._drained_ended = 0
         self._drained_charged = 0
 
     def start(self, *, quiet: bool = False) -> None:
         """Load and attach; see `Source`."""
         self._kernel = self._load(quiet)
+        self._programs = tuple(self._kernel.programs)
+        self._drained = [0] * (NAMELESS + 2 * len(self._programs))
         try:
             self._control = Control.from_buffer_copy(self._map("control").lookup(_ZERO) or b"")
             self._kinds = {fd: _kind(fd) for fd in self._kernel.links.values()}
@@ -190,10 +193,7 @@ class EbpfSource(Source):
         self._stopped = True
 
     def gauges(self) -> Gauges:
-        """The peak, and what the programs cost."""
-        infos = [program_info(fd) for fd in self._kernel.programs.values()]
-        stats = tuple(ProgramStats(info.name, info.run_ns, info.runs) for info in infos if info.runs)
-        return Gauges(self._cpus().peak(time.monotonic_ns() // NS), None, stats)
+        return Gauges(self._cpus().peak(time.monotonic_ns() // NS))
 
     def about(self) -> str:
         """What its maps cost."""
@@ -269,11 +269,19 @@ class EbpfSource(Source):
         return Other(self._map("shared").lookup(_ZERO) or b"")
 
     def _nameless(self) -> list[int]:
-        missed = sum(program_info(fd).misses for fd in self._kernel.programs.values())
-        return nameless(self._other(), self._cpus(), missed, self._audit.lost, self._records.lost if self._records else 0)
+        """What has no name, since the start; behind it, of each program in turn, its runs and their time."""
+        infos = [program_info(fd) for fd in self._kernel.programs.values()]
+        missed, records_lost = sum(each.misses for each in infos), self._records.lost if self._records else 0
+        whole = nameless(self._other(), self._cpus(), missed, self._audit.lost, records_lost)
+        return [*whole, *(number for each in infos for number in (each.runs, each.run_ns))]
 
     def _since_drain(self, rows: list[Rows], now: list[int]) -> Counts:
-        return counts_of(rows, [after - before for after, before in zip(now, self._drained, strict=True)], self._measures)
+        fresh = [after - before for after, before in zip(now, self._drained, strict=True)]
+        counts = counts_of(rows, fresh[:NAMELESS], self._measures)
+        for name, runs, ns in zip(self._programs, fresh[NAMELESS::2], fresh[NAMELESS + 1 :: 2], strict=True):
+            if runs:
+                counts.program_runs[name], counts.program_ns[name] = runs, ns
+        return counts
 
 
 def _kind(fd: int) -> str:

@@ -17,21 +17,18 @@ threads that leave at the same moment may come after it.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, End, Ends, Lost, Outcome
+from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, End, Ends, Lost
+from exporter.sources.exit_status import with_fate
 from exporter.sources.procfs import Procfs, Stat
 from exporter.sources.tally import Tally
 from exporter.sources.taskstats import Stats
-from exporter.sources.waiting import Waiting
+from exporter.sources.waiting import Execs, Waiting
 
-OK, ERROR, SIGNAL = (list(Outcome).index(outcome) for outcome in (Outcome.OK, Outcome.ERROR, Outcome.SIGNAL))
 KTHREADD = 2
-CORE_DUMPED, SIGNAL_BITS, SIGKILL = 0x80, 0x7F, 9
-"""wait(2), include/uapi/asm-generic/signal.h."""
 SAME_START_NS = NS // 10
 LATE_NS = NS
 """By then the exit event has come that follows a taskstats message, or that was sent before a look at `/proc`."""
@@ -54,8 +51,6 @@ class Group:
     uncharged: bool = False
     last: Stats | None = None
     """What taskstats said of the last thread."""
-    execs: list[int] | None = None
-    """When it exec'ed, where the name that this gave is not known yet."""
 
 
 class Exit(NamedTuple):
@@ -79,8 +74,7 @@ class Groups:
         """Taskstats of threads whose exit events are to come."""
         self._tally = tally
         self._procfs = procfs
-        self._comm_path = procfs.root + "/%d/comm"
-        self._unnamed: dict[int, Group] = {}
+        self._execs = Execs(tally)
         self._dying: dict[int, tuple[int, Group]] = {}
         self._suspects: dict[int, Group] = {}
 
@@ -107,20 +101,16 @@ class Groups:
         self.alive[tgid] = Group(at_ns, parent, comm)
 
     def execed(self, at_ns: int, tgid: int) -> None:
-        """A process runs another program. In a storm it is gone before its name can be read, and taskstats will tell."""
+        """A process runs another program."""
         group = self.alive.get(tgid)
-        if group is None or not self.taskstats:
-            comm = self._read_comm(tgid)
-            self._tally.execed(comm or UNKNOWN_COMM, at_ns)
-            if group is not None:
-                group.comm = comm
+        if group is not None and self.taskstats:
+            group.comm = None
+            self._execs.put(tgid, at_ns)
             return
-        group.comm = None
-        if group.execs is None:
-            group.execs = [at_ns]
-        else:
-            group.execs.append(at_ns)
-        self._unnamed[tgid] = group
+        comm = self._procfs.comm(tgid)
+        self._tally.execed(comm or UNKNOWN_COMM, at_ns)
+        if group is not None:
+            group.comm = comm
 
     def renamed(self, tid: int, tgid: int, comm: bytes) -> None:
         """A thread has another name; a process's is that of its leader."""
@@ -148,13 +138,10 @@ class Groups:
 
     def name_execs(self, until_ns: int) -> bool:
         """Read the names of those that exec'ed before `until_ns` and are alive; returns whether younger ones are left."""
-        for tgid, group in list(self._unnamed.items()):
-            if group.execs is not None and group.execs[-1] >= until_ns:
-                return True
-            del self._unnamed[tgid]
-            if self.alive.get(tgid) is group and group.comm is None and (comm := self._read_comm(tgid)) is not None:
-                self._name(tgid, group, comm)
-        return False
+        for tgid in self._execs.older(until_ns):
+            if (comm := self._procfs.comm(tgid)) is not None:
+                self._name(tgid, self.alive[tgid], comm)
+        return bool(self._execs)
 
     def find(self, *, lost: bool) -> None:
         """Enter what `/proc` lists. `lost` says that events were: then what is listed is of unknown forks, and what is not has gone."""
@@ -222,10 +209,8 @@ class Groups:
         """No more events will come: count what is known but for a detail."""
         self.name_execs(now_ns + 1)
         self.settle(now_ns + 2 * LATE_NS)
-        for group in self.alive.values():
-            for at_ns in group.execs or ():
-                self._tally.execed(UNKNOWN_COMM, at_ns)
-            group.execs = None
+        for tgid in self.alive:
+            self._execs.named(tgid, UNKNOWN_COMM)
 
     def _enter(self, stat: Stat, start_ns: int, *, lost: bool) -> None:
         threaded = stat.threads > 1
@@ -248,7 +233,6 @@ class Groups:
 
     def _drop(self, tgid: int) -> None:
         self.alive.pop(tgid, None)
-        self._unnamed.pop(tgid, None)
         self._dying.pop(tgid, None)
 
     def _missed(self, tgid: int, group: Group) -> None:
@@ -256,19 +240,17 @@ class Groups:
         self._drop(tgid)
         if not group.lost:
             self._tally.lose(Lost.OVERRUN)
-        for at_ns in group.execs or ():
-            self._tally.execed(UNKNOWN_COMM, at_ns)
+        self._execs.named(tgid, UNKNOWN_COMM)
 
     def _ended(self, tgid: int, group: Group, told: Exit, stats: Stats | None) -> None:
         comm = group.comm
         if comm is None:
-            comm = self._read_comm(tgid)  # it may not be reaped yet
+            comm = self._procfs.comm(tgid)  # it may not be reaped yet
             if comm is None:
                 comm = UNKNOWN_COMM
                 self._tally.lose(Lost.NAME_RACE)
         self._drop(tgid)
-        for exec_ns in group.execs or ():
-            self._tally.execed(comm, exec_ns)
+        self._execs.named(tgid, comm)
         at_ns, code, parent = told
         runtime_ns = max(0, at_ns - group.start_ns)
         last = group.last or stats
@@ -304,11 +286,7 @@ class Groups:
 
     def _name(self, tgid: int, group: Group, comm: bytes) -> None:
         group.comm = comm
-        if group.execs is not None:
-            for at_ns in group.execs:
-                self._tally.execed(comm, at_ns)
-            group.execs = None
-            self._unnamed.pop(tgid, None)
+        self._execs.named(tgid, comm)
 
     def _comm_of(self, tgid: int) -> bytes:
         """The name of a process that is a parent now."""
@@ -316,25 +294,8 @@ class Groups:
         if group is None:
             return UNKNOWN_COMM
         if group.comm is None:
-            comm = self._read_comm(tgid)
+            comm = self._procfs.comm(tgid)
             if comm is None:
                 return self.waiting.comm(tgid) or UNKNOWN_COMM
             self._name(tgid, group, comm)
         return group.comm or UNKNOWN_COMM
-
-    def _read_comm(self, pid: int) -> bytes | None:
-        try:
-            fd = os.open(self._comm_path % pid, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return os.read(fd, 64)[:-1]
-            finally:
-                os.close(fd)
-        except OSError:
-            return None
-
-
-def with_fate(end: End, code: int) -> End:
-    """Add how it ended, by an exit code as wait(2) has it."""
-    signal = code & SIGNAL_BITS
-    outcome = SIGNAL if signal else ERROR if code else OK
-    return end._replace(outcome=outcome, code=signal or code >> 8 & 0xFF, core_dump=bool(code & CORE_DUMPED), sigkill=signal == SIGKILL)

@@ -13,26 +13,14 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
 from exporter.model import NS, Ends, Gauges, Lost, Measures, Mode, SourceFailed, Unusable
-from exporter.sources.connector import (
-    EVENT_COMM,
-    EVENT_EXEC,
-    EVENT_EXIT,
-    EVENT_FORK,
-    EVENT_NONE,
-    SLOT_BYTES,
-    Subscription,
-    comm_of,
-    events,
-    open_socket,
-)
+from exporter.sources.connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, EVENT_NONE, SLOT_BYTES, Subscription, comm_of, events
 from exporter.sources.groups import Groups
 from exporter.sources.mmsg import Datagrams
 from exporter.sources.procfs import Procfs
 from exporter.sources.shortfall import Shortfall
+from exporter.sources.sockets import Sockets, opened
 from exporter.sources.tallied import TallySource
 from exporter.sources.tally import Tally
 from exporter.sources.taskstats import SLOT_BYTES as STATS_SLOT_BYTES
@@ -40,11 +28,7 @@ from exporter.sources.taskstats import Registration, Stats, decode
 
 log = logging.getLogger(__name__)
 
-INITIAL_USER_NAMESPACE = 0xEFFFFFFD
-"""Its inode: `PROC_USER_INIT_INO` of include/linux/proc_ns.h."""
 MS = NS // 1000
-BUFFER_BYTES = 32 << 20
-"""Room for some 40,000 events, or 14,000 messages of taskstats; it takes memory only while they wait."""
 SLOTS, STATS_SLOTS = 256, 128
 GATHER_SECONDS = 0.005
 """Events are left to gather where taskstats tells the names, which are gone in no time where it does not."""
@@ -57,32 +41,6 @@ UNSURE_NS = 10 * MS
 """Between the tracepoint of an event and the proc connector's look at the clock, a task may have to wait for its CPU."""
 LAST_READ_NS = 2 * NS
 STOP_SECONDS = 3.0
-
-
-class Sockets(NamedTuple):
-    """What the mode needs of the kernel."""
-
-    subscription: Subscription
-    registration: Registration | None
-    no_taskstats: str
-    """Why there is no registration."""
-
-
-def opened(procfs: Procfs) -> Sockets:
-    """Open them, or raise `Unusable`. Taskstats come first: each exit event is to find its message."""
-    if reason := refusal(procfs):
-        raise Unusable(reason)
-    registration, reason = None, ""
-    try:
-        registration = Registration.made(BUFFER_BYTES)
-    except OSError as error:
-        reason = "it needs CAP_NET_ADMIN" if error.errno == errno.EPERM else error.strerror or str(error)
-    try:
-        return Sockets(Subscription.made(BUFFER_BYTES), registration, reason)
-    except Unusable:
-        if registration is not None:
-            registration.close()
-        raise
 
 
 class NetlinkSource(TallySource):
@@ -297,18 +255,3 @@ class NetlinkSource(TallySource):
         if 0 < self._forget_due_ns <= now:
             self._forget_due_ns = 0
             self._tally.forget_counted()
-
-
-def refusal(procfs: Procfs) -> str | None:
-    """Why this mode can surely not run here, as far as that can be told without starting it."""
-    if not procfs.in_initial_pid_namespace():
-        return "process events are only for the initial pid namespace; run in the host's (hostPID, --pid=host)"
-    try:
-        if Path(procfs.root, "self/ns/user").stat().st_ino != INITIAL_USER_NAMESPACE:
-            return "process events are only for the initial user namespace; run in the host's (no --userns, no rootless container)"
-        open_socket().close()
-    except OSError as error:
-        return f"{procfs.root}/self/ns/user can't be read: {error.strerror}"
-    except Unusable as error:
-        return str(error)
-    return None

@@ -98,6 +98,11 @@ class Procfs:
         """Read what the kernel says of a process, or of a thread by its TID."""
         return self._read(b"%d/stat" % pid, parse_stat)
 
+    def comm(self, pid: int) -> bytes | None:
+        """Read the name of a process, or of a thread by its TID; `None` if that fails."""
+        comm = self._read(b"%d/comm" % pid, lambda data: data[:-1])
+        return None if isinstance(comm, Lost) else comm
+
     def tgid(self, pid: int) -> int | Lost:
         """Read which process a PID or TID belongs to."""
         return self._read(b"%d/status" % pid, parse_tgid)

@@ -10,9 +10,10 @@ import threading
 import time
 from typing import Any, Protocol
 
-from exporter.model import Mode, Outcome, Record
+from exporter.model import Mode, Record
 from exporter.sources.base import Publish
 from exporter.sources.cgroups import Cgroups
+from exporter.sources.exit_status import outcome_of
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +23,6 @@ _LIVE_SECONDS = 1.0
 _GATHER_SECONDS = 0.0001
 """In a storm, a wake-up for each record would cost the machine more than the records do."""
 _JOIN_SECONDS = 2.0
-
-_OK, _ERROR, _SIGNAL, _UNKNOWN = (list(Outcome).index(each) for each in (Outcome.OK, Outcome.ERROR, Outcome.SIGNAL, Outcome.UNKNOWN))
 
 
 class RecordBuffer(Protocol):
@@ -124,12 +123,3 @@ def _poll(*descriptors: int) -> select.poll:
     for each in descriptors:
         poll.register(each, select.POLLIN)
     return poll
-
-
-def outcome_of(code: int) -> tuple[int, int | None]:
-    """Outcome, and exit code or signal, of what wait(2) would give; below 0 is unknown."""
-    if code < 0:
-        return _UNKNOWN, None
-    if code & 0x7F:
-        return _SIGNAL, code & 0x7F
-    return (_ERROR if code else _OK), code >> 8 & 0xFF

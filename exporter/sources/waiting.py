@@ -1,10 +1,11 @@
-"""Messages of taskstats that wait for the exit events of their threads."""
+"""What waits for something that is still to come: taskstats for exit events, and execs for the names that they gave."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
 
+from exporter.sources.tally import Tally
 from exporter.sources.taskstats import Stats
 
 MAX_WAITING = 1 << 16
@@ -12,7 +13,7 @@ MAX_WAITING = 1 << 16
 
 
 class Waiting:
-    """By thread id, in their order: ids are given out again, and an exec in a thread gives it the leader's.
+    """Messages of taskstats by thread id, in their order: ids are given out again, and an exec in a thread gives it the leader's.
 
     There are two generations; who still waits when the second one comes has lost its event.
     """
@@ -64,3 +65,37 @@ class Waiting:
     def overdue(self) -> Iterator[Stats]:
         """The old ones."""
         return itertools.chain.from_iterable(self._old.values())
+
+
+class Execs:
+    """Execs of processes by their id. In a storm the process is gone before its name can be read, and taskstats tells it at the end."""
+
+    def __init__(self, tally: Tally) -> None:
+        """Count them there once they have names."""
+        self._tally = tally
+        self._at_ns: dict[int, list[int]] = {}
+        self._fresh: dict[int, int] = {}
+        """The last of each process that nobody has asked for yet, in their order."""
+
+    def __bool__(self) -> bool:
+        """Whether there are some that nobody has asked for."""
+        return bool(self._fresh)
+
+    def put(self, tgid: int, at_ns: int) -> None:
+        """Let one wait."""
+        self._at_ns.setdefault(tgid, []).append(at_ns)
+        self._fresh.pop(tgid, None)
+        self._fresh[tgid] = at_ns
+
+    def older(self, until_ns: int) -> list[int]:
+        """Processes whose last one was before `until_ns`, each only once."""
+        older = list(itertools.takewhile(lambda tgid: self._fresh[tgid] < until_ns, self._fresh))
+        for tgid in older:
+            del self._fresh[tgid]
+        return older
+
+    def named(self, tgid: int, comm: bytes) -> None:
+        """Count those of a process."""
+        self._fresh.pop(tgid, None)
+        for at_ns in self._at_ns.pop(tgid, ()):
+            self._tally.execed(comm, at_ns)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from exporter import config
-from exporter.checks import Wrong
+from exporter.checks import Wrong, one_line
 from exporter.config import ConfigError
 from exporter.web import webconfig
 from exporter.web.auth import Users
@@ -38,7 +38,9 @@ class Guard:
         self._settings = WebConfig()
         self._material: Material | None = None
         self.last = Terms()
-        self._read()
+        if (file := Path(path)).exists() and not file.is_file():  # a pipe would give it once, or never
+            raise ConfigError(f"{one_line(path)}: is not a regular file")
+        self.reread()
         if self._settings.http_server_config.http2:
             logger.warning("http2 is not spoken here; HTTP/1.1 is", extra={"fields": {"file": path, "key": "http_server_config.http2"}})
 
@@ -52,13 +54,16 @@ class Guard:
                 self._lock.release()
         return self.last
 
+    def reread(self) -> None:
+        config.read(self._path, self._take)
+
     def _look(self) -> None:
         stamp = self._stamped()
         if stamp is not None and stamp == self._stamp:
             return
         self._stamp = None
         try:
-            self._read()
+            self.reread()
         except ConfigError as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
@@ -83,9 +88,6 @@ class Guard:
     @property
     def _folder(self) -> Path:
         return Path(self._path).parent
-
-    def _read(self) -> None:
-        config.read(self._path, self._take)
 
     def _take(self, content: object) -> None:
         """Put in force what the file holds; keep the parts that did not change, and what they remember."""

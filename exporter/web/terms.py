@@ -57,6 +57,9 @@ class Gate(Protocol):
     def terms(self) -> Terms:
         """Those in force. May read files."""
 
+    def reread(self) -> None:
+        """Read all of it anew. Raises `ConfigError` where that can't be."""
+
 
 class Open:
     """Everyone is served, as far as the site itself lets them."""
@@ -65,6 +68,9 @@ class Open:
 
     def terms(self) -> Terms:
         return self.last
+
+    def reread(self) -> None:
+        pass
 
 
 _CHALLENGE = 'Basic realm="shortproc-exporter", charset="UTF-8"'

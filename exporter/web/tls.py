@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -77,6 +78,9 @@ class Tls:
         self._settings = settings
         self._material = material
         self._context = _context(settings, material)
+        if doubt := _doubt(self._context, material.cert):
+            key = f"tls_server_config.{_given(settings, 'cert')}"
+            logger.warning("clients will refuse the certificate: %s", doubt, extra={"fields": {"key": key}})
         self._lock = threading.Lock()
         self._log_at = time.monotonic()
         self._unlogged = 0
@@ -122,14 +126,17 @@ def _content(tls: TlsServer, key: str, folder: Path) -> bytes:
     name = getattr(tls, f"{key}_file")
     if not name:
         return b""
+    path = folder / name
     try:
-        with (folder / name).open("rb") as file:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe may take for ever
+            raise _wrong(f"{key}_file", f"{shown(str(path))} is not a regular file")
+        with path.open("rb") as file:
             content: bytes = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise _wrong(f"{key}_file", f"{shown(str(folder / name))} cannot be read: {reason.lower()}") from None
+        raise _wrong(f"{key}_file", f"{shown(str(path))} cannot be read: {reason.lower()}") from None
     if len(content) > _MAX_BYTES:
-        raise _wrong(f"{key}_file", f"{shown(str(folder / name))} is larger than {_MAX_BYTES >> 20} MiB")
+        raise _wrong(f"{key}_file", f"{shown(str(path))} is larger than {_MAX_BYTES >> 20} MiB")
     return content
 
 
@@ -193,6 +200,26 @@ def _not_certificates(context: ssl.SSLContext, pem: bytes) -> str | None:
             context.load_verify_locations(path)
     except ssl.SSLError as error:
         return _reason(error)
+    return None
+
+
+def _doubt(context: ssl.SSLContext, cert: bytes) -> str | None:
+    """Ask a client that trusts the certificate and takes it under any name: age and purpose are left for it to refuse."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    with _file(cert) as path:
+        client.load_verify_locations(path)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = client.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)
+    try:
+        for end in ends * 3:  # the server may ask for another curve first
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    except ssl.SSLError:  # they have no version or suite in common, or the client would need a certificate
+        return None
     return None
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ NAME = "shortproc-exporter"
 CONFIG = f"etc/{NAME}/exporter.yml"
 ENABLED = f"etc/systemd/system/multi-user.target.wants/{NAME}.service"
 CAPABILITIES = "-all,+bpf,+perfmon"
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 DPKGS_OWN = re.compile(r"(var/lib/dpkg|var/log|var/cache|var/lib/systemd)/(?!.*shortproc)")
 
 
@@ -100,25 +102,33 @@ def test_life_of_a_package(machine: Machine, package: Path, tmp_path_factory: py
     assert not {path for path in machine.written() - before if not DPKGS_OWN.match(path)}
 
 
+def as_the_unit(machine: Machine, port: int, *flags: str, capabilities: str = CAPABILITIES) -> list[str]:
+    """The command that runs it as the unit does, where no service manager is."""
+    setpriv = ["setpriv", "--reuid=64999", "--regid=64999", "--clear-groups", "--no-new-privs"]
+    setpriv += [f"--{kind}={capabilities}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
+    return machine.command(*setpriv, NAME, f"--config.file=/{CONFIG}", f"--web.listen-address=127.0.0.1:{port}", *flags)
+
+
+def metrics(port: int) -> str:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+
+
 def test_runs_as_in_the_unit(machine: Machine, package: Path) -> None:
     """As a user with only the two capabilities: best mode, READY when it serves, watchdog fed, reload told, STOPPING at the end."""
     install(machine, package)
     port, name = free_port(), f"@shortproc-test-{os.getpid()}"
-    setpriv = ["setpriv", "--reuid=64999", "--regid=64999", "--clear-groups", "--no-new-privs"]
-    setpriv += [f"--{kind}={CAPABILITIES}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
-    command = machine.command(*setpriv, NAME, f"--config.file=/{CONFIG}", f"--web.listen-address=127.0.0.1:{port}")
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "NOTIFY_SOCKET": name, "WATCHDOG_USEC": "90000000"}
+    command = as_the_unit(machine, port)
+    environment = {"PATH": PATH, "NOTIFY_SOCKET": name, "WATCHDOG_USEC": "90000000"}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(name.replace("@", "\0"))
         systemd.settimeout(10)
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
             try:
                 assert systemd.recv(100) == b"READY=1"
-                with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
-                    connection.request("GET", "/metrics")
-                    text = connection.getresponse().read().decode()
                 if refusal() is None:
-                    assert 'shortproc_detection_mode{mode="ebpf_core"} 1.0' in text
+                    assert 'shortproc_detection_mode{mode="ebpf_core"} 1.0' in metrics(port)
                 assert systemd.recv(100) == b"WATCHDOG=1"
                 child.send_signal(signal.SIGHUP)
                 heard = [systemd.recv(100).split(b"\n")[0] for _ in range(3)]
@@ -133,6 +143,41 @@ def test_runs_as_in_the_unit(machine: Machine, package: Path) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("drop_in", [False, True])
+def test_netlink_as_in_the_unit(machine: Machine, package: Path, drop_in: bool) -> None:
+    """What docs/install.md says of it: the drop-in brings names and CPU. (In a container's pid namespace, systemd can't show that.)"""
+    added = re.search(r"Mode `netlink` .*?AmbientCapabilities=CAP_(\w+)", (CHECKOUT / "docs/install.md").read_text(), re.DOTALL)
+    assert added is not None
+    capabilities = f"{CAPABILITIES},+{added[1].lower()}" if drop_in else CAPABILITIES
+    install(machine, package)
+    port = free_port()
+    command = as_the_unit(machine, port, "--no-ebpf", capabilities=capabilities)
+    with subprocess.Popen(command, env={"PATH": PATH}, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            mode = until(lambda: active(port) or child.poll() is not None, bool)
+            if mode != "netlink":
+                pytest.skip("the proc connector is not for us here")
+            subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+            assert until(lambda: sample(port, r'processes_total\{outcome="ok"\}'), bool)
+            cpu = until(lambda: sample(port, "processes_cpu_seconds_total"), bool, seconds=2)
+            assert (cpu > 0) == drop_in
+        finally:
+            child.kill()
+
+
+def sample(port: int, name: str) -> float:
+    found = re.search(rf"^shortproc_ended_{name} (.*)", metrics(port), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def active(port: int) -> str | bool:
+    """The mode; nothing before there is one."""
+    with suppress(OSError):
+        found = re.search(r'^shortproc_detection_mode\{mode="(\w+)"\} 1', metrics(port), re.MULTILINE)
+        return found is not None and found[1]
+    return False
+
+
 def test_the_unit_under_systemd(machine: Machine, package: Path) -> None:
     """The service manager itself starts it as the unit says: hardened, in the best mode, with a sink; reloads and stops it."""
     if shutil.which("systemd-nspawn") is None:
@@ -145,11 +190,8 @@ def test_the_unit_under_systemd(machine: Machine, package: Path) -> None:
         assert until(lambda: systemctl("is-active", NAME), lambda state: state in ("active", "failed")) == "active", systemctl(
             "status", NAME
         )
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
-            connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
         if refusal() is None:
-            assert 'shortproc_detection_mode{mode="ebpf_core"} 1.0' in text
+            assert 'shortproc_detection_mode{mode="ebpf_core"} 1.0' in metrics(port)
             subprocess.run(["/bin/true"], check=True)
             records = machine.root / f"var/lib/private/{NAME}/records.jsonl"
             assert until(lambda: records.exists() and "true" in records.read_text(), bool)

@@ -16,8 +16,8 @@ import pytest
 from programs import MEASURES, Program, descriptors, named, until
 
 from exporter.model import NS, UNKNOWN_COMM, Counts, Lost, Outcome, ProcessCounts, SourceFailed, Unusable
-from exporter.sources import netlink
-from exporter.sources.netlink import NetlinkSource, refusal
+from exporter.sources import sockets
+from exporter.sources.netlink import NetlinkSource
 from exporter.sources.procfs import Procfs
 
 CHECKOUT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ print(json.dumps({"exits": sum(counts.total.exits), "comms": comms, "lost": lost
 @pytest.fixture(scope="module")
 def requires_netlink() -> None:
     """Skip where the mode is refused."""
-    if reason := refusal(Procfs()):
+    if reason := sockets.refusal(Procfs()):
         pytest.skip(reason)
 
 
@@ -62,7 +62,7 @@ def following(*, quiet: bool = False) -> Iterator[NetlinkSource]:
 def source(request: pytest.FixtureRequest, requires_netlink: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[NetlinkSource]:
     """With taskstats, and with the proc connector alone."""
     if request.param == "events":
-        monkeypatch.setattr(netlink.Registration, "made", not_permitted)
+        monkeypatch.setattr(sockets.Registration, "made", not_permitted)
     with following() as source:
         if request.param == "taskstats" and not source._groups.taskstats:
             pytest.skip(source.about())
@@ -228,7 +228,7 @@ def test_overrun_is_counted_and_recovered_from(
     requires_netlink: None, monkeypatch: pytest.MonkeyPatch, workload: Program, nothing: Program
 ) -> None:
     """An exporter that did not get to run says what it missed, and holds nothing of it."""
-    monkeypatch.setattr(netlink, "BUFFER_BYTES", 1 << 20)
+    monkeypatch.setattr(sockets, "BUFFER_BYTES", 1 << 20)
     procfs = Procfs()
     with following() as source:
         before = procfs.kernel_clones() or 0
@@ -359,7 +359,7 @@ def watched(user: int | None) -> Callable[[list[object]], dict[str, dict[str, li
 def test_refused_in_other_namespaces(requires_netlink: None, unshared: str, reason: str) -> None:
     """There the events are silently absent: the reason must be said before, and by both ways of asking."""
     code = (
-        "from exporter.sources.netlink import *\nprint(refusal(Procfs()))\n"
+        "from exporter.sources.netlink import *\nfrom exporter.sources.sockets import refusal\nprint(refusal(Procfs()))\n"
         "try: NetlinkSource(Measures(1, (1,)), Procfs()).start()\nexcept Unusable as error: print(error)"
     )
     command = ["unshare", *unshared.split(), sys.executable, "-c", code]

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from test_app import CHECKOUT, Running, _exits, _mode, command, free_port, publi
 from exporter.bpfmap import BpfMap
 from exporter.loaders.broker import Broker, serve
 from exporter.model import Mode, Unusable
+from exporter.privileges import CAP_BPF
 from exporter.sources.connector import open_socket
 
 pytestmark = pytest.mark.usefixtures("requires_bpf")
@@ -114,6 +116,24 @@ def test_capabilities_alone_are_given_up_too(root: None, nobody: int | None) -> 
             child.kill()
 
 
+def test_an_older_kernel_leaves_it_exactly_one(root: None) -> None:
+    """Only the privileged read maps before 5.19: there it keeps CAP_BPF, every thread, and reads with it."""
+    port = free_port()
+    older = "import os; u = os.uname(); os.uname = lambda: os.uname_result((u[0], u[1], '5.15.0', u[3], u[4]))"
+    whole = [sys.executable, "-c", f"{older}; from exporter.__main__ import main; main()", *command(port, "--mode=ebpf_core")[3:]]
+    with subprocess.Popen(whole, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True) as child:
+        exporter = Running(child, port)
+        try:
+            assert until(exporter.ready, bool)
+            for state in states(child.pid):
+                assert int(state["CapEff"], 16) == int(state["CapPrm"], 16) == 1 << CAP_BPF
+                assert {state["CapInh"], state["CapAmb"]} == {NONE}
+                assert (state["NoNewPrivs"], "0" in state["Uid"].split()) == ("1", False)
+            assert _mode(exporter.samples()) == "ebpf_core"
+        finally:
+            child.kill()
+
+
 def test_they_are_kept_if_that_is_wanted(root: None, tmp_path: Path) -> None:
     """For who must read what only root may."""
     config = tmp_path / "exporter.yml"
@@ -132,6 +152,18 @@ def test_a_user_that_can_not_be(root: None, tmp_path: Path, user: str, why: str)
     assert status == 2
     assert said.count("\n") == 1
     assert f"security.user: {user!r}" in said or f"security.user: {why}" in said
+
+
+@pytest.mark.parametrize("confined", [["setpriv", "--bounding-set=-all,+bpf,+perfmon"], ["unshare", "--user", "--map-root-user"]])
+def test_a_root_that_may_not_change(root: None, confined: list[str]) -> None:
+    """That of a container that was given too little says what to give it, and does not serve as root."""
+    whole = [*confined, *command(free_port(), "--mode=scan", "--config.file", os.devnull)]
+    result = subprocess.run(whole, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False)
+    if result.returncode == 1:
+        pytest.skip(f"{confined[0]} can't do that here: {result.stderr.strip()}")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "security.user: root can't become user 65534 here (operation not permitted): give it CAP_SETUID" in result.stderr
 
 
 def test_without_its_broker_it_goes_on(root: None, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_an_ordinary_user(nobody: int | None, compiled: Path, tmp_path: Path) ->
 def test_lesser_modes(mode: str, tmp_path: Path) -> None:
     """Each shows what it sees; a scan says what it can't."""
     config = tmp_path / "exporter.yml"
-    config.write_text("detection: {short_threshold_seconds: 3}\n")
+    config.write_text("detection: {scan: {interval_seconds: 0.1}}\n")
     sleep = Program.copied(Path(shutil.which("sleep") or "sleep"), tmp_path)
     flags = (f"--mode={mode}", f"--config.file={config}")
     with snooping(*flags, f"--comm={sleep.comm.decode()}", "--count=1", "--json") as snoop:
@@ -172,7 +172,7 @@ def test_lesser_modes(mode: str, tmp_path: Path) -> None:
             pytest.skip(snoop.said)
         assert snoop.said.startswith(f"shortproc-exporter: mode {mode}")
         assert ("misses" in snoop.said) == (mode != "netlink")
-        repeat(snoop, lambda: sleep.run("1.5"))
+        repeat(snoop, lambda: sleep.run("0.4"))
         status, (row,), _ = snoop.ended()
     assert status == 0
     assert json.loads(row)["mode"] == mode

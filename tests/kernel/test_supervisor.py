@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from programs import Program, until
@@ -11,14 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.app import Pages
 from exporter.config import Config, Detection, EbpfBcc
-from exporter.ladder import Rung
+from exporter.ladder import Rung, RungState
 from exporter.metrics import Exposition
 from exporter.model import Lost, Mode, SwitchReason, Unusable
 from exporter.records import Hub
 from exporter.reload import LastReload
 from exporter.sources import ebpf
 from exporter.sources.ebpf import EbpfSource
-from exporter.supervisor import RungState, Supervisor
+from exporter.supervisor import Supervisor
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -95,9 +96,20 @@ def test_a_blind_mode_is_noticed(requires_bpf: None, workload: Program) -> None:
         supervisor.stop()
 
 
-def test_a_changed_configuration_switches(supervisor: Supervisor, workload: Program) -> None:
-    """By hand, through every mode; one that can't run is refused, and the one before goes on."""
+@pytest.fixture
+def measured_programs(requires_bpf: None) -> Iterator[None]:
+    """`kernel.bpf_stats_enabled` is 1 for a while."""
+    sysctl = Path("/proc/sys/kernel/bpf_stats_enabled")
+    before = sysctl.read_text()
+    sysctl.write_text("1")
+    yield
+    sysctl.write_text(before)
+
+
+def test_a_changed_configuration_switches(measured_programs: None, supervisor: Supervisor, workload: Program) -> None:
+    """By hand, through every mode: no counter falls or goes. One that can't run is refused, and the one before goes on."""
     before = counters(supervisor)
+    assert ("shortproc_bpf_program_runs_total", (("program", "on_exit"),)) in before
     for mode in (*Mode, Mode.EBPF_CORE):
         workload.storm("end", 20, 0)
         supervisor.reconfigure(Config(detection=Detection(mode=mode)))
@@ -116,7 +128,7 @@ def test_a_changed_configuration_switches(supervisor: Supervisor, workload: Prog
 def test_a_mode_of_lower_rank_is_kept_while_no_better_one_works(requires_bpf: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A climb that fails leaves things as they are, and the reason is shown anew."""
     supervisor = Supervisor(Config(no_ebpf=True, detection=Detection(retry_seconds=1)), Hub(0))
-    monkeypatch.setattr("exporter.sources.netlink.refusal", lambda _: "not today")
+    monkeypatch.setattr("exporter.sources.sockets.refusal", lambda _: "not today")
     supervisor.start()
     try:
         assert supervisor.mode is Mode.FAST_SCAN
@@ -144,7 +156,7 @@ def test_ready_is_when_a_scrape_has_everything(monkeypatch: pytest.MonkeyPatch) 
             lacking.append(f"ready before {rung.mode} was looked at")
         return RungState(usable=True, reason="")
 
-    monkeypatch.setattr("exporter.supervisor.looked_at", looked_at)
+    monkeypatch.setattr("exporter.ladder.looked_at", looked_at)
     try:
         supervisor.start()
         assert pages.ready() is None

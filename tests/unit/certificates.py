@@ -26,7 +26,7 @@ def run(*arguments: str) -> None:
 
 
 @functools.cache
-def made(name: str, extensions: str = "", issuer: str = "", rsa: bool = False) -> Pair:
+def made(name: str, extensions: str = "", issuer: str = "", rsa: bool = False, days: int = 2) -> Pair:
     """A certificate for `name`, signed by the authority `issuer` or by itself; made once a session."""
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
     pair = Pair(folder / "cert.pem", folder / "key.pem")
@@ -39,7 +39,7 @@ def made(name: str, extensions: str = "", issuer: str = "", rsa: bool = False) -
     ext.write_text(extensions)
     run(*request, "-out", str(csr))
     signer = ["-CA", str(authority.cert), "-CAkey", str(authority.key), "-CAcreateserial", "-extfile", str(ext)]
-    run("x509", "-req", "-days", "2", "-in", str(csr), "-out", str(pair.cert), *signer)
+    run("x509", "-req", "-days", str(days), "-in", str(csr), "-out", str(pair.cert), *signer)
     return pair
 
 
@@ -49,6 +49,10 @@ def server() -> Pair:
 
 def client() -> Pair:
     return made("client", SANS, issuer="authority")
+
+
+def expired() -> Pair:
+    return made("expired", "subjectAltName=DNS:localhost", issuer="authority", days=-1)
 
 
 def stranger() -> Pair:

@@ -13,7 +13,8 @@ from exporter.config import Config
 from exporter.model import Mode, Outcome, ProcessCounts, Record
 from exporter.records import Hub
 from exporter.reload import LastReload
-from exporter.supervisor import Snapshot, Supervisor
+from exporter.snapshot import Snapshot
+from exporter.supervisor import Supervisor
 from exporter.web.server import Limits, Server
 
 SECOND = 1_700_000_000_000_000_000

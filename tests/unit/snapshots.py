@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from exporter.completeness import Sample
 from exporter.config import Config
+from exporter.ladder import RungState
 from exporter.ledger import Ledger
-from exporter.model import NS, Counts, Gauges, Lost, Mode, Outcome, ProcessCounts, ProgramStats, SwitchReason
+from exporter.model import NS, Counts, Gauges, Lost, Mode, Outcome, ProcessCounts, SwitchReason
 from exporter.records import Latencies
-from exporter.supervisor import RungState, Snapshot
+from exporter.snapshot import Snapshot
 
 CONFIG = Config()
 BUCKETS = len(CONFIG.measures.bounds_ns) + 1
@@ -74,10 +75,11 @@ def ordinary() -> Snapshot:
             core_dumps=1,
             signals={9: 1, 15: 1, 17: 46, 34: 2, 64: 1},
             lost={Lost.CPU_NEVER_CAME: 2},
+            program_runs={name: n for n, name in enumerate(PROGRAMS, 1)},
+            program_ns={name: 1500 * n for n, name in enumerate(PROGRAMS, 1)},
         )
     )
-    gauges = Gauges(peak_per_second=12, programs=tuple(ProgramStats(name, 1500 * n, n) for n, name in enumerate(PROGRAMS, 1)))
-    return snapshot(counts, gauges, sample=Sample(kernel=64, observed=62))
+    return snapshot(counts, Gauges(peak_per_second=12), sample=Sample(kernel=64, observed=62))
 
 
 def worst() -> Snapshot:
@@ -85,6 +87,6 @@ def worst() -> Snapshot:
     comms = {b"comm-%d" % number: ended(number + 1, list(Outcome)[number % 3]) for number in range(500)}
     parents = {b"parent-%d" % number: number + 1 for number in range(500)}
     signals = dict.fromkeys(range(1, 65), 1)
-    counts = totalled(Counts(by_comm=comms, short_exits_by_parent=parents, signals=signals, lost=dict.fromkeys(Lost, 1)))
-    gauges = Gauges(1, 0.1, tuple(ProgramStats(name, NS, 1) for name in PROGRAMS))
-    return snapshot(counts, gauges, sample=Sample(2, 1))
+    programs = {"program_runs": dict.fromkeys(PROGRAMS, 1), "program_ns": dict.fromkeys(PROGRAMS, NS)}
+    counts = totalled(Counts(by_comm=comms, short_exits_by_parent=parents, signals=signals, lost=dict.fromkeys(Lost, 1), **programs))
+    return snapshot(counts, Gauges(1, 0.1), sample=Sample(2, 1))

@@ -279,9 +279,9 @@ def test_foreign_procfs_is_only_listed(tmp_path: Path) -> None:
 
 
 def test_nothing_grows_with_time(scene: Scene) -> None:
-    """An exporter runs for months: 10,000 processes must leave nothing behind."""
+    """An exporter runs for months: 2,000 processes must leave nothing behind."""
     pid = 1000
-    for n in range(2000):
+    for n in range(400):
         pids = [300 + (pid + k) % 32000 for k in range(5)]
         pid += 5
         for each in pids:
@@ -295,7 +295,7 @@ def test_nothing_grows_with_time(scene: Scene) -> None:
     for _ in range(5):
         scene.turn(0.2)
     counts = scene.source.drain()
-    assert counts.forks == counts.total.exits[UNKNOWN_OUTCOME] == 10_000
+    assert counts.forks == counts.total.exits[UNKNOWN_OUTCOME] == 2_000
     assert scene.table.processes.keys() == {500}
     assert len(scene.exits) == len(scene.source._young) == len(scene.table.unread) == 0
     assert counts.lost == {}

@@ -165,10 +165,19 @@ def test_parents_are_capped_too(clock: Clock) -> None:
 
 def test_nameless_totals_survive_a_drain(ledger: Ledger) -> None:
     """Forks, signals and losses are shown the same before and after."""
-    counts = Counts(forks=1, threads=2, core_dumps=3, signals={9: 4}, lost={Lost.UNSEEN: 5})
+    counts = Counts(forks=1, threads=2, core_dumps=3, signals={9: 4}, lost={Lost.UNSEEN: 5}, program_runs={"on_exit": 6})
     before = ledger.view(counts).counts
     ledger.absorb(counts)
     assert ledger.view(Counts()).counts == before
+
+
+def test_what_programs_cost_survives_a_switch(ledger: Ledger) -> None:
+    """It stays while a mode without programs runs, and goes on from there when they are loaded anew and the kernel begins at 0."""
+    ledger.absorb(Counts(program_runs={"on_exit": 5}, program_ns={"on_exit": 900}))
+    idle = ledger.view(Counts()).counts
+    assert (idle.program_runs, idle.program_ns) == ({"on_exit": 5}, {"on_exit": 900})
+    anew = ledger.view(Counts(program_runs={"on_exit": 2, "on_exec": 1}, program_ns={"on_exit": 100, "on_exec": 30})).counts
+    assert (anew.program_runs, anew.program_ns) == ({"on_exit": 7, "on_exec": 1}, {"on_exit": 1000, "on_exec": 30})
 
 
 def test_a_view_does_not_change_with_what_comes(ledger: Ledger, clock: Clock) -> None:

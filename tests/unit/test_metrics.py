@@ -18,7 +18,7 @@ from exporter.config import Config, Metrics
 from exporter.metrics import Exposition
 from exporter.model import Counts, Lost, Mode, Outcome, SwitchReason, comm_text
 from exporter.reload import LastReload
-from exporter.supervisor import Snapshot
+from exporter.snapshot import Snapshot
 
 GOLDEN = Path(__file__).parents[1] / "fixtures/metrics.txt"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

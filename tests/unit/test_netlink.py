@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from netlink_messages import FAMILY, decoded, recorded, slots
 
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, End, Ends, Lost, SourceFailed, Unusable
-from exporter.sources import netlink
+from exporter.sources import sockets
 from exporter.sources.connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, SLOT_BYTES, comm_of
-from exporter.sources.groups import Groups, with_fate
+from exporter.sources.groups import Groups
 from exporter.sources.mmsg import Datagrams, widen
-from exporter.sources.netlink import NetlinkSource, refusal
+from exporter.sources.netlink import NetlinkSource
 from exporter.sources.shortfall import SILENCE, Shortfall
+from exporter.sources.sockets import refusal
 from exporter.sources.tally import Tally
 from exporter.sources.taskstats import Stats, decode
 from exporter.sources.waiting import MAX_WAITING
@@ -318,16 +319,6 @@ def test_waiting_taskstats_are_bounded(told: Groups) -> None:
     assert len(told.waiting) == 0
 
 
-@pytest.mark.parametrize(
-    ("code", "outcome", "number", "core_dump", "sigkill"),
-    [(0, OK, 0, False, False), (0x100, ERROR, 1, False, False), (0x8B, SIGNAL, 11, True, False), (9, SIGNAL, 9, False, True)],
-)
-def test_fate(code: int, outcome: int, number: int, core_dump: bool, sigkill: bool) -> None:
-    """As wait(2) tells an exit from a signal."""
-    end = with_fate(End(0, 0, b"", b""), code)
-    assert (end.outcome, end.code, end.core_dump, end.sigkill) == (outcome, number, core_dump, sigkill)
-
-
 ids = st.integers(1, 6)
 steps = st.one_of(
     st.tuples(st.just("forked"), ids, ids, ids, ids),
@@ -378,6 +369,9 @@ class NoProc:
 
     def stat(self, pid: int) -> Lost:
         return Lost.VANISHED
+
+    def comm(self, pid: int) -> None:
+        return None
 
 
 def test_shortfall_counts_once_and_starts_anew(proc: FakeProc, tally: Tally) -> None:
@@ -467,5 +461,5 @@ def test_a_kernel_without_it(monkeypatch: pytest.MonkeyPatch, proc: FakeProc) ->
     monkeypatch.setattr("socket.socket", absent)
     (proc.root / "self/ns").mkdir(parents=True)
     proc.write("self/ns/user", b"")
-    monkeypatch.setattr(netlink, "INITIAL_USER_NAMESPACE", (proc.root / "self/ns/user").stat().st_ino)
+    monkeypatch.setattr(sockets, "INITIAL_USER_NAMESPACE", (proc.root / "self/ns/user").stat().st_ino)
     assert "CONFIG_PROC_EVENTS" in (refusal(proc.procfs) or "")

@@ -5,55 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from fed import MEASURES, Fed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.model import FOREVER_NS, NS, Counts, End, Ends, Lost, Measures, Mode, SourceFailed
+from exporter.model import FOREVER_NS, NS, Counts, End, Ends, Lost
 from exporter.overlap import settle
-from exporter.sources.base import Source
-from exporter.sources.tally import Tally
-
-MEASURES = Measures(NS, (1000, NS))
-
-
-class Fed(Source):
-    """Sees what it is told to see; counts as every source in user space does."""
-
-    mode = Mode.NETLINK
-
-    def __init__(self) -> None:
-        self.tally = Tally(MEASURES)
-        self.broken = False
-
-    def start(self, *, quiet: bool = False) -> None:
-        if quiet:
-            self.tally.quiet()
-
-    def list_ends(self, *, on: bool) -> None:
-        self.tally.list_ends(on=on)
-
-    def cut(self, from_ns: int, until_ns: int) -> None:
-        self.tally.cut(from_ns, until_ns)
-
-    def listed(self) -> Ends:
-        if self.broken:
-            raise SourceFailed("it broke")
-        return self.tally.listed()
-
-    def join(self, counted: Ends) -> Ends:
-        return self.tally.join(counted)
-
-    def peek(self) -> Counts:
-        return self.tally.peek()
-
-    def drain(self) -> Counts:
-        return self.tally.drain()
-
-    def clones(self) -> int:
-        return self.tally.clones
-
-    def stop(self) -> None:
-        pass
 
 
 @dataclass(frozen=True, slots=True)

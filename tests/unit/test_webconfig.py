@@ -286,6 +286,44 @@ def test_http2_is_warned_about_only_where_it_is_asked_for(guarded: Guarded, capl
     assert [record.getMessage() for record in caplog.records] == ["http2 is not spoken here; HTTP/1.1 is"]
 
 
+def test_what_was_read_is_complained_about_once(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
+    """It is read again once privileges are dropped, to see that it still can be."""
+    made = guarded("http_server_config: {http2: true}")
+    made.reread()
+    assert len(caplog.records) == 1
+    Path(made._path).unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        made.reread()
+
+
+@pytest.mark.parametrize(
+    ("pair", "why"),
+    [(certificates.expired, "certificate has expired"), (certificates.client, "unsuitable certificate purpose"), (certificates.server, "")],
+)
+def test_certificate_that_clients_refuse(
+    guarded: Guarded, pair: Callable[[], certificates.Pair], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning: OpenSSL serves it, and a scraper that does not verify takes it, but all others would just see no target."""
+    cert, key = pair()
+    for limits in ("", ", min_version: TLS13, curve_preferences: [CurveP521]", ", max_version: TLS12"):
+        caplog.clear()
+        guarded(f"tls_server_config: {{cert_file: {cert}, key_file: {key}{limits}}}")
+        assert [each.getMessage() for each in caplog.records] == ([f"clients will refuse the certificate: {why}"] if why else [])
+
+
+def test_pipes_are_not_waited_for(guarded: Guarded, pair: certificates.Pair) -> None:
+    """Opening one may take for ever, at start and again when somebody asks."""
+    for name in ("cert.pem", "key.pem"):
+        path = pair.key.parent / name
+        path.rename(f"{path}.kept")
+        os.mkfifo(path)
+        assert refusal(guarded, TLS).endswith(" is not a regular file")
+        Path(f"{path}.kept").replace(path)
+    os.mkfifo(pair.key.parent / "pipe")
+    with pytest.raises(ConfigError, match="pipe: is not a regular file"):
+        Guard(str(pair.key.parent / "pipe"))
+
+
 def test_shipped_example_is_good() -> None:
     """It is what people copy; all of it is commented out, since certificates and passwords are theirs."""
     path = REPOSITORY / "config" / "web.yml"
@@ -380,13 +418,13 @@ def test_protection_is_not_taken_away_while_running(running: Guard, caplog: pyte
 def test_unchanged_files_are_not_read_again(running: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look costs a few stat(2); parsing YAML and keys at each scrape would cost milliseconds."""
     reads: list[int] = []
-    real = running._read
+    real = running.reread
 
     def read() -> None:
         reads.append(1)
         real()
 
-    monkeypatch.setattr(running, "_read", read)
+    monkeypatch.setattr(running, "reread", read)
     for _ in range(3):
         running.terms()
     assert len(reads) == 3  # the files are too new to tell by their times

@@ -1,0 +1,31 @@
+"""How a process ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from exporter.model import UNKNOWN_OUTCOME, End
+from exporter.sources.exit_status import outcome_of, with_fate
+
+OK, ERROR, SIGNAL, _ = range(4)
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "code", "core_dump", "sigkill"),
+    [
+        (0, OK, 0, False, False),
+        (0x100, ERROR, 1, False, False),
+        (0x900, ERROR, 9, False, False),
+        (0x8B, SIGNAL, 11, True, False),
+        (9, SIGNAL, 9, False, True),
+    ],
+)
+def test_fate(status: int, outcome: int, code: int, core_dump: bool, sigkill: bool) -> None:
+    """As wait(2) tells an exit from a signal."""
+    end = with_fate(End(0, 0, b"", b""), status)
+    assert (end.outcome, end.code, end.core_dump, end.sigkill) == (outcome, code, core_dump, sigkill)
+
+
+def test_what_is_not_known_is_no_success() -> None:
+    """Programs that can't tell write -1."""
+    assert outcome_of(-1) == (UNKNOWN_OUTCOME, None)

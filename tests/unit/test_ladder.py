@@ -1,0 +1,140 @@
+"""Which mode runs, and when those that could not run are tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from fed import Fed
+
+from exporter.config import Config, Detection
+from exporter.ladder import Rung
+from exporter.model import Lost, Mode, SwitchReason, Unusable
+from exporter.records import Hub
+from exporter.supervisor import Supervisor
+
+
+class Found(Fed):
+    immediate = False
+
+
+class Host:
+    """Where some modes can't run, and a supervisor."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lacking = {Mode.EBPF_CORE, Mode.EBPF_BCC}
+        self.kernel_clones = 100
+        self.sources: list[Found] = []
+        monkeypatch.setattr("exporter.overlap._UNDER_WAY_SECONDS", 0)
+        monkeypatch.setattr("exporter.completeness._STILL_SECONDS", 0)
+        monkeypatch.setattr(
+            "exporter.ladder.rungs", lambda *_: [Rung(mode, partial(self._made, mode), partial(self._look, mode)) for mode in Mode]
+        )
+        monkeypatch.setattr("exporter.sources.procfs.Procfs.kernel_clones", lambda _: self.kernel_clones)
+        self.supervisor = Supervisor(Config(), Hub(0))
+        self.supervisor.start()
+
+    def break_down(self) -> None:
+        """Let the mode that runs break."""
+        self.sources[-1].broken = True
+        self.supervisor.tick()
+
+    def retry(self) -> None:
+        """Let `retry_seconds` have passed."""
+        self.supervisor._tried = float("-inf")
+        self.supervisor.tick()
+
+    def usable(self) -> set[Mode]:
+        return {mode for mode, state in self.supervisor.snapshot().rungs.items() if state.usable}
+
+    def switches(self) -> dict[tuple[Mode, SwitchReason], int]:
+        return {switch: n for switch, n in self.supervisor.snapshot().switches.items() if n}
+
+    def _made(self, mode: Mode) -> Found:
+        self.sources.append(Found(mode, Config().measures))
+        return self.sources[-1]
+
+    def _look(self, mode: Mode) -> None:
+        if mode in self.lacking:
+            raise Unusable("it is not installed")
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    host = Host(monkeypatch)
+    yield host
+    host.supervisor.stop()
+
+
+def test_the_best_mode_that_works_is_taken(host: Host) -> None:
+    """With the reasons of those above it, for people; and those below are known, too."""
+    snapshot = host.supervisor.snapshot()
+    assert snapshot.mode is Mode.NETLINK
+    assert snapshot.why == "ebpf_core can't run: it is not installed; ebpf_bcc can't run: it is not installed."
+    assert snapshot.degraded
+    assert host.usable() == {Mode.NETLINK, Mode.FAST_SCAN, Mode.SCAN}
+    assert host.switches() == {(Mode.NETLINK, SwitchReason.UNAVAILABLE): 1}
+
+
+def test_a_reload_tries_what_is_better_than_what_runs(host: Host) -> None:
+    """Who has installed what was missing says so with SIGHUP, and does not wait for the next retry."""
+    host.lacking = {Mode.EBPF_CORE}
+    host.supervisor.reconfigure(Config())
+    assert host.supervisor.mode is Mode.EBPF_BCC
+    assert host.switches()[Mode.EBPF_BCC, SwitchReason.CONFIG] == 1
+
+
+def test_a_reload_tries_again_where_nothing_runs(host: Host) -> None:
+    """Then it is needed most."""
+    host.lacking = set(Mode)
+    host.break_down()
+    assert host.supervisor.mode is None
+    with pytest.raises(Unusable, match="scan can't run: it is not installed"):
+        host.supervisor.reconfigure(Config())
+    host.lacking = {Mode.EBPF_CORE}
+    host.supervisor.reconfigure(Config())
+    assert host.supervisor.mode is Mode.EBPF_BCC
+
+
+def test_a_reload_looks_at_the_modes_below_too(host: Host) -> None:
+    """The metric of what is available, and the page, tell of what was installed or has gone."""
+    host.lacking = {Mode.EBPF_CORE, Mode.SCAN}
+    host.supervisor.reconfigure(Config())
+    assert host.usable() == {Mode.EBPF_BCC, Mode.NETLINK, Mode.FAST_SCAN}
+
+
+def test_a_refused_reload_changes_nothing(host: Host) -> None:
+    """The mode that runs goes on, and what was wanted is wanted still."""
+    with pytest.raises(Unusable, match="ebpf_bcc can't run"):
+        host.supervisor.reconfigure(Config(detection=Detection(mode=Mode.EBPF_BCC)))
+    assert host.supervisor.mode is Mode.NETLINK
+    host.lacking = set()
+    host.retry()
+    assert host.supervisor.mode is Mode.EBPF_CORE
+
+
+def test_a_mode_that_broke_waits_for_its_retry(host: Host) -> None:
+    """It would break again; the next one takes over at once, and nothing above is tried meanwhile."""
+    host.lacking = set()
+    host.break_down()
+    assert host.supervisor.mode is Mode.FAST_SCAN
+    assert host.supervisor.snapshot().rungs[Mode.NETLINK].reason == "it failed: it broke"
+    host.supervisor.tick()
+    assert host.supervisor.mode is Mode.FAST_SCAN
+    host.retry()
+    assert host.supervisor.mode is Mode.EBPF_CORE
+    assert host.switches()[Mode.EBPF_CORE, SwitchReason.RECOVERED] == 1
+
+
+def test_the_time_without_any_mode_is_lost(host: Host) -> None:
+    """Clones that nobody could see are published as a gap, when there is a mode again."""
+    host.lacking = set(Mode)
+    host.break_down()
+    host.kernel_clones += 30
+    host.supervisor.tick()
+    host.lacking = set()
+    host.kernel_clones += 10
+    host.retry()
+    assert host.supervisor.mode is Mode.EBPF_CORE
+    assert host.supervisor.snapshot().view.counts.lost[Lost.SWITCH_GAP] == 40
