@@ -7,7 +7,7 @@ A comm is `bytes` as the kernel keeps it (at most 15); it becomes text only thro
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
@@ -23,9 +23,6 @@ SIGNALS = {number: signal.Signals(number).name for number in range(1, 32)}
 KERNEL_THREADS = b"[kernel]"
 UNKNOWN_COMM = b"unknown"
 OTHER = "other"
-
-_SAME_START_NS = NS // 10
-"""Two modes may date a start this far apart (`/proc` counts it in ticks of 10 ms); the kernel does not give out an id again so soon."""
 
 
 class Mode(StrEnum):
@@ -205,26 +202,6 @@ def _add_each(to: dict[_Key, int], more: Mapping[_Key, int]) -> None:
         to[key] = to.get(key, 0) + n
 
 
-class End(NamedTuple):
-    """The end of one process."""
-
-    start_ns: int
-    """Of the monotonic clock; two modes may differ by some milliseconds."""
-    runtime_ns: int
-    comm: bytes
-    parent_comm: bytes
-    outcome: int = UNKNOWN_OUTCOME
-    """Its place in `Outcome`."""
-    cpu_ns: int | None = None
-    """None where it is not known yet, or never will be."""
-    core_dump: bool = False
-    sigkill: bool = False
-    ppid: int = 0
-    uid: int | None = None
-    code: int | None = None
-    """As `Record.code`. It, `ppid` and `uid` are for records only."""
-
-
 class Record(NamedTuple):
     """One short process, as a person or a program may want to look at it. Never its arguments, never its environment."""
 
@@ -250,35 +227,6 @@ class Record(NamedTuple):
     """Path in the cgroup 2 hierarchy; empty where it is not known."""
     mode: Mode
     """Which one saw it."""
-
-
-class Ends:
-    """Ends with the ids of their processes, for telling apart what two modes saw of a switch between them."""
-
-    def __init__(self, ends: Iterable[tuple[int, End]] = (), missing: int = 0) -> None:
-        self.missing = missing
-        """How many found no room here."""
-        self._by_pid: dict[int, list[End]] = {}
-        self._n = 0
-        for pid, end in ends:
-            self.add(pid, end)
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return self._n
-
-    def __iter__(self) -> Iterator[tuple[int, End]]:
-        """In no order."""
-        return ((pid, end) for pid, ends in self._by_pid.items() for end in ends)
-
-    def add(self, pid: int, end: End) -> None:
-        """Add one."""
-        self._by_pid.setdefault(pid, []).append(end)
-        self._n += 1
-
-    def find(self, pid: int, end: End) -> End | None:
-        """Find the one of the same process, which another mode may have dated a little differently."""
-        return next((each for each in self._by_pid.get(pid, ()) if abs(each.start_ns - end.start_ns) <= _SAME_START_NS), None)
 
 
 @dataclass(frozen=True, slots=True)

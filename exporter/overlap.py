@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import time
 
+from exporter.ends import Ends
 from exporter.log import fields
-from exporter.model import FOREVER_NS, Counts, Ends, Lost, Measures, SourceFailed, Unusable
+from exporter.model import FOREVER_NS, Counts, Lost, Measures, SourceFailed, Unusable
 from exporter.sources.base import Source
 from exporter.sources.tally import Tally
 

@@ -110,7 +110,7 @@ def serve(ours: socket.socket, what: dict[str, Any]) -> None:
         while request := leases.awaiting(ours):
             log.lines.clear()
             with contextlib.ExitStack() as held:
-                answer, descriptors = _answered(loader, json.loads(request), leases, held)
+                answer, descriptors = _answered(loader, request, leases, held)
                 message = json.dumps(answer | {"log": log.capped()}).encode()
                 send(ours, message, descriptors)
 
@@ -144,9 +144,10 @@ class _Leases:
             unsubscribe(events)
 
 
-def _answered(loader: Direct, request: dict[str, Any], leases: _Leases, held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
+def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
     """The answer and its descriptors, which `held` closes on our side: they live on where they were sent."""
     try:
+        request = json.loads(message)
         mode = Mode(request["load"])
         if request["look"]:
             loader.look(mode)
@@ -158,7 +159,7 @@ def _answered(loader: Direct, request: dict[str, Any], leases: _Leases, held: co
         return handover.described(), handover.descriptors()
     except Unusable as reason:
         return {"unusable": str(reason)}, []
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         return {"unusable": f"the loader process does not understand: {error!r}"}, []
 
 

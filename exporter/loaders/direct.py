@@ -42,6 +42,8 @@ class Direct:
             from exporter.loaders.core import load_core  # noqa: PLC0415 - what a mode imports costs memory
 
             return load_core(self._measures, log_line, quiet=quiet)
+        if mode is not Mode.EBPF_BCC:
+            raise Unusable(f"{mode} has no programs")
         from exporter.loaders.bcc import load_bcc  # noqa: PLC0415
 
         return load_bcc(self._measures, log_line, quiet=quiet, interpreter=self._interpreter, proc=self._procfs.root)

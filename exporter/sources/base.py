@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
-from exporter.model import Counts, Ends, Gauges, Mode, Record
+from exporter.ends import Ends
+from exporter.model import Counts, Gauges, Mode, Record
 
 Publish = Callable[[Sequence[Record]], None]
 

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Collection
 
 from exporter.bpfmap import BpfMap, Rows, map_memory, possible_cpus, program_info
+from exporter.ends import Ends
 from exporter.layout import COMM_LEN, ENDS_COUNT, ENDS_COUNT_AND_LIST, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, Control, perf_bytes
 from exporter.loaders.handover import Handover
-from exporter.model import NS, Counts, Ends, Gauges, Measures, Mode, SourceFailed, Unusable
+from exporter.model import NS, Counts, Gauges, Measures, Mode, SourceFailed, Unusable
 from exporter.sources.base import Publish, Source
 from exporter.sources.charges import ChargeAudit
 from exporter.sources.perf import PerfBuffers

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from signal import SIGKILL
 
-from exporter.model import End, Outcome
+from exporter.ends import End
+from exporter.model import Outcome
 
 _OK, _ERROR, _SIGNAL, _UNKNOWN = (list(Outcome).index(each) for each in (Outcome.OK, Outcome.ERROR, Outcome.SIGNAL, Outcome.UNKNOWN))
 _SIGNAL_BITS, _CORE_DUMPED = 0x7F, 0x80

@@ -21,7 +21,8 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, End, Ends, Lost
+from exporter.ends import End, Ends
+from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
 from exporter.sources.exit_status import with_fate
 from exporter.sources.procfs import Procfs, Stat
 from exporter.sources.tally import Tally

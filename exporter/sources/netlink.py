@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from exporter.model import NS, Ends, Gauges, Lost, Measures, Mode, SourceFailed, Unusable
+from exporter.ends import Ends
+from exporter.model import NS, Gauges, Lost, Measures, Mode, SourceFailed, Unusable
 from exporter.sources.connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, EVENT_NONE, SLOT_BYTES, Subscription, comm_of, events
 from exporter.sources.groups import Groups
 from exporter.sources.mmsg import Datagrams

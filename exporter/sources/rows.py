@@ -6,9 +6,10 @@ import ctypes
 from collections.abc import Iterator, Sequence
 
 from exporter.bpfmap import Rows
+from exporter.ends import End
 from exporter.layout import BUCKETS, KERNEL_LOST, SIGNALS, Cpu, Listed, ListedKey
 from exporter.layout import Counts as Row
-from exporter.model import Counts, End, Lost, Measures, ProcessCounts
+from exporter.model import Counts, Lost, Measures, ProcessCounts
 
 _PEAK_SECONDS = 60
 _WORD = 8

@@ -8,7 +8,8 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 
-from exporter.model import NS, Ends, Gauges, Lost, Measures, Unusable
+from exporter.ends import Ends
+from exporter.model import NS, Gauges, Lost, Measures, Unusable
 from exporter.sources.procfs import Procfs
 from exporter.sources.table import Table, boottime_ns
 from exporter.sources.tallied import TallySource

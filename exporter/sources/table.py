@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from exporter.model import UNKNOWN_COMM, End, Ends, Lost
+from exporter.ends import End, Ends
+from exporter.model import UNKNOWN_COMM, Lost
 from exporter.sources.procfs import Procfs, Stat
 from exporter.sources.tally import Tally
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from exporter.model import Counts, Ends, SourceFailed
+from exporter.ends import Ends
+from exporter.model import Counts, SourceFailed
 from exporter.sources.base import Publish, Source
 from exporter.sources.tally import Tally
 

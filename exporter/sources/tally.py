@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from signal import SIGKILL
 
+from exporter.ends import End, Ends
 from exporter.layout import MAX_LISTED
-from exporter.model import FOREVER_NS, NS, Counts, End, Ends, Lost, Measures, Mode, ProcessCounts, Record
+from exporter.model import FOREVER_NS, NS, Counts, Lost, Measures, Mode, ProcessCounts, Record
 from exporter.sources.base import Publish
 
 MAX_SHORT = 10_000

@@ -14,7 +14,7 @@ from exporter.loaders.core import refusal
 from tests.e2e.fleet import Fleet, scraped
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fleet() -> Iterator[Fleet]:
     """One Prometheus for all who only look: to start one takes longer than to ask it everything."""
     if shutil.which("prometheus") is None:

@@ -17,9 +17,10 @@ import pytest
 from bcc_watching import needs_bcc, watching_bcc
 from programs import MEASURES, Program, descriptors, ended
 
+from exporter.ends import Ends
 from exporter.loaders import bcc
 from exporter.loaders.bcc import load_bcc
-from exporter.model import FOREVER_NS, NS, Ends, Lost, Measures, ProcessCounts, Unusable
+from exporter.model import FOREVER_NS, NS, Lost, Measures, ProcessCounts, Unusable
 from exporter.sources.procfs import Procfs
 
 pytestmark = needs_bcc

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.model import UNKNOWN_OUTCOME, End
+from exporter.ends import End
+from exporter.model import UNKNOWN_OUTCOME
 from exporter.sources.exit_status import outcome_of, with_fate
 
 OK, ERROR, SIGNAL, _ = range(4)

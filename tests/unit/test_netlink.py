@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from netlink_messages import FAMILY, decoded, recorded, slots
 
-from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, End, Ends, Lost, SourceFailed, Unusable
+from exporter.ends import End, Ends
+from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost, SourceFailed, Unusable
 from exporter.sources import sockets
 from exporter.sources.connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, SLOT_BYTES, comm_of
 from exporter.sources.groups import Groups

@@ -9,7 +9,8 @@ from fed import MEASURES, Fed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.model import FOREVER_NS, NS, Counts, End, Ends, Lost
+from exporter.ends import End, Ends
+from exporter.model import FOREVER_NS, NS, Counts, Lost
 from exporter.overlap import settle
 
 

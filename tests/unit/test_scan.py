@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from fake_proc import BOUNDS, MEASURES, TICK, Clock, FakeProc
 
-from exporter.model import NS, UNKNOWN_COMM, UNKNOWN_OUTCOME, End, Lost, Measures, SourceFailed, Unusable
+from exporter.ends import End
+from exporter.model import NS, UNKNOWN_COMM, UNKNOWN_OUTCOME, Lost, Measures, SourceFailed, Unusable
 from exporter.sources.procfs import Procfs
 from exporter.sources.scan import ScanSource
 from exporter.sources.tally import MAX_NAMES, SecondsRing, Tally
