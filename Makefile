@@ -110,5 +110,5 @@ deps-bench: deps-test
 object:
 	@if command -v clang >/dev/null; then $(MAKE) $(OBJECT); else echo "clang is missing: built without eBPF" >&2; fi
 
-$(OBJECT): bpf/lifecycle.bpf.c bpf/lifecycle.h bpf/kernel.h bpf/build.py
+$(OBJECT): bpf/lifecycle.bpf.c bpf/lifecycle.h bpf/kernel.h bpf/maps.h bpf/build.py
 	@$(PYTHON) bpf/build.py $@

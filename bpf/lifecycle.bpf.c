@@ -20,84 +20,13 @@
 
 #include "kernel.h"
 #include "lifecycle.h"
+#include "maps.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
 const volatile struct config config = {};
 struct shared shared = {};
 volatile struct control control SEC(".data.control") = {};
-
-/* Two of them: one that programs write, and one that user space drains; `control.active` tells which. Chosen by a flag and not through a
- * map of maps, because the kernel then calls the look-up directly.
- */
-struct comms {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_COMMS);
-	__type(key, struct comm);
-	__type(value, struct counts);
-} comms_a SEC(".maps"), comms_b SEC(".maps");
-
-/* No program uses it. An update of a map of maps returns when every program that was running has ended (kernel/bpf/syscall.c,
- * maybe_wait_bpf_programs()): user space waits by it after it has changed `control`.
- */
-struct inner {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} barrier_inner SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__array(values, struct inner);
-} barrier SEC(".maps") = {.values = {&barrier_inner}};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct cpu);
-} cpus SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_MARKED);
-	__type(key, __u64);
-	__type(value, struct mark);
-} marks SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_GUARDED);
-	__type(key, struct ended);
-	__type(value, __u8);
-} guard SEC(".maps");
-
-/* Empty but during a switch of modes, so it takes memory only then. */
-struct list {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_LISTED);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct listed_key);
-	__type(value, struct listed);
-} listed SEC(".maps");
-
-/* Paths of executables of living processes, for records only; as large as there are processes. */
-struct exes {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_EXES);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32);
-	__type(value, struct exe);
-} exes SEC(".maps");
-
-/* No count depends on it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, RECORDS_BYTES);
-} records SEC(".maps");
 
 static __always_inline struct cpu *this_cpu(void)
 {
