@@ -19,7 +19,9 @@ class Health:
     def __init__(self, kernel_clones: Callable[[], int | None]) -> None:
         """See `Completeness`."""
         self.last: Sample | None = None
-        """As of the last tick, or of the last source's start after a gap."""
+        """As of the last tick, or since then of a source's end, or of the next one's start."""
+        self._well: Sample | None = None
+        """As of the last tick: from there on, nobody may have watched when a source breaks."""
         self._completeness = Completeness(kernel_clones)
         self._earlier_clones = 0
         self._blind_ticks = 0
@@ -40,9 +42,9 @@ class Health:
 
     def tick(self, source: Source | None) -> None:
         """Remember, about once a second."""
-        sample, before = self.sample(source), self.last
+        sample, before = self.sample(source), self._well
         self._completeness.tick(sample)
-        self.last = sample or before
+        self.last, self._well = sample or self.last, sample or before
         if sample is not None and before is not None and source is not None and source.immediate:
             kernel, observed = sample.kernel - before.kernel, sample.observed - before.observed
             self._blind_ticks = self._blind_ticks + 1 if kernel >= _BLIND_CLONES and observed < kernel / 2 else 0
@@ -53,14 +55,15 @@ class Health:
             raise SourceFailed(f"it missed most of what the kernel started in each of {_BLIND_TICKS} seconds")
 
     def ended(self, source: Source) -> None:
-        """It runs no more, and what it saw is seen."""
+        """It runs no more, and what it saw is seen; nor does what was shown of it fall."""
+        self.last = self.sample(source) or self.last
         self._earlier_clones += source.clones()
         self._blind_ticks = 0
 
     def gap(self, source: Source) -> Counts:
         """What was lost while no source ran, until this one did."""
-        lost, before, sample = Counts(), self.last, self.sample(source)
+        lost, before, sample = Counts(), self._well, self.sample(source)
         if before is not None and sample is not None:
             lost.lose(Lost.SWITCH_GAP, sample.kernel - before.kernel)
-        self.last = sample or before
+        self.last, self._well = sample or self.last, sample or before
         return lost

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from exporter.config import AUTO, Config
 from exporter.loaders.direct import Direct, Loader
 from exporter.log import fields
-from exporter.model import NS, Mode, Unusable
+from exporter.model import NS, Mode, SourceFailed, Unusable
 from exporter.sources.base import Source
 from exporter.sources.procfs import Procfs
 
@@ -88,9 +89,10 @@ class Ladder:
     def _started(self, mode: Mode, start: Callable[[Source], None]) -> Source | None:
         rung, known = self._rungs[mode], self.states.get(mode)
         try:
-            rung.look()
-            source = rung.make()
-            start(source)
+            with _trying(mode):
+                rung.look()
+                source = rung.make()
+                start(source)
         except Unusable as refusal:
             self.states[mode] = RungState(usable=False, reason=str(refusal))
             if len(self.wanted) > 1 and known != self.states[mode]:
@@ -100,10 +102,23 @@ class Ladder:
         return source
 
 
+@contextlib.contextmanager
+def _trying(mode: Mode) -> Iterator[None]:
+    """What nobody planned for is a reason why a mode can't run, too: it must not end the one that does."""
+    try:
+        yield
+    except (Unusable, SourceFailed):
+        raise
+    except Exception as error:
+        logger.exception("mode broke as it was tried", extra=fields(mode=mode))
+        raise Unusable(f"it broke as it was tried: {error!r}") from error
+
+
 def looked_at(rung: Rung) -> RungState:
     """What can be told of a mode without starting it."""
     try:
-        rung.look()
+        with _trying(rung.mode):
+            rung.look()
     except Unusable as refusal:
         return RungState(usable=False, reason=str(refusal))
     return RungState(usable=True)

@@ -37,18 +37,9 @@ def run_both(old: Source, new: Source) -> None:
     try:
         time.sleep(_UNDER_WAY_SECONDS)
         new.start(quiet=True)
-    except Unusable:
+        _hand_over(old, new)
+    except Exception:
         old.list_ends(on=False)
-        raise
-    try:
-        if new.immediate:
-            time.sleep(_SECONDS)
-        cut_ns = time.monotonic_ns() + _AHEAD_NS
-        _tell(new, cut_ns)
-        old.cut(0, cut_ns)
-        time.sleep(max(0, cut_ns - time.monotonic_ns()) / 1e9)
-    except (SourceFailed, Unusable):
-        new.stop()
         raise
     old.stop()
 
@@ -109,6 +100,20 @@ def _settle_cpu(tally: Tally, counted: Ends, listed: Ends, old: Source, new: Sou
             tally.charged(end, known)
             settled += 1
     return settled
+
+
+def _hand_over(old: Source, new: Source) -> None:
+    """Until one moment the old source counts what is not an end, from then on the new one."""
+    try:
+        if new.immediate:
+            time.sleep(_SECONDS)
+        cut_ns = time.monotonic_ns() + _AHEAD_NS
+        _tell(new, cut_ns)
+        old.cut(0, cut_ns)
+        time.sleep(max(0, cut_ns - time.monotonic_ns()) / 1e9)
+    except Exception:
+        new.stop()
+        raise
 
 
 def _tell(new: Source, cut_ns: int) -> None:

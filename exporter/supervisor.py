@@ -153,11 +153,7 @@ class Supervisor:
 
     def _take(self, reason: SwitchReason, *, retry: bool = False) -> Source:
         """Start the best mode that works, while none runs; see `Ladder.take`."""
-        try:
-            source, refusals = self._ladder.take(self._ladder.wanted, lambda source: source.start(), retry=retry)
-        except Unusable as nothing:
-            self._why = str(nothing)
-            raise
+        source, refusals = self._ladder.take(self._ladder.wanted, lambda source: source.start(), retry=retry)
         with self._lock:
             self._became(source, SwitchReason.UNAVAILABLE if refusals and reason is SwitchReason.START else reason, refusals)
             self._ledger.absorb(self._health.gap(source))
@@ -168,6 +164,7 @@ class Supervisor:
         try:
             self._take(reason, retry=retry)
         except Unusable as nothing_left:
+            self._why = str(nothing_left)
             logger.critical("no mode is left", extra=fields(reason=nothing_left))
 
     def _climb(self, source: Source) -> None:
@@ -209,7 +206,8 @@ class Supervisor:
     def _became(self, source: Source, reason: SwitchReason, refusals: str) -> None:
         self._why = self._ladder.why(refusals)
         self._source = source
-        self._publish_of(source)
+        if self._hub.wanted:
+            self._publish_of(source)
         self._switches[source.mode, reason] += 1
         self._tried = time.monotonic()
         logger.info("mode is active", extra=fields(mode=source.mode, reason=reason, why=self._why))
@@ -221,11 +219,10 @@ class Supervisor:
                 self._publish_of(self._source)
 
     def _publish_of(self, source: Source) -> None:
-        if self._hub.wanted:
-            try:
-                source.publish(self._hub.publish, live=self._hub.live)
-            except SourceFailed as failure:
-                logger.error("no records of single processes", extra=fields(mode=source.mode, error=failure))  # noqa: TRY400
+        try:
+            source.publish(self._hub.publish, live=self._hub.live)
+        except SourceFailed as failure:
+            logger.error("no records of single processes", extra=fields(mode=source.mode, error=failure))  # noqa: TRY400
 
     def _settled(self, old: Source, new: Source) -> Counts:
         try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.loaders.direct import Direct, log_line
-from exporter.loaders.handover import BOOT, Handover, accepted, receive, send
+from exporter.loaders.handover import BOOT, Handover, accepted, discard, receive, send
 from exporter.model import Measures, Mode, Unusable
 from exporter.sources.connector import Subscription, unsubscribe
 from exporter.sources.sockets import Sockets
@@ -27,7 +27,8 @@ from exporter.sources.taskstats import Registration
 
 _ANSWER_SECONDS = 70
 """Longer than a loader may take."""
-_LOG_CHARACTERS = 30_000
+_LATE_SECONDS = 1.0
+_LOG_BYTES = 30_000
 
 
 class Broker:
@@ -44,7 +45,8 @@ class Broker:
         with theirs:
             command = [sys.executable, "-I", "-c", BOOT, str(Path(__file__).parents[2]), __name__, str(theirs.fileno()), json.dumps(what)]
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])  # noqa: S603
-        self._socket.settimeout(_ANSWER_SECONDS)
+        self._owed = 0
+        """Answers that are to come: one to each request, in their order."""
 
     @property
     def pid(self) -> int:
@@ -76,8 +78,11 @@ class Broker:
 
     def _load(self, mode: Mode, *, quiet: bool = False, look: bool = False) -> tuple[dict[str, Any], list[int]]:
         try:
+            while self._owed:  # to requests that were given up: none of them is the answer to this one
+                discard(self._answer(_LATE_SECONDS)[1])
             self._socket.send(json.dumps({"load": mode, "quiet": quiet, "look": look}).encode())
-            message, descriptors = receive(self._socket)
+            self._owed += 1
+            message, descriptors = self._answer(_ANSWER_SECONDS)
         except OSError as error:
             raise Unusable(f"the loader process does not answer ({error.strerror or error}): restart the exporter") from error
         if not message:
@@ -88,6 +93,15 @@ class Broker:
         if "unusable" in answer:
             raise Unusable(answer["unusable"])
         return answer, descriptors
+
+    def _answer(self, seconds: float) -> tuple[bytes, list[int]]:
+        self._socket.settimeout(seconds)
+        self._owed -= 1
+        try:
+            return receive(self._socket)
+        except TimeoutError:
+            self._owed += 1
+            raise
 
 
 def main() -> None:
@@ -159,6 +173,8 @@ def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.
         return handover.described(), handover.descriptors()
     except Unusable as reason:
         return {"unusable": str(reason)}, []
+    except OSError as error:  # something is short; to end of it would be for good
+        return {"unusable": f"the loader process can't do it now: {error.strerror or error}"}, []
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         return {"unusable": f"the loader process does not understand: {error!r}"}, []
 
@@ -187,9 +203,9 @@ class _Lines(logging.Handler):
     def capped(self) -> list[str]:
         """As much of the end as fits into a message."""
         kept: list[str] = []
-        left = _LOG_CHARACTERS
+        left = _LOG_BYTES
         for line in reversed(self.lines):
-            left -= len(line) + 10
+            left -= len(json.dumps(line)) + 2
             if left < 0:
                 break
             kept.append(line)

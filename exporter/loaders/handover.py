@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 from exporter.bpfmap import BpfMap, possible_cpus
 from exporter.model import Unusable
 
-_MAX_MESSAGE = 64 * 1024
+MAX_MESSAGE = 64 * 1024
 _MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
 _MAX_LOG = 1 << 20  # a verifier's log can be many times that, and tells its reason at the end
 _MORE = b"+"
@@ -81,6 +82,14 @@ def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: 
     What it prints goes to `on_log`, a line at a time. Raises `Unusable` with the child's own sentence, or with one that says how the
     child ended.
     """
+    try:
+        return _run(command, request, timeout, on_log)
+    except OSError as error:  # no process more may be started, or no file opened
+        raise Unusable(f"the loader can't be run now: {error.strerror or error}") from error
+
+
+def _run(command: list[str], request: dict[str, Any], timeout: float, on_log: Callable[[str], None]) -> Handover:
+    descriptors: list[int] = []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     log = os.memfd_create("loader-log")
     whole = [*command, str(theirs.fileno()), json.dumps(request)]
@@ -92,6 +101,7 @@ def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: 
             message, descriptors = receive(ours)
             child.wait(timeout)
         except (TimeoutError, subprocess.TimeoutExpired) as error:
+            discard(descriptors)
             raise Unusable(f"the loader did not answer within {timeout:g} s") from error
         finally:
             if child.poll() is None:
@@ -116,15 +126,34 @@ def send(ours: socket.socket, message: bytes, descriptors: list[int]) -> None:
 
 
 def receive(ours: socket.socket) -> tuple[bytes, list[int]]:
-    """One message, empty where the other side has gone, and its descriptors. Raises `OSError`."""
+    """One message with its descriptors; both empty where the other side has gone.
+
+    Raises `OSError`, and then has kept none. If it is no `TimeoutError`, the message is done with.
+    """
     descriptors = array.array("i")
-    message = _MORE
-    while message == _MORE:
-        message, ancillary, _, _ = ours.recvmsg(_MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC)
-        for level, kind, data in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-    return message, list(descriptors)
+    message, cut = _MORE, 0
+    try:
+        while message == _MORE:
+            message, ancillary, flags, _ = ours.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC)
+            cut |= flags & socket.MSG_CTRUNC
+            for level, kind, data in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    except OSError:
+        discard(descriptors)
+        raise
+    if message and not cut:
+        return message, list(descriptors)
+    discard(descriptors)
+    if message:  # those that came are not all
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return b"", []
+
+
+def discard(descriptors: Iterable[int]) -> None:
+    """Close what was handed over, and with it what it stands for."""
+    for fd in descriptors:
+        os.close(fd)
 
 
 def accepted(answer: dict[str, Any], descriptors: list[int]) -> Handover:

@@ -38,7 +38,8 @@ class Source(ABC):
     def list_ends(self, *, on: bool) -> None:
         """From now on, list each end that is counted (another source is about to start), or no more.
 
-        Where CPU is known at the end, that of a listed one is not counted: which source counts it is settled later.
+        Where CPU is known at the end, that of a listed one is not counted: which source counts it is settled later, and without another
+        one it is this one, when it is to list no more.
         """
 
     @abstractmethod

@@ -50,6 +50,8 @@ class EbpfSource(Source):
         self._entered = 0
         self._unlisted = 0
         self._records: RecordReader | None = None
+        self._reading = threading.Lock()
+        """Records are asked for from any thread, also while this one stops."""
         self._clones = 0
         self._shown: Counts | None = None
         self._switched_ns = 0
@@ -76,14 +78,17 @@ class EbpfSource(Source):
 
     def publish(self, to: Publish, *, live: bool) -> None:
         """Read the ring, or the perf buffers where there is none."""
-        if self._records is not None:
-            self._records.live(live)
-        else:
-            try:
-                self._records = RecordReader(self._record_buffer(), self.mode, to, live=live)
-            except OSError as error:
-                logger.warning("there are no records, for their memory can't be mapped (%s); counts go on without them", error)
+        with self._reading:
+            if self._stopped:  # by a switch, just now: the next source will be told
                 return
+            if self._records is not None:
+                self._records.live(live)
+            else:
+                try:
+                    self._records = RecordReader(self._record_buffer(), self.mode, to, live=live)
+                except OSError as error:
+                    logger.warning("there are no records, for they can't be read (%s); counts go on without them", error)
+                    return
         self._tell(records=RECORDS_LIVE if live else RECORDS_ON)
 
     @property
@@ -185,13 +190,14 @@ class EbpfSource(Source):
 
     def stop(self) -> None:
         """Detach, and wait until no program runs."""
-        if not self._stopped and self._kernel.maps:
-            self._kernel.detach()
-            with contextlib.suppress(OSError):  # it may be stopped because this fails
-                self._wait()
-            if self._records is not None:
-                self._records.stop()
-        self._stopped = True
+        with self._reading:
+            if not self._stopped and self._kernel.maps:
+                self._kernel.detach()
+                with contextlib.suppress(OSError):  # it may be stopped because this fails
+                    self._wait()
+                if self._records is not None:
+                    self._records.stop()
+            self._stopped = True
 
     def gauges(self) -> Gauges:
         return Gauges(self._cpus().peak(time.monotonic_ns() // NS))

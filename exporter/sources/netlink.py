@@ -77,15 +77,19 @@ class NetlinkSource(TallySource):
             self._tally.quiet()
         self._subscription, self._registration, self._no_taskstats = self._open_sockets()
         self._groups.taskstats = self._registration is not None
+        thread = threading.Thread(target=self._run, args=(self._subscription,), name=self.mode.value, daemon=True)
         try:
             self._shortfall.begin(self._groups.clones)
             self._groups.find(lost=False)
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            thread.start()
         except OSError as error:
             self._release()
             raise Unusable(f"{self._procfs.root} can't be listed: {error.strerror}") from error
-        self._thread = threading.Thread(target=self._run, args=(self._subscription,), name=self.mode.value, daemon=True)
-        self._thread.start()
+        except RuntimeError as error:  # there may be no more threads
+            self._release()
+            raise Unusable(str(error)) from error
+        self._thread = thread
 
     def join(self, counted: Ends) -> Ends:
         listed = self._tally.join(counted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -44,7 +45,7 @@ class RecordReader:
     """A thread of its own."""
 
     def __init__(self, buffer: RecordBuffer, mode: Mode, publish: Publish, *, live: bool) -> None:
-        """Hand records to `publish`: at once if `live`, else some times a second. Closes `buffer` in the end."""
+        """Hand records to `publish`: at once if `live`, else some times a second. Closes `buffer` in the end. Raises `OSError`."""
         self._buffer = buffer
         self._mode = mode
         self._publish = publish
@@ -53,7 +54,11 @@ class RecordReader:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # there may be no more of them
+            os.close(self._wake)
+            raise OSError(errno.EAGAIN, str(error)) from error
 
     @property
     def lost(self) -> int:

@@ -82,8 +82,13 @@ class Scanning(TallySource):
         if not self._table.processes:
             self._release()
             raise Unusable(f"{self._procfs.root} shows no process that may be read; is procfs mounted there?")
-        self._thread = threading.Thread(target=self._run, name=self.mode.value, daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name=self.mode.value, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # there may be no more of them
+            self._release()
+            raise Unusable(str(error)) from error
+        self._thread = thread
 
     def join(self, counted: Ends) -> Ends:
         """Those in `counted` that still look alive are only noticed late."""

@@ -23,6 +23,7 @@ class TallySource(Source):
         self._tally.list_ends(on=on)
 
     def cut(self, from_ns: int, until_ns: int) -> None:
+        self._check()
         self._tally.cut(from_ns, until_ns)
 
     def listed(self) -> Ends:
@@ -35,9 +36,12 @@ class TallySource(Source):
         return self._tally.peek()
 
     def drain(self) -> Counts:
-        if self._failure is not None and not self._stopping.is_set():
-            raise SourceFailed(self._failure)
+        self._check()
         return self._tally.drain()
 
     def clones(self) -> int:
         return self._tally.clones
+
+    def _check(self) -> None:
+        if self._failure is not None and not self._stopping.is_set():
+            raise SourceFailed(self._failure)

@@ -74,8 +74,11 @@ class Tally:
         self.list_ends(on=True)
 
     def list_ends(self, *, on: bool) -> None:
-        """List ends from now on, or do so no more."""
+        """List ends from now on, or do so no more: then nothing takes over, and the CPU of those listed counts here."""
         with self._lock:
+            for _, end in () if on else self._listed or ():
+                if end.cpu_ns:
+                    self._charge(end, end.cpu_ns)
             self._listed = Ends() if on else None
 
     @property

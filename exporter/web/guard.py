@@ -38,8 +38,6 @@ class Guard:
         self._settings = WebConfig()
         self._material: Material | None = None
         self.last = Terms()
-        if (file := Path(path)).exists() and not file.is_file():  # a pipe would give it once, or never
-            raise ConfigError(f"{one_line(path)}: is not a regular file")
         self.reread()
         if self._settings.http_server_config.http2:
             logger.warning("http2 is not spoken here; HTTP/1.1 is", extra={"fields": {"file": path, "key": "http_server_config.http2"}})
@@ -55,6 +53,8 @@ class Guard:
         return self.last
 
     def reread(self) -> None:
+        if os.path.exists(self._path) and not os.path.isfile(self._path):  # noqa: PTH110, PTH113 - what can't be seen is said below
+            raise ConfigError(f"{one_line(self._path)}: is not a regular file")  # a pipe would give it once, or never
         config.read(self._path, self._take)
 
     def _look(self) -> None:

@@ -13,6 +13,7 @@ from exporter.ladder import Rung
 from exporter.model import Lost, Mode, SwitchReason, Unusable
 from exporter.records import Hub
 from exporter.supervisor import Supervisor
+from exporter.web.stream import Feed
 
 
 class Found(Fed):
@@ -138,3 +139,59 @@ def test_the_time_without_any_mode_is_lost(host: Host) -> None:
     host.retry()
     assert host.supervisor.mode is Mode.EBPF_CORE
     assert host.supervisor.snapshot().view.counts.lost[Lost.SWITCH_GAP] == 40
+
+
+@pytest.mark.parametrize("where", ["look", "start"])
+def test_a_climb_that_nobody_planned_for_ends_nothing(host: Host, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """At the limit of threads, say: it is one more reason why that mode can't run, and the one that runs goes on."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    running = host.sources[-1]
+    host.lacking = {Mode.EBPF_CORE}
+    if where == "look":
+        monkeypatch.setattr(host, "_look", refuse)
+        monkeypatch.setattr("exporter.ladder.rungs", lambda *_: [Rung(mode, partial(host._made, mode), refuse) for mode in Mode])
+        host.supervisor._ladder.configure(Config())
+    else:
+        monkeypatch.setattr(Found, "start", refuse)
+    host.retry()
+    assert host.supervisor.mode is Mode.NETLINK
+    assert not running.tally.lists
+    assert "can't start new thread" in host.supervisor.snapshot().rungs[Mode.EBPF_BCC].reason
+
+
+def test_a_refused_reload_leaves_the_reason_why_nothing_runs(host: Host) -> None:
+    """It names the modes that are wanted, not those of a configuration that was refused."""
+    host.lacking = set(Mode)
+    host.break_down()
+    why = host.supervisor.snapshot().why
+    assert why.startswith("ebpf_core can't run")
+    with pytest.raises(Unusable):
+        host.supervisor.reconfigure(Config(detection=Detection(mode=Mode.SCAN)))
+    assert host.supervisor.snapshot().why == why
+
+
+def test_records_are_at_once_only_while_somebody_waits(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none are kept, too: else the kernel would go on to wake us for each, long after a browser was closed."""
+    told: list[bool] = []
+    monkeypatch.setattr(Found, "publish", lambda _, to, *, live: told.append(live))
+    stream = Feed()
+    host.supervisor._hub.attach(stream)
+    host.supervisor._hub.detach(stream)
+    assert told == [True, False]
+
+
+def test_what_was_shown_of_clones_does_not_fall(host: Host) -> None:
+    """A scrape between two ticks has shown more than the last tick knew, and then there is no mode to ask."""
+    host.kernel_clones += 50
+    host.sources[-1].tally.clones += 40
+    before = host.supervisor.snapshot().sample
+    host.lacking = set(Mode)
+    host.break_down()
+    after = host.supervisor.snapshot().sample
+    assert before is not None
+    assert after is not None
+    assert after.kernel >= before.kernel
+    assert after.observed >= before.observed

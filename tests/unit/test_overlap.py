@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.ends import End, Ends
-from exporter.model import FOREVER_NS, NS, Counts, Lost
-from exporter.overlap import settle
+from exporter.model import FOREVER_NS, NS, Counts, Lost, Mode, SourceFailed, Unusable
+from exporter.overlap import run_both, settle
+from exporter.sources.tallied import TallySource
+from exporter.sources.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +116,78 @@ def test_all_else_is_cut_by_the_clock() -> None:
     ours = old.drain(), new.drain()
     assert [(each.forks, each.threads, each.total.execs) for each in ours] == [(50, 100, 50), (50, 100, 50)]
     assert (old.clones(), new.clones()) == (150, 150)
+
+
+class Late(Fed):
+    """Refuses at one step, and lets a process end in the old one before."""
+
+    immediate = False
+
+    def __init__(self, old: Fed, step: str) -> None:
+        super().__init__()
+        self.old = old
+        self.step = step
+        self.stopped = False
+
+    def start(self, *, quiet: bool = False) -> None:
+        super().start(quiet=quiet)
+        self.old.tally.ended(1, end(1, knows=True))
+        if self.step == "start":
+            raise Unusable("it does not start")
+
+    def cut(self, from_ns: int, until_ns: int) -> None:
+        raise SourceFailed("it broke")
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.mark.parametrize("step", ["start", "cut"])
+def test_a_switch_that_fails_leaves_the_old_source_as_it_was(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """It charges again what it counts, and what ended meanwhile too: nobody else will."""
+    monkeypatch.setattr("exporter.overlap._UNDER_WAY_SECONDS", 0)
+    old = Fed()
+    new = Late(old, step)
+    with pytest.raises(Unusable):
+        run_both(old, new)
+    assert new.stopped is (step == "cut")
+    assert not old.tally.lists
+    old.tally.ended(2, end(2, knows=True))
+    counts = old.drain()
+    assert (sum(counts.total.exits), counts.total.cpu_ns) == (2, 200)
+
+
+class Broken(TallySource):
+    """Its thread ended, and nobody has looked yet."""
+
+    mode = Mode.SCAN
+
+    def start(self, *, quiet: bool = False) -> None:
+        """It does not matter for what."""
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def join(self, counted: Ends) -> Ends:
+        return self._tally.join(counted)
+
+    def break_down(self, **_: object) -> None:
+        self._failure = "it broke"
+
+
+def test_a_source_that_breaks_during_the_switch_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling may take a minute: what nobody saw meanwhile is a gap, and no clean switch."""
+    monkeypatch.setattr("exporter.overlap._UNDER_WAY_SECONDS", 0)
+    old, new = Broken(Tally(MEASURES)), Fed()
+    monkeypatch.setattr(new, "start", old.break_down)
+    with pytest.raises(SourceFailed, match="it broke"):
+        run_both(old, new)
+
+
+def test_a_source_that_breaks_at_its_start_takes_nothing_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one goes on."""
+    monkeypatch.setattr("exporter.overlap._UNDER_WAY_SECONDS", 0)
+    new = Broken(Tally(MEASURES))
+    new.break_down()
+    with pytest.raises(Unusable, match="it broke"):
+        run_both(Fed(), new)

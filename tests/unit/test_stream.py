@@ -1,31 +1,22 @@
+"""What a watcher of the stream gets, and who may be one."""
+
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import logging
-import socket
-import statistics
-import threading
 import time
 from collections.abc import Iterator
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from pages import HOSTILE, Served, record, served, soon
 from snapshots import ordinary
+from stream_watching import API, PATH, pids, watching
+from web_clients import ask
 
-from exporter.model import Record, comm_text
+from exporter.model import comm_text
 from exporter.records import Hub
 from exporter.web import stream
-from exporter.web.connection import Limits
-from exporter.web.stream import MOST_RECORDS, MOST_STREAMS, Feed, Streams
-
-PATIENCE = 20.0
-PATH = "/api/v1/stream"
-API = "/api/v1/short-processes"
-Event = tuple[str, dict[str, Any]]
+from exporter.web.stream import MOST_RECORDS, Feed, Streams
 
 
 @pytest.fixture
@@ -50,59 +41,6 @@ def site(hub: Hub) -> Iterator[Served]:
 @pytest.fixture
 def url(site: Served) -> str:
     return site.url
-
-
-def connect(url: str) -> socket.socket:
-    where = urlsplit(url)
-    return socket.create_connection((where.hostname or "", where.port or 0), PATIENCE)
-
-
-def ask(url: str, path: str, method: str = "GET", **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
-    with contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)) as connection:
-        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
-        response = connection.getresponse()
-        return response.status, response.headers, response.read()
-
-
-class Watcher:
-    """Follows a stream."""
-
-    def __init__(self, url: str) -> None:
-        self.sock = connect(url)
-        self.sock.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % PATH.encode())
-        self._file = self.sock.makefile("rb")
-        self.status = int(self._file.readline().split()[1])
-        self.head = b"".join(iter(self._file.readline, b"\r\n"))
-
-    def lines(self) -> Iterator[bytes]:
-        return iter(self._file.readline, b"")
-
-    def events(self) -> Iterator[Event]:
-        name = ""
-        for line in self.lines():
-            field, _, value = line.decode("ascii").rstrip("\n").partition(": ")
-            if field == "event":
-                name = value
-            elif field == "data":
-                yield name, json.loads(value)
-
-    def next(self, wanted: str) -> dict[str, Any]:
-        return next(content for name, content in self.events() if name == wanted)
-
-    def close(self) -> None:
-        self._file.close()
-        self.sock.close()
-
-
-@contextlib.contextmanager
-def watching(url: str) -> Iterator[Watcher]:
-    with contextlib.closing(Watcher(url)) as watcher:
-        assert watcher.status == 200
-        yield watcher
-
-
-def pids(content: dict[str, Any]) -> list[int]:
-    return [each["pid"] for each in content["short_processes"]]
 
 
 def test_what_a_watcher_gets(hub: Hub, url: str) -> None:
@@ -187,19 +125,6 @@ def test_the_feed_keeps_the_newest() -> None:
     assert feed.dropped() == {"slow": 2}
 
 
-def test_only_a_few_at_a_time(url: str) -> None:
-    """A place is free again as soon as its browser has gone, also where nothing happens."""
-    with contextlib.ExitStack() as stack:
-        first, *_ = [stack.enter_context(watching(url)) for _ in range(MOST_STREAMS)]
-        assert ask(url, PATH)[::2] == (503, b"all places for streams are taken\n")
-        assert ask(url, PATH, "HEAD")[0] == 200
-        first.close()
-        for _ in soon():
-            with contextlib.closing(Watcher(url)) as again:
-                if again.status == 200:
-                    break
-
-
 def test_the_kernel_wakes_us_only_while_somebody_watches(url: str, told: list[bool]) -> None:
     """Each wake-up costs the host something."""
     assert told == []
@@ -281,50 +206,6 @@ def test_who_falls_behind_is_disconnected(hub: Hub, monkeypatch: pytest.MonkeyPa
     assert streams.open() is None
 
 
-def test_scrapes_while_watchers_hang(hub: Hub) -> None:
-    """Ten that ask for streams and never read: scrapes do not notice, and the places come back."""
-    stop = threading.Event()
-
-    def flow() -> None:
-        batch = [record(number, exe=b"/" * 255) for number in range(500)]
-        while not stop.wait(0.02):
-            hub.publish(batch)
-
-    flowing = threading.Thread(target=flow)
-    flowing.start()
-    with served(ordinary(), hub, limits=Limits(answer_seconds=0.5)) as site, contextlib.ExitStack() as stack:
-        stack.callback(flowing.join)
-        stack.callback(stop.set)
-        for _ in range(10):
-            sock = stack.enter_context(connect(site.url))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            sock.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % PATH.encode())
-        waits = [seconds_for(site.url, "/metrics") for _ in range(30)]
-        assert max(waits) < 1
-        assert statistics.median(waits) < 0.1
-        for _ in soon():
-            with contextlib.closing(Watcher(site.url)) as another:
-                if another.status == 200:
-                    break
-
-
-def seconds_for(url: str, path: str) -> float:
-    begun = time.monotonic()
-    assert ask(url, path)[0] == 200
-    return time.monotonic() - begun
-
-
-def test_streams_take_no_place_of_scrapes(hub: Hub) -> None:
-    """Four open pages leave all other places as they were."""
-    with served(ordinary(), hub) as site, contextlib.ExitStack() as stack:
-        for _ in range(MOST_STREAMS):
-            stack.enter_context(watching(site.url)).next("status")
-        for _ in range(Limits().connections - 1):
-            stack.enter_context(connect(site.url))
-        assert ask(site.url, "/metrics")[0] == 200
-        assert sum(thread.name == "http-client" for thread in threading.enumerate()) >= MOST_STREAMS + 31
-
-
 def test_close_ends_streams_at_once(hub: Hub) -> None:
     """A restart must not wait for browsers."""
     with served(ordinary(), hub) as site, watching(site.url) as watcher:
@@ -333,23 +214,3 @@ def test_close_ends_streams_at_once(hub: Hub) -> None:
         site.server.close()
         assert list(watcher.events()) == []
         assert time.monotonic() - begun < 1
-
-
-def test_page_and_api_are_quick_while_records_flow(hub: Hub, url: str) -> None:
-    """100,000 records, a thousand stored, and a person who looks at them."""
-    batches: list[list[Record]] = [[record(number) for number in range(500)] for _ in range(4)]
-
-    def flow() -> None:
-        for number in range(200):
-            hub.publish(batches[number % 4])
-            time.sleep(0.01)
-
-    flowing = threading.Thread(target=flow)
-    flowing.start()
-    waits: dict[str, list[float]] = {"/": [], API: [], f"{API}?limit=1000": []}
-    with watching(url):
-        while flowing.is_alive():
-            for path, seconds in waits.items():
-                seconds.append(seconds_for(url, path))
-    for path, seconds in waits.items():
-        assert statistics.median(seconds) < 0.05, path

@@ -1,0 +1,32 @@
+"""A source that watches through the kernel's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from programs import MEASURES, Program, until
+
+from exporter.model import Counts
+from exporter.sources import sockets
+from exporter.sources.netlink import NetlinkSource
+from exporter.sources.procfs import Procfs
+
+_refusal = sockets.refusal(Procfs())
+needs_netlink = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
+
+
+@contextmanager
+def following(*, quiet: bool = False) -> Iterator[NetlinkSource]:
+    source = NetlinkSource(MEASURES, Procfs())
+    source.start(quiet=quiet)
+    try:
+        yield source
+    finally:
+        source.stop()
+
+
+def settled(source: NetlinkSource, program: Program, ends: int) -> Counts:
+    """The counts once so many ends of a program are in."""
+    return until(source.peek, lambda counts: sum(counts.of(program.comm).exits) >= ends)

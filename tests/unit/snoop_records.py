@@ -1,0 +1,36 @@
+"""Records for snoop: a typical one, and any."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from exporter.model import NS, Mode, Outcome, Record
+
+OK, ERROR, SIGNAL, UNKNOWN = range(len(Outcome))
+TYPICAL = Record(
+    1_700_000_000_123_456_789, 1_234_567, 4242, 1, 0, b"true", b"make", b"/bin/true", OK, 0, 987_000, b"/user.slice", Mode.EBPF_CORE
+)
+
+wholes = st.integers(0, 2**32 - 1)
+spans = st.integers(0, 3600 * NS)
+ends = st.one_of(
+    st.just((OK, 0)),
+    st.tuples(st.just(ERROR), st.integers(1, 255)),
+    st.tuples(st.just(SIGNAL), st.integers(1, 64)),
+    st.just((UNKNOWN, None)),
+)
+records = st.builds(
+    lambda end, **fields: Record(outcome=end[0], code=end[1], **fields),
+    ends,
+    ended_ns=st.integers(0, 2**62),
+    runtime_ns=spans,
+    pid=wholes,
+    ppid=wholes,
+    uid=st.none() | wholes,
+    comm=st.binary(max_size=15),
+    parent_comm=st.binary(max_size=15),
+    exe=st.binary(max_size=256),
+    cpu_ns=st.none() | spans,
+    cgroup=st.binary(max_size=100),
+    mode=st.sampled_from(Mode),
+)

@@ -1,0 +1,87 @@
+"""The process that keeps the privileges, where it is slow, or has much to say."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from exporter.loaders.broker import Broker, _Lines, serve
+from exporter.loaders.handover import MAX_MESSAGE, receive
+from exporter.model import Measures, Mode, Unusable
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    monkeypatch.setattr("exporter.loaders.broker._ANSWER_SECONDS", 5)
+    broker = Broker(Measures(1, (1,)), "/proc", None)
+    yield broker
+    broker.close()
+
+
+def test_an_answer_that_comes_late_is_not_taken_for_the_next(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each mode would get what another one had asked for, from then on."""
+    with pytest.raises(Unusable, match=r"^scan has no programs"):
+        broker.programs(Mode.SCAN, quiet=False)
+    os.kill(broker.pid, signal.SIGSTOP)
+    monkeypatch.setattr("exporter.loaders.broker._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("exporter.loaders.broker._LATE_SECONDS", 0.2)
+    for _ in range(2):
+        with pytest.raises(Unusable, match="does not answer"):
+            broker.programs(Mode.SCAN, quiet=False)
+    os.kill(broker.pid, signal.SIGCONT)
+    monkeypatch.setattr("exporter.loaders.broker._ANSWER_SECONDS", 5)
+    monkeypatch.setattr("exporter.loaders.broker._LATE_SECONDS", 5)
+    with pytest.raises(Unusable, match=r"^fast_scan has no programs"):
+        broker.programs(Mode.FAST_SCAN, quiet=False)
+
+
+def test_an_answer_that_found_no_room_is_done_with(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it again once there are descriptors."""
+
+    def cut(ours: socket.socket) -> None:
+        receive(ours)
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as short:
+        short.setattr("exporter.loaders.broker.receive", cut)
+        with pytest.raises(Unusable, match="open files"):
+            broker.programs(Mode.SCAN, quiet=False)
+    with pytest.raises(Unusable, match=r"^fast_scan has no programs"):
+        broker.programs(Mode.FAST_SCAN, quiet=False)
+
+
+def test_a_log_fits_into_a_message() -> None:
+    """Whatever a verifier or a compiler wrote: spelled in JSON, a character may be six."""
+    log = _Lines()
+    for _ in range(100):
+        log.emit(logging.LogRecord("a", logging.DEBUG, "a", 1, "\ufffd" * 1000, None, None))
+    assert len(json.dumps(log.capped())) < MAX_MESSAGE
+    assert log.capped()
+
+
+def test_what_is_short_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could start it again: the privileges would be gone for good."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("exporter.loaders.direct.Direct.look", refuse)
+    monkeypatch.setattr(logging, "getLogger", partial(logging.getLogger, "the broker's own"))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(5)
+    what = {"measures": [1, [1], False], "procfs": "/proc", "interpreter": None}
+    thread = threading.Thread(target=serve, args=(theirs, what))
+    thread.start()
+    with ours:
+        for _ in range(2):
+            ours.send(json.dumps({"load": "netlink", "quiet": False, "look": True}).encode())
+            assert "Too many open files" in json.loads(ours.recv(65536))["unusable"]
+    thread.join(5)

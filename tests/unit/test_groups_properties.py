@@ -1,0 +1,68 @@
+"""Any order of the kernel's events."""
+
+from __future__ import annotations
+
+from fake_proc import MEASURES, TICK
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.model import NS, Lost
+from exporter.sources.groups import Groups
+from exporter.sources.tally import Tally
+from exporter.sources.taskstats import Stats
+
+MS = 1_000_000
+
+ids = st.integers(1, 6)
+steps = st.one_of(
+    st.tuples(st.just("forked"), ids, ids, ids, ids),
+    st.tuples(st.just("execed"), ids),
+    st.tuples(st.just("renamed"), ids, ids, st.binary(max_size=15)),
+    st.tuples(st.just("exited"), ids, ids, st.integers(0, 2**32 - 1), st.integers(0, 6)),
+    st.tuples(st.just("told"), ids, ids, st.booleans()),
+    st.tuples(st.just("find"), st.booleans()),
+    st.tuples(st.just("settle"), st.booleans()),
+)
+
+
+class NoProc:
+    """A `/proc` where nothing is ever seen."""
+
+    root = "/nonexistent"
+    tick_ns = TICK
+
+    def pids(self) -> list[int]:
+        return []
+
+    def stat(self, pid: int) -> Lost:
+        return Lost.VANISHED
+
+    def comm(self, pid: int) -> None:
+        return None
+
+
+@given(st.lists(steps, max_size=60), st.booleans())
+def test_any_order_of_events(steps: list[tuple[object, ...]], taskstats: bool) -> None:
+    """Whatever is lost or comes twice: no crash, no end without a thread's exit, and names sum up to the whole."""
+    tally = Tally(MEASURES)
+    groups = Groups(tally, NoProc(), taskstats=taskstats)  # type: ignore[arg-type]
+    exits = 0
+    for at, (name, *args) in enumerate(steps):
+        exits += name in {"exited", "told"}
+        if name == "told":
+            pid, tgid, dead = args
+            groups.waiting.put(Stats(pid, tgid, 1, b"x", 0, dead, 0, 1, 1))  # type: ignore[arg-type]
+        elif name == "renamed":
+            groups.renamed(*args)  # type: ignore[arg-type]
+        elif name == "find":
+            groups.find(lost=bool(args[0]))
+        elif name == "settle":
+            groups.settle(at * NS, lost=bool(args[0]))
+        else:
+            getattr(groups, str(name))(at * MS, *args)
+    groups.finish(len(steps) * NS)
+    counts = tally.drain()
+    assert sum(counts.total.exits) <= exits
+    assert sum(sum(each.exits) for each in counts.by_comm.values()) == sum(counts.total.exits)
+    assert sum(each.execs for each in counts.by_comm.values()) == counts.total.execs
+    assert len(groups.alive) <= 6

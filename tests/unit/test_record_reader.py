@@ -1,0 +1,82 @@
+"""The thread that takes records, where there can be none, or where there is nobody left to take them for."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.loaders.handover import Handover
+from exporter.model import NS, Measures, Mode, Unusable
+from exporter.sources.charges import ChargeAudit
+from exporter.sources.connector import Subscription
+from exporter.sources.ebpf import EbpfSource
+from exporter.sources.netlink import NetlinkSource
+from exporter.sources.procfs import Procfs
+from exporter.sources.record_reader import RecordReader
+from exporter.sources.scan import ScanSource
+from exporter.sources.sockets import Sockets
+
+MEASURES = Measures(NS, (NS,))
+
+
+class Nothing:
+    """Never a record."""
+
+    lost = 0
+
+    def __init__(self) -> None:
+        self.descriptors: list[int] = []
+
+    def take(self) -> list[tuple[Any, ...]]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the limit of them."""
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_without_a_thread_there_are_no_records(no_threads: None) -> None:
+    """It is as if they could not be mapped: counts go on, and nothing stays."""
+    before = descriptors()
+    with pytest.raises(OSError, match="can't start new thread"):
+        RecordReader(Nothing(), Mode.EBPF_CORE, lambda _: None, live=True)
+    assert descriptors() == before
+
+
+def test_records_are_not_asked_of_a_source_that_has_stopped() -> None:
+    """A stream may be opened in the middle of a switch: what was closed by then may be somebody else's descriptor."""
+    source = EbpfSource(Mode.EBPF_CORE, MEASURES, lambda _: Handover({}, {}, {}), ChargeAudit(Procfs()))
+    reader = source._records = RecordReader(Nothing(), Mode.EBPF_CORE, lambda _: None, live=False)
+    reader.stop()
+    source.stop()
+    source.publish(lambda _: None, live=True)
+
+
+def test_without_a_thread_a_mode_can_not_run(no_threads: None) -> None:
+    """It is one more reason to take the next one, and what was opened for it is closed."""
+    before = descriptors()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with theirs:
+        sockets = Sockets(Subscription(ours, 0, filtered=True), None, "")
+        for source in (NetlinkSource(MEASURES, Procfs(), lambda: sockets), ScanSource(MEASURES, Procfs(), NS)):
+            with pytest.raises(Unusable, match="can't start new thread"):
+                source.start()
+            source.stop()
+    assert descriptors() == before

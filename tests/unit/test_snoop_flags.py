@@ -1,0 +1,98 @@
+"""What snoop takes on its command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter import cli
+from exporter.config import Filter, load
+from exporter.snoop import lines, run
+from exporter.snoop.flags import Options, beyond
+
+
+def started(monkeypatch: pytest.MonkeyPatch, arguments: str) -> Options:
+    """The options that a command line gives."""
+    seen: list[Options] = []
+    monkeypatch.setattr(run, "main", lambda options, _config: seen.append(options) or 0)
+    assert cli.main(["snoop", *arguments.split()]) == 0
+    return seen[0]
+
+
+def test_every_flag_reaches_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag that changes nothing would mislead."""
+    assert started(monkeypatch, "") == Options()
+    flags = "--comm=a* --comm b --parent=make --outcome=error --outcome=signal --min-runtime=100us --max-runtime 0.5s --json --count=7"
+    assert started(monkeypatch, f"{flags} --duration=2m") == Options(
+        Filter(("a*", "b"), ("make",), (), (), ("error", "signal"), 0.0001, 0.5), json=True, count=7, duration_seconds=120
+    )
+    assert started(monkeypatch, "--url=https://[::1]:10199/sub/").url == "https://[::1]:10199/sub"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5ms", 0.005), ("0.5s", 0.5), ("100us", 0.0001), ("0", 0), ("2", 2), ("1.5", 1.5), ("1.5m", 90), ("1h", 3600)]
+)
+def test_times(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -> None:
+    """Seconds, or a unit."""
+    assert started(monkeypatch, f"--duration={text}").duration_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *(
+            (["--max-runtime", text], f"--max-runtime: '{text}' is not a time such as 5ms, 0.5s or 2, of at most 1000h")
+            for text in ("", "5 ms", "ms", "-1", "1e3", "inf", "nan", "5sec", "٣", ".5", "1001h")
+        ),
+        (["--count=0"], "--count: '0' is not a whole number above 0"),
+        (["--count=-1"], "--count: '-1' is not a whole number above 0"),
+        (["--count=1.5"], "--count: '1.5' is not a whole number above 0"),
+        (["--duration=x\ny"], r"--duration: 'x\ny' is not a time such as 5ms, 0.5s or 2, of at most 1000h"),
+        (["--min-runtime=2ms", "--max-runtime=1ms"], "--min-runtime is longer than --max-runtime"),
+        (["--outcome=fine"], "--outcome: 'fine' is not one of ok, error, signal, unknown"),
+        (["--comm="], "--comm: '' matches nothing; a glob is wanted, such as make or python*"),
+        (["--url=localhost:10199"], "--url: 'localhost:10199' is not an address such as http://localhost:10199"),
+        (["--url=http://h:99999"], "--url: 'http://h:99999' is not an address such as http://localhost:10199"),
+        (["--url=http://a b"], "--url: 'http://a b' is not an address such as http://localhost:10199"),
+        (["--url=http://[::1"], "--url: 'http://[::1' is not an address such as http://localhost:10199"),
+        (["--url=http://h", "--no-ebpf"], "--url and --no-ebpf contradict each other"),
+        (["--url=http://h", "--mode=scan"], "--url and --mode contradict each other"),
+        (
+            ["--min-runtime=1s"],
+            "--min-runtime: nothing would be shown: only processes below 1 s are short (detection.short_threshold_seconds)",
+        ),
+        (["--mode=top"], "--mode: 'top' is not one of auto, ebpf_core, ebpf_bcc, netlink, fast_scan, scan"),
+        (["--web.listen-address=:1"], "unrecognized arguments: --web.listen-address=:1"),
+        (["now"], "too many words after snoop: now"),
+    ],
+)
+def test_bad_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bad usage is one line and status 2, and nothing is started."""
+    assert cli.main(["snoop", *arguments]) == 2
+    assert capsys.readouterr() == ("", f"shortproc-exporter: error: {message}\n")
+
+
+def test_its_flags_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """The exporter would ignore them in silence."""
+    assert cli.main(["--count=3"]) == 2
+    assert capsys.readouterr().err == "shortproc-exporter: error: unrecognized arguments: --count=3\n"
+
+
+def test_a_runtime_that_no_short_process_has(tmp_path: Path) -> None:
+    """Who asks for it has to learn why it is not shown; the threshold is the configuration's."""
+    file = tmp_path / "exporter.yml"
+    file.write_text("detection: {short_threshold_seconds: 0.5}")
+    assert beyond(Filter(), load(str(file))) is None
+    assert beyond(Filter(max_runtime_seconds=0.5), load(str(file))) is None
+    assert "below 0.5 s are short" in (beyond(Filter(max_runtime_seconds=0.6), load(str(file))) or "")
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Help is the first thing that anybody reads."""
+    assert cli.main(["snoop", "--help"]) == 0
+    text = capsys.readouterr().out
+    flags = "--comm --parent --max-runtime --min-runtime --outcome --json --duration --count --url --mode --config.file"
+    assert all(part in text for part in (*flags.split(), *lines.HEADER.split(), "examples:", "exit status:"))
+    assert "--web." not in text
+    assert max(map(len, text.splitlines())) <= 120

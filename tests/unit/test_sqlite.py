@@ -1,0 +1,129 @@
+"""The sink of rows: what a row says, which rows go, and others at the database."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from handler_child import record
+from sink_files import MIB, count, private, rows_to
+
+from exporter.handlers import sqlite
+from exporter.model import NS
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    with private(tmp_path) as folder:
+        yield folder
+
+
+def test_rows_are_exact_and_indexed(folder: Path) -> None:
+    """Times are whole nanoseconds, and a question about a time or a name must not read the whole table."""
+    rows = rows_to(folder)
+    rows.handle([record(7, ended_ns=1_700_000_000_000_000_001, code=None, outcome=2)])
+    rows.close()
+    database = sqlite3.connect(folder / "records.db")
+    assert database.execute("SELECT * FROM records").fetchall() == [
+        (
+            1_700_000_000_000_000_001,
+            2_000_000,
+            7,
+            1,
+            1000,
+            "cc1",
+            "make",
+            "/usr/bin/cc1",
+            "signal",
+            None,
+            1_500_000,
+            "/user.slice",
+            "ebpf_core",
+        )
+    ]
+    for where in ("ended_ns > 5", "comm = 'cc1' AND ended_ns > 5"):
+        assert "USING INDEX" in database.execute(f"EXPLAIN QUERY PLAN SELECT * FROM records WHERE {where}").fetchone()[3]
+    assert [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "auto_vacuum", "user_version")] == ["wal", 2, 1]
+    database.close()
+
+
+def test_old_rows_go(folder: Path) -> None:
+    """A table that only grows ends with a full disk."""
+    rows = rows_to(folder, max_age_seconds=3600)
+    rows.handle([record(number, ended_ns=time.time_ns() - 7200 * NS) for number in range(5000)] + [record(number) for number in range(10)])
+    for _ in range(50):
+        rows.tick()
+    rows.close()
+    assert count(rows.path) == 10
+    assert rows.path.stat().st_size < MIB // 2
+
+
+def test_the_oldest_rows_go_when_there_are_too_many(folder: Path) -> None:
+    """The bound in bytes holds for the file, not only for what is in it."""
+    now, rows = time.time_ns(), rows_to(folder, max_bytes=MIB)
+    for at in range(0, 40_000, 2000):
+        rows.handle([record(number, ended_ns=now + number) for number in range(at, at + 2000)])
+        rows.tick()
+    for _ in range(20):
+        rows.tick()
+    rows.close()
+    database = sqlite3.connect(rows.path)
+    left, first, last = database.execute("SELECT count(*), min(ended_ns), max(ended_ns) FROM records").fetchone()
+    database.close()
+    assert rows.path.stat().st_size <= MIB
+    assert last == now + 39_999
+    assert left == last - first + 1 > 1000
+
+
+@pytest.mark.parametrize("content", ["not a database, and longer than its header " * 10, None])
+def test_a_database_that_is_not_ours_is_left_alone(folder: Path, content: str | None) -> None:
+    """Somebody may have given the wrong path; and a newer version may know better than we do."""
+    path = folder / "records.db"
+    if content is None:
+        other = sqlite3.connect(path)
+        other.executescript("CREATE TABLE theirs (x); PRAGMA user_version = 2;")
+        other.close()
+    else:
+        path.write_text(content)
+    before = path.read_bytes()
+    rows = rows_to(folder)
+    rows.handle([record()])
+    rows.tick()
+    rows.release()
+    assert (rows.tally.errors, rows.tally.pending) == (1, 1)
+    assert path.read_bytes() == before
+
+
+def test_a_reader_does_not_stop_the_writer(folder: Path) -> None:
+    """People ask questions while records come."""
+    rows = rows_to(folder)
+    rows.handle([record()])
+    rows.tick()
+    reader = sqlite3.connect(rows.path, isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM records").fetchone() == (1,)
+    rows.handle([record()])
+    rows.tick()
+    assert (rows.tally.errors, rows.tally.handled) == (0, 2)
+    assert reader.execute("SELECT count(*) FROM records").fetchone() == (1,)
+    reader.close()
+    rows.close()
+
+
+def test_a_locked_database_costs_a_retry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer may hold it for longer than we wait."""
+    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.01)
+    rows = rows_to(folder)
+    rows.tick()
+    rows.release()
+    writer = sqlite3.connect(rows.path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    rows.handle([record()])
+    rows.tick()
+    assert (rows.tally.errors, rows.tally.pending) == (1, 1)
+    writer.close()
+    rows.close()
+    assert count(rows.path) == 1
