@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from exporter import kernel
+
 CAP_SYS_ADMIN, CAP_BPF = 21, 39  # include/uapi/linux/capability.h
 USER = "shortproc-exporter"
 """Whom it becomes, if there is such a user and no other is configured."""
@@ -47,10 +49,9 @@ def user_of(name: str) -> tuple[int, int]:
 
 def needed() -> set[int]:
     """The capabilities without which a running source could not go on: older kernels let only the privileged read maps."""
-    release = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2])
-    if release >= (5, 19):
+    if kernel.version() >= (5, 19):
         return set()
-    return {CAP_BPF} if release >= (5, 8) else {CAP_SYS_ADMIN}
+    return {CAP_BPF} if kernel.version() >= (5, 8) else {CAP_SYS_ADMIN}
 
 
 def drop(user: int, group: int, keep: Iterable[int]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from exporter import kernel
 from exporter.bpfmap import possible_cpus
 from exporter.layout import EXE_LEN, Config, Control, Counts, Cpu, Listed, ListedKey, Shared, kernel_config, kernel_control, perf_bytes
 from exporter.loaders.births import Birth, Filler
@@ -27,6 +28,8 @@ PLACES = (Path(__file__).parents[1] / "_bpf", Path(__file__).parents[2] / "bpf")
 
 _CHILD = Path(__file__).with_name("bcc_child.py")
 _OLDEST = (4, 18)
+_PROGRAMS_ARE_TOLD = (5, 1)
+"""That a perf buffer is full: kernel/trace/bpf_trace.c, __bpf_perf_event_output()."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FIND = """
 import importlib.util, os, sys
@@ -71,6 +74,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
     }
     # -I: nothing is imported from the working directory or the environment, for this runs as root
     handover = run([found, "-I", str(_CHILD)], request, timeout=timeout, on_log=on_log)
+    handover.facts["buffers_count_lost"] = kernel.version() < _PROGRAMS_ARE_TOLD
     try:
         if "births" in handover.maps:
             _enter_old(handover, proc, on_log, count_threads=not handover.facts["group_dead"])
@@ -93,9 +97,8 @@ def refusal(interpreter: str | None = None) -> str | None:
 
 def _require(interpreter: str | None) -> tuple[Path, str]:
     """The sources, and the interpreter that has bcc."""
-    release = os.uname().release
-    if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in release.split(".")[:2]) < _OLDEST:
-        raise Unusable(f"kernel {release} is too old: 4.18 is the first that these programs load into")
+    if kernel.version() < _OLDEST:
+        raise Unusable(f"kernel {os.uname().release} is too old: 4.18 is the first that these programs load into")
     sources = next((place for place in PLACES if (place / "lifecycle.bcc.c").exists()), None)
     if sources is None:
         raise Unusable("the programs' source, lifecycle.bcc.c, is not installed")

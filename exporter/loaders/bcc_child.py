@@ -32,7 +32,6 @@ _RAW = {
 }
 _MAX_DESCRIPTORS = 250
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
-_PROGRAMS_ARE_TOLD = [5, 1]  # that a perf buffer is full: kernel/trace/bpf_trace.c, __bpf_perf_event_output()
 _ATTACH_ORDER = ("on_free", "on_exit", "on_path", "on_exec", "on_own_rename", "on_rename", "on_signal", "on_newtask", "on_birth")
 """A process that ends while this goes on must not leave its birth behind, and must find its free attached."""
 _WITH_HEADERS, _WITHOUT = "task.bcc.c", "births.bcc.c"
@@ -77,12 +76,8 @@ def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         bcc = importlib.import_module("bcc")
     except (ImportError, OSError) as error:
         raise _RefusedError(f"bcc can't be imported by {sys.executable}: {error}") from error
-    release = [int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2]]
     with_ring = request["use_ring"] and _has_rings(bcc)
-    facts = {
-        "group_dead": not request["force_guard"] and "group_dead" in _format(tracefs, "sched/sched_process_exit"),
-        "buffers_count_lost": release < _PROGRAMS_ARE_TOLD,
-    }
+    facts = {"group_dead": not request["force_guard"] and "group_dead" in _format(tracefs, "sched/sched_process_exit")}
     flags = {
         "GROUP_DEAD_ARG": facts["group_dead"],
         "RENAME_TELLS_PID": request["use_rename_pid"] and " pid;" in _format(tracefs, "task/task_rename"),

@@ -10,9 +10,9 @@ import errno
 import logging
 import os
 import select
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from exporter.ends import Ends
 from exporter.model import NS, Gauges, Lost, Measures, Mode, SourceFailed, Unusable
@@ -77,19 +77,14 @@ class NetlinkSource(TallySource):
             self._tally.quiet()
         self._subscription, self._registration, self._no_taskstats = self._open_sockets()
         self._groups.taskstats = self._registration is not None
-        thread = threading.Thread(target=self._run, args=(self._subscription,), name=self.mode.value, daemon=True)
         try:
             self._shortfall.begin(self._groups.clones)
             self._groups.find(lost=False)
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            thread.start()
         except OSError as error:
             self._release()
             raise Unusable(f"{self._procfs.root} can't be listed: {error.strerror}") from error
-        except RuntimeError as error:  # there may be no more threads
-            self._release()
-            raise Unusable(str(error)) from error
-        self._thread = thread
+        self._start_thread(partial(self._run, self._subscription))
 
     def join(self, counted: Ends) -> Ends:
         listed = self._tally.join(counted)

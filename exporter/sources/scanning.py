@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -82,13 +81,7 @@ class Scanning(TallySource):
         if not self._table.processes:
             self._release()
             raise Unusable(f"{self._procfs.root} shows no process that may be read; is procfs mounted there?")
-        thread = threading.Thread(target=self._run, name=self.mode.value, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:  # there may be no more of them
-            self._release()
-            raise Unusable(str(error)) from error
-        self._thread = thread
+        self._start_thread(self._run)
 
     def join(self, counted: Ends) -> Ends:
         """Those in `counted` that still look alive are only noticed late."""

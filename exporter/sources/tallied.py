@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
+from collections.abc import Callable
 
 from exporter.ends import Ends
-from exporter.model import Counts, SourceFailed
+from exporter.model import Counts, SourceFailed, Unusable
 from exporter.sources.base import Publish, Source
 from exporter.sources.tally import Tally
 
@@ -41,6 +43,20 @@ class TallySource(Source):
 
     def clones(self) -> int:
         return self._tally.clones
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Give back what the thread uses; perhaps again."""
+
+    def _start_thread(self, run: Callable[[], None]) -> None:
+        """Raises `Unusable` where there may be no more threads, and has released everything."""
+        thread = threading.Thread(target=run, name=self.mode.value, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._release()
+            raise Unusable(str(error)) from error
+        self._thread = thread
 
     def _check(self) -> None:
         if self._failure is not None and not self._stopping.is_set():

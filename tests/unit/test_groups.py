@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from fake_proc import MEASURES, TICK, FakeProc
+from fake_proc import TICK, FakeProc
 
 from exporter.ends import End, Ends
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
@@ -16,16 +14,6 @@ from exporter.sources.waiting import MAX_WAITING
 
 MS = 1_000_000
 OK = 0
-
-
-@pytest.fixture
-def proc(tmp_path: Path) -> FakeProc:
-    return FakeProc(tmp_path / "proc")
-
-
-@pytest.fixture
-def tally() -> Tally:
-    return Tally(MEASURES)
 
 
 @pytest.fixture

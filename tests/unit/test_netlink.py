@@ -22,16 +22,6 @@ from exporter.sources.tally import Tally
 from exporter.sources.taskstats import Stats, decode
 
 
-@pytest.fixture
-def proc(tmp_path: Path) -> FakeProc:
-    return FakeProc(tmp_path / "proc")
-
-
-@pytest.fixture
-def tally() -> Tally:
-    return Tally(MEASURES)
-
-
 def replay(groups: Groups, events: str, stats: str | None) -> None:
     """Let a recording happen."""
     for message in recorded(stats) if stats else []:

@@ -1,0 +1,20 @@
+"""What several unit tests start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_proc import MEASURES, FakeProc
+
+from exporter.sources.tally import Tally
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path / "proc")
+
+
+@pytest.fixture
+def tally() -> Tally:
+    return Tally(MEASURES)
