@@ -132,9 +132,6 @@ class Scanning(TallySource):
     def _begin(self) -> None:
         """Take note of where the looking begins."""
 
-    def _release(self) -> None:
-        """Give back what `_prepare` borrowed; called once the loop has left, or after a failed start, and perhaps again."""
-
     def _run(self) -> None:
         try:
             self._loop()

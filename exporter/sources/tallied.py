@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from abc import abstractmethod
 from collections.abc import Callable
 
 from exporter.ends import Ends
@@ -44,9 +43,8 @@ class TallySource(Source):
     def clones(self) -> int:
         return self._tally.clones
 
-    @abstractmethod
     def _release(self) -> None:
-        """Give back what the thread uses; perhaps again."""
+        """Give back what `start` borrowed; called once the thread has ended, or after a failed start, and perhaps again."""
 
     def _start_thread(self, run: Callable[[], None]) -> None:
         """Raises `Unusable` where there may be no more threads, and has released everything."""
