@@ -45,7 +45,7 @@ lint: all .venv/dev ## Check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m grafana --check
-	@$(BIN)/python -m exporter.catalogue --check
+	@$(BIN)/python -m exporter.metrics.document --check
 
 .PHONY: dashboards
 dashboards: all .venv/dev ## Write grafana/*.json anew from their generator
@@ -53,7 +53,7 @@ dashboards: all .venv/dev ## Write grafana/*.json anew from their generator
 
 .PHONY: docs
 docs: all .venv/dev ## Write docs/metrics.md anew from the code
-	@$(BIN)/python -m exporter.catalogue
+	@$(BIN)/python -m exporter.metrics.document
 
 .PHONY: bench
 bench: deps-bench all ## Measure costs side by side with other tools, in one run (as root)

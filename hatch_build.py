@@ -38,7 +38,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         """Not by way of a file in the checkout, which would still name this revision when the next one is checked out."""
         self._folder = tempfile.TemporaryDirectory()
         sys.path.insert(0, self.root)
-        revision = import_module("exporter.version").revision(self._package)
+        revision = import_module("exporter.process.version").revision(self._package)
         file = Path(self._folder.name) / "_revision"
         file.write_text(f"{revision}\n", encoding="ascii")
         if not (self._package / "_revision").exists():  # from an sdist it is there already

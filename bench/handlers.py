@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.config import Config, HandlerConfig, Jsonl, Sinks, Sqlite
+from exporter.config.options import Config, HandlerConfig, Jsonl, Sinks, Sqlite
 from exporter.handlers import plan
 from exporter.handlers.parent import Handlers
 from exporter.model import Mode, Record

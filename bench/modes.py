@@ -20,11 +20,11 @@ from pathlib import Path
 from bench.exporter import Running, running
 from bench.storms import total
 from bench.workloads import Workload, built
-from exporter.config import Config
-from exporter.ladder import rungs
+from exporter.config.options import Config
+from exporter.kernel.procfs import Procfs
 from exporter.model import Mode, Unusable
 from exporter.sources.base import Source
-from exporter.sources.procfs import Procfs
+from exporter.supervision.modes import rungs
 
 _ROOT = Path(__file__).parents[1]
 _TABLE = _ROOT / "docs" / "modes.md"

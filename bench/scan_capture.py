@@ -25,10 +25,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from exporter.kernel.procfs import Procfs  # noqa: E402
 from exporter.model import NS, UNKNOWN_OUTCOME, Lost, Measures  # noqa: E402
-from exporter.sources.fast_scan import FastScanSource  # noqa: E402
-from exporter.sources.procfs import Procfs  # noqa: E402
-from exporter.sources.scan import ScanSource  # noqa: E402
+from exporter.sources.scan.fast import FastScanSource  # noqa: E402
+from exporter.sources.scan.slow import ScanSource  # noqa: E402
 
 MEASURES = Measures(NS, (100_000, 1_000_000, 5_000_000, 20_000_000, 100_000_000, NS))
 NOBODY = 65534

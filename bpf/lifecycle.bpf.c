@@ -123,7 +123,7 @@ static __always_inline void set_mark(struct cpu *cpu, struct task_struct *leader
 		ADD(*filter_of(mark->start_ns), 1);
 }
 
-/* Never called, nor loaded: for it the compiler describes the type, by which a test compares it with exporter/layout.py. */
+/* Never called, nor loaded: for it the compiler describes the type, by which a test compares it with exporter/kernel/layout.py. */
 static __noinline __attribute__((used)) int described(struct record *record)
 {
 	return !!record;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
-/* Layouts that the kernel side and exporter/layout.py share, and the code that every BPF program of the project uses. */
+/* Layouts that the kernel side and exporter/kernel/layout.py share, and the code that every BPF program of the project uses. */
 #ifndef LIFECYCLE_H
 #define LIFECYCLE_H
 
@@ -18,10 +18,10 @@
 #define EXE_LEN 256
 #define RECORDS_BYTES (2 << 20)
 
-/* The order is that of Outcome in exporter/model.py. */
+/* The order is that of Outcome in exporter/model/__init__.py. */
 enum outcome { OUTCOME_OK, OUTCOME_ERROR, OUTCOME_SIGNAL, OUTCOME_UNKNOWN, OUTCOMES };
 
-/* The order is that of KERNEL_LOST in exporter/layout.py. */
+/* The order is that of KERNEL_LOST in exporter/kernel/layout.py. */
 enum lost { LOST_NAME_BUSY, LOST_CPU_MARKS_FULL, LOST_BIRTHS_FULL, LOST_EXES_FULL, LOST_REASONS };
 
 /* What to do with the end of a process. While two modes run at once, both list, and only the one that leaves counts. */

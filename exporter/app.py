@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import heapq
 import logging
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter import __version__, log, privileges, version
-from exporter.config import Config, ConfigError
-from exporter.log import fields
-from exporter.metrics import Exposition
-from exporter.model import NS, Mode, ProcessCounts, SourceFailed, Unusable
-from exporter.record_json import Json
-from exporter.records import Hub
-from exporter.reload import LastReload, Reloader
-from exporter.sdnotify import Notifier
-from exporter.snapshot import Snapshot
-from exporter.supervisor import Supervisor
-from exporter.web.address import wording
-from exporter.web.landing import Row, Status, changes, render
-from exporter.web.rates import Rates
+from exporter import __version__
+from exporter.config.options import Config, ConfigError
+from exporter.model import Unusable
+from exporter.process import log, privileges
+from exporter.process.log import fields
+from exporter.process.sdnotify import Notifier
+from exporter.records.hub import Hub
+from exporter.supervision.reload import Reloader
+from exporter.supervision.supervisor import Supervisor
+from exporter.web.listening import bind_error_message
+from exporter.web.pages import Pages
 from exporter.web.server import Server
-from exporter.web.stream import MOST_RECORDS
 from exporter.web.terms import Gate, Open
 
 if TYPE_CHECKING:
@@ -39,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
-_ROWS = 10
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 EXIT_BIND = 1
@@ -69,7 +62,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
     try:
         server = Server(config.web.listen_address, config.web.telemetry_path, pages, config.web.public_records, gate=gate)
     except OSError as error:
-        return _refuse(wording(config.web.listen_address, error), EXIT_BIND)
+        return _refuse(bind_error_message(config.web.listen_address, error), EXIT_BIND)
     try:
         if become is not None:
             with _naming_the_user():
@@ -152,82 +145,3 @@ def _gate(web_config_file: str) -> Gate:
 def _refuse(reason: str, status: int) -> int:
     print(f"shortproc-exporter: error: {reason}", file=sys.stderr)  # noqa: T201
     return status
-
-
-class Pages:
-    """What the server shows."""
-
-    def __init__(self, config: Config, supervisor: Supervisor, last_reload: LastReload, hub: Hub, handlers: Handlers | None = None) -> None:
-        self.hub = hub
-        self._config = config
-        self._supervisor = supervisor
-        self._exposition = Exposition(config, supervisor.snapshot, last_reload, handlers)
-        self._started = time.time()
-        self._rates = Rates()
-
-    def metrics(self, accept: str) -> tuple[bytes, str]:
-        """Body and content type."""
-        return self._exposition.render(accept)
-
-    def healthy(self) -> str | None:
-        """Whether the supervising loop goes round."""
-        return self._supervisor.stuck()
-
-    def ready(self) -> str | None:
-        """Whether a source runs."""
-        return None if self._supervisor.ready else "no mode is active yet"
-
-    def tick(self) -> None:
-        """Called about each second, so that the page knows the rate of the last minutes."""
-        with contextlib.suppress(SourceFailed, OSError):  # the supervisor's own tick deals with it
-            self._note(self._supervisor.snapshot())
-
-    def landing(self, names: bool) -> str:
-        """The page at /."""
-        recent = self.hub.recent()[: -MOST_RECORDS - 1 : -1] if names else None
-        return render(self._status(names), self._config.web.telemetry_path, recent)
-
-    def live(self) -> Json:
-        """What changes on it."""
-        return changes(self._status(names=True))
-
-    def _note(self, snapshot: Snapshot) -> None:
-        self._rates.note(time.monotonic(), snapshot.view.counts.total.short_exits)
-
-    def _status(self, names: bool) -> Status:
-        snapshot = self._supervisor.snapshot()
-        self._note(snapshot)
-        busiest, folded = self._supervisor.busiest(self._config.metrics.max_comms) if names else ([], [])
-        comms = [(name, counts) for name, counts in busiest if any(counts.exits)]
-        counts = snapshot.view.counts
-        return Status(
-            version=__version__,
-            revision=version.revision(),
-            mode=snapshot.mode,
-            why=snapshot.why,
-            rungs=tuple((mode, _state(mode, snapshot), state.reason) for mode, state in snapshot.rungs.items()),
-            capture_ratio=snapshot.capture_ratio,
-            threshold_seconds=self._config.detection.short_threshold_seconds,
-            started=self._started,
-            ended_processes=sum(counts.total.exits),
-            short_processes=counts.total.short_exits,
-            rates=(self._rates.per_second(5), self._rates.per_second(60), self._rates.per_second(300)),
-            peak_per_second=snapshot.gauges.peak_per_second,
-            bounds_seconds=self._config.metrics.runtime_buckets_seconds,
-            buckets=tuple(counts.total.buckets),
-            top_comms=tuple(_row(*each) for each in comms[:_ROWS]),
-            top_cpu=tuple(_row(*each) for each in heapq.nlargest(_ROWS, comms, key=lambda each: each[1].short_cpu_ns)),
-            folded=tuple(folded[:_ROWS]),
-            lost=tuple((reason, n) for reason, n in counts.lost.items() if n),
-            degraded=snapshot.degraded,
-        )
-
-
-def _row(comm: str, counts: ProcessCounts) -> Row:
-    return Row(comm, counts.short_exits, sum(counts.exits), counts.cpu_ns / NS, counts.short_cpu_ns / NS)
-
-
-def _state(mode: Mode, snapshot: Snapshot) -> str:
-    if mode == snapshot.mode:
-        return "active"
-    return "usable" if snapshot.rungs[mode].usable else "unusable"

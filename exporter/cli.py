@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from exporter import config, version
-from exporter.checks import near, one_line
-from exporter.config import AUTO, Config, ConfigError
+from exporter.config import options
+from exporter.config.checks import near, one_line
+from exporter.config.options import AUTO, Config, ConfigError
 from exporter.model import Mode
+from exporter.process import version
 
 if TYPE_CHECKING:
     from exporter.handlers.plan import Plan
@@ -140,11 +141,11 @@ def _command(args: argparse.Namespace) -> int:
 def _snoop(args: argparse.Namespace) -> int:
     from exporter.snoop import flags, run  # noqa: PLC0415
 
-    options = flags.options(args)
+    wanted = flags.options(args)
     settings = _configuration(args)
     if vars(args)["log.level"] is None:  # its lines would stand between those of snoop
-        settings = config.override(settings, "log.level", "error", "--log.level")
-    return _to_stdout(lambda: run.main(options, settings))
+        settings = options.override(settings, "log.level", "error", "--log.level")
+    return _to_stdout(lambda: run.main(wanted, settings))
 
 
 def _check_config(args: argparse.Namespace, files: list[str]) -> int:
@@ -168,19 +169,19 @@ def _configuration(args: argparse.Namespace) -> Config:
     """Everything from the file, and over it what the flags say."""
     given = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items() if value not in (None, False)}
     path = given.get("--config.file")
-    settings = config.load(path) if path is not None else Config()
+    settings = options.load(path) if path is not None else Config()
     for flag, key in _OPTIONS.items():
         if flag in given:
-            settings = config.override(settings, key, given[flag], flag)
+            settings = options.override(settings, key, given[flag], flag)
     mode = settings.detection.mode
     if args.fast_scan:
         if "--mode" in given and mode != Mode.FAST_SCAN:
             raise UsageError(f"--fast-scan and --mode={mode} contradict each other")
-        settings = config.override(settings, "detection.mode", str(Mode.FAST_SCAN), "--fast-scan")
+        settings = options.override(settings, "detection.mode", str(Mode.FAST_SCAN), "--fast-scan")
     elif args.no_ebpf and mode in (Mode.EBPF_CORE, Mode.EBPF_BCC):
         wanted = f"--mode={mode}" if "--mode" in given else f"detection.mode: {mode} in {one_line(str(path))}"
         raise UsageError(f"--no-ebpf and {wanted} contradict each other")
-    return config.override(settings, "no_ebpf", args.no_ebpf, "--no-ebpf")
+    return options.override(settings, "no_ebpf", args.no_ebpf, "--no-ebpf")
 
 
 def _plan(args: argparse.Namespace, settings: Config) -> Plan | None:

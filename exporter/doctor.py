@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import platform
 
-from exporter import version
-from exporter.config import Config
-from exporter.ladder import Rung, rungs, wanted
+from exporter.config.options import Config
+from exporter.kernel.procfs import Procfs
 from exporter.model import Unusable
-from exporter.sources.procfs import Procfs
+from exporter.process import version
+from exporter.supervision.modes import Rung, rungs, wanted
 
 
 def main(config: Config) -> int:

@@ -22,7 +22,7 @@ All handlers run one after another, in one process without privileges. One that 
 from __future__ import annotations
 
 from exporter.model import Outcome, Record, comm_text
-from exporter.record_json import as_json
+from exporter.records.encoding import as_json
 
 __all__ = ["OUTCOMES", "Handler", "Outcome", "Record", "as_json", "comm_text"]
 

@@ -12,11 +12,11 @@ import signal
 import sys
 import time
 
-from exporter import log
 from exporter.handlers import loading, privileges
 from exporter.handlers.slot import Slot
 from exporter.handlers.wire import Frames, PageWriter
-from exporter.log import fields
+from exporter.process import log
+from exporter.process.log import fields
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import translate
 from functools import lru_cache
 
-from exporter.config import Filter
+from exporter.config.options import Filter
 from exporter.model import NS, Outcome, Record, comm_text
 
 _CACHED = 4096

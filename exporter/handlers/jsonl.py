@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from exporter.handlers.sink import Sink, is_same, open_file, open_folder
-from exporter.record_json import line
+from exporter.records.encoding import line
 
 _PIECE = 500
 _TIME_BEGINS, _TIME_ENDS = len('{"ended_at":"'), len('{"ended_at":"2026-01-02T03:04:05')

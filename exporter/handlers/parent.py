@@ -13,8 +13,8 @@ from exporter.handlers.feed import Feed
 from exporter.handlers.plan import Plan
 from exporter.handlers.process import Child
 from exporter.handlers.wire import Page, Tally
-from exporter.log import fields
-from exporter.records import Batch
+from exporter.process.log import fields
+from exporter.records.hub import Batch
 
 logger = logging.getLogger(__name__)
 

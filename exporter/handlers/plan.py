@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporter.config import Config, ConfigError, Filter
+from exporter.config.options import Config, ConfigError, Filter
 from exporter.handlers import loading
 from exporter.handlers.trust import refusal
 

@@ -9,7 +9,7 @@ import resource
 import signal
 from pathlib import Path
 
-from exporter.privileges import must, set_capabilities
+from exporter.process.privileges import must, set_capabilities
 
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24

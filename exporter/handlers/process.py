@@ -14,7 +14,7 @@ from pathlib import Path
 
 from exporter.handlers.plan import Plan
 from exporter.handlers.wire import Page, page_size, read_page
-from exporter.log import fields
+from exporter.process.log import fields
 
 logger = logging.getLogger(__name__)
 

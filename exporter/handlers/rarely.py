@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from exporter.log import fields
+from exporter.process.log import fields
 
 _INTERVAL_SECONDS = 60.0
 

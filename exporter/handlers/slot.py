@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from exporter.config import Filter
+from exporter.config.options import Filter
 from exporter.handlers import Handler, Record, filters, loading
 from exporter.handlers.rarely import Rarely
 from exporter.handlers.sink import Sink

@@ -10,7 +10,7 @@ import time
 from exporter.handlers import OUTCOMES, Record
 from exporter.handlers.sink import Sink, open_file, open_folder
 from exporter.model import NS
-from exporter.record_json import name
+from exporter.records.encoding import name
 
 _VERSION = 1
 _SCHEMA = """

@@ -15,13 +15,26 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from exporter import kernel
-from exporter.bpfmap import possible_cpus
-from exporter.layout import EXE_LEN, Config, Control, Counts, Cpu, Listed, ListedKey, Shared, kernel_config, kernel_control, perf_bytes
+from exporter.kernel import release
+from exporter.kernel.attached import Handover
+from exporter.kernel.bpf import possible_cpus
+from exporter.kernel.layout import (
+    EXE_LEN,
+    Config,
+    Control,
+    Counts,
+    Cpu,
+    Listed,
+    ListedKey,
+    Shared,
+    kernel_config,
+    kernel_control,
+    perf_bytes,
+)
+from exporter.kernel.procfs import Procfs
 from exporter.loaders.births import Birth, Filler
-from exporter.loaders.handover import Handover, run
+from exporter.loaders.handover import run
 from exporter.model import KERNEL_THREADS, Lost, Measures, Unusable
-from exporter.sources.procfs import Procfs
 
 PLACES = (Path(__file__).parents[1] / "_bpf", Path(__file__).parents[2] / "bpf")
 """Where the sources are: in a wheel, and in a checkout."""
@@ -74,7 +87,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
     }
     # -I: nothing is imported from the working directory or the environment, for this runs as root
     handover = run([found, "-I", str(_CHILD)], request, timeout=timeout, on_log=on_log)
-    handover.facts["buffers_count_lost"] = kernel.version() < _PROGRAMS_ARE_TOLD
+    handover.facts["buffers_count_lost"] = release.version() < _PROGRAMS_ARE_TOLD
     try:
         if "births" in handover.maps:
             _enter_old(handover, proc, on_log, count_threads=not handover.facts["group_dead"])
@@ -97,7 +110,7 @@ def refusal(interpreter: str | None = None) -> str | None:
 
 def _require(interpreter: str | None) -> tuple[Path, str]:
     """The sources, and the interpreter that has bcc."""
-    if kernel.version() < _OLDEST:
+    if release.version() < _OLDEST:
         raise Unusable(f"kernel {os.uname().release} is too old: 4.18 is the first that these programs load into")
     sources = next((place for place in PLACES if (place / "lifecycle.bcc.c").exists()), None)
     if sources is None:

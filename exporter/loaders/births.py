@@ -13,10 +13,10 @@ import time
 from ctypes import c_char, c_uint32, c_uint64
 from typing import NamedTuple
 
-from exporter.bpfmap import BpfMap
-from exporter.layout import COMM_LEN
+from exporter.kernel.bpf import BpfMap
+from exporter.kernel.layout import COMM_LEN
+from exporter.kernel.procfs import Procfs, Stat
 from exporter.model import KERNEL_THREADS, Lost
-from exporter.sources.procfs import Procfs, Stat
 
 _ROUNDS = 20
 _NO_ROOM = {errno.E2BIG, errno.ENOMEM}

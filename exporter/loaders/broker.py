@@ -18,12 +18,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from exporter.kernel.attached import Handover
+from exporter.kernel.netlink_sockets import Sockets
+from exporter.kernel.proc_connector import Subscription, unsubscribe
+from exporter.kernel.taskstats import Registration
 from exporter.loaders.direct import Direct, log_line
-from exporter.loaders.handover import BOOT, Handover, accepted, discard, receive, send
+from exporter.loaders.handover import BOOT, accepted, discard, receive, send
 from exporter.model import Measures, Mode, Unusable
-from exporter.sources.connector import Subscription, unsubscribe
-from exporter.sources.sockets import Sockets
-from exporter.sources.taskstats import Registration
 
 _ANSWER_SECONDS = 70
 """Longer than a loader may take."""

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from exporter.bpfmap import map_memory, program_info
-from exporter.config import Config
+from exporter.config.options import Config
+from exporter.kernel.attached import Handover
+from exporter.kernel.bpf import map_memory, program_info
 from exporter.loaders.bcc import load_bcc, refusal
 from exporter.loaders.core import load_core
-from exporter.loaders.handover import Handover
 from exporter.model import Measures, Unusable
 
 _Load = Callable[[Measures, Callable[[str], None]], Handover]

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter import kernel
-from exporter.layout import Config, Control, kernel_config, kernel_control
-from exporter.loaders.handover import Giver, Handover, load
+from exporter.kernel import release
+from exporter.kernel.attached import Handover
+from exporter.kernel.layout import Config, Control, kernel_config, kernel_control
+from exporter.loaders.handover import Giver, load
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
 from exporter.model import Measures, Unusable
 
@@ -101,7 +102,7 @@ def refusal() -> str | None:
 
 def _require(path: Path) -> None:
     """Refuse what is sure to fail, in words that say more than the kernel's errno would."""
-    if kernel.version() < _OLDEST:
+    if release.version() < _OLDEST:
         raise Unusable(f"kernel {os.uname().release} is too old: 5.8 is the first that these programs load into")
     if not _BTF.exists():
         raise Unusable(f"the kernel has no BTF ({_BTF}): it must be built with CONFIG_DEBUG_INFO_BTF=y")

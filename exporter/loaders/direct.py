@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from exporter.loaders.handover import Handover
+from exporter.kernel.attached import Handover
+from exporter.kernel.procfs import Procfs
 from exporter.model import Measures, Mode, Unusable
-from exporter.sources.procfs import Procfs
 
 if TYPE_CHECKING:
-    from exporter.sources.sockets import Sockets
+    from exporter.kernel.netlink_sockets import Sockets
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Direct:
         return load_bcc(self._measures, log_line, quiet=quiet, interpreter=self._interpreter, proc=self._procfs.root)
 
     def sockets(self) -> Sockets:
-        from exporter.sources.sockets import opened  # noqa: PLC0415
+        from exporter.kernel.netlink_sockets import opened  # noqa: PLC0415
 
         return opened(self._procfs)
 
@@ -58,11 +58,11 @@ class Direct:
             raise Unusable(reason)
 
     def _refusal(self, mode: Mode) -> str | None:
+        from exporter.kernel import netlink_sockets  # noqa: PLC0415
         from exporter.loaders import bcc, core  # noqa: PLC0415
-        from exporter.sources import sockets  # noqa: PLC0415
 
         if mode is Mode.NETLINK:
-            return sockets.refusal(self._procfs)
+            return netlink_sockets.refusal(self._procfs)
         return core.refusal() if mode is Mode.EBPF_CORE else bcc.refusal(self._interpreter)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from urllib.parse import urlsplit
 
-from exporter.checks import Wrong, one_of, shown
-from exporter.config import Config, ConfigError, Filter
+from exporter.config.checks import Wrong, one_of, shown
+from exporter.config.options import Config, ConfigError, Filter
 from exporter.model import NS, Outcome
 
 USAGE = "shortproc-exporter snoop [flags]"

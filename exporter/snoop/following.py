@@ -152,7 +152,7 @@ def parsed(data: str) -> tuple[list[Record], int]:
 
 
 def record(fields: dict[str, Any]) -> Record:
-    """Read back what `exporter.record_json.as_json` wrote. Trusts nothing: it raises an error, or gives a sound record."""
+    """Read back what `exporter.records.encoding.as_json` wrote. Trusts nothing: it raises an error, or gives a sound record."""
     outcome = Outcome(fields["outcome"])
     signal = fields["signal"]
     code = fields["exit_code"] if signal is None else _NUMBERS.get(signal) or int(signal.removeprefix("SIG"))  # SIG35 has no name

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 
 from exporter.handlers.filters import compiled
 from exporter.model import Record
-from exporter.record_json import as_json, encode
-from exporter.records import Batch
+from exporter.records.encoding import as_json, encode
+from exporter.records.hub import Batch
 from exporter.snoop import lines
 from exporter.snoop.flags import Options
 from exporter.snoop.summary import Summary

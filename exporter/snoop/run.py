@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from exporter import log
-from exporter.checks import one_line
-from exporter.config import Config
+from exporter.config.checks import one_line
+from exporter.config.options import Config
 from exporter.model import Unusable
+from exporter.process import log
 from exporter.snoop.flags import Options, beyond
 from exporter.snoop.following import Following, Lost
 from exporter.snoop.printer import Inbox, Output, Printer

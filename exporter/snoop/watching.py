@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from exporter.config import Config
+from exporter.config.options import Config
 from exporter.model import Mode, SourceFailed
-from exporter.records import Hub
+from exporter.records.hub import Hub
 from exporter.snoop.printer import Inbox
-from exporter.supervisor import Supervisor
+from exporter.supervision.supervisor import Supervisor
 
 _INEXACT = (Mode.FAST_SCAN, Mode.SCAN)
 

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
-from exporter.ends import Ends
 from exporter.model import Counts, Gauges, Mode, Record
+from exporter.model.ends import Ends
 
 Publish = Callable[[Sequence[Record]], None]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from exporter.ends import Ends
 from exporter.model import Counts, SourceFailed, Unusable
+from exporter.model.ends import Ends
 from exporter.sources.base import Publish, Source
 from exporter.sources.tally import Tally
 

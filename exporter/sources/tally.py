@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from signal import SIGKILL
 
-from exporter.ends import End, Ends
-from exporter.layout import MAX_LISTED
+from exporter.kernel.layout import MAX_LISTED
 from exporter.model import FOREVER_NS, NS, Counts, Lost, Measures, Mode, ProcessCounts, Record
+from exporter.model.ends import End, Ends
 from exporter.sources.base import Publish
 
 MAX_SHORT = 10_000

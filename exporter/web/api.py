@@ -18,7 +18,7 @@ from itertools import islice
 from urllib.parse import unquote_plus
 
 from exporter.model import NS, Outcome, Record, comm_text
-from exporter.record_json import encode, line
+from exporter.records.encoding import encode, line
 
 MAX_LIMIT = 100_000
 """As many as can be stored."""

@@ -8,9 +8,9 @@ import threading
 import time
 from pathlib import Path
 
-from exporter import config
-from exporter.checks import Wrong, one_line
-from exporter.config import ConfigError
+from exporter.config import options
+from exporter.config.checks import Wrong, one_line
+from exporter.config.options import ConfigError
 from exporter.web import webconfig
 from exporter.web.auth import Users
 from exporter.web.limiter import Limiter
@@ -55,7 +55,7 @@ class Guard:
     def reread(self) -> None:
         if os.path.exists(self._path) and not os.path.isfile(self._path):  # noqa: PTH110, PTH113 - what can't be seen is said below
             raise ConfigError(f"{one_line(self._path)}: is not a regular file")  # a pipe would give it once, or never
-        config.read(self._path, self._take)
+        options.read(self._path, self._take)
 
     def _look(self) -> None:
         stamp = self._stamped()

@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 
 from exporter.model import Record
-from exporter.record_json import Json, as_json
+from exporter.records.encoding import Json, as_json
 from exporter.web.parts import Histogram, Table, shares
 
 _STATIC = Path(__file__).parent / "static"

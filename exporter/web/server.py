@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from http import HTTPStatus
 
-from exporter.web import address
+from exporter.web import listening
 from exporter.web.connection import Connection, Doing, Limits
 from exporter.web.messages import Response
 from exporter.web.site import Pages, Site
@@ -38,7 +38,7 @@ _CLOSE_SECONDS = 0.25
 
 
 class Server:
-    """Serves `pages` from `start` to `close`. Making one raises `OSError` where it can't listen (`address.wording` says it well)."""
+    """Serves `pages` from `start` to `close`. Making one raises `OSError` where it can't listen (see `listening.bind_error_message`)."""
 
     def __init__(  # noqa: PLR0913
         self,
@@ -58,7 +58,7 @@ class Server:
         self._connections: dict[Connection, threading.Thread] = {}
         self._closing = threading.Event()
         self._acceptor = threading.Thread(target=self._accept, name="http-accept", daemon=True)
-        self._listener = address.listen(listen_address)
+        self._listener = listening.listen(listen_address)
         self.port: int = self._listener.getsockname()[1]
         """The port in use, also where any was asked for (`:0`)."""
 

@@ -11,8 +11,8 @@ from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
-from exporter.record_json import Json
-from exporter.records import Hub
+from exporter.records.encoding import Json
+from exporter.records.hub import Hub
 from exporter.web import api, landing
 from exporter.web.messages import Request, Response, accepts_gzip, gzipped
 from exporter.web.stream import Streams

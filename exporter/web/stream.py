@@ -17,8 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from exporter.model import Record
-from exporter.record_json import Json, as_json, encode
-from exporter.records import Batch, Hub
+from exporter.records.encoding import Json, as_json, encode
+from exporter.records.hub import Batch, Hub
 
 logger = logging.getLogger(__name__)
 

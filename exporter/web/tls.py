@@ -19,7 +19,7 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
-from exporter.checks import Wrong, shown
+from exporter.config.checks import Wrong, shown
 from exporter.web.webconfig import CURVES, SUITES, VERSIONS, TlsServer
 
 logger = logging.getLogger(__name__)

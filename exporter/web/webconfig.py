@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from exporter import checks
-from exporter.checks import Check, Wrong, boolean, integer, list_of, near, one_of, shown, text
-from exporter.config import option
+from exporter.config import checks
+from exporter.config.checks import Check, Wrong, boolean, integer, list_of, near, one_of, shown, text
+from exporter.config.options import option
 from exporter.web import auth
 
 HEADERS: dict[str, tuple[str, ...]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.model import Outcome, comm_text
-from exporter.records import Hub
+from exporter.records.hub import Hub
 from tests.e2e.browser import PROGRAM, Tab, tab
 from tests.unit.pages import HOSTILE, Served, record, served
 from tests.unit.snapshots import ordinary

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import pytest
 from programs import MEASURES, started
 
+from exporter.kernel.attached import Handover
+from exporter.kernel.procfs import Procfs
 from exporter.loaders.bcc import load_bcc, refusal
-from exporter.loaders.handover import Handover
 from exporter.model import Measures, Mode
-from exporter.sources.charges import ChargeAudit
-from exporter.sources.ebpf import EbpfSource
-from exporter.sources.procfs import Procfs
+from exporter.sources.ebpf.cpu_audit import ChargeAudit
+from exporter.sources.ebpf.source import EbpfSource
 
 _refusal = refusal()
 needs_bcc = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")

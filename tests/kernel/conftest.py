@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from programs import Program, watching
 
-from exporter.sources.ebpf import EbpfSource
+from exporter.sources.ebpf.source import EbpfSource
 
 CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534

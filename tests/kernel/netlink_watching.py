@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import pytest
 from programs import MEASURES, Program, until
 
+from exporter.kernel import netlink_sockets
+from exporter.kernel.procfs import Procfs
 from exporter.model import Counts
-from exporter.sources import sockets
-from exporter.sources.netlink import NetlinkSource
-from exporter.sources.procfs import Procfs
+from exporter.sources.netlink.source import NetlinkSource
 
-_refusal = sockets.refusal(Procfs())
+_refusal = netlink_sockets.refusal(Procfs())
 needs_netlink = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from exporter.kernel.attached import Handover
+from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import load_core
-from exporter.loaders.handover import Handover
 from exporter.model import NS, Counts, Measures, Mode, ProcessCounts, SourceFailed
-from exporter.sources.charges import ChargeAudit
-from exporter.sources.ebpf import EbpfSource
-from exporter.sources.procfs import Procfs
+from exporter.sources.ebpf.cpu_audit import ChargeAudit
+from exporter.sources.ebpf.source import EbpfSource
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from programs import Program, until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.sources.procfs import Procfs
+from exporter.kernel.procfs import Procfs
 
 CHECKOUT = Path(__file__).parents[2]
 STOP_SECONDS = 5

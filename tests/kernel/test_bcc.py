@@ -11,7 +11,7 @@ import pytest
 from bcc_watching import needs_bcc, watching_bcc
 from programs import Program, watching
 
-from exporter.sources.ebpf import EbpfSource
+from exporter.sources.ebpf.source import EbpfSource
 
 pytestmark = needs_bcc
 

@@ -10,7 +10,7 @@ from bcc_watching import needs_bcc, watching_bcc
 from programs import Program, until
 
 from exporter.loaders.bcc_child import _headers
-from exporter.sources.ebpf import EbpfSource
+from exporter.sources.ebpf.source import EbpfSource
 
 pytestmark = [needs_bcc, pytest.mark.skipif(_headers() is None, reason="the kernel's headers are not installed")]
 

@@ -17,11 +17,11 @@ import pytest
 from bcc_watching import needs_bcc, watching_bcc
 from programs import MEASURES, Program, descriptors, ended
 
-from exporter.ends import Ends
+from exporter.kernel.procfs import Procfs
 from exporter.loaders import bcc
 from exporter.loaders.bcc import load_bcc
 from exporter.model import FOREVER_NS, NS, Lost, Measures, ProcessCounts, Unusable
-from exporter.sources.procfs import Procfs
+from exporter.model.ends import Ends
 
 pytestmark = needs_bcc
 
@@ -185,7 +185,7 @@ def test_a_drain_loses_nothing(workload: Program) -> None:
 def test_a_serving_process_stays_small(record_property: Callable[[str, object], None]) -> None:
     """Nothing that compiling takes is left: at most 35 MiB with all that serving needs."""
     code = """
-import exporter.app, exporter.metrics, time
+import exporter.app, exporter.metrics.exposition, time
 from exporter.loaders.bcc import load_bcc
 from exporter.model import Measures
 began = time.monotonic()

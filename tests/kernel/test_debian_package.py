@@ -19,8 +19,9 @@ from programs import until
 from test_app import STOP_SECONDS, free_port
 from throwaway import Machine, throwaway
 
-from exporter import __version__, version
+from exporter import __version__
 from exporter.loaders.core import refusal
+from exporter.process import version
 
 CHECKOUT = Path(__file__).parents[2]
 NAME = "shortproc-exporter"

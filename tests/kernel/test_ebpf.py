@@ -12,7 +12,7 @@ import pytest
 from programs import MEASURES, Program, ended, until, watching
 
 from exporter.model import NS, Measures
-from exporter.sources.ebpf import EbpfSource
+from exporter.sources.ebpf.source import EbpfSource
 
 THREADS = 8
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from programs import MEASURES, MS, Program, ended, until, watching
 
-from exporter.layout import Counts as Row
+from exporter.kernel.layout import Counts as Row
 from exporter.model import NS, Lost, Measures
-from exporter.sources.ebpf import EbpfSource
+from exporter.sources.ebpf.source import EbpfSource
 
 CHARGED_SECONDS = 3
 """After this long a charge that has not come never comes."""

@@ -12,12 +12,12 @@ import psutil
 import pytest
 from programs import Program, descriptors, named, watching
 
-from exporter import bpfmap
-from exporter.bpfmap import map_memory, program_info
+from exporter.kernel import bpf
+from exporter.kernel.bpf import map_memory, program_info
 from exporter.loaders.core import load_core
 from exporter.model import Counts, Measures, ProcessCounts, SourceFailed
-from exporter.sources import ebpf
-from exporter.sources.ebpf import EbpfSource
+from exporter.sources.ebpf import source as ebpf
+from exporter.sources.ebpf.source import EbpfSource
 
 NO_SUCH_COMMANDS = 9998, 9999
 MIB = 2**20
@@ -161,7 +161,7 @@ def test_reading_without_batches(source: EbpfSource, workload: Program, monkeypa
     retired = source._map(source._retired)
     batched = retired.read()
     for name, number in zip(("_MAP_LOOKUP_BATCH", "_MAP_LOOKUP_AND_DELETE_BATCH"), NO_SUCH_COMMANDS, strict=True):
-        monkeypatch.setattr(bpfmap, name, number)
+        monkeypatch.setattr(bpf, name, number)
     assert len(batched.keys) > 600
     assert _rows(retired.read()) == _rows(batched)
     assert _rows(retired.take()) == _rows(batched)
@@ -176,7 +176,7 @@ def test_rows_are_the_same_however_large_the_batch(
     source.rotate(())
     retired = source._map(source._retired)
     whole = _rows(retired.read())
-    monkeypatch.setattr(bpfmap, "_BATCH", 1)
+    monkeypatch.setattr(bpf, "_BATCH", 1)
     assert _rows(retired.read()) == whole
     assert _rows(retired.take()) == whole
 
@@ -237,7 +237,7 @@ def _of(drains: list[Counts], comm: bytes) -> ProcessCounts:
     return whole
 
 
-def _rows(rows: bpfmap.Rows) -> dict[bytes, bytes]:
+def _rows(rows: bpf.Rows) -> dict[bytes, bytes]:
     size = len(rows.values) // max(1, len(rows.keys))
     assert len(set(rows.keys)) == len(rows.keys)
     return {key: bytes(rows.values[at * size : (at + 1) * size]) for at, key in enumerate(rows.keys)}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import Config, HandlerConfig, Jsonl, Sinks, Sqlite
+from exporter.config.options import Config, HandlerConfig, Jsonl, Sinks, Sqlite
 from exporter.handlers import plan
 from exporter.handlers.parent import Handlers
 from exporter.model import Mode, Record
@@ -186,7 +186,7 @@ def test_what_was_committed_survives_sigkill(folder: Path) -> None:
 _EXPORTER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from exporter.config import Config, Jsonl, Sinks
+from exporter.config.options import Config, Jsonl, Sinks
 from exporter.handlers import plan
 from exporter.handlers.parent import Handlers
 handlers = Handlers(plan.make(Config(sinks=Sinks(jsonl=Jsonl(path=sys.argv[2])))))

@@ -16,7 +16,7 @@ import pytest
 from programs import Program, until
 from test_app import CHECKOUT, Running, _mode, command, free_port, public, running
 
-from exporter import bpfmap
+from exporter.kernel import bpf
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only as root it has a broker")
 
@@ -32,7 +32,7 @@ def programs_of(pid: int) -> set[int]:
 
 def loaded(program: int) -> bool:
     attr = (ctypes.c_uint32 * 3)(program)
-    fd: int = bpfmap._libc.syscall(bpfmap._SYS_BPF, _PROG_GET_FD_BY_ID, ctypes.byref(attr), ctypes.sizeof(attr))
+    fd: int = bpf._libc.syscall(bpf._SYS_BPF, _PROG_GET_FD_BY_ID, ctypes.byref(attr), ctypes.sizeof(attr))
     if fd >= 0:
         os.close(fd)
     return fd >= 0

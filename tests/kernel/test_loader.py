@@ -10,8 +10,8 @@ import psutil
 import pytest
 from programs import descriptors
 
-from exporter.bpfmap import map_memory
-from exporter.layout import BUCKETS
+from exporter.kernel.bpf import map_memory
+from exporter.kernel.layout import BUCKETS
 from exporter.loaders import core, handover
 from exporter.loaders.core import load_core
 from exporter.model import NS, Measures, Unusable

@@ -14,10 +14,10 @@ import pytest
 from netlink_watching import following, needs_netlink, settled
 from programs import Program, named, until
 
+from exporter.kernel import netlink_sockets
+from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_COMM, Lost, Outcome, ProcessCounts
-from exporter.sources import sockets
-from exporter.sources.netlink import NetlinkSource
-from exporter.sources.procfs import Procfs
+from exporter.sources.netlink.source import NetlinkSource
 
 pytestmark = needs_netlink
 
@@ -29,7 +29,7 @@ OUTCOMES = list(Outcome)
 def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[NetlinkSource]:
     """With taskstats, and with the proc connector alone."""
     if request.param == "events":
-        monkeypatch.setattr(sockets.Registration, "made", not_permitted)
+        monkeypatch.setattr(netlink_sockets.Registration, "made", not_permitted)
     with following() as source:
         if request.param == "taskstats" and not source._groups.taskstats:
             pytest.skip(source.about())

@@ -15,10 +15,10 @@ import pytest
 from netlink_watching import following, needs_netlink, settled
 from programs import MEASURES, Program, descriptors, until
 
+from exporter.kernel import netlink_sockets
+from exporter.kernel.procfs import Procfs
 from exporter.model import Lost, SourceFailed, Unusable
-from exporter.sources import sockets
-from exporter.sources.netlink import NetlinkSource
-from exporter.sources.procfs import Procfs
+from exporter.sources.netlink.source import NetlinkSource
 
 pytestmark = needs_netlink
 
@@ -27,8 +27,8 @@ CHECKOUT = Path(__file__).parents[2]
 WATCHER = """
 import json, subprocess, sys, time
 from exporter.model import Lost, Measures, NS
-from exporter.sources.netlink import NetlinkSource
-from exporter.sources.procfs import Procfs
+from exporter.sources.netlink.source import NetlinkSource
+from exporter.kernel.procfs import Procfs
 source = NetlinkSource(Measures(NS, (NS,)), Procfs())
 source.start()
 subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
@@ -43,7 +43,7 @@ print(json.dumps({"exits": sum(counts.total.exits), "comms": comms, "lost": lost
 
 def test_overrun_is_counted_and_recovered_from(monkeypatch: pytest.MonkeyPatch, workload: Program, nothing: Program) -> None:
     """An exporter that did not get to run says what it missed, and holds nothing of it."""
-    monkeypatch.setattr(sockets, "BUFFER_BYTES", 1 << 20)
+    monkeypatch.setattr(netlink_sockets, "BUFFER_BYTES", 1 << 20)
     procfs = Procfs()
     with following() as source:
         before = procfs.kernel_clones() or 0
@@ -174,7 +174,7 @@ def watched(user: int | None) -> Callable[[list[object]], dict[str, dict[str, li
 def test_refused_in_other_namespaces(unshared: str, reason: str) -> None:
     """There the events are silently absent: the reason must be said before, and by both ways of asking."""
     code = (
-        "from exporter.sources.netlink import *\nfrom exporter.sources.sockets import refusal\nprint(refusal(Procfs()))\n"
+        "from exporter.sources.netlink.source import *\nfrom exporter.kernel.netlink_sockets import refusal\nprint(refusal(Procfs()))\n"
         "try: NetlinkSource(Measures(1, (1,)), Procfs()).start()\nexcept Unusable as error: print(error)"
     )
     command = ["unshare", *unshared.split(), sys.executable, "-c", code]
@@ -188,7 +188,7 @@ def test_refused_in_other_namespaces(unshared: str, reason: str) -> None:
 
 def test_no_acknowledgement_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Events may come without one while others listen, and stop at any time."""
-    monkeypatch.setattr("exporter.sources.connector.acknowledged", lambda *_: None)
+    monkeypatch.setattr("exporter.kernel.proc_connector.acknowledged", lambda *_: None)
     before = descriptors()
     source = NetlinkSource(MEASURES, Procfs())
     with pytest.raises(Unusable, match="acknowledge"):

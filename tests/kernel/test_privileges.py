@@ -19,11 +19,11 @@ import pytest
 from programs import MEASURES, Program, until
 from test_app import CHECKOUT, Running, _mode, command, free_port, public, refused, running
 
-from exporter.bpfmap import BpfMap
+from exporter.kernel.bpf import BpfMap
+from exporter.kernel.proc_connector import open_socket
 from exporter.loaders.broker import Broker, serve
 from exporter.model import Mode, Unusable
-from exporter.privileges import CAP_BPF
-from exporter.sources.connector import open_socket
+from exporter.process.privileges import CAP_BPF
 
 pytestmark = pytest.mark.usefixtures("requires_bpf")
 

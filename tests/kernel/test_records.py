@@ -12,14 +12,14 @@ import pytest
 from bcc_watching import watching_bcc
 from programs import MEASURES, Program, descriptors, ended, until, watching
 
+from exporter.kernel.procfs import Procfs
 from exporter.model import Counts, Mode, Outcome, Record, Unusable
-from exporter.records import Hub
-from exporter.sources import rows
+from exporter.records.hub import Hub
 from exporter.sources.base import Source
-from exporter.sources.ebpf import EbpfSource
-from exporter.sources.netlink import NetlinkSource
-from exporter.sources.procfs import Procfs
-from exporter.sources.scan import ScanSource
+from exporter.sources.ebpf import decode
+from exporter.sources.ebpf.source import EbpfSource
+from exporter.sources.netlink.source import NetlinkSource
+from exporter.sources.scan.slow import ScanSource
 
 OUTCOMES = list(Outcome)
 
@@ -149,7 +149,7 @@ def test_perf_buffers_that_are_full_say_so(requires_bpf: None, workload: Program
         def told() -> tuple[int, int]:
             workload.storm("vfork", 20)  # it is said with the next record of the same CPU
             time.sleep(0.3)
-            return reader.lost, source._cpus().sums()[rows._DROPPED]
+            return reader.lost, source._cpus().sums()[decode._DROPPED]
 
         by_buffers, by_programs = until(told, lambda each: each[0] == each[1])
         source.stop()

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_OUTCOME, Counts, Lost, Measures
 from exporter.sources.base import Source
-from exporter.sources.fast_scan import FastScanSource
-from exporter.sources.procfs import Procfs
-from exporter.sources.scan import ScanSource
+from exporter.sources.scan.fast import FastScanSource
+from exporter.sources.scan.slow import ScanSource
 
 MEASURES = Measures(NS, (NS // 1000, NS // 100, NS // 10, NS))
 PR_SET_NAME = 15

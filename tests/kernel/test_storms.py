@@ -19,13 +19,13 @@ import pytest
 from bcc_watching import needs_bcc, watching_bcc
 from programs import Program, named, watching
 
-from exporter.bpfmap import possible_cpus
-from exporter.completeness import Completeness, Sample
+from exporter.kernel.bpf import possible_cpus
+from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import refusal
 from exporter.model import Counts, Mode, ProcessCounts
-from exporter.sources import ebpf
-from exporter.sources.ebpf import EbpfSource
-from exporter.sources.procfs import Procfs
+from exporter.sources.ebpf import source as ebpf
+from exporter.sources.ebpf.source import EbpfSource
+from exporter.supervision.completeness import Completeness, Sample
 
 THREADS = 8
 NO_IO_URING = (96, 97, 98)

@@ -11,15 +11,15 @@ from programs import Program, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.app import Pages
-from exporter.config import Config, Detection, EbpfBcc
-from exporter.ladder import Rung, RungState
-from exporter.metrics import Exposition
+from exporter.config.options import Config, Detection, EbpfBcc
+from exporter.metrics.exposition import Exposition
 from exporter.model import Lost, Mode, SwitchReason, Unusable
-from exporter.records import Hub
-from exporter.reload import LastReload
-from exporter.sources import ebpf
-from exporter.sources.ebpf import EbpfSource
-from exporter.supervisor import Supervisor
+from exporter.records.hub import Hub
+from exporter.sources.ebpf import source as ebpf
+from exporter.sources.ebpf.source import EbpfSource
+from exporter.supervision.modes import Rung, RungState
+from exporter.supervision.reload import LastReload
+from exporter.supervision.supervisor import Supervisor
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -128,7 +128,7 @@ def test_a_changed_configuration_switches(measured_programs: None, supervisor: S
 def test_a_mode_of_lower_rank_is_kept_while_no_better_one_works(requires_bpf: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A climb that fails leaves things as they are, and the reason is shown anew."""
     supervisor = Supervisor(Config(no_ebpf=True, detection=Detection(retry_seconds=1)), Hub(0))
-    monkeypatch.setattr("exporter.sources.sockets.refusal", lambda _: "not today")
+    monkeypatch.setattr("exporter.kernel.netlink_sockets.refusal", lambda _: "not today")
     supervisor.start()
     try:
         assert supervisor.mode is Mode.FAST_SCAN
@@ -156,7 +156,7 @@ def test_ready_is_when_a_scrape_has_everything(monkeypatch: pytest.MonkeyPatch) 
             lacking.append(f"ready before {rung.mode} was looked at")
         return RungState(usable=True, reason="")
 
-    monkeypatch.setattr("exporter.ladder.looked_at", looked_at)
+    monkeypatch.setattr("exporter.supervision.modes.looked_at", looked_at)
     try:
         supervisor.start()
         assert pages.ready() is None

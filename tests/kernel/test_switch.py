@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from programs import MEASURES, Program, until
 
-from exporter.completeness import Completeness
-from exporter.config import Config, Detection, FastScan, Metrics, Scan
-from exporter.ladder import rungs
-from exporter.ledger import Ledger
+from exporter.config.options import Config, Detection, FastScan, Metrics, Scan
+from exporter.kernel.procfs import Procfs
 from exporter.model import Counts, Lost, Mode, ProcessCounts, Unusable
-from exporter.overlap import run_both, settle
+from exporter.model.ledger import Ledger
 from exporter.sources.base import Source
-from exporter.sources.procfs import Procfs
-from exporter.sources.scan import ScanSource
+from exporter.sources.scan.slow import ScanSource
+from exporter.supervision.completeness import Completeness
+from exporter.supervision.modes import rungs
+from exporter.supervision.switchover import run_both, settle
 
 EXACT = (Mode.EBPF_CORE, Mode.EBPF_BCC, Mode.NETLINK)
 CONFIG = Config(detection=Detection(fast_scan=FastScan(0.05), scan=Scan(0.1)), metrics=Metrics(max_comms=1000, new_series_hold_seconds=0))
@@ -88,7 +88,7 @@ def switching(requires_bpf: None, procfs: Procfs) -> Iterator[Switching]:
 @pytest.fixture
 def without_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switches don't wait for the CPU of what ended before them, which nobody looks at here."""
-    monkeypatch.setattr("exporter.overlap._SECONDS", 0.05)
+    monkeypatch.setattr("exporter.supervision.switchover._SECONDS", 0.05)
 
 
 def during(storm: Callable[[], object], switches: Callable[[], object]) -> int:

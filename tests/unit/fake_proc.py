@@ -6,8 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from exporter.kernel.procfs import Procfs
 from exporter.model import NS, Measures
-from exporter.sources.procfs import Procfs
 
 BOUNDS = (NS // 1000, NS // 100, NS // 10, NS, 10 * NS)
 MEASURES = Measures(threshold_ns=NS, bounds_ns=BOUNDS)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fake_proc import MEASURES, Clock, FakePidfds, FakeProc
 
-from exporter.sources.fast_scan import FastScanSource
-from exporter.sources.probe import ExitWatch, Probe
+from exporter.sources.scan.fast import FastScanSource
+from exporter.sources.scan.pid_probe import ExitWatch, Probe
 
 LIMIT = 4
 

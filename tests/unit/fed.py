@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from exporter.ends import Ends
 from exporter.model import NS, Counts, Measures, Mode, SourceFailed
+from exporter.model.ends import Ends
 from exporter.sources.base import Source
 from exporter.sources.tally import Tally
 

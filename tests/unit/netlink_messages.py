@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from struct import Struct
 
-from exporter.sources.connector import SLOT_BYTES, Event, events
-from exporter.sources.taskstats import Stats, decode
+from exporter.kernel.proc_connector import SLOT_BYTES, Event, events
+from exporter.kernel.taskstats import Stats, decode
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/netlink"
 FAMILY = 31

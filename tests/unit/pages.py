@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from exporter.app import Pages
-from exporter.config import Config
+from exporter.config.options import Config
 from exporter.model import Mode, Outcome, ProcessCounts, Record
-from exporter.records import Hub
-from exporter.reload import LastReload
-from exporter.snapshot import Snapshot
-from exporter.supervisor import Supervisor
+from exporter.records.hub import Hub
+from exporter.supervision.reload import LastReload
+from exporter.supervision.snapshot import Snapshot
+from exporter.supervision.supervisor import Supervisor
 from exporter.web.server import Limits, Server
 
 SECOND = 1_700_000_000_000_000_000

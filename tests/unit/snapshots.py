@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from exporter.completeness import Sample
-from exporter.config import Config
-from exporter.ladder import RungState
-from exporter.ledger import Ledger
+from exporter.config.options import Config
 from exporter.model import NS, Counts, Gauges, Lost, Mode, Outcome, ProcessCounts, SwitchReason
-from exporter.records import Latencies
-from exporter.snapshot import Snapshot
+from exporter.model.ledger import Ledger
+from exporter.records.hub import Latencies
+from exporter.supervision.completeness import Sample
+from exporter.supervision.modes import RungState
+from exporter.supervision.snapshot import Snapshot
 
 CONFIG = Config()
 BUCKETS = len(CONFIG.measures.bounds_ns) + 1

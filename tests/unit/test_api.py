@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pages import HOSTILE, record
 
 from exporter.model import NS, Outcome, comm_text
-from exporter.record_json import as_json, line, rfc3339
+from exporter.records.encoding import as_json, line, rfc3339
 from exporter.web.api import BadQuery, short_processes
 
 RECORDS = [

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from fake_proc import FakeProc
 
-from exporter.bpfmap import Rows
-from exporter.layout import COMM_LEN
+from exporter.kernel.bpf import Rows
+from exporter.kernel.layout import COMM_LEN
 from exporter.loaders import bcc, births
 from exporter.loaders.births import Birth, Filler
 

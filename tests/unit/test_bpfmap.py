@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.bpfmap import BpfMap, map_memory, possible_cpus, program_info
+from exporter.kernel.bpf import BpfMap, map_memory, possible_cpus, program_info
 
 
 @pytest.mark.parametrize(

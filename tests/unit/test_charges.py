@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
+from exporter.kernel.procfs import Procfs, Stat
 from exporter.model import Lost
-from exporter.sources.charges import ChargeAudit
-from exporter.sources.procfs import Procfs, Stat
+from exporter.sources.ebpf.cpu_audit import ChargeAudit
 
 
 class Processes:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import exporter
-from exporter import cli, version
-from exporter.config import Config
+from exporter import cli
+from exporter.config.options import Config
 from exporter.model import Mode
+from exporter.process import version
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Capture = pytest.CaptureFixture[str]

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from exporter import completeness
-from exporter.completeness import Completeness, Sample
 from exporter.model import NS
+from exporter.supervision import completeness
+from exporter.supervision.completeness import Completeness, Sample
 
 
 class Host:

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from netlink_messages import decoded, event, recorded, slots
 
-from exporter.sources.connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, EVENT_NONE, SLOT_BYTES, acknowledged, comm_of, events
+from exporter.kernel.proc_connector import (
+    EVENT_COMM,
+    EVENT_EXEC,
+    EVENT_EXIT,
+    EVENT_FORK,
+    EVENT_NONE,
+    SLOT_BYTES,
+    acknowledged,
+    comm_of,
+    events,
+)
 
 KINDS = {EVENT_FORK, EVENT_EXEC, EVENT_COMM, EVENT_EXIT}
 

@@ -11,11 +11,11 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from snapshots import CONFIG, worst
 
-from exporter.catalogue.__main__ import rendered
 from exporter.handlers.parent import HandlerStatus, Status
-from exporter.metrics import Exposition
+from exporter.metrics.document import rendered
+from exporter.metrics.exposition import Exposition
 from exporter.model import Mode
-from exporter.reload import LastReload
+from exporter.supervision.reload import LastReload
 
 ROOT = Path(__file__).parents[2]
 METRICS = ROOT / "docs/metrics.md"

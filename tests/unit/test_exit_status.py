@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.ends import End
+from exporter.kernel.wait_status import outcome_of, with_fate
 from exporter.model import UNKNOWN_OUTCOME
-from exporter.sources.exit_status import outcome_of, with_fate
+from exporter.model.ends import End
 
 OK, ERROR, SIGNAL, _ = range(4)
 

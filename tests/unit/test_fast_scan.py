@@ -11,11 +11,11 @@ import pytest
 from fake_proc import MEASURES, TICK, FakeProc
 from fast_scan_scene import Scene
 
+from exporter.kernel.inotify import IN_OPEN, Inotify, proc_reports
+from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_OUTCOME
-from exporter.sources import fast_scan
-from exporter.sources.fast_scan import CREDIT_NS, MS, YOUNG_NS, Budget, FastScanSource
-from exporter.sources.inotify import IN_OPEN, Inotify, proc_reports
-from exporter.sources.procfs import Procfs
+from exporter.sources.scan import fast
+from exporter.sources.scan.fast import CREDIT_NS, MS, YOUNG_NS, Budget, FastScanSource
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_a_name_is_read_again_at_doubling_ages(scene: Scene) -> None:
 
 def test_rereads_are_bounded_in_a_storm(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """More young processes than can be read again must not pile up."""
-    monkeypatch.setattr(fast_scan, "MAX_YOUNG", 3)
-    monkeypatch.setattr(fast_scan, "MAX_REREADS", 1)
+    monkeypatch.setattr(fast, "MAX_YOUNG", 3)
+    monkeypatch.setattr(fast, "MAX_REREADS", 1)
     for pid in range(1001, 1021):
         scene.start(pid)
         scene.turn()
@@ -124,7 +124,7 @@ def test_nothing_grows_with_time(scene: Scene) -> None:
 
 def test_known_processes_are_refreshed_in_turn(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """CPU and comm of long lives follow, a batch at each listing."""
-    monkeypatch.setattr(fast_scan, "MAX_REFRESHED", 2)
+    monkeypatch.setattr(fast, "MAX_REFRESHED", 2)
     for pid in range(1001, 1006):
         scene.proc.add(pid, start=scene.clock.ticks)
     scene.turn(listing=True)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.config import Filter
+from exporter.config.options import Filter
 from exporter.handlers.filters import compiled
 from exporter.model import NS, Mode, Outcome, Record
 

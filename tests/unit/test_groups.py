@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from fake_proc import TICK, FakeProc
 
-from exporter.ends import End, Ends
+from exporter.kernel.taskstats import Stats
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
-from exporter.sources.groups import Groups
+from exporter.model.ends import End, Ends
+from exporter.sources.netlink.thread_groups import Groups
+from exporter.sources.netlink.waiting import MAX_WAITING
 from exporter.sources.tally import Tally
-from exporter.sources.taskstats import Stats
-from exporter.sources.waiting import MAX_WAITING
 
 MS = 1_000_000
 OK = 0

@@ -6,10 +6,10 @@ from fake_proc import MEASURES, TICK
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.kernel.taskstats import Stats
 from exporter.model import NS, Lost
-from exporter.sources.groups import Groups
+from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.tally import Tally
-from exporter.sources.taskstats import Stats
 
 MS = 1_000_000
 

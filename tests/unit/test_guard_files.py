@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import ConfigError
+from exporter.config.options import ConfigError
 from exporter.web.guard import Guard
 
 

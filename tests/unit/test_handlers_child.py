@@ -9,7 +9,7 @@ from handler_child import eventually, lines, of, planned, record, running
 
 from exporter.handlers.parent import Handlers, _plausible
 from exporter.handlers.wire import Tally
-from exporter.records import Hub
+from exporter.records.hub import Hub
 
 HOSTILE = [
     record(1, comm=b"a\nb\"c'd\\", parent_comm=b"\xff\xfe\x1b[31m", exe=b"/tmp/<script>alert(1)</script>", cgroup="/ü".encode()),

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from handler_child import MODULE, eventually, of, planned, record, running
 
-from exporter import config
-from exporter.config import Config, ConfigError, HandlerConfig, Jsonl, Sinks, Sqlite
+from exporter.config import options as config
+from exporter.config.options import Config, ConfigError, HandlerConfig, Jsonl, Sinks, Sqlite
 from exporter.handlers import loading, plan
 from exporter.handlers.plan import Planned
 from exporter.handlers.trust import refusal

@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 from fed import Fed
 
-from exporter.config import Config, Detection
-from exporter.ladder import Rung
+from exporter.config.options import Config, Detection
 from exporter.model import Lost, Mode, SwitchReason, Unusable
-from exporter.records import Hub
-from exporter.supervisor import Supervisor
+from exporter.records.hub import Hub
+from exporter.supervision.modes import Rung
+from exporter.supervision.supervisor import Supervisor
 from exporter.web.stream import Feed
 
 
@@ -27,12 +27,13 @@ class Host:
         self.lacking = {Mode.EBPF_CORE, Mode.EBPF_BCC}
         self.kernel_clones = 100
         self.sources: list[Found] = []
-        monkeypatch.setattr("exporter.overlap._UNDER_WAY_SECONDS", 0)
-        monkeypatch.setattr("exporter.completeness._STILL_SECONDS", 0)
+        monkeypatch.setattr("exporter.supervision.switchover._UNDER_WAY_SECONDS", 0)
+        monkeypatch.setattr("exporter.supervision.completeness._STILL_SECONDS", 0)
         monkeypatch.setattr(
-            "exporter.ladder.rungs", lambda *_: [Rung(mode, partial(self._made, mode), partial(self._look, mode)) for mode in Mode]
+            "exporter.supervision.modes.rungs",
+            lambda *_: [Rung(mode, partial(self._made, mode), partial(self._look, mode)) for mode in Mode],
         )
-        monkeypatch.setattr("exporter.sources.procfs.Procfs.kernel_clones", lambda _: self.kernel_clones)
+        monkeypatch.setattr("exporter.kernel.procfs.Procfs.kernel_clones", lambda _: self.kernel_clones)
         self.supervisor = Supervisor(Config(), Hub(0))
         self.supervisor.start()
 
@@ -152,7 +153,7 @@ def test_a_climb_that_nobody_planned_for_ends_nothing(host: Host, monkeypatch: p
     host.lacking = {Mode.EBPF_CORE}
     if where == "look":
         monkeypatch.setattr(host, "_look", refuse)
-        monkeypatch.setattr("exporter.ladder.rungs", lambda *_: [Rung(mode, partial(host._made, mode), refuse) for mode in Mode])
+        monkeypatch.setattr("exporter.supervision.modes.rungs", lambda *_: [Rung(mode, partial(host._made, mode), refuse) for mode in Mode])
         host.supervisor._ladder.configure(Config())
     else:
         monkeypatch.setattr(Found, "start", refuse)

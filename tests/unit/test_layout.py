@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from btf import Btf
 
-from exporter import layout
+from exporter.kernel import layout
 from exporter.loaders.core import OBJECT
 from exporter.model import KERNEL_THREADS, MAX_BOUNDS, NS, Measures, Outcome
 

@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
-from exporter.ledger import IDLE_NS, MAX_PARENTS, Ledger
 from exporter.model import NS, Counts, Lost, ProcessCounts
+from exporter.model.ledger import IDLE_NS, MAX_PARENTS, Ledger
 
 HOLD_NS = 60 * NS
 

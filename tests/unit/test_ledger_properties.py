@@ -8,8 +8,8 @@ from hypothesis import Phase, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from exporter.ledger import IDLE_NS, Ledger
 from exporter.model import NS, Counts, ProcessCounts, comm_text
+from exporter.model.ledger import IDLE_NS, Ledger
 
 CAP = 3
 BOUNDS = 2

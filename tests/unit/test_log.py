@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import log
+from exporter.process import log
 
 logger = logging.getLogger("tests.log")
 

@@ -14,11 +14,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from snapshots import BUCKETS, CONFIG, ended, ordinary, snapshot, totalled, worst
 
-from exporter.config import Config, Metrics
-from exporter.metrics import Exposition
+from exporter.config.options import Config, Metrics
+from exporter.metrics.exposition import Exposition
 from exporter.model import Counts, Lost, Mode, Outcome, SwitchReason, comm_text
-from exporter.reload import LastReload
-from exporter.snapshot import Snapshot
+from exporter.supervision.reload import LastReload
+from exporter.supervision.snapshot import Snapshot
 
 GOLDEN = Path(__file__).parents[1] / "fixtures/metrics.txt"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

@@ -10,16 +10,16 @@ import pytest
 from fake_proc import MEASURES, FakeProc
 from netlink_messages import FAMILY, decoded, recorded, slots
 
+from exporter.kernel import netlink_sockets
+from exporter.kernel.netlink_sockets import refusal
+from exporter.kernel.proc_connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, SLOT_BYTES, comm_of
+from exporter.kernel.recvmmsg import Datagrams, widen
+from exporter.kernel.taskstats import Stats, decode
 from exporter.model import UNKNOWN_COMM, Lost, SourceFailed, Unusable
-from exporter.sources import sockets
-from exporter.sources.connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, SLOT_BYTES, comm_of
-from exporter.sources.groups import Groups
-from exporter.sources.mmsg import Datagrams, widen
-from exporter.sources.netlink import NetlinkSource
-from exporter.sources.shortfall import SILENCE, Shortfall
-from exporter.sources.sockets import refusal
+from exporter.sources.netlink.shortfall import SILENCE, Shortfall
+from exporter.sources.netlink.source import NetlinkSource
+from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.tally import Tally
-from exporter.sources.taskstats import Stats, decode
 
 
 def replay(groups: Groups, events: str, stats: str | None) -> None:
@@ -158,5 +158,5 @@ def test_a_kernel_without_it(monkeypatch: pytest.MonkeyPatch, proc: FakeProc) ->
     monkeypatch.setattr("socket.socket", absent)
     (proc.root / "self/ns").mkdir(parents=True)
     proc.write("self/ns/user", b"")
-    monkeypatch.setattr(sockets, "INITIAL_USER_NAMESPACE", (proc.root / "self/ns/user").stat().st_ino)
+    monkeypatch.setattr(netlink_sockets, "INITIAL_USER_NAMESPACE", (proc.root / "self/ns/user").stat().st_ino)
     assert "CONFIG_PROC_EVENTS" in (refusal(proc.procfs) or "")

@@ -9,11 +9,11 @@ from fed import MEASURES, Fed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.ends import End, Ends
 from exporter.model import FOREVER_NS, NS, Counts, Lost, Mode, SourceFailed, Unusable
-from exporter.overlap import run_both, settle
+from exporter.model.ends import End, Ends
 from exporter.sources.tallied import TallySource
 from exporter.sources.tally import Tally
+from exporter.supervision.switchover import run_both, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Late(Fed):
 @pytest.mark.parametrize("step", ["start", "cut"])
 def test_a_switch_that_fails_leaves_the_old_source_as_it_was(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """It charges again what it counts, and what ended meanwhile too: nobody else will."""
-    monkeypatch.setattr("exporter.overlap._UNDER_WAY_SECONDS", 0)
+    monkeypatch.setattr("exporter.supervision.switchover._UNDER_WAY_SECONDS", 0)
     old = Fed()
     new = Late(old, step)
     with pytest.raises(Unusable):
@@ -177,7 +177,7 @@ class Broken(TallySource):
 
 def test_a_source_that_breaks_during_the_switch_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiling may take a minute: what nobody saw meanwhile is a gap, and no clean switch."""
-    monkeypatch.setattr("exporter.overlap._UNDER_WAY_SECONDS", 0)
+    monkeypatch.setattr("exporter.supervision.switchover._UNDER_WAY_SECONDS", 0)
     old, new = Broken(Tally(MEASURES)), Fed()
     monkeypatch.setattr(new, "start", old.break_down)
     with pytest.raises(SourceFailed, match="it broke"):
@@ -186,7 +186,7 @@ def test_a_source_that_breaks_during_the_switch_is_found_out(monkeypatch: pytest
 
 def test_a_source_that_breaks_at_its_start_takes_nothing_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old one goes on."""
-    monkeypatch.setattr("exporter.overlap._UNDER_WAY_SECONDS", 0)
+    monkeypatch.setattr("exporter.supervision.switchover._UNDER_WAY_SECONDS", 0)
     new = Broken(Tally(MEASURES))
     new.break_down()
     with pytest.raises(Unusable, match="it broke"):

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter import config, privileges, version
+from exporter.config import options as config
+from exporter.process import privileges, version
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy/systemd/shortproc-exporter.service"

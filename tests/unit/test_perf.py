@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.layout import PERF_BYTES_LEAST, PERF_BYTES_MOST, RECORDS_BYTES, Record, perf_bytes
+from exporter.kernel.layout import PERF_BYTES_LEAST, PERF_BYTES_MOST, RECORDS_BYTES, Record, perf_bytes
 from exporter.loaders.handover import receive, send
-from exporter.sources.perf import PerfBuffers
+from exporter.sources.ebpf.perfbuf import PerfBuffers
 
 SIZE = PERF_BYTES_LEAST
 HEAD, TAIL = 1024, 1032

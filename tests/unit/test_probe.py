@@ -11,8 +11,8 @@ import pytest
 from fast_scan_scene import LIMIT, Scene
 
 from exporter.model import UNKNOWN_OUTCOME, Lost
-from exporter.sources import probe
-from exporter.sources.probe import given_out
+from exporter.sources.scan import pid_probe
+from exporter.sources.scan.pid_probe import given_out
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_pid_given_out_again(scene: Scene) -> None:
 
 def test_gone_before_it_was_read(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found is not observed: the ratio may only count what was read. What hidepid hides is told apart."""
-    monkeypatch.setattr(probe, "_still_there", lambda fd: scene.pidfds.asked[-1] == 1002)
+    monkeypatch.setattr(pid_probe, "_still_there", lambda fd: scene.pidfds.asked[-1] == 1002)
     scene.pidfds.processes |= {1001, 1002}
     scene.proc.last_pid(1003)
     scene.turn()
@@ -115,7 +115,7 @@ def test_the_oldest_makes_room(scene: Scene) -> None:
 def test_what_probing_passed_over_is_listed(scene: Scene) -> None:
     """A burst larger than a turn's bound leaves survivors that the listing finds, and watches."""
     scene.start(1001)
-    scene.proc.last_pid(1001 + probe.MAX_PROBES)
+    scene.proc.last_pid(1001 + pid_probe.MAX_PROBES)
     scene.turn()
     assert scene.source.clones() == 0
     scene.turn(listing=True)

@@ -13,8 +13,8 @@ from fake_proc import FakeProc, stat_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.kernel.procfs import Procfs, Stat, parse_stat, parse_tgid
 from exporter.model import KERNEL_THREADS, Lost
-from exporter.sources.procfs import Procfs, Stat, parse_stat, parse_tgid
 
 SAMPLE = Path(__file__).parents[1] / "fixtures" / "proc"
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from exporter.loaders.handover import Handover
+from exporter.kernel.attached import Handover
+from exporter.kernel.netlink_sockets import Sockets
+from exporter.kernel.proc_connector import Subscription
+from exporter.kernel.procfs import Procfs
 from exporter.model import NS, Measures, Mode, Unusable
-from exporter.sources.charges import ChargeAudit
-from exporter.sources.connector import Subscription
-from exporter.sources.ebpf import EbpfSource
-from exporter.sources.netlink import NetlinkSource
-from exporter.sources.procfs import Procfs
-from exporter.sources.record_reader import RecordReader
-from exporter.sources.scan import ScanSource
-from exporter.sources.sockets import Sockets
+from exporter.sources.ebpf.cpu_audit import ChargeAudit
+from exporter.sources.ebpf.record_reader import RecordReader
+from exporter.sources.ebpf.source import EbpfSource
+from exporter.sources.netlink.source import NetlinkSource
+from exporter.sources.scan.slow import ScanSource
 
 MEASURES = Measures(NS, (NS,))
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.config import Config, ConfigError, Detection, Log, Metrics, Scan, after_reload
+from exporter.config.options import Config, ConfigError, Detection, Log, Metrics, Scan, after_reload
 from exporter.model import Unusable
-from exporter.reload import Reloader
+from exporter.supervision.reload import Reloader
 
 
 class Told:
@@ -42,7 +42,7 @@ def test_what_counters_rest_on_waits_for_a_restart() -> None:
 @pytest.mark.parametrize("bad", ["the file", "the mode"])
 def test_a_bad_one_is_refused_whole(bad: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is logged and in the metrics, and a good one afterwards is taken."""
-    monkeypatch.setattr("exporter.log.setup", lambda *_: None)  # or it would take the place of pytest's
+    monkeypatch.setattr("exporter.process.log.setup", lambda *_: None)  # or it would take the place of pytest's
     supervisor = Told("scan can't run: no /proc" if bad == "the mode" else None)
     answers: list[Config | ConfigError] = [ConfigError("x.yml: mode: bad") if bad == "the file" else Config()]
 

@@ -16,10 +16,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from snapshots import worst
 
-from exporter.config import Config
-from exporter.metrics import Exposition
+from exporter.config.options import Config
+from exporter.metrics.exposition import Exposition
 from exporter.model import Lost, Mode
-from exporter.reload import LastReload
+from exporter.supervision.reload import LastReload
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"

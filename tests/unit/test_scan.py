@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from fake_proc import BOUNDS, MEASURES, TICK, Clock, FakeProc
 
-from exporter.ends import End
+from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_COMM, UNKNOWN_OUTCOME, Lost, Measures, SourceFailed, Unusable
-from exporter.sources.procfs import Procfs
-from exporter.sources.scan import ScanSource
+from exporter.model.ends import End
+from exporter.sources.scan.slow import ScanSource
 from exporter.sources.tally import MAX_NAMES, SecondsRing, Tally
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.sdnotify import Notifier
+from exporter.process.sdnotify import Notifier
 
 
 @pytest.fixture(params=["file", "abstract"])

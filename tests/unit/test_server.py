@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from web_clients import GET, PATIENCE, Client, read_all, read_answer, serving, wait_for_connections
 
-from exporter.web import address
+from exporter.web import listening
 from exporter.web.server import Limits, Server
 
 
@@ -159,10 +159,10 @@ def test_port_in_use(client: Client) -> None:
     where = f"127.0.0.1:{client.server.port}"
     with pytest.raises(OSError, match="in use") as caught:
         Server(where, "/metrics", client.pages)
-    assert address.wording(where, caught.value) == f"cannot listen on {where}: address already in use"
+    assert listening.bind_error_message(where, caught.value) == f"cannot listen on {where}: address already in use"
     with pytest.raises(OSError, match="known") as caught:
         Server("no-such-host.invalid:1", "/metrics", client.pages)
-    assert address.wording("x", caught.value).startswith("cannot listen on x: ")
+    assert listening.bind_error_message("x", caught.value).startswith("cannot listen on x: ")
 
 
 def test_every_address(client: Client) -> None:
@@ -187,5 +187,5 @@ def test_every_address_without_ipv6(client: Client, monkeypatch: pytest.MonkeyPa
         return make(family, *rest)
 
     monkeypatch.setattr(socket, "socket", without_ipv6)
-    with contextlib.closing(address.listen(":0")) as listener:
+    with contextlib.closing(listening.listen(":0")) as listener:
         assert listener.getsockname()[0] == "0.0.0.0"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter import cli
-from exporter.config import Filter, load
+from exporter.config.options import Filter, load
 from exporter.snoop import lines, run
 from exporter.snoop.flags import Options, beyond
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from snoop_records import TYPICAL, records
 
 from exporter.model import Record, comm_text
-from exporter.record_json import as_json, encode
+from exporter.records.encoding import as_json, encode
 from exporter.snoop import following
 from exporter.snoop.following import Following, Lost
 from exporter.snoop.printer import Inbox

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snoop_records import ERROR, OK, SIGNAL, TYPICAL, UNKNOWN, records
 
-from exporter.config import Filter
+from exporter.config.options import Filter
 from exporter.model import Record
-from exporter.record_json import as_json
+from exporter.records.encoding import as_json
 from exporter.snoop import lines, printer, summary
 from exporter.snoop.flags import Options
 from exporter.snoop.printer import Inbox, Output, Printer

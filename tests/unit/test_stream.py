@@ -14,7 +14,7 @@ from stream_watching import API, PATH, pids, watching
 from web_clients import ask
 
 from exporter.model import comm_text
-from exporter.records import Hub
+from exporter.records.hub import Hub
 from exporter.web import stream
 from exporter.web.stream import MOST_RECORDS, Feed, Streams
 

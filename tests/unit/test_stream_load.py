@@ -16,7 +16,7 @@ from stream_watching import API, PATH, Watcher, seconds_for, watching
 from web_clients import ask, connect
 
 from exporter.model import Record
-from exporter.records import Hub
+from exporter.records.hub import Hub
 from exporter.web.connection import Limits
 from exporter.web.stream import MOST_STREAMS
 

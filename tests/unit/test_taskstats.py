@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from netlink_messages import FAMILY, decode_bytes, recorded, taskstats
 
+from exporter.kernel.taskstats import Stats
 from exporter.model import Lost
-from exporter.sources.taskstats import Stats
 
 STATS = Stats(pid=812, tgid=811, ppid=1, comm=b"worker", exit_code=0x700, group_dead=True, uid=1000, elapsed_us=1234, cpu_us=999)
 

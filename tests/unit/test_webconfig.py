@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webconfig_files import HASH, TLS, Guarded, certified, guarding, refusal
 
-from exporter.checks import Wrong
-from exporter.config import ConfigError
+from exporter.config.checks import Wrong
+from exporter.config.options import ConfigError
 from exporter.web import webconfig
 from exporter.web.guard import Guard
 from exporter.web.terms import Terms

@@ -13,7 +13,7 @@ import pytest
 from webconfig_files import HASH, TLS, Guarded, certified, guarding, refusal
 
 from exporter import cli
-from exporter.config import ConfigError
+from exporter.config.options import ConfigError
 from exporter.web import webconfig
 from exporter.web.guard import Guard
 from exporter.web.terms import Terms

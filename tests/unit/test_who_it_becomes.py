@@ -7,8 +7,8 @@ import pwd
 
 import pytest
 
-from exporter import privileges
-from exporter.privileges import CAP_BPF, CAP_SYS_ADMIN, NOBODY, NoSuchUser, user_of
+from exporter.process import privileges
+from exporter.process.privileges import CAP_BPF, CAP_SYS_ADMIN, NOBODY, NoSuchUser, user_of
 
 
 @pytest.mark.parametrize(

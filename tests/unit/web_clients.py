@@ -9,8 +9,8 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from exporter.record_json import Json
-from exporter.records import Hub
+from exporter.records.encoding import Json
+from exporter.records.hub import Hub
 from exporter.web.server import Limits, Server
 from exporter.web.terms import Gate
 

@@ -23,12 +23,12 @@ sys.path[:0] = [str(TESTS.parent), str(TESTS / "kernel")]
 from bcc_watching import watching_bcc  # noqa: E402
 from programs import MEASURES, Program, named, until, watching  # noqa: E402
 
-from exporter import bpfmap  # noqa: E402
-from exporter.layout import Counts as Row  # noqa: E402
+from exporter.kernel import bpf  # noqa: E402
+from exporter.kernel.layout import Counts as Row  # noqa: E402
 from exporter.loaders.check import main as check_programs  # noqa: E402
 from exporter.model import NS, Counts, Lost, Measures, ProcessCounts, Record  # noqa: E402
-from exporter.sources import ebpf  # noqa: E402
-from exporter.sources.ebpf import EbpfSource  # noqa: E402
+from exporter.sources.ebpf import source as ebpf  # noqa: E402
+from exporter.sources.ebpf.source import EbpfSource  # noqa: E402
 
 SLOW = Measures(60 * NS, MEASURES.bounds_ns, per_comm_buckets=True)
 """Every process counts as short, however slow the machine."""
@@ -94,9 +94,9 @@ def storms(nothing: Path, workload: Path, folder: Path, *, force_guard: bool) ->
         print(f"       of which other: {sum(peek.other.exits) - sum(flooded)}")
         source.stop()  # from here on the maps stand still
         rows = _rows(source)
-        known, bpfmap._MAP_LOOKUP_BATCH = bpfmap._MAP_LOOKUP_BATCH, NO_SUCH_COMMAND
+        known, bpf._MAP_LOOKUP_BATCH = bpf._MAP_LOOKUP_BATCH, NO_SUCH_COMMAND
         say(f"{len(rows)} names, the same with batches and without", _rows(source) == rows, True)
-        bpfmap._MAP_LOOKUP_BATCH = known
+        bpf._MAP_LOOKUP_BATCH = known
         whole.take_last()
         print(f"       lost: {', '.join(f'{reason} {number}' for reason, number in whole.lost.items())}")
         say("lost by our own fault", [whole.lost[reason] for reason in (Lost.NAME_BUSY, Lost.CPU_MARKS_FULL)], [0, 0])

@@ -1,0 +1,46 @@
+"""Programs that are attached to the kernel, as open descriptors."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporter.kernel.bpf import BpfMap
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What a child left: open descriptors, by name. Closing a link ends its attachment."""
+
+    maps: dict[str, BpfMap]
+    programs: dict[str, int]
+    links: dict[str, int]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What else the child found out."""
+    buffers: list[int] = field(default_factory=list)
+    """Perf events that records are written to, one a CPU; none where the kernel has a ring for them."""
+
+    def described(self) -> dict[str, Any]:
+        """Name everything, in the order of `descriptors`."""
+        maps = {name: (each.key_size, each.value_size) for name, each in self.maps.items()}
+        given = {"programs": list(self.programs), "links": list(self.links), "buffers": len(self.buffers)}
+        return {"maps": maps, **given, "facts": self.facts}
+
+    def descriptors(self) -> list[int]:
+        """Maps, programs, links and buffers."""
+        return [*(each.fd for each in self.maps.values()), *self.programs.values(), *self.links.values(), *self.buffers]
+
+    def detach(self) -> None:
+        """Let no program run any more. The maps stay readable. May be called twice."""
+        while self.links:
+            os.close(self.links.popitem()[1])
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.detach()
+        for fd in (*self.programs.values(), *(each.fd for each in self.maps.values()), *self.buffers):
+            os.close(fd)
+        self.programs.clear()
+        self.maps.clear()
+        self.buffers.clear()

@@ -1,0 +1,58 @@
+"""What the mode `netlink` needs of the kernel, opened by whoever has the privileges, or why it can't be had."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import NamedTuple
+
+from exporter.kernel.proc_connector import Subscription, open_socket
+from exporter.kernel.procfs import Procfs
+from exporter.kernel.taskstats import Registration
+from exporter.model import Unusable
+
+INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+"""Its inode: `PROC_USER_INIT_INO` of include/linux/proc_ns.h."""
+BUFFER_BYTES = 32 << 20
+"""Room for some 40,000 events, or 14,000 messages of taskstats; it takes memory only while they wait."""
+
+
+class Sockets(NamedTuple):
+    """What the mode needs of the kernel."""
+
+    subscription: Subscription
+    registration: Registration | None
+    no_taskstats: str
+    """Why there is no registration."""
+
+
+def opened(procfs: Procfs) -> Sockets:
+    """Open them, or raise `Unusable`. Taskstats come first: each exit event is to find its message."""
+    if reason := refusal(procfs):
+        raise Unusable(reason)
+    registration, reason = None, ""
+    try:
+        registration = Registration.made(BUFFER_BYTES)
+    except OSError as error:
+        reason = "it needs CAP_NET_ADMIN" if error.errno == errno.EPERM else error.strerror or str(error)
+    try:
+        return Sockets(Subscription.made(BUFFER_BYTES), registration, reason)
+    except Unusable:
+        if registration is not None:
+            registration.close()
+        raise
+
+
+def refusal(procfs: Procfs) -> str | None:
+    """Why this mode can surely not run here, as far as that can be told without starting it."""
+    if not procfs.in_initial_pid_namespace():
+        return "process events are only for the initial pid namespace; run in the host's (hostPID, --pid=host)"
+    try:
+        if Path(procfs.root, "self/ns/user").stat().st_ino != INITIAL_USER_NAMESPACE:
+            return "process events are only for the initial user namespace; run in the host's (no --userns, no rootless container)"
+        open_socket().close()
+    except OSError as error:
+        return f"{procfs.root}/self/ns/user can't be read: {error.strerror}"
+    except Unusable as error:
+        return str(error)
+    return None

@@ -1,0 +1,188 @@
+"""The kernel's proc connector: an event for each fork, exec, rename and exit.
+
+Layouts: include/uapi/linux/{netlink,connector,cn_proc}.h; what is sent when, and to whom: drivers/connector/cn_proc.c. A fork's event
+is sent before the child runs, so in the order of one socket a task's fork comes before all else of it, whatever CPU it came from.
+Nobody but the kernel gets through to these sockets: they are connected to it (`netlink_getsockbyportid`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import time
+from collections.abc import Iterator
+from struct import Struct
+
+from exporter.kernel.recvmmsg import widen
+from exporter.model import Unusable
+
+NETLINK_CONNECTOR = 11
+NLMSG_DONE = 3
+CN_IDX_PROC = CN_VAL_PROC = 1
+LISTEN, IGNORE = 1, 2
+EVENT_NONE, EVENT_FORK, EVENT_EXEC, EVENT_COMM, EVENT_EXIT = 0, 1, 2, 0x200, 0x80000000
+EVERY_EVENT = 0
+WANTED_EVENTS = EVENT_FORK | EVENT_EXEC | EVENT_COMM | EVENT_EXIT
+
+SLOT_BYTES = 128
+"""An event with its headers takes 76."""
+MESSAGE = Struct("=IH10xIIIIH2xIIQ6I")
+"""nlmsghdr (length, type), cn_msg (idx, val, seq, ack, length), proc_event (what, cpu, timestamp_ns, and up to six words of data)."""
+DATA_AT, COMM_AT, COMM_LEN = 36, 60, 16
+_SLOTS = Struct(f"{MESSAGE.format}{SLOT_BYTES - MESSAGE.size}x")
+_WHOLE = MESSAGE.size - DATA_AT
+_NEEDED = {EVENT_NONE: 20, EVENT_FORK: 32, EVENT_EXEC: 24, EVENT_COMM: _WHOLE, EVENT_EXIT: 32}
+"""How long the event must be for its data. Kernels before 4.18 have no parent in an exit's."""
+_REQUEST = Struct("=IHHII IIIIHH")
+_NOTHING = Struct("=IHHII").pack(16, 1, 0, 0, 0)
+"""A header alone (NLMSG_NOOP), which the kernel ignores where it listens."""
+_OPERATION, _INPUT = Struct("=I"), Struct("=II")
+"""The two forms of a request's data: `enum proc_cn_mcast_op`, and `struct proc_input`."""
+_UNANSWERED_SECONDS = 0.3
+
+Event = tuple[int, int, int, int, int, int, int, int, int, int, int]
+"""what, cpu, timestamp_ns, sequence number, acknowledged number, and the six words of data."""
+
+NO_PRIVILEGE = "this kernel gives process events only to CAP_NET_ADMIN"
+OTHER_NETWORK = "the proc connector is only in the initial network namespace; run in the host's (hostNetwork, --network=host)"
+
+
+def events(slots: memoryview, sizes: list[int]) -> Iterator[Event | None]:
+    """Decode the datagrams in slots of `SLOT_BYTES`; `None` for each that is not what the kernel writes."""
+    messages = _SLOTS.iter_unpack(slots[: len(sizes) * SLOT_BYTES])
+    for size, (length, kind, idx, val, seq, ack, data_len, what, cpu, at_ns, a, b, c, d, e, f) in zip(sizes, messages, strict=True):
+        end = DATA_AT + data_len
+        if length > size or end > length or idx != CN_IDX_PROC or val != CN_VAL_PROC or kind != NLMSG_DONE or data_len < 16:
+            yield None
+        elif data_len == _WHOLE:
+            yield (what, cpu, at_ns, seq, ack, a, b, c, d, e, f)
+        elif data_len < _NEEDED.get(what, 16):
+            yield None
+        elif data_len > _WHOLE:  # a newer kernel's: fields are only ever appended
+            yield (what, cpu, at_ns, seq, ack, a, b, c, d, e, f)
+        else:
+            words = [word if 16 + 4 * (i + 1) <= data_len else 0 for i, word in enumerate((a, b, c, d, e, f))]
+            yield (what, cpu, at_ns, seq, ack, words[0], words[1], words[2], words[3], words[4], words[5])
+
+
+def comm_of(slots: memoryview, index: int) -> bytes:
+    """The name in the rename event of a slot."""
+    at = index * SLOT_BYTES + COMM_AT
+    return bytes(slots[at : at + COMM_LEN]).partition(b"\0")[0]
+
+
+def request(operation: int, number: int, wanted: int | None = None) -> bytes:
+    """A change of the subscription. Since Linux 6.6 the kernel filters `wanted` events, and tells such a request by its length."""
+    body = _OPERATION.pack(operation) if wanted is None else _INPUT.pack(operation, wanted)
+    size = _REQUEST.size + len(body)
+    return _REQUEST.pack(size, NLMSG_DONE, 0, number, 0, CN_IDX_PROC, CN_VAL_PROC, number, number, len(body), 0) + body
+
+
+class Subscription:
+    """A socket that the kernel has acknowledged to send events to.
+
+    Events may come without an acknowledgement, because somebody else listens, and stop when they leave. A filter drops the
+    acknowledgement too, so it is set once that is there.
+    """
+
+    def __init__(self, sock: socket.socket, buffer_bytes: int, *, filtered: bool, lease: socket.socket | None = None) -> None:
+        """Adopt a socket that is subscribed already. Who holds the other end of `lease` unsubscribes it when this one closes."""
+        self.socket = sock
+        self.buffer_bytes = buffer_bytes
+        self.filtered = filtered
+        self._lease = lease
+
+    @classmethod
+    def made(cls, buffer_bytes: int) -> Subscription:
+        """Subscribe. Raises `Unusable`."""
+        sock = open_socket()
+        made = cls(sock, widen(sock, buffer_bytes), filtered=False)
+        try:
+            made.filtered = made._subscribe()
+        except OSError as error:
+            sock.close()
+            raise Unusable(f"the subscription to process events failed: {error.strerror}") from error
+        except Unusable:
+            sock.close()
+            raise
+        return made
+
+    def close(self) -> None:
+        """Unsubscribe, or have it done: kernels that don't filter (before 6.6) allow it to the privileged alone, and it must be once."""
+        if self.filtered or self._lease is None:
+            unsubscribe(self.socket)
+        self.socket.close()
+        if self._lease is not None:
+            self._lease.close()
+
+    def _subscribe(self) -> bool:
+        """Returns whether the kernel filters."""
+        if self._listen(EVERY_EVENT):
+            self.socket.send(request(LISTEN, 0, WANTED_EVENTS))
+            return True
+        if not self._listen(None):
+            raise Unusable("the kernel did not acknowledge the subscription to process events")
+        return False
+
+    def _listen(self, wanted: int | None) -> bool:
+        number = int.from_bytes(os.urandom(4)) >> 1  # every listener gets every acknowledgement
+        self.socket.send(request(LISTEN, number, wanted))
+        deadline = time.monotonic() + _UNANSWERED_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            if not select.select([self.socket], [], [], left)[0]:
+                break
+            try:
+                code = acknowledged(self.socket.recv(SLOT_BYTES), number)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                continue
+            if code == errno.EPERM:
+                raise Unusable(NO_PRIVILEGE)
+            if code:
+                raise OSError(code, os.strerror(code))
+            if code == 0:
+                return True
+        return False
+
+
+def unsubscribe(sock: socket.socket) -> None:
+    """Say that there is a listener less, or the kernel goes on to make events for nobody.
+
+    Before Linux 6.6 it takes one off whenever it is told by CAP_NET_ADMIN: said twice, somebody else's events end.
+    """
+    with contextlib.suppress(OSError):  # the socket is broken
+        sock.send(request(IGNORE, 0))
+
+
+def acknowledged(datagram: bytes, number: int) -> int | None:
+    """The error of the acknowledgement of `number`; None if the datagram is something else. Its sequence number is ours or the CPU's."""
+    slot = memoryview(datagram.ljust(SLOT_BYTES, b"\0"))
+    event = next(events(slot, [len(datagram)]))
+    return event[5] if event is not None and event[0] == EVENT_NONE and event[4] == number + 1 else None
+
+
+def open_socket() -> socket.socket:
+    """A socket that belongs to the group of process events. Raises `Unusable`."""
+    try:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_CONNECTOR)
+    except OSError as error:
+        if error.errno == errno.EPROTONOSUPPORT:
+            raise Unusable("this kernel has no proc connector (CONFIG_PROC_EVENTS), or not in this network namespace") from error
+        raise Unusable(f"the proc connector can't be opened: {error.strerror}") from error
+    try:
+        sock.bind((0, CN_IDX_PROC))
+        sock.connect((0, 0))
+        sock.send(_NOTHING)
+    except ConnectionRefusedError as error:
+        sock.close()
+        raise Unusable(OTHER_NETWORK) from error
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EPERM:
+            raise Unusable(NO_PRIVILEGE) from error
+        raise Unusable(f"the group of process events can't be joined: {error.strerror}") from error
+    return sock

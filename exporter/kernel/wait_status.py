@@ -1,0 +1,26 @@
+"""How a process ended, by its status as wait(2) gives it."""
+
+from __future__ import annotations
+
+from signal import SIGKILL
+
+from exporter.model import Outcome
+from exporter.model.ends import End
+
+_OK, _ERROR, _SIGNAL, _UNKNOWN = (list(Outcome).index(each) for each in (Outcome.OK, Outcome.ERROR, Outcome.SIGNAL, Outcome.UNKNOWN))
+_SIGNAL_BITS, _CORE_DUMPED = 0x7F, 0x80
+
+
+def outcome_of(status: int) -> tuple[int, int | None]:
+    """Outcome, and exit code or signal; below 0 is unknown."""
+    if status < 0:
+        return _UNKNOWN, None
+    if signal := status & _SIGNAL_BITS:
+        return _SIGNAL, signal
+    return (_ERROR if status else _OK), status >> 8 & 0xFF
+
+
+def with_fate(end: End, status: int) -> End:
+    """Add how it ended."""
+    outcome, code = outcome_of(status)
+    return end._replace(outcome=outcome, code=code, core_dump=bool(status & _CORE_DUMPED), sigkill=outcome == _SIGNAL and code == SIGKILL)

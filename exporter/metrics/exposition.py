@@ -1,0 +1,201 @@
+"""How a snapshot becomes the metrics of the catalogue."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from exporter import __version__
+from exporter.config.options import Config
+from exporter.metrics.catalogue import DROPS, REAL_TIME_SIGNALS, ByName, Family, OfDetection, OfExporter, OfHandlers, Whole
+from exporter.model import NS, SIGNALS, Lost, Mode, Outcome, ProcessCounts
+from exporter.process import version
+from exporter.records.hub import Latencies
+from exporter.supervision.reload import LastReload
+from exporter.supervision.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from exporter.handlers.parent import Handlers, HandlerStatus
+
+_Labelled = Iterable[tuple[Sequence[str], float]]
+
+
+def _bounds(seconds: Iterable[float]) -> list[str]:
+    return [*(floatToGoString(bound) for bound in seconds), "+Inf"]  # type: ignore[no-untyped-call]
+
+
+LATENCY_BOUNDS = _bounds(bound / NS for bound in Latencies.BOUNDS_NS)
+
+
+class Exposition:
+    """`/metrics`: a registry of our own, with the client's process and Python metrics in it."""
+
+    def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload, handlers: Handlers | None = None) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_SnapshotCollector(config, snapshot, last_reload))
+        if handlers is not None:
+            self._registry.register(_HandlersCollector(handlers))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Body and content type, text or OpenMetrics as the Accept header asks."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self._registry), content_type
+
+
+class _HandlersCollector(Collector):
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
+
+    def describe(self) -> list[Metric]:
+        """Nothing, so that registering does not collect."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._handlers.status()
+
+        def each(family: Family, pick: Callable[[HandlerStatus], int]) -> Metric:
+            return _counter(family, (([handler.handler], pick(handler)) for handler in status.handlers))
+
+        yield each(OfHandlers.RECORDS, lambda one: one.handled)
+        yield each(OfHandlers.ERRORS, lambda one: one.errors)
+        yield each(OfHandlers.TIMEOUTS, lambda one: one.timeouts)
+        yield each(OfHandlers.LOST, lambda one: one.lost)
+        yield _count(OfHandlers.RESTARTS, status.restarts)
+
+
+class _SnapshotCollector(Collector):
+    def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload) -> None:
+        self._snapshot = snapshot
+        self._last_reload = last_reload
+        self._bounds = _bounds(config.metrics.runtime_buckets_seconds)
+        self._per_comm_histogram = config.metrics.per_comm_histogram
+        self._threshold = config.detection.short_threshold_seconds
+        self._build = (__version__, version.revision(), platform.python_version())
+
+    def describe(self) -> list[Metric]:
+        """Nothing, so that registering does not collect."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        begun = time.perf_counter()
+        snapshot = self._snapshot()
+        yield from self._whole(snapshot)
+        yield from self._by_name(snapshot)
+        yield from _detection(snapshot)
+        yield from self._about()
+        yield _gauge(OfExporter.COLLECT, time.perf_counter() - begun)
+
+    def _whole(self, snapshot: Snapshot) -> Iterator[Metric]:
+        counts = snapshot.view.counts
+        total = counts.total
+        yield self._runtimes(Whole.RUNTIME, [((), total)])
+        yield _counter(Whole.ENDED, (([outcome], n) for outcome, n in zip(Outcome, total.exits, strict=True)))
+        yield _count(Whole.ENDED_SHORT, total.short_exits)
+        yield _count(Whole.CPU, total.cpu_ns / NS)
+        yield _count(Whole.CPU_SHORT, total.short_cpu_ns / NS)
+        yield _count(Whole.FORKED, counts.forks)
+        yield _count(Whole.CLONED, counts.threads)
+        yield _count(Whole.EXECS, total.execs)
+        yield _count(Whole.CORE_DUMPS, counts.core_dumps)
+        yield _counter(Whole.SIGNALS, _signals(counts.signals))
+        if snapshot.gauges.peak_per_second is not None:
+            yield _gauge(Whole.PEAK, snapshot.gauges.peak_per_second)
+        yield _gauge(Whole.THRESHOLD, self._threshold)
+        if snapshot.host_cpus is not None:
+            yield _gauge(Whole.HOST_CPUS, snapshot.host_cpus)
+
+    def _by_name(self, snapshot: Snapshot) -> Iterator[Metric]:
+        comms = snapshot.view.comms
+
+        def by_comm(family: Family, pick: Callable[[ProcessCounts], float]) -> Metric:
+            return _counter(family, (([comm], pick(counts)) for comm, counts in comms))
+
+        yield _counter(
+            ByName.EXITS, (([comm, outcome], n) for comm, counts in comms for outcome, n in zip(Outcome, counts.exits, strict=True))
+        )
+        yield by_comm(ByName.EXITS_SHORT, lambda counts: counts.short_exits)
+        yield by_comm(ByName.CPU, lambda counts: counts.cpu_ns / NS)
+        yield by_comm(ByName.CPU_SHORT, lambda counts: counts.short_cpu_ns / NS)
+        yield by_comm(ByName.EXECS, lambda counts: counts.execs)
+        if self._per_comm_histogram:
+            yield self._runtimes(ByName.RUNTIME, (((comm,), counts) for comm, counts in comms))
+        yield _counter(ByName.PARENTS, (([parent], counts.short_exits) for parent, counts in snapshot.view.parents))
+        yield _gauge(ByName.TRACKED, snapshot.tracked_comms)
+
+    def _about(self) -> Iterator[Metric]:
+        yield _gauge(OfExporter.RELOADED, self._last_reload.successful)
+        yield _gauge(OfExporter.RELOADED_AT, self._last_reload.succeeded_at)
+        yield _gauges(OfExporter.BUILD, [(self._build, 1)])
+
+    def _runtimes(self, family: Family, each: Iterable[tuple[Sequence[str], ProcessCounts]]) -> Metric:
+        empty = [0] * len(self._bounds)
+        return _histogram(family, self._bounds, ((labels, counts.buckets or empty, counts.runtime_ns) for labels, counts in each))
+
+
+def _detection(snapshot: Snapshot) -> Iterator[Metric]:
+    rungs, sample = snapshot.rungs, snapshot.sample
+    yield _gauges(OfDetection.MODE, (([mode], mode == snapshot.mode) for mode in Mode))
+    yield _gauges(OfDetection.AVAILABLE, (([mode], mode in rungs and rungs[mode].usable) for mode in Mode))
+    yield _gauge(OfDetection.DEGRADED, snapshot.degraded)
+    yield _counter(OfDetection.SWITCHES, snapshot.switches.items())
+    if snapshot.capture_ratio is not None:
+        yield _gauge(OfDetection.RATIO, snapshot.capture_ratio)
+    if sample is not None:
+        yield _count(OfDetection.KERNEL_CLONES, sample.kernel)
+        yield _count(OfDetection.OBSERVED_CLONES, sample.observed)
+    yield _counter(OfDetection.LOST, (([reason], snapshot.view.counts.lost.get(reason, 0)) for reason in Lost))
+    yield _histogram(OfDetection.LATENCY, LATENCY_BOUNDS, [((), snapshot.latency_buckets, snapshot.latency_sum_ns)])
+    yield _counter(OfDetection.DROPPED, (dict.fromkeys(DROPS, 0) | snapshot.records_dropped).items())
+    if snapshot.gauges.scan_duration_seconds is not None:
+        yield _gauge(OfDetection.SCAN_DURATION, snapshot.gauges.scan_duration_seconds)
+    counts = snapshot.view.counts
+    if counts.program_runs:
+        yield _counter(OfDetection.PROGRAM_SECONDS, (([program], ns / NS) for program, ns in counts.program_ns.items()))
+        yield _counter(OfDetection.PROGRAM_RUNS, (([program], runs) for program, runs in counts.program_runs.items()))
+
+
+def _signals(delivered: Mapping[int, int]) -> _Labelled:
+    yield from (([name], delivered.get(number, 0)) for number, name in SIGNALS.items())
+    yield [REAL_TIME_SIGNALS], sum(n for number, n in delivered.items() if number not in SIGNALS)
+
+
+def _counter(family: Family, values: _Labelled) -> Metric:
+    metric = CounterMetricFamily(family.name, family.about, labels=family.labels)
+    for labels, value in values:
+        metric.add_metric(labels, value)
+    return metric
+
+
+def _count(family: Family, value: float) -> Metric:
+    return CounterMetricFamily(family.name, family.about, value=value)
+
+
+def _gauges(family: Family, values: _Labelled) -> Metric:
+    metric = GaugeMetricFamily(family.name, family.about, labels=family.labels)
+    for labels, value in values:
+        metric.add_metric(labels, float(value))
+    return metric
+
+
+def _gauge(family: Family, value: float) -> Metric:
+    return GaugeMetricFamily(family.name, family.about, value=float(value))
+
+
+def _histogram(family: Family, bounds: Sequence[str], values: Iterable[tuple[Sequence[str], Sequence[int], int]]) -> Metric:
+    """Buckets are not cumulative; the sum is in nanoseconds."""
+    metric = HistogramMetricFamily(family.name, family.about, labels=family.labels)
+    for labels, buckets, sum_ns in values:
+        metric.add_metric(labels, list(zip(bounds, accumulate(buckets), strict=True)), sum_ns / NS)
+    return metric

@@ -1,0 +1,97 @@
+"""What the serving process gives up once everything that takes privilege has been started (capabilities(7), prctl(2))."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from exporter.kernel import release
+
+CAP_SYS_ADMIN, CAP_BPF = 21, 39  # include/uapi/linux/capability.h
+USER = "shortproc-exporter"
+"""Whom it becomes, if there is such a user and no other is configured."""
+NOBODY = 65534
+
+_PR_SET_DUMPABLE = 4
+_PR_SET_KEEPCAPS = 8
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_VERSION_3 = 0x20080522
+
+
+class NoSuchUser(Exception):
+    """The message is one line."""
+
+
+def has_any() -> bool:
+    """Whether there is something to give up."""
+    return os.geteuid() == 0 or _permitted() != 0
+
+
+def user_of(name: str) -> tuple[int, int]:
+    """User and group of a name or a number; without one, of `shortproc-exporter` or of nobody. Raises `NoSuchUser`."""
+    try:
+        found = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name or USER)
+    except KeyError:
+        if not name:
+            return NOBODY, NOBODY
+        if name.isdigit():
+            return int(name), int(name)
+        raise NoSuchUser(f"there is no user {name!r} here") from None
+    if found.pw_uid == 0:
+        raise NoSuchUser(f"{name!r} is root: say security.drop_privileges: false to keep all privileges")
+    return found.pw_uid, found.pw_gid
+
+
+def needed() -> set[int]:
+    """The capabilities without which a running source could not go on: older kernels let only the privileged read maps."""
+    if release.version() >= (5, 19):
+        return set()
+    return {CAP_BPF} if release.version() >= (5, 8) else {CAP_SYS_ADMIN}
+
+
+def drop(user: int, group: int, keep: Iterable[int]) -> None:
+    """Become `user` if root, and keep no capability but `keep`, as far as they were there. Before the first thread: capset(2) is for one.
+
+    Raises `OSError`, or `NoSuchUser` where root may not become another: then nothing must be served.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    kept = sum(1 << number for number in keep) & _permitted()
+    if os.geteuid() == 0:
+        must(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+        try:
+            os.setgroups([])
+            os.setresgid(group, group, group)
+            os.setresuid(user, user, user)
+        except OSError as error:  # a container's root without the two, or a user namespace in which there is no such user
+            why = (error.strerror or str(error)).lower()
+            how = "give it CAP_SETUID and CAP_SETGID, start it as another user, or say security.drop_privileges: false"
+            raise NoSuchUser(f"root can't become user {user} here ({why}): {how}") from None
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # fails where the kernel has none (before 4.3)
+    set_capabilities(libc, kept)
+    must(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    must(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))  # a handler of the same user must not trace us, nor take our descriptors
+
+
+def set_capabilities(libc: ctypes.CDLL, wanted: int) -> None:
+    """Have these effective and permitted, none inheritable. Raises `OSError`."""
+    low, high = wanted & 0xFFFFFFFF, wanted >> 32
+    must(libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", low, low, 0, high, high, 0)))
+
+
+def _permitted() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapPrm:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def must(result: int) -> None:
+    """Raise `OSError` where a call of libc failed."""
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

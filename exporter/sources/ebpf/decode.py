@@ -1,0 +1,160 @@
+"""What stands where in the kernel's maps (exporter/kernel/layout.py), and how it becomes counts."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+
+from exporter.kernel.bpf import Rows
+from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, Cpu, Listed, ListedKey
+from exporter.kernel.layout import Counts as Row
+from exporter.model import Counts, Lost, Measures, ProcessCounts
+from exporter.model.ends import End
+
+_PEAK_SECONDS = 60
+_WORD = 8
+_ROW = ctypes.sizeof(Row) // _WORD
+_CPU = ctypes.sizeof(Cpu) // _WORD
+ROW_BYTES = _ROW * _WORD
+
+
+def _words(of: type[ctypes.Structure], *names: str) -> Iterator[int]:
+    return (getattr(of, name).offset // _WORD for name in names)
+
+
+# Places in a row, and in what there is of a CPU, in words.
+_LONG, _EXECS, _RUNTIME, _CHILDREN = _words(Row, "long_exits", "execs", "runtime_ns", "short_children")
+_BUCKETS, _SHORT_CPU, _LONG_CPU, _CHARGED = _words(Row, "buckets", "short_cpu_ns", "long_cpu_ns", "charged")
+_OUTCOMES = slice(0, _LONG)
+_FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(Cpu, "forks", "threads", "core_dumps", "comms_entered")
+_UNLISTED, _DROPPED = _words(Cpu, "unlisted", "records_dropped")
+_LOST, _SIGNALS, _RING = _words(Cpu, "lost", "signals", "ring")
+
+NAMELESS = _ROW + _RING + 3
+"""How many numbers `nameless` gives."""
+
+
+class Cpus:
+    """The per-CPU value, of all CPUs."""
+
+    def __init__(self, value: bytes | bytearray) -> None:
+        self._words = memoryview(value).cast("Q")
+
+    @property
+    def clones(self) -> int:
+        """Processes and threads started."""
+        return self._sum(_FORKS) + self._sum(_THREADS)
+
+    @property
+    def entered(self) -> int:
+        """Comms entered into the maps."""
+        return self._sum(_ENTERED)
+
+    @property
+    def unlisted(self) -> int:
+        """Ends that were to be listed and found no room."""
+        return self._sum(_UNLISTED)
+
+    def sums(self) -> list[int]:
+        """Everything but the ring of seconds."""
+        return [self._sum(at) for at in range(_RING)]
+
+    def peak(self, second: int) -> int:
+        """Short exits in the busiest of the 60 seconds before `second`."""
+        seconds: dict[int, int] = {}
+        for at in range(0, len(self._words), _CPU):
+            for slot in self._words[at + _RING : at + _CPU].tolist():
+                which, short_exits = slot & 0xFFFFFFFF, slot >> 32
+                seconds[which] = seconds.get(which, 0) + short_exits
+        return max((seconds.get(each, 0) for each in range(second - _PEAK_SECONDS, second)), default=0)
+
+    def _sum(self, at: int) -> int:
+        return sum(self._words[at::_CPU])
+
+
+class Other:
+    """The row of what found no room among the comms."""
+
+    def __init__(self, value: bytes | bytearray) -> None:
+        self.words: list[int] = memoryview(value)[:ROW_BYTES].cast("Q").tolist()
+
+    @property
+    def ended(self) -> int:
+        """Ended processes."""
+        return sum(self.words[_OUTCOMES])
+
+    @property
+    def charged(self) -> int:
+        """Those of them whose CPU is in."""
+        return self.words[_CHARGED]
+
+
+def nameless(other: Other, cpus: Cpus, missed: int, never_charged: int, records_lost: int) -> list[int]:
+    """All that has no name, since the start: `other`'s row, the sums over all CPUs, then the losses that are not in the maps."""
+    return [*other.words, *cpus.sums(), missed, never_charged, records_lost]
+
+
+def counts_of(rows: list[Rows], fresh: Sequence[int], measures: Measures) -> Counts:
+    """Add up rows by comm, and what has grown of `nameless`."""
+    other, cpu = fresh[:_ROW], fresh[_ROW:]
+    counts = Counts(
+        other=_process_counts(other, measures, per_comm=True),
+        short_exits_by_other_parents=other[_CHILDREN],
+        forks=cpu[_FORKS],
+        threads=cpu[_THREADS],
+        core_dumps=cpu[_CORE_DUMPS],
+        records_dropped=cpu[_DROPPED] + cpu[-1],
+        signals={number: cpu[_SIGNALS + number] for number in range(1, SIGNALS) if cpu[_SIGNALS + number]},
+        lost=dict(zip((*KERNEL_LOST, Lost.PROGRAM_MISSED, Lost.CPU_NEVER_CAME), (*cpu[_LOST:_SIGNALS], *cpu[_RING:-1]), strict=True)),
+    )
+    whole = list(other)
+    for part in rows:
+        values = part.values.cast("Q")
+        whole = [mine + sum(values[at::_ROW]) for at, mine in enumerate(whole)]
+        for number, key in enumerate(part.keys):
+            _enter(counts, key.rstrip(b"\0"), values[number * _ROW : (number + 1) * _ROW].tolist(), measures)
+    counts.total = _process_counts(whole, measures, per_comm=False)
+    return counts
+
+
+def ended(rows: Rows) -> int:
+    """Ended processes in these rows."""
+    values = rows.values.cast("Q")
+    return sum(sum(values[at::_ROW]) for at in range(*_OUTCOMES.indices(_ROW)))
+
+
+def charged(rows: Rows) -> int:
+    """Those of them whose CPU is in."""
+    return sum(rows.values.cast("Q")[_CHARGED::_ROW])
+
+
+def ends_of(rows: Rows) -> Iterator[tuple[int, End]]:
+    """Listed ends with their process ids."""
+    values = (Listed.from_buffer_copy(rows.values, at) for at in range(0, len(rows.values), ctypes.sizeof(Listed)))
+    for key, listed in zip(map(ListedKey.from_buffer_copy, rows.keys), values, strict=True):
+        cpu_ns = listed.cpu_ns if listed.is_charged else None
+        how = listed.outcome, cpu_ns, bool(listed.core_dump), bool(listed.sigkill)
+        yield key.pid, End(key.start_ns, listed.runtime_ns, listed.comm, listed.parent_comm, *how)
+
+
+def _enter(counts: Counts, comm: bytes, row: list[int], measures: Measures) -> None:
+    if row[_CHILDREN]:
+        counts.short_exits_by_parent[comm] = counts.short_exits_by_parent.get(comm, 0) + row[_CHILDREN]
+    if any(row[_OUTCOMES]) or row[_EXECS] or row[_CHARGED]:
+        counts.of(comm).add(_process_counts(row, measures, per_comm=True))
+
+
+def _process_counts(row: Sequence[int], measures: Measures, *, per_comm: bool) -> ProcessCounts:
+    bounds = len(measures.bounds_ns)
+    buckets = list(row[_BUCKETS : _BUCKETS + bounds]) if measures.per_comm_buckets or not per_comm else []
+    if buckets:
+        buckets.append(sum(row[_BUCKETS + bounds : _BUCKETS + BUCKETS]))
+    return ProcessCounts(
+        exits=list(row[_OUTCOMES]),
+        short_exits=sum(row[_OUTCOMES]) - row[_LONG],
+        execs=row[_EXECS],
+        runtime_ns=row[_RUNTIME],
+        cpu_ns=row[_SHORT_CPU] + row[_LONG_CPU],
+        short_cpu_ns=row[_SHORT_CPU],
+        buckets=buckets,
+    )

@@ -1,0 +1,130 @@
+"""Takes records of single short processes out of the kernel's memory, many at once, and hands them on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import threading
+import time
+from typing import Any, Protocol
+
+from exporter.kernel.cgroups import Cgroups
+from exporter.kernel.wait_status import outcome_of
+from exporter.model import Mode, Record
+from exporter.sources.base import Publish
+
+logger = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 0.25
+"""Between two looks while nobody waits: the ring holds a second of 6,000 processes."""
+_LIVE_SECONDS = 1.0
+_GATHER_SECONDS = 0.0001
+"""In a storm, a wake-up for each record would cost the machine more than the records do."""
+_JOIN_SECONDS = 2.0
+
+
+class RecordBuffer(Protocol):
+    """Memory that the kernel writes records to."""
+
+    descriptors: list[int]
+    """Readable when something was written, if the kernel was asked to say so."""
+    lost: int
+    """Records that found no room, and that the programs were not told of."""
+
+    def take(self) -> list[tuple[Any, ...]]:
+        """Take some of what is complete, in the order of `struct record`; nothing where all is taken."""
+
+    def close(self) -> None:
+        """Unmap."""
+
+
+class RecordReader:
+    """A thread of its own."""
+
+    def __init__(self, buffer: RecordBuffer, mode: Mode, publish: Publish, *, live: bool) -> None:
+        """Hand records to `publish`: at once if `live`, else some times a second. Closes `buffer` in the end. Raises `OSError`."""
+        self._buffer = buffer
+        self._mode = mode
+        self._publish = publish
+        self._live = live
+        self._cgroups = Cgroups()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="records", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # there may be no more of them
+            os.close(self._wake)
+            raise OSError(errno.EAGAIN, str(error)) from error
+
+    @property
+    def lost(self) -> int:
+        """See `RecordBuffer`."""
+        return self._buffer.lost
+
+    def live(self, live: bool) -> None:
+        """Change that; the kernel is told by the caller."""
+        self._live = live
+        os.eventfd_write(self._wake, 1)
+
+    def stop(self) -> None:
+        """Take what is left, and end. The kernel writes nothing any more."""
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+        self._thread.join(_JOIN_SECONDS)
+        if self._thread.is_alive():
+            logger.warning("the reader of records did not stop in time")
+            return
+        os.close(self._wake)
+        self._buffer.close()
+
+    def _run(self) -> None:
+        idle, live = _poll(self._wake), _poll(self._wake, *self._buffer.descriptors)
+        try:
+            while not self._stopping:
+                if self._live:
+                    live.poll(_LIVE_SECONDS * 1000)
+                    time.sleep(_GATHER_SECONDS)
+                else:
+                    idle.poll(_PAUSE_SECONDS * 1000)
+                self._drain()
+            self._drain()
+        except Exception:
+            logger.exception("the reader of records broke; counts go on without it")
+
+    def _drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        while taken := self._buffer.take():
+            self._publish(self._records(taken))
+
+    def _records(self, taken: list[tuple[Any, ...]]) -> list[Record]:
+        ahead_ns = time.time_ns() - time.monotonic_ns()
+        cgroup, mode = self._cgroups.path, self._mode
+        return [
+            Record(
+                ended_ns + ahead_ns,
+                runtime_ns,
+                pid,
+                ppid,
+                uid,
+                comm.rstrip(b"\0"),
+                parent.rstrip(b"\0"),
+                exe[: exe.find(b"\0")],
+                *outcome_of(code),
+                None,
+                cgroup(cgroup_id),
+                mode,
+            )
+            for ended_ns, runtime_ns, cgroup_id, pid, ppid, uid, code, comm, parent, exe in taken
+        ]
+
+
+def _poll(*descriptors: int) -> select.poll:
+    poll = select.poll()
+    for each in descriptors:
+        poll.register(each, select.POLLIN)
+    return poll

@@ -1,0 +1,62 @@
+"""The kernel's ring buffer of records, where it has one.
+
+Layout of the memory: kernel/bpf/ringbuf.c. A page that we write (how far we have read), a page that the kernel writes (how far it has
+written), and the data twice in a row, so that what wraps around is in one piece. Before each record are eight bytes: its length with a
+bit that it is still being written, and a number for the kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from struct import Struct
+from typing import Any
+
+from exporter.kernel.layout import RECORD_FORMAT, RECORDS_BYTES
+from exporter.kernel.layout import Record as Layout
+
+_HEADER = 8
+_STRIDE = _HEADER + ctypes.sizeof(Layout)
+_RECORD = Struct(f"={_HEADER}x{RECORD_FORMAT}")
+_WORDS = _STRIDE // 4
+_BUSY = 1 << 31
+_BATCH = 512
+
+
+class Ring:
+    """Records that all CPUs share. Not safe for threads. The kernel may go on writing while it is read."""
+
+    lost = 0
+    """The kernel is told at once when there is no room, and counts it."""
+
+    def __init__(self, fd: int) -> None:
+        """Map the ring `fd`, of `RECORDS_BYTES`. Raises `OSError`."""
+        self.descriptors = [fd]
+        page = mmap.PAGESIZE
+        self._consumer = mmap.mmap(fd, page)
+        try:
+            self._producer = mmap.mmap(fd, page + 2 * RECORDS_BYTES, prot=mmap.PROT_READ, offset=page)
+        except OSError:
+            self._consumer.close()
+            raise
+        self._position = memoryview(self._consumer).cast("Q")
+        self._written = memoryview(self._producer)[:8].cast("Q")
+        self._data = memoryview(self._producer)[page:]
+
+    def take(self) -> list[tuple[Any, ...]]:
+        """At most a batch of what is complete; see `RecordBuffer`."""
+        position = self._position[0]
+        at = position % RECORDS_BYTES
+        n = min((self._written[0] - position) // _STRIDE, _BATCH, len(self._data) // _STRIDE)
+        headers = self._data[at : at + n * _STRIDE].cast("I")[::_WORDS].tolist()
+        complete = next((number for number, header in enumerate(headers) if header & _BUSY), len(headers))
+        taken = list(_RECORD.iter_unpack(self._data[at : at + complete * _STRIDE]))
+        self._position[0] = position + complete * _STRIDE
+        return taken
+
+    def close(self) -> None:
+        """Unmap."""
+        for view in (self._position, self._written, self._data):
+            view.release()
+        self._consumer.close()
+        self._producer.close()

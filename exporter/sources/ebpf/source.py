@@ -1,0 +1,299 @@
+"""Reads what the BPF programs counted. It does nothing for an event: the work is in the kernel, at a scrape, and at a drain.
+
+The kernel counts by comm into one of two maps. At a drain the programs are turned to the other one, the kernel is waited for until no
+program can hold the old one, and the old one is read and emptied. A reader always sums both, so it sees each count once: no event is
+entered into both, and the caller's lock keeps it from looking while one is being emptied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection
+
+from exporter.kernel.attached import Handover
+from exporter.kernel.bpf import BpfMap, Rows, map_memory, possible_cpus, program_info
+from exporter.kernel.layout import COMM_LEN, ENDS_COUNT, ENDS_COUNT_AND_LIST, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, Control, perf_bytes
+from exporter.model import NS, Counts, Gauges, Measures, Mode, SourceFailed, Unusable
+from exporter.model.ends import Ends
+from exporter.sources.base import Publish, Source
+from exporter.sources.ebpf.cpu_audit import ChargeAudit
+from exporter.sources.ebpf.decode import NAMELESS, ROW_BYTES, Cpus, Other, charged, counts_of, ended, ends_of, nameless
+from exporter.sources.ebpf.perfbuf import PerfBuffers
+from exporter.sources.ebpf.record_reader import RecordBuffer, RecordReader
+from exporter.sources.ebpf.ringbuf import Ring
+
+logger = logging.getLogger(__name__)
+
+_DRAIN_EVERY_NS = 5 * NS
+_FULL_ENOUGH = MAX_COMMS // 4
+
+_ZERO = b"\0" * 4
+
+
+class EbpfSource(Source):
+    """The same for every loader, since the maps' layouts are."""
+
+    def __init__(self, mode: Mode, measures: Measures, load: Callable[[bool], Handover], audit: ChargeAudit) -> None:
+        """`load` hands over the attached programs' descriptors (of quiet ones, see `Source.start`), or raises `Unusable`."""
+        self.mode = mode
+        self._load = load
+        self._audit = audit
+        self._measures = measures
+        self._kernel = Handover({}, {}, {})
+        self._kinds: dict[int, str] = {}
+        self._control = Control()
+        self._telling = threading.Lock()
+        self._entered = 0
+        self._unlisted = 0
+        self._records: RecordReader | None = None
+        self._reading = threading.Lock()
+        """Records are asked for from any thread, also while this one stops."""
+        self._clones = 0
+        self._shown: Counts | None = None
+        self._switched_ns = 0
+        self._still = True
+        self._stopped = False
+        self._programs: tuple[str, ...] = ()
+        self._drained: list[int] = []
+        self._drained_ended = 0
+        self._drained_charged = 0
+
+    def start(self, *, quiet: bool = False) -> None:
+        """Load and attach; see `Source`."""
+        self._kernel = self._load(quiet)
+        self._programs = tuple(self._kernel.programs)
+        self._drained = [0] * (NAMELESS + 2 * len(self._programs))
+        try:
+            self._control = Control.from_buffer_copy(self._map("control").lookup(_ZERO) or b"")
+            self._kinds = {fd: _kind(fd) for fd in self._kernel.links.values()}
+            self._audit.begin()
+        except OSError as error:
+            self._kernel.close()
+            raise Unusable(f"the programs load, but can't be used: {error}") from error
+        self._switched_ns = time.monotonic_ns()
+
+    def publish(self, to: Publish, *, live: bool) -> None:
+        """Read the ring, or the perf buffers where there is none."""
+        with self._reading:
+            if self._stopped:  # by a switch, just now: the next source will be told
+                return
+            if self._records is not None:
+                self._records.live(live)
+            else:
+                try:
+                    self._records = RecordReader(self._record_buffer(), self.mode, to, live=live)
+                except OSError as error:
+                    logger.warning("there are no records, for they can't be read (%s); counts go on without them", error)
+                    return
+        self._tell(records=RECORDS_LIVE if live else RECORDS_ON)
+
+    @property
+    def charges_late(self) -> bool:
+        """Where the programs can know CPU at all."""
+        return "on_free" in self._kernel.programs
+
+    def uncharged(self) -> int:
+        """By the kernel's counts."""
+        if not self.charges_late:
+            return 0
+        try:
+            ends, charges = self._ended_and_charged()
+        except OSError as error:
+            raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
+        return max(0, ends - charges - self._audit.lost)
+
+    def list_ends(self, *, on: bool) -> None:
+        self._tell(ends=ENDS_COUNT_AND_LIST if on else ENDS_COUNT)
+        if not on:
+            self._unlisted += self._forget_listed().missing
+
+    def cut(self, from_ns: int, until_ns: int) -> None:
+        self._tell(is_cut=1, from_ns=from_ns, until_ns=until_ns)
+
+    def listed(self) -> Ends:
+        """Read them from the kernel."""
+        try:
+            rows = self._map("listed").read()
+            unlisted = self._cpus().unlisted
+        except OSError as error:
+            raise SourceFailed(f"the kernel's list of ends can't be read: {error}") from error
+        return Ends(ends_of(rows), unlisted - self._unlisted)
+
+    def join(self, counted: Ends) -> Ends:
+        """Nothing that is in `counted` can come any more: programs list at the event itself."""
+        del counted
+        self._tell(ends=ENDS_COUNT)
+        listed = self._forget_listed()
+        self._tell(is_cut=0)
+        self._drained_ended += sum(end.cpu_ns is None for _, end in listed)  # whose CPU will be charged all the same
+        return listed
+
+    def peek(self) -> Counts:
+        """Both maps of comms, and what has no name."""
+        self._shown = self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._nameless())
+        return self._shown
+
+    def drain(self) -> Counts:
+        """Empty the map of comms that no program writes any more; after `stop`, both.
+
+        If the kernel gives nothing then, it is what was shown last: no total falls.
+        """
+        shown, self._shown = self._shown, None
+        try:
+            ready = ["comms_a", "comms_b"] if self._stopped else [self._retired] if self._still else []
+            nameless = self._nameless()
+            rows = [self._map(each).take() for each in ready]
+        except OSError as error:
+            if self._stopped and shown is not None:
+                return shown
+            self._shown = shown
+            raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
+        finally:
+            if self._stopped:
+                self._kernel.close()
+        counts = self._since_drain(rows, nameless)
+        self._drained = nameless
+        self._drained_ended += sum(map(ended, rows))
+        self._drained_charged += sum(map(charged, rows))
+        return counts
+
+    def rotate(self, names: Collection[bytes]) -> None:
+        """Turn the programs to the other map of comms, when this one has been in use for a while or fills up.
+
+        The other one is given `names` first, so that a flood of new comms can't leave them without room.
+        """
+        try:
+            entered = self._cpus().entered
+            fresh = entered - self._entered
+            due = time.monotonic_ns() - self._switched_ns >= _DRAIN_EVERY_NS
+            if not self._still:
+                self._wait()
+            elif due or fresh >= _FULL_ENOUGH:
+                self._entered = entered
+                for name in names:
+                    self._map(self._retired).enter(name.ljust(COMM_LEN, b"\0"), bytes(ROW_BYTES))
+                self._switch()
+            self._check_charges()
+        except OSError as error:
+            raise SourceFailed(f"the kernel's maps can't be drained: {error}") from error
+        self._check_links()
+
+    def clones(self) -> int:
+        """Forks and threads of all CPUs; as many as before where they can't be read, for the next drain fails then."""
+        with contextlib.suppress(OSError):
+            self._clones = self._cpus().clones
+        return self._clones
+
+    def stop(self) -> None:
+        """Detach, and wait until no program runs."""
+        with self._reading:
+            if not self._stopped and self._kernel.maps:
+                self._kernel.detach()
+                with contextlib.suppress(OSError):  # it may be stopped because this fails
+                    self._wait()
+                if self._records is not None:
+                    self._records.stop()
+            self._stopped = True
+
+    def gauges(self) -> Gauges:
+        return Gauges(self._cpus().peak(time.monotonic_ns() // NS))
+
+    def about(self) -> str:
+        """What its maps cost."""
+        memory = sum(map_memory(each.fd) for each in self._kernel.maps.values())
+        return f"the programs load and attach; their maps take {memory / 2**20:.1f} MiB of kernel memory"
+
+    def _record_buffer(self) -> RecordBuffer:
+        if self._kernel.buffers:
+            size = perf_bytes(possible_cpus())
+            return PerfBuffers(self._kernel.buffers, size, count_lost=self._kernel.facts["buffers_count_lost"])
+        return Ring(self._map("records").fd)
+
+    @property
+    def _retired(self) -> str:
+        return "comms_a" if self._control.active else "comms_b"
+
+    def _map(self, name: str) -> BpfMap:
+        try:
+            return self._kernel.maps[name]
+        except KeyError:
+            raise SourceFailed("it is not running") from None
+
+    def _tell(self, **fields: int) -> None:
+        """Change what the programs read."""
+        try:
+            with self._telling:
+                for name, value in fields.items():
+                    setattr(self._control, name, value)
+                self._map("control").update(_ZERO, bytes(self._control))
+        except OSError as error:
+            raise SourceFailed(f"the programs can't be told what to do: {error}") from error
+
+    def _switch(self) -> None:
+        self._switched_ns = time.monotonic_ns()
+        self._tell(active=1 - self._control.active)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Until every program has ended that began before now. If it fails, the retired map waits for the next time."""
+        self._still = False
+        self._map("barrier").update(_ZERO, self._map("barrier_inner").fd.to_bytes(4, "little"))
+        self._still = True
+
+    def _forget_listed(self) -> Ends:
+        try:
+            self._wait()
+            listed = self.listed()
+            self._map("listed").take()
+        except OSError as error:
+            raise SourceFailed(f"the kernel's list of ends can't be emptied: {error}") from error
+        return listed
+
+    def _check_charges(self) -> None:
+        if self.charges_late:
+            self._audit.check(*self._ended_and_charged())
+
+    def _ended_and_charged(self) -> tuple[int, int]:
+        rows = [self._map("comms_a").read(), self._map("comms_b").read()]
+        other = self._other()
+        ends = self._drained_ended + sum(map(ended, rows)) + other.ended
+        return ends, self._drained_charged + sum(map(charged, rows)) + other.charged
+
+    def _check_links(self) -> None:
+        """An attachment ends with its descriptor, and then nothing else would tell."""
+        gone = [name for name, fd in self._kernel.links.items() if _kind(fd) != self._kinds[fd]]
+        if gone:
+            raise SourceFailed(f"the attachment of {', '.join(sorted(gone))} is gone")
+
+    def _cpus(self) -> Cpus:
+        return Cpus(self._map("cpus").lookup(_ZERO) or b"")
+
+    def _other(self) -> Other:
+        return Other(self._map("shared").lookup(_ZERO) or b"")
+
+    def _nameless(self) -> list[int]:
+        """What has no name, since the start; behind it, of each program in turn, its runs and their time."""
+        infos = [program_info(fd) for fd in self._kernel.programs.values()]
+        missed, records_lost = sum(each.misses for each in infos), self._records.lost if self._records else 0
+        whole = nameless(self._other(), self._cpus(), missed, self._audit.lost, records_lost)
+        return [*whole, *(number for each in infos for number in (each.runs, each.run_ns))]
+
+    def _since_drain(self, rows: list[Rows], now: list[int]) -> Counts:
+        fresh = [after - before for after, before in zip(now, self._drained, strict=True)]
+        counts = counts_of(rows, fresh[:NAMELESS], self._measures)
+        for name, runs, ns in zip(self._programs, fresh[NAMELESS::2], fresh[NAMELESS + 1 :: 2], strict=True):
+            if runs:
+                counts.program_runs[name], counts.program_ns[name] = runs, ns
+        return counts
+
+
+def _kind(fd: int) -> str:
+    """What a descriptor is of, such as `anon_inode:bpf_link`; nothing where it is closed."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - each second
+    except OSError:
+        return ""

@@ -1,0 +1,267 @@
+"""Processes as the kernel tells of them over netlink: the proc connector, and taskstats where that is permitted.
+
+One thread reads both sockets, many messages a system call. Where the events come faster than they are read, the kernel drops them and
+says so (ENOBUFS), and drops all until the queue has been read empty; then `/proc` is listed, and it goes on from there.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import time
+from collections.abc import Callable
+from functools import partial
+
+from exporter.kernel.netlink_sockets import Sockets, opened
+from exporter.kernel.proc_connector import (
+    EVENT_COMM,
+    EVENT_EXEC,
+    EVENT_EXIT,
+    EVENT_FORK,
+    EVENT_NONE,
+    SLOT_BYTES,
+    Subscription,
+    comm_of,
+    events,
+)
+from exporter.kernel.procfs import Procfs
+from exporter.kernel.recvmmsg import Datagrams
+from exporter.kernel.taskstats import SLOT_BYTES as STATS_SLOT_BYTES
+from exporter.kernel.taskstats import Registration, Stats, decode
+from exporter.model import NS, Gauges, Lost, Measures, Mode, SourceFailed, Unusable
+from exporter.model.ends import Ends
+from exporter.sources.netlink.shortfall import Shortfall
+from exporter.sources.netlink.thread_groups import Groups
+from exporter.sources.tallied import TallySource
+from exporter.sources.tally import Tally
+
+log = logging.getLogger(__name__)
+
+MS = NS // 1000
+SLOTS, STATS_SLOTS = 256, 128
+GATHER_SECONDS = 0.005
+"""Events are left to gather where taskstats tells the names, which are gone in no time where it does not."""
+YOUNG_NS = 50 * MS
+"""An exec is named by its process's end until it is this old."""
+TICK_NS, SETTLE_NS, LIST_NS = NS, 5 * NS, 60 * NS
+JOIN_NS = 5 * NS
+"""By then the events of what another mode counted have been read."""
+UNSURE_NS = 10 * MS
+"""Between the tracepoint of an event and the proc connector's look at the clock, a task may have to wait for its CPU."""
+LAST_READ_NS = 2 * NS
+STOP_SECONDS = 3.0
+
+
+class NetlinkSource(TallySource):
+    """Every process; with taskstats everything of it, without it no CPU and the names that could be read in time."""
+
+    mode = Mode.NETLINK
+    immediate = True
+
+    def __init__(self, measures: Measures, procfs: Procfs, open_sockets: Callable[[], Sockets] | None = None) -> None:
+        """`open_sockets` raises `Unusable`; without it they are opened here."""
+        self._open_sockets = open_sockets or (lambda: opened(procfs))
+        self._procfs = procfs
+        super().__init__(Tally(measures, unsure_ns=UNSURE_NS))
+        self._groups = Groups(self._tally, procfs)
+        self._shortfall = Shortfall(procfs, self._tally)
+        self._subscription: Subscription | None = None
+        self._registration: Registration | None = None
+        self._no_taskstats = "it was not started"
+        self._events = Datagrams(SLOTS, SLOT_BYTES)
+        self._stats = Datagrams(STATS_SLOTS, STATS_SLOT_BYTES)
+        self._overrun = self._settle_losses = False
+        self._sequence: dict[int, int] = {}
+        self._event_ns = self._tick_due_ns = self._settle_due_ns = self._list_due_ns = self._forget_due_ns = 0
+        self._warn_due_ns = 0
+        self._counted: Ends | None = None
+        self._wake_fd = -1
+        self.cpu_ns = 0
+        """CPU that the reading thread took."""
+
+    def start(self, *, quiet: bool = False) -> None:
+        """Subscribe, and then take stock of what is there: what happens meanwhile waits in the socket."""
+        if quiet:
+            self._tally.quiet()
+        self._subscription, self._registration, self._no_taskstats = self._open_sockets()
+        self._groups.taskstats = self._registration is not None
+        try:
+            self._shortfall.begin(self._groups.clones)
+            self._groups.find(lost=False)
+            self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError as error:
+            self._release()
+            raise Unusable(f"{self._procfs.root} can't be listed: {error.strerror}") from error
+        self._start_thread(partial(self._run, self._subscription))
+
+    def join(self, counted: Ends) -> Ends:
+        listed = self._tally.join(counted)
+        self._counted = counted
+        return listed
+
+    def gauges(self) -> Gauges:
+        return Gauges(peak_per_second=self._tally.peak_per_second())
+
+    def about(self) -> str:
+        registration, subscription = self._registration, self._subscription
+        mib = [f"{each.buffer_bytes / (1 << 20):.3g}" for each in (subscription, registration) if each is not None]
+        names = (
+            "taskstats tells names and CPU" if registration is not None else f"no taskstats, so no CPU and few names ({self._no_taskstats})"
+        )
+        filtered = (
+            "the kernel filters events" if subscription is not None and subscription.filtered else "this kernel does not filter events"
+        )
+        return f"{names}; {filtered}; receive buffers of {' and '.join(mib) or 'no'} MiB"
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            os.eventfd_write(self._wake_fd, 1)
+            self._thread.join(STOP_SECONDS)
+            if self._thread.is_alive():
+                log.warning("the thread that reads netlink did not stop in time")
+                return
+            self._thread = None
+        self._release()
+
+    def _release(self) -> None:
+        for each in (self._subscription, self._registration):
+            if each is not None:
+                each.close()
+        self._subscription = self._registration = None
+        if self._wake_fd >= 0:
+            os.close(self._wake_fd)
+            self._wake_fd = -1
+
+    def _run(self, subscription: Subscription) -> None:
+        try:
+            self._loop(subscription)
+        except Exception as error:
+            log.exception("reading netlink failed")
+            self._failure = f"reading netlink failed: {error if isinstance(error, SourceFailed) else repr(error)}"
+
+    def _loop(self, subscription: Subscription) -> None:
+        poll, stop = select.poll(), select.poll()
+        poll.register(subscription.socket, select.POLLIN)
+        for each in (poll, stop):
+            each.register(self._wake_fd, select.POLLIN)
+        timeout = TICK_NS
+        while not self._stopping.is_set():
+            if poll.poll(timeout // MS) and self._groups.taskstats:
+                stop.poll(GATHER_SECONDS * 1000)
+            empty = self._read(subscription)
+            while not empty and not self._stopping.is_set():
+                empty = self._read(subscription)
+                self._tick(subscription, empty=False)
+            self._tick(subscription, empty=empty)
+            timeout = YOUNG_NS if self._groups.name_execs(time.monotonic_ns() - YOUNG_NS) else TICK_NS
+            self.cpu_ns = time.thread_time_ns()
+        self._finish(subscription)
+
+    def _finish(self, subscription: Subscription) -> None:
+        """Read what happened until now."""
+        now = time.monotonic_ns()
+        while not self._read(subscription) and self._event_ns < now and time.monotonic_ns() < now + LAST_READ_NS:
+            pass
+        self._groups.finish(now)
+        self._tally.flush(self.mode)
+
+    def _read(self, subscription: Subscription) -> bool:
+        """Take some events, after the messages of taskstats that came before them; returns whether that was all."""
+        try:
+            sizes = self._events.read(subscription.socket)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self._overrun = True
+            return False
+        if self._registration is not None:
+            self._read_stats(self._registration)
+        self._take(sizes, subscription)
+        self._tally.flush(self.mode)
+        if empty := len(sizes) < SLOTS:
+            self._emptied()
+        return empty
+
+    def _read_stats(self, registration: Registration) -> None:
+        stats, told, lose = self._stats, self._groups.waiting.put, self._tally.lose
+        n = STATS_SLOTS
+        while n == STATS_SLOTS:
+            try:
+                sizes = stats.read(registration.socket)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                continue  # each end that lacks its message is counted
+            n = len(sizes)
+            for i, size in enumerate(sizes):
+                at = i * STATS_SLOT_BYTES
+                message = decode(stats.view[at : at + size], registration.family)
+                if isinstance(message, Stats):
+                    told(message)
+                elif message is not None:
+                    lose(message)
+
+    def _take(self, sizes: list[int], subscription: Subscription) -> None:
+        groups = self._groups
+        for i, event in enumerate(events(self._events.view, sizes)):
+            if event is None:
+                self._tally.lose(Lost.MALFORMED)
+                continue
+            what, cpu, at_ns, number, _, a, b, c, d, _, f = event
+            if what == EVENT_EXIT:
+                groups.exited(at_ns, a, b, c, f)
+                self._event_ns = at_ns
+            elif what == EVENT_FORK:
+                groups.forked(at_ns, a, b, c, d)
+            elif what == EVENT_EXEC:
+                groups.execed(at_ns, b)
+            elif what == EVENT_COMM:
+                groups.renamed(a, b, comm_of(self._events.view, i))
+            if not subscription.filtered and what != EVENT_NONE:  # an acknowledgement has no number of its own
+                if self._sequence.get(cpu, number) != number:
+                    self._overrun = True
+                self._sequence[cpu] = (number + 1) & 0xFFFFFFFF
+
+    def _emptied(self) -> None:
+        """From here on nothing is dropped: see what is alive, and soon what has not been told of."""
+        if self._overrun:
+            self._overrun = False
+            now = time.monotonic_ns()
+            log.log(
+                logging.WARNING if now >= self._warn_due_ns else logging.DEBUG, "the kernel dropped process events: too many to be read"
+            )
+            self._warn_due_ns = now + LIST_NS
+            self._shortfall.lost = self._settle_losses = True
+            self._groups.find(lost=True)
+            self._settle_due_ns = now + NS
+
+    def _tick(self, subscription: Subscription, *, empty: bool) -> None:
+        """Do each second what is not due to an event."""
+        now = time.monotonic_ns()
+        if now < self._tick_due_ns:
+            return
+        self._tick_due_ns = now + TICK_NS
+        if self._counted is not None:
+            counted, self._counted = self._counted, None
+            self._groups.forget(counted)
+            self._forget_due_ns = now + JOIN_NS
+        if not empty:
+            return
+        before = self._procfs.kernel_clones()
+        if self._read(subscription) and self._shortfall.compare(before, self._groups.clones):
+            self._overrun = True
+            self._emptied()
+        if now >= self._settle_due_ns:
+            self._settle_due_ns = now + SETTLE_NS
+            self._groups.settle(now, lost=self._settle_losses)
+            self._settle_losses = False
+            if now >= self._list_due_ns:
+                self._list_due_ns = now + LIST_NS
+                listed = set(self._procfs.pids())
+                self._groups.suspect({pid: group for pid, group in self._groups.alive.items() if pid not in listed})
+        if 0 < self._forget_due_ns <= now:
+            self._forget_due_ns = 0
+            self._tally.forget_counted()

@@ -1,0 +1,302 @@
+"""Thread groups as the proc connector tells of them, with what taskstats adds.
+
+A process ends with the exit event of its last thread. The kernel counts threads (`signal->live`), and so does this: a thread's fork is
+told before it runs, and so before the exit of whoever forked it, hence in the order of one socket no count reaches zero early. Threads
+are counted, not known by their ids, since an exec in a thread that is not the leader swaps the two (`de_thread`). That holds for a
+process *followed* from its fork on. Of one *found* in `/proc`, at the start or after events were lost, the count may be wrong by what
+happened while it was read; then the thread that taskstats calls the last one is (AGROUP), or without taskstats `/proc` says whether
+anything is left.
+
+Taskstats supplies what the events lack: the name, the CPU, and the runtime as of the moment that the other modes call the end; the event
+comes after the memory has been given back. A task's taskstats message is sent before its exit event, on another socket. So
+whoever reads that socket until it is empty after reading the events has the message of every exit among them, and nothing waits.
+
+Rejected: to end a process at the message with AGROUP. It has no exact time, it says nothing without privilege, and the messages of
+threads that leave at the same moment may come after it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from exporter.kernel.procfs import Procfs, Stat
+from exporter.kernel.taskstats import Stats
+from exporter.kernel.wait_status import with_fate
+from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
+from exporter.model.ends import End, Ends
+from exporter.sources.netlink.waiting import Execs, Waiting
+from exporter.sources.tally import Tally
+
+KTHREADD = 2
+SAME_START_NS = NS // 10
+LATE_NS = NS
+"""By then the exit event has come that follows a taskstats message, or that was sent before a look at `/proc`."""
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """A process that is alive, as far as is known."""
+
+    start_ns: int
+    parent: int
+    comm: bytes | None
+    """None where it has to be read, or will be told at the end."""
+    live: int = 1
+    found: bool = False
+    lost: bool = False
+    """Whether its fork was not seen: then it is counted as lost already."""
+    threaded: bool = False
+    cpu_us: int = 0
+    uncharged: bool = False
+    last: Stats | None = None
+    """What taskstats said of the last thread."""
+
+
+class Exit(NamedTuple):
+    """An exit event, of the last thread."""
+
+    at_ns: int
+    code: int
+    parent: int
+    """0 if it was reaped already, or the kernel does not say."""
+
+
+class Groups:
+    """All processes by their id; bounded by how many the kernel has."""
+
+    def __init__(self, tally: Tally, procfs: Procfs, *, taskstats: bool = False) -> None:
+        self.taskstats = taskstats
+        self.clones = 0
+        """Forks and threads told by the kernel, whether counted or not."""
+        self.alive: dict[int, Group] = {}
+        self.waiting = Waiting()
+        """Taskstats of threads whose exit events are to come."""
+        self._tally = tally
+        self._procfs = procfs
+        self._execs = Execs(tally)
+        self._dying: dict[int, tuple[int, Group]] = {}
+        self._suspects: dict[int, Group] = {}
+
+    def forked(self, at_ns: int, parent_tid: int, parent: int, tid: int, tgid: int) -> None:
+        """A process or a thread is about to run."""
+        self.clones += 1
+        if tid != tgid:
+            self._tally.threads(1, at_ns)
+            group = self.alive.get(tgid)
+            if group is not None:
+                group.live += 1
+                group.threaded = True
+            return
+        self._tally.forked(at_ns)
+        old = self.alive.get(tgid)
+        if old is not None and at_ns - old.start_ns > SAME_START_NS:
+            self._missed(tgid, old)
+        mother = self.alive.get(parent)
+        comm = None
+        if parent == KTHREADD:
+            comm = KERNEL_THREADS
+        elif mother is not None and parent_tid == parent:  # another thread may have another name
+            comm = mother.comm
+        self.alive[tgid] = Group(at_ns, parent, comm)
+
+    def execed(self, at_ns: int, tgid: int) -> None:
+        """A process runs another program."""
+        group = self.alive.get(tgid)
+        if group is not None and self.taskstats:
+            group.comm = None
+            self._execs.put(tgid, at_ns)
+            return
+        comm = self._procfs.comm(tgid)
+        self._tally.execed(comm or UNKNOWN_COMM, at_ns)
+        if group is not None:
+            group.comm = comm
+
+    def renamed(self, tid: int, tgid: int, comm: bytes) -> None:
+        """A thread has another name; a process's is that of its leader."""
+        group = self.alive.get(tgid)
+        if tid == tgid and group is not None and group.comm is not KERNEL_THREADS:
+            self._name(tgid, group, comm)
+
+    def exited(self, at_ns: int, tid: int, tgid: int, code: int, parent: int) -> None:
+        """A thread has gone."""
+        stats = self.waiting.take(tid, tgid) if self.taskstats else None
+        group = self.alive.get(tgid)
+        if group is None:
+            if stats is not None and stats.group_dead:
+                self._ended_unknown(at_ns, stats)
+            return
+        if stats is not None:
+            self._charge(group, stats, leads=tid == tgid)
+        else:
+            group.uncharged = True
+        group.live -= 1
+        if self._is_over(tgid, group) if group.found else group.live <= 0:
+            self._ended(tgid, group, Exit(at_ns, code, parent), stats)
+        elif group.last is not None and tgid not in self._dying:
+            self._dying[tgid] = (at_ns, group)
+
+    def name_execs(self, until_ns: int) -> bool:
+        """Read the names of those that exec'ed before `until_ns` and are alive; returns whether younger ones are left."""
+        for tgid in self._execs.older(until_ns):
+            if (comm := self._procfs.comm(tgid)) is not None:
+                self._name(tgid, self.alive[tgid], comm)
+        return bool(self._execs)
+
+    def find(self, *, lost: bool) -> None:
+        """Enter what `/proc` lists. `lost` says that events were: then what is listed is of unknown forks, and what is not has gone."""
+        ahead_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        tick_ns = self._procfs.tick_ns
+        gone = dict(self.alive)
+        self.waiting.age()
+        for pid in self._procfs.pids():
+            stat = self._procfs.stat(pid)
+            group = gone.pop(pid, None)
+            if isinstance(stat, Lost):
+                if stat is not Lost.VANISHED and group is None and not lost:
+                    self._tally.lose(stat)
+                continue
+            start_ns = stat.start_ticks * tick_ns + tick_ns // 2 - ahead_ns
+            if group is not None and start_ns - group.start_ns <= SAME_START_NS:  # earlier: it was suspended since
+                group.found, group.live, group.threaded = True, stat.threads, group.threaded or stat.threads > 1
+                if stat.ended:
+                    gone[pid] = group
+                continue
+            if group is not None:
+                self._missed(pid, group)
+            if not stat.ended:
+                self._enter(stat, start_ns, lost=lost)
+        self.suspect(gone)
+
+    def suspect(self, gone: dict[int, Group]) -> None:
+        """These are not in `/proc` any more: if their ends are not told soon, they were lost."""
+        self._suspects |= gone
+
+    def settle(self, now_ns: int, *, lost: bool = False) -> None:
+        """Give up what waited since the last time: nothing is held for a process that is gone. `lost` says that events were."""
+        for tgid, (at_ns, group) in list(self._dying.items()):
+            if now_ns - at_ns > LATE_NS:
+                del self._dying[tgid]
+                if self.alive.get(tgid) is group and group.last is not None:
+                    self._ended(tgid, group, Exit(at_ns, group.last.exit_code, group.last.ppid), group.last)
+        suspects, self._suspects = self._suspects, {}
+        if lost:
+            for stats in self.waiting.overdue():
+                if stats.group_dead:
+                    self._ended_untold(now_ns, suspects.pop(stats.tgid, None), stats)
+        for tgid, group in suspects.items():
+            if self.alive.get(tgid) is group:
+                self._missed(tgid, group)
+        self.waiting.age()
+
+    def _ended_untold(self, now_ns: int, group: Group | None, stats: Stats) -> None:
+        """The exit event was lost, but not what taskstats said."""
+        if group is None:
+            self._ended_unknown(now_ns, stats)
+        elif self.alive.get(stats.tgid) is group:
+            self._charge(group, stats, leads=stats.pid == stats.tgid or group.comm is None)
+            self._ended(stats.tgid, group, Exit(now_ns, stats.exit_code, stats.ppid), stats)
+
+    def forget(self, counted: Ends) -> None:
+        """Hold nothing of what another mode has counted: the events may be lost, or come again."""
+        for tgid, end in counted:
+            group = self.alive.get(tgid)
+            if group is not None and counted.find(tgid, End(group.start_ns, 0, b"", b"")) is end:
+                self._name(tgid, group, end.comm)
+                self._drop(tgid)
+
+    def finish(self, now_ns: int) -> None:
+        """No more events will come: count what is known but for a detail."""
+        self.name_execs(now_ns + 1)
+        self.settle(now_ns + 2 * LATE_NS)
+        for tgid in self.alive:
+            self._execs.named(tgid, UNKNOWN_COMM)
+
+    def _enter(self, stat: Stat, start_ns: int, *, lost: bool) -> None:
+        threaded = stat.threads > 1
+        self.alive[stat.pid] = Group(start_ns, stat.ppid, stat.comm, stat.threads, found=True, lost=lost, threaded=threaded)
+
+    def _is_over(self, tgid: int, group: Group) -> bool:
+        if group.last is not None:
+            return True
+        stat = self._procfs.stat(tgid)
+        if isinstance(stat, Lost):
+            return stat is Lost.VANISHED
+        return stat.ended
+
+    def _charge(self, group: Group, stats: Stats, *, leads: bool) -> None:
+        group.cpu_us += stats.cpu_us
+        if leads and group.comm is not KERNEL_THREADS:
+            group.comm = stats.comm
+        if stats.group_dead:
+            group.last = stats
+
+    def _drop(self, tgid: int) -> None:
+        self.alive.pop(tgid, None)
+        self._dying.pop(tgid, None)
+
+    def _missed(self, tgid: int, group: Group) -> None:
+        """Its end was lost."""
+        self._drop(tgid)
+        if not group.lost:
+            self._tally.lose(Lost.OVERRUN)
+        self._execs.named(tgid, UNKNOWN_COMM)
+
+    def _ended(self, tgid: int, group: Group, told: Exit, stats: Stats | None) -> None:
+        comm = group.comm
+        if comm is None:
+            comm = self._procfs.comm(tgid)  # it may not be reaped yet
+            if comm is None:
+                comm = UNKNOWN_COMM
+                self._tally.lose(Lost.NAME_RACE)
+        self._drop(tgid)
+        self._execs.named(tgid, comm)
+        at_ns, code, parent = told
+        runtime_ns = max(0, at_ns - group.start_ns)
+        last = group.last or stats
+        if last is not None:
+            parent = last.ppid
+            if last.group_dead:
+                code = last.exit_code
+            if last.group_dead or not group.threaded:
+                runtime_ns = last.elapsed_us * 1000
+        cpu_ns = None
+        if self.taskstats:
+            cpu_ns = group.cpu_us * 1000
+            if group.uncharged:
+                self._tally.lose(Lost.CPU_NEVER_CAME)
+        parent = parent or group.parent
+        uid = last.uid if last is not None else None
+        end = End(group.start_ns, runtime_ns, comm, self._comm_of(parent), cpu_ns=cpu_ns, ppid=parent, uid=uid)
+        self._tally.ended(tgid, with_fate(end, code))
+
+    def _ended_unknown(self, at_ns: int, stats: Stats) -> None:
+        """The end of a process whose fork was lost; that counts as lost already, but all is known of the end."""
+        runtime_ns = stats.elapsed_us * 1000
+        end = End(
+            at_ns - runtime_ns,
+            runtime_ns,
+            stats.comm,
+            self._comm_of(stats.ppid),
+            cpu_ns=stats.cpu_us * 1000,
+            ppid=stats.ppid,
+            uid=stats.uid,
+        )
+        self._tally.ended(stats.tgid, with_fate(end, stats.exit_code))
+
+    def _name(self, tgid: int, group: Group, comm: bytes) -> None:
+        group.comm = comm
+        self._execs.named(tgid, comm)
+
+    def _comm_of(self, tgid: int) -> bytes:
+        """The name of a process that is a parent now."""
+        group = self.alive.get(tgid)
+        if group is None:
+            return UNKNOWN_COMM
+        if group.comm is None:
+            comm = self._procfs.comm(tgid)
+            if comm is None:
+                return self.waiting.comm(tgid) or UNKNOWN_COMM
+            self._name(tgid, group, comm)
+        return group.comm or UNKNOWN_COMM

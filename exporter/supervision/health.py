@@ -1,0 +1,69 @@
+"""What the kernel's count of clones says of the source that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from exporter.model import Counts, Lost, SourceFailed
+from exporter.sources.base import Source
+from exporter.supervision.completeness import Completeness, Sample
+
+_BLIND_TICKS = 3
+_BLIND_CLONES = 10
+"""A source that tells of clones as they happen and yet, in so many ticks in a row, missed more than half of so many, sees nothing more."""
+
+
+class Health:
+    """Over all sources that there were; where one takes a source, it is the one that runs. Not safe for threads."""
+
+    def __init__(self, kernel_clones: Callable[[], int | None]) -> None:
+        """See `Completeness`."""
+        self.last: Sample | None = None
+        """As of the last tick, or since then of a source's end, or of the next one's start."""
+        self._well: Sample | None = None
+        """As of the last tick: from there on, nobody may have watched when a source breaks."""
+        self._completeness = Completeness(kernel_clones)
+        self._earlier_clones = 0
+        self._blind_ticks = 0
+
+    def begin(self, source: Source) -> None:
+        """Compare from now on."""
+        self._completeness.begin(source.clones)
+
+    def sample(self, source: Source | None) -> Sample | None:
+        """Both counts now; None where they are not of the same processes. Changes nothing."""
+        if source is None or not source.counts_host():
+            return None
+        return self._completeness.sample(lambda: self._earlier_clones + source.clones(), immediate=source.immediate)
+
+    def ratio(self, sample: Sample | None) -> float | None:
+        """See `Completeness`."""
+        return self._completeness.ratio(sample)
+
+    def tick(self, source: Source | None) -> None:
+        """Remember, about once a second."""
+        sample, before = self.sample(source), self._well
+        self._completeness.tick(sample)
+        self.last, self._well = sample or self.last, sample or before
+        if sample is not None and before is not None and source is not None and source.immediate:
+            kernel, observed = sample.kernel - before.kernel, sample.observed - before.observed
+            self._blind_ticks = self._blind_ticks + 1 if kernel >= _BLIND_CLONES and observed < kernel / 2 else 0
+
+    def check(self) -> None:
+        """Raise `SourceFailed` where the source sees nothing more, though it does not say so."""
+        if self._blind_ticks >= _BLIND_TICKS:
+            raise SourceFailed(f"it missed most of what the kernel started in each of {_BLIND_TICKS} seconds")
+
+    def ended(self, source: Source) -> None:
+        """It runs no more, and what it saw is seen; nor does what was shown of it fall."""
+        self.last = self.sample(source) or self.last
+        self._earlier_clones += source.clones()
+        self._blind_ticks = 0
+
+    def gap(self, source: Source) -> Counts:
+        """What was lost while no source ran, until this one did."""
+        lost, before, sample = Counts(), self._well, self.sample(source)
+        if before is not None and sample is not None:
+            lost.lose(Lost.SWITCH_GAP, sample.kernel - before.kernel)
+        self.last, self._well = sample or self.last, sample or before
+        return lost

@@ -1,0 +1,51 @@
+"""SIGHUP: reads the configuration again. A bad one is refused whole, and the running one stays."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from exporter.config.options import Config, ConfigError, after_reload
+from exporter.model import Unusable
+from exporter.process import log
+from exporter.process.log import fields
+from exporter.supervision.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LastReload:
+    """What the metrics say of it. The reading at start counts."""
+
+    successful: bool = True
+    succeeded_at: float = field(default_factory=time.time)
+    """Unix time."""
+
+
+class Reloader:
+    """`reread` gives the configuration anew, flags and file, or raises `ConfigError`."""
+
+    def __init__(self, config: Config, supervisor: Supervisor, reread: Callable[[], Config]) -> None:
+        self.last = LastReload()
+        self._config = config
+        self._supervisor = supervisor
+        self._reread = reread
+
+    def run(self) -> None:
+        """Read, and let what can change while running take effect."""
+        try:
+            config, waiting = after_reload(self._config, self._reread())
+            self._supervisor.reconfigure(config)
+        except (ConfigError, Unusable) as refusal:
+            self.last.successful = False
+            logger.error("configuration refused; the one before stays", extra=fields(reason=refusal))  # noqa: TRY400
+            return
+        self._config = config
+        log.setup(config.log.level, config.log.format)
+        self.last.successful, self.last.succeeded_at = True, time.time()
+        logger.info("configuration read again")
+        if waiting:
+            logger.warning("some changes take effect with a restart only", extra=fields(keys=", ".join(waiting)))

@@ -1,0 +1,32 @@
+"""Everything that is shown, as of one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporter.model import Gauges, Mode, SwitchReason
+from exporter.model.ledger import View
+from exporter.supervision.completeness import Sample
+from exporter.supervision.modes import RungState
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What metrics and pages are made of."""
+
+    view: View
+    gauges: Gauges
+    mode: Mode | None
+    why: str
+    rungs: dict[Mode, RungState]
+    degraded: bool
+    switches: dict[tuple[Mode, SwitchReason], int]
+    sample: Sample | None
+    capture_ratio: float | None
+    tracked_comms: int
+    host_cpus: int | None
+    records_dropped: dict[tuple[str, str], int]
+    """By consumer and reason."""
+    latency_buckets: list[int]
+    """Of `records.Latencies`."""
+    latency_sum_ns: int

@@ -1,0 +1,45 @@
+"""The listening socket."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from exporter.config.address import split
+
+_BACKLOG = 512
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+def listen(address: str) -> socket.socket:
+    """Open the listening socket; raises `OSError`, which `bind_error_message` puts in words."""
+    host, port = split(address)
+    if not host:
+        try:
+            return _bound(socket.AF_INET6, ("::", port))
+        except OSError as error:
+            if error.errno not in _NO_IPV6:
+                raise
+        return _bound(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - what `:PORT` means
+    family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return _bound(family, where)
+
+
+def bind_error_message(address: str, error: OSError) -> str:
+    """One line for a person who can't be listened to."""
+    reason = error.strerror or str(error)
+    return f"cannot listen on {address}: {reason[:1].lower()}{reason[1:]}"
+
+
+def _bound(family: int, where: tuple[str | int, ...] | tuple[int, bytes]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(where[0] != "::"))
+        sock.bind(where)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
