@@ -44,6 +44,7 @@ lint: all .venv/dev ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports
 	@$(BIN)/python -m grafana --check
 	@$(BIN)/python -m exporter.metrics.document --check
 

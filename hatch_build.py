@@ -46,7 +46,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def _add_programs(self, include: dict[str, str]) -> None:
         bpf = Path(self.root) / "bpf"
-        for name in ("lifecycle.bcc.c", "births.bcc.c", "task.bcc.c", "lifecycle.h", "include"):
+        for name in ("lifecycle.bcc.c", "live_processes.bcc.c", "task.bcc.c", "lifecycle.h", "include"):
             include[str(bpf / name)] = f"exporter/_bpf/{name}"
         output = self._package / "_bpf" / "lifecycle.bpf.o"
         try:

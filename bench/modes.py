@@ -22,7 +22,7 @@ from bench.storms import total
 from bench.workloads import Workload, built
 from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
-from exporter.model import Mode, Unusable
+from exporter.model import Mode, ModeUnavailable
 from exporter.sources.base import Source
 from exporter.supervision.modes import rungs
 
@@ -151,7 +151,7 @@ def main() -> None:
             source = ladder[mode].make()
             try:
                 source.start()
-            except Unusable as refusal:
+            except ModeUnavailable as refusal:
                 print(f"{mode}: {refusal}")
                 continue
             latencies = list(_latencies(source, workload.tiny.parent, lives))

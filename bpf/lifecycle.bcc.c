@@ -2,7 +2,7 @@
 /* What lifecycle.bpf.c counts, for kernels without BTF. bcc compiles it where it runs; exporter/loaders/bcc_child.py says how.
  *
  * This is the half that any kernel shares. The other half says what is known of a process that ends, and is put behind this one, for bcc
- * rewrites one file only: task.bcc.c where the kernel's headers are installed, births.bcc.c where they are not. The invariants are those
+ * rewrites one file only: task.bcc.c where the kernel's headers are installed, live_processes.bcc.c where they are not. The invariants are those
  * of lifecycle.bpf.c.
  */
 #ifdef WITH_TASK

@@ -105,22 +105,22 @@ static __always_inline __u32 *filter_of(__u64 start_ns)
 	return &shared.filter[(start_ns >> 10) % FILTER];
 }
 
-static __always_inline void set_mark(struct cpu *cpu, struct task_struct *leader, struct mark *mark)
+static __always_inline void set_exit_note(struct cpu *cpu, struct task_struct *leader, struct exit_note *note)
 {
 	__u64 key = (__u64)leader;
-	int err = bpf_map_update_elem(&marks, &key, mark, BPF_NOEXIST);
-	struct mark *old;
+	int err = bpf_map_update_elem(&exit_notes, &key, note, BPF_NOEXIST);
+	struct exit_note *old;
 
 	if (err == -EEXIST) { /* of an earlier process at this address, whose free never came */
-		old = bpf_map_lookup_elem(&marks, &key);
+		old = bpf_map_lookup_elem(&exit_notes, &key);
 		if (old)
 			ADD(*filter_of(old->start_ns), -1);
-		err = bpf_map_update_elem(&marks, &key, mark, BPF_ANY);
+		err = bpf_map_update_elem(&exit_notes, &key, note, BPF_ANY);
 	}
 	if (err)
 		ADD(cpu->lost[LOST_CPU_MARKS_FULL], 1);
 	else
-		ADD(*filter_of(mark->start_ns), 1);
+		ADD(*filter_of(note->start_ns), 1);
 }
 
 /* Never called, nor loaded: for it the compiler describes the type, by which a test compares it with exporter/kernel/layout.py. */
@@ -157,16 +157,16 @@ static __always_inline void send_record(struct cpu *cpu, struct comm *comm, stru
 	bpf_ringbuf_submit(record, control.records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);
 }
 
-static __always_inline void set_mark_if_needed(struct cpu *cpu, struct task_struct *leader, struct mark *mark)
+static __always_inline void set_exit_note_if_needed(struct cpu *cpu, struct task_struct *leader, struct exit_note *note)
 {
-	if (mark->is_long || mark->is_kernel || mark->had_threads || !born_since(mark->start_ns))
-		set_mark(cpu, leader, mark);
+	if (note->is_long || note->is_kernel || note->had_threads || !born_since(note->start_ns))
+		set_exit_note(cpu, leader, note);
 }
 
-static __always_inline int list_end(struct cpu *cpu, __u32 pid, struct mark *mark, struct comm *comm, struct task_struct *parent, __u64 runtime,
+static __always_inline int list_end(struct cpu *cpu, __u32 pid, struct exit_note *note, struct comm *comm, struct task_struct *parent, __u64 runtime,
 			       int code)
 {
-	struct listed_key key = {.pid = pid, .start_ns = mark->start_ns};
+	struct listed_key key = {.pid = pid, .start_ns = note->start_ns};
 	struct listed end = {};
 
 	end.runtime_ns = runtime;
@@ -189,7 +189,7 @@ static __always_inline bool charge_listed(struct task_struct *task, __u64 start_
 	if (!end)
 		return 0;
 	end->cpu_ns = cpu_ns;
-	end->is_charged = 1;
+	end->is_cpu_known = 1;
 	return control.ends == ENDS_LIST;
 }
 
@@ -248,7 +248,7 @@ int on_exit(__u64 *ctx)
 	struct comm comm, parent_comm;
 	struct signal_struct *signal;
 	enum outcome outcome;
-	struct mark mark = {};
+	struct exit_note note = {};
 	__u64 now, runtime, ends;
 	struct cpu *cpu;
 	int code;
@@ -262,27 +262,27 @@ int on_exit(__u64 *ctx)
 	leader = task->group_leader;
 	parent = leader->real_parent->group_leader;
 	signal = leader->signal;
-	mark.start_ns = leader->start_time;
-	mark.is_kernel = !!(leader->flags & PF_KTHREAD);
+	note.start_ns = leader->start_time;
+	note.is_kernel = !!(leader->flags & PF_KTHREAD);
 	/* What is left of threads that have gone, and those that are about to go. */
-	mark.had_threads = signal->nr_threads > 1 || signal->sum_sched_runtime;
-	runtime = now > mark.start_ns ? now - mark.start_ns : 0;
-	mark.is_long = runtime >= config.threshold_ns;
+	note.had_threads = signal->nr_threads > 1 || signal->sum_sched_runtime;
+	runtime = now > note.start_ns ? now - note.start_ns : 0;
+	note.is_long = runtime >= config.threshold_ns;
 
-	read_name(&comm, leader, mark.is_kernel);
+	read_name(&comm, leader, note.is_kernel);
 	/* wait4() answers the same: kernel/exit.c, wait_task_zombie() */
 	code = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code;
 	outcome = outcome_of(code);
 	ends = control.ends;
 	if (ends) {
-		list_end(cpu, task->tgid, &mark, &comm, parent, runtime, code);
+		list_end(cpu, task->tgid, &note, &comm, parent, runtime, code);
 		if (ends == ENDS_LIST) {
-			set_mark_if_needed(cpu, leader, &mark);
+			set_exit_note_if_needed(cpu, leader, &note);
 			return 0;
 		}
 	}
 	counts = counts_of(&comm);
-	if (!mark.is_long) {
+	if (!note.is_long) {
 		read_name(&parent_comm, parent, parent->flags & PF_KTHREAD);
 		parent_counts = same_comm(&parent_comm, &comm) ? counts : counts_of(&parent_comm);
 	}
@@ -300,7 +300,7 @@ int on_exit(__u64 *ctx)
 	} else {
 		ADD(counts->long_exits, 1);
 	}
-	set_mark_if_needed(cpu, leader, &mark);
+	set_exit_note_if_needed(cpu, leader, &note);
 	if (control.records) {
 		__u32 pid = task->tgid;
 
@@ -318,7 +318,7 @@ int on_free(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
 	__u64 key = (__u64)task, start_ns, cpu_ns;
-	struct mark *found = 0, mark = {};
+	struct exit_note *found = 0, note = {};
 	struct counts *counts;
 	struct comm comm;
 
@@ -328,25 +328,25 @@ int on_free(__u64 *ctx)
 	cpu_ns = task->se.sum_exec_runtime;
 	start_ns = task->start_time;
 	if (*filter_of(start_ns))
-		found = bpf_map_lookup_elem(&marks, &key);
+		found = bpf_map_lookup_elem(&exit_notes, &key);
 	if (found && found->start_ns == start_ns) {
-		mark = *found;
-		if (!bpf_map_delete_elem(&marks, &key)) /* it may fail while this CPU holds the bucket */
+		note = *found;
+		if (!bpf_map_delete_elem(&exit_notes, &key)) /* it may fail while this CPU holds the bucket */
 			ADD(*filter_of(start_ns), -1);
 	} else if (!born_since(start_ns)) {
 		return 0;
 	}
-	if (mark.had_threads)
+	if (note.had_threads)
 		cpu_ns = task->signal->sum_sched_runtime; /* by now the leader's own is in it: __exit_signal() */
 	if (control.ends && charge_listed(task, start_ns, cpu_ns))
 		return 0;
-	read_name(&comm, task, mark.is_kernel);
+	read_name(&comm, task, note.is_kernel);
 	counts = counts_of(&comm);
-	if (mark.is_long)
+	if (note.is_long)
 		ADD(counts->long_cpu_ns, cpu_ns);
 	else
 		ADD(counts->short_cpu_ns, cpu_ns);
-	ADD(counts->charged, 1);
+	ADD(counts->cpu_recorded, 1);
 	return 0;
 }
 

@@ -9,7 +9,7 @@
 #define SIGNALS 65
 #define SECONDS 64
 #define MAX_COMMS 2048
-#define MAX_MARKED 4096
+#define MAX_EXIT_NOTES 4096
 #define MAX_GUARDED 8192
 #define FILTER 64 /* few, so that they stay in the cache */
 
@@ -44,7 +44,7 @@ struct counts {
 	__u64 buckets[BUCKETS]; /* of runtimes, not cumulative */
 	__u64 short_cpu_ns;
 	__u64 long_cpu_ns;
-	__u64 charged; /* ended processes whose CPU is in */
+	__u64 cpu_recorded; /* ended processes whose CPU is in */
 	__u64 unused_too[5];
 } __attribute__((aligned(64)));
 
@@ -100,7 +100,7 @@ struct listed {
 	__u8 outcome; /* enum outcome */
 	__u8 core_dump;
 	__u8 sigkill;
-	__u8 is_charged; /* whether the CPU is in */
+	__u8 is_cpu_known; /* whether the CPU is in */
 	__u8 unused[4];
 };
 
@@ -116,7 +116,7 @@ struct config {
 };
 
 /* An ended process about which its free can't know everything by itself, keyed by the address of its leader. */
-struct mark {
+struct exit_note {
 	__u64 start_ns;
 	__u8 is_long;
 	__u8 is_kernel;

@@ -39,10 +39,10 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_MARKED);
+	__uint(max_entries, MAX_EXIT_NOTES);
 	__type(key, __u64);
-	__type(value, struct mark);
-} marks SEC(".maps");
+	__type(value, struct exit_note);
+} exit_notes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

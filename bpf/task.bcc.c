@@ -5,7 +5,7 @@
 #define DUMPED 0x80 /* wait(2), WCOREDUMP */
 #define GET(to, field) bpf_probe_read_kernel(&(to), sizeof(to), &(field))
 
-BPF_TABLE("hash", u64, struct mark, marks, MAX_MARKED);
+BPF_TABLE("hash", u64, struct exit_note, exit_notes, MAX_EXIT_NOTES);
 #ifndef GROUP_DEAD_ARG
 BPF_TABLE("lru_hash", struct ended, u8, guard, MAX_GUARDED);
 #endif
@@ -38,24 +38,24 @@ static __always_inline u32 *filter_of(struct known *known, u64 start_ns)
 	return &known->shared->filter[(start_ns >> 10) % FILTER];
 }
 
-static __always_inline void set_mark(struct known *known, u64 leader, struct mark *mark)
+static __always_inline void set_exit_note(struct known *known, u64 leader, struct exit_note *note)
 {
-	struct mark *old;
+	struct exit_note *old;
 	int err;
 
-	if (!mark->is_long && !mark->is_kernel && !mark->had_threads && born_since(known, mark->start_ns))
+	if (!note->is_long && !note->is_kernel && !note->had_threads && born_since(known, note->start_ns))
 		return;
-	err = marks.insert(&leader, mark);
+	err = exit_notes.insert(&leader, note);
 	if (err == -EEXIST) {
-		old = marks.lookup(&leader);
+		old = exit_notes.lookup(&leader);
 		if (old)
 			ADD(*filter_of(known, old->start_ns), -1);
-		err = marks.update(&leader, mark);
+		err = exit_notes.update(&leader, note);
 	}
 	if (err)
 		ADD(known->cpu->lost[LOST_CPU_MARKS_FULL], 1);
 	else
-		ADD(*filter_of(known, mark->start_ns), 1);
+		ADD(*filter_of(known, note->start_ns), 1);
 }
 
 int on_newtask(struct bpf_raw_tracepoint_args *ctx)
@@ -85,7 +85,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct task_struct *task = (void *)ctx->args[0], *leader = 0, *parent = 0;
 	struct signal_struct *signal = 0;
 	struct known known = {};
-	struct mark mark = {};
+	struct exit_note note = {};
 	struct life life = {};
 	int code = 0, group_code = 0, threads = 0;
 	u32 flags = 0;
@@ -94,12 +94,12 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	GET(leader, task->group_leader);
 	GET(signal, task->signal);
-	GET(mark.start_ns, leader->start_time);
+	GET(note.start_ns, leader->start_time);
 #ifdef GROUP_DEAD_ARG
 	if (!ctx->args[1])
 		return 0;
 #else
-	struct ended ended = {.leader = (u64)leader, .start_ns = mark.start_ns};
+	struct ended ended = {.leader = (u64)leader, .start_ns = note.start_ns};
 	int live = 0;
 	u8 yes = 1;
 
@@ -112,11 +112,11 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	GET(life.ppid, parent->tgid);
 	GET(threads, signal->nr_threads);
 	GET(group_cpu_ns, signal->sum_sched_runtime);
-	mark.is_kernel = is_kernel_thread(leader);
-	mark.had_threads = threads > 1 || group_cpu_ns;
-	life.start_ns = mark.start_ns;
-	life.runtime_ns = now > mark.start_ns ? now - mark.start_ns : 0;
-	mark.is_long = life.runtime_ns >= known.config->threshold_ns;
+	note.is_kernel = is_kernel_thread(leader);
+	note.had_threads = threads > 1 || group_cpu_ns;
+	life.start_ns = note.start_ns;
+	life.runtime_ns = now > note.start_ns ? now - note.start_ns : 0;
+	note.is_long = life.runtime_ns >= known.config->threshold_ns;
 	GET(code, leader->exit_code);
 	GET(flags, signal->flags);
 	GET(group_code, signal->group_exit_code);
@@ -126,9 +126,9 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	life.outcome = outcome_of(code);
 	life.core_dump = !!(code & DUMPED);
 	life.sigkill = (code & 0x7f) == SIGKILL;
-	read_name(&known, &life.comm, leader, mark.is_kernel);
+	read_name(&known, &life.comm, leader, note.is_kernel);
 	read_name(&known, &life.parent_comm, parent, is_kernel_thread(parent));
-	set_mark(&known, (u64)leader, &mark);
+	set_exit_note(&known, (u64)leader, &note);
 	count_end(ctx, &known, bpf_get_current_pid_tgid() >> 32, now, &life);
 	return 0;
 }
@@ -142,7 +142,7 @@ static __always_inline int charge_listed(struct known *known, u32 pid, u64 start
 	if (!end)
 		return 0;
 	end->cpu_ns = cpu_ns;
-	end->is_charged = 1;
+	end->is_cpu_known = 1;
 	return known->control->ends == ENDS_LIST;
 }
 
@@ -150,7 +150,7 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0], *leader = 0;
 	u64 key = (u64)task, start_ns = 0, cpu_ns = 0;
-	struct mark *found = 0, mark = {};
+	struct exit_note *found = 0, note = {};
 	struct signal_struct *signal = 0;
 	struct known known = {};
 	struct counts *counts;
@@ -163,27 +163,27 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 	GET(cpu_ns, task->se.sum_exec_runtime);
 	GET(start_ns, task->start_time);
 	if (*filter_of(&known, start_ns))
-		found = marks.lookup(&key);
+		found = exit_notes.lookup(&key);
 	if (found && found->start_ns == start_ns) {
-		mark = *found;
-		if (!marks.delete(&key))
+		note = *found;
+		if (!exit_notes.delete(&key))
 			ADD(*filter_of(&known, start_ns), -1);
 	} else if (!born_since(&known, start_ns)) {
 		return 0;
 	}
-	if (mark.had_threads) {
+	if (note.had_threads) {
 		GET(signal, task->signal);
 		GET(cpu_ns, signal->sum_sched_runtime);
 	}
 	GET(pid, task->tgid);
 	if (known.control->ends && charge_listed(&known, pid, start_ns, cpu_ns))
 		return 0;
-	read_name(&known, &comm, task, mark.is_kernel);
+	read_name(&known, &comm, task, note.is_kernel);
 	counts = counts_of(&known, &comm);
-	if (mark.is_long)
+	if (note.is_long)
 		ADD(counts->long_cpu_ns, cpu_ns);
 	else
 		ADD(counts->short_cpu_ns, cpu_ns);
-	ADD(counts->charged, 1);
+	ADD(counts->cpu_recorded, 1);
 	return 0;
 }

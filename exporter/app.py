@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from exporter import __version__
 from exporter.config.options import Config, ConfigError
-from exporter.model import Unusable
+from exporter.model import ModeUnavailable
 from exporter.process import log, privileges
 from exporter.process.log import fields
 from exporter.process.sdnotify import Notifier
@@ -22,8 +22,8 @@ from exporter.supervision.reload import Reloader
 from exporter.supervision.supervisor import Supervisor
 from exporter.web.listening import bind_error_message
 from exporter.web.pages import Pages
+from exporter.web.policy import Open, PolicySource
 from exporter.web.server import Server
-from exporter.web.terms import Gate, Open
 
 if TYPE_CHECKING:
     from exporter.handlers.parent import Handlers
@@ -51,7 +51,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # before the first thread, which inherits it; they are waited for below
     notifier = Notifier()
     hub = Hub(config.records.capacity)
-    gate = _gate(config.web.config_file)
+    policies = _policies(config.web.config_file)
     with _naming_the_user():
         become = _become(config, plan)
     broker = _broker(config) if become is not None else None
@@ -60,21 +60,21 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
     handlers = _handlers(config, plan if become is None else replace(plan, user=None, group=None) if plan is not None else None)
     pages = Pages(config, supervisor, reloader.last, hub, handlers)
     try:
-        server = Server(config.web.listen_address, config.web.telemetry_path, pages, config.web.public_records, gate=gate)
+        server = Server(config.web.listen_address, config.web.telemetry_path, pages, config.web.public_records, policies=policies)
     except OSError as error:
         return _refuse(bind_error_message(config.web.listen_address, error), EXIT_BIND)
     try:
         if become is not None:
             with _naming_the_user():
                 privileges.drop(*become, privileges.needed())  # before the first thread
-            gate.reread()  # what it names has to be readable from now on, too
+            policies.reread()  # what it names has to be readable from now on, too
         server.start()
         if handlers is not None:
             hub.attach(handlers)
             handlers.start()
         try:
             supervisor.start()
-        except Unusable as reason:
+        except ModeUnavailable as reason:
             return _refuse(str(reason), EXIT_CONFIG)
         logger.info("listening", extra=fields(address=config.web.listen_address, path=config.web.telemetry_path, version=__version__))
         notifier.ready()
@@ -134,12 +134,12 @@ def _handlers(config: Config, plan: Plan | None) -> Handlers | None:
     return Handlers(plan, config.log.level, config.log.format)
 
 
-def _gate(web_config_file: str) -> Gate:
+def _policies(web_config_file: str) -> PolicySource:
     if not web_config_file:
         return Open()
-    from exporter.web.guard import Guard  # noqa: PLC0415 - most run without
+    from exporter.web.policy_file import PolicyFile  # noqa: PLC0415 - most run without
 
-    return Guard(web_config_file)
+    return PolicyFile(web_config_file)
 
 
 def _refuse(reason: str, status: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from exporter.config import options
-from exporter.config.checks import near, one_line
+from exporter.config.checks import one_line, suggestion
 from exporter.config.options import AUTO, Config, ConfigError
 from exporter.model import Mode
 from exporter.process import version
@@ -133,8 +133,8 @@ def _command(args: argparse.Namespace) -> int:
         case ["doctor" | "snoop" | "check-config" as command, *_]:
             raise UsageError(f"too many words after {command}: {one_line(' '.join(args.words[1:]))}")
         case [word, *_]:
-            near_one = near(word, ("snoop", "doctor", "check-config")) or " (there are snoop, doctor and check-config)"
-            raise UsageError(f"unknown command {one_line(word)}{near_one}")
+            hint = suggestion(word, ("snoop", "doctor", "check-config")) or " (there are snoop, doctor and check-config)"
+            raise UsageError(f"unknown command {one_line(word)}{hint}")
     raise AssertionError
 
 
@@ -159,9 +159,9 @@ def _check_config(args: argparse.Namespace, files: list[str]) -> int:
     settings = _configuration(args)
     _plan(args, settings)
     if settings.web.config_file:
-        from exporter.web.guard import Guard  # noqa: PLC0415
+        from exporter.web.policy_file import PolicyFile  # noqa: PLC0415
 
-        Guard(settings.web.config_file)
+        PolicyFile(settings.web.config_file)
     return _say(f"{one_line(path or web_path)}: ok")
 
 

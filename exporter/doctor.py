@@ -7,7 +7,7 @@ import platform
 
 from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
-from exporter.model import Unusable
+from exporter.model import ModeUnavailable
 from exporter.process import version
 from exporter.supervision.modes import Rung, rungs, wanted
 
@@ -44,7 +44,7 @@ def _tried(rung: Rung) -> tuple[bool, str]:
     try:
         source = rung.make()
         source.start()
-    except Unusable as refusal:
+    except ModeUnavailable as refusal:
         return False, str(refusal)
     try:
         return True, source.about()

@@ -14,7 +14,7 @@ Schema = dict[str, Any]
 _MOST_SHOWN = 60
 
 
-class Wrong(Exception):
+class InvalidValue(Exception):
     """A value is not allowed. `at` is where in the checked value, such as `scan.interval_seconds` or `[3]`."""
 
     def __init__(self, reason: str, at: str = "") -> None:
@@ -22,16 +22,16 @@ class Wrong(Exception):
         self.reason = reason
         self.at = at
 
-    def inside(self, name: str) -> Wrong:
+    def inside(self, name: str) -> InvalidValue:
         """Make the same complaint as seen from what holds `name`."""
         dot = "." if self.at and not self.at.startswith("[") else ""
-        return Wrong(self.reason, f"{short(name)}{dot}{self.at}")
+        return InvalidValue(self.reason, f"{short(name)}{dot}{self.at}")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     read: Callable[[object], Any]
-    """Returns the value to keep, or raises `Wrong`."""
+    """Returns the value to keep, or raises `InvalidValue`."""
     schema: Schema
 
 
@@ -39,7 +39,7 @@ def one_of(*choices: str) -> Check:
     def read(value: object) -> str:
         if isinstance(value, str) and value in choices:
             return value
-        raise Wrong(f"{shown(value)} is not one of {', '.join(choices)}{near(value, choices)}")
+        raise InvalidValue(f"{shown(value)} is not one of {', '.join(choices)}{suggestion(value, choices)}")
 
     return Check(read, {"enum": list(choices)})
 
@@ -48,7 +48,7 @@ def boolean() -> Check:
     def read(value: object) -> bool:
         if isinstance(value, bool):
             return value
-        raise Wrong(f"{shown(value)} is not true or false")
+        raise InvalidValue(f"{shown(value)} is not true or false")
 
     return Check(read, {"type": "boolean"})
 
@@ -57,7 +57,7 @@ def integer(least: int, most: int) -> Check:
     def read(value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
             return value
-        raise Wrong(f"{shown(value)} is not an integer from {least} to {most}")
+        raise InvalidValue(f"{shown(value)} is not an integer from {least} to {most}")
 
     return Check(read, {"type": "integer", "minimum": least, "maximum": most})
 
@@ -68,7 +68,7 @@ def number(least: float, most: float, *, above: bool = False) -> Check:
     def read(value: object) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most and not (above and value == least):
             return float(value)
-        raise Wrong(f"{shown(value)} is not a number {f'above {least:g}, up' if above else f'from {least:g}'} to {most:g}")
+        raise InvalidValue(f"{shown(value)} is not a number {f'above {least:g}, up' if above else f'from {least:g}'} to {most:g}")
 
     return Check(read, {"type": "number", "exclusiveMinimum" if above else "minimum": least, "maximum": most})
 
@@ -79,15 +79,15 @@ def rising(each: Check, most: int, parts_of_one: int) -> Check:
     def read(value: object) -> tuple[float, ...]:
         if not isinstance(value, list) or not 1 <= len(value) <= most:
             what = f"a list of {len(value)}" if isinstance(value, list) else shown(value)
-            raise Wrong(f"{what} is not a list of 1 to {most} rising numbers")
+            raise InvalidValue(f"{what} is not a list of 1 to {most} rising numbers")
         kept: list[float] = []
         for index, item in enumerate(value):
             try:
                 bound = each.read(item)
-            except Wrong as wrong:
+            except InvalidValue as wrong:
                 raise wrong.inside(f"[{index}]") from None
             if kept and round(bound * parts_of_one) <= round(kept[-1] * parts_of_one):
-                raise Wrong(f"{shown(item)} is not greater than the bound before it ({kept[-1]:g})", f"[{index}]")
+                raise InvalidValue(f"{shown(item)} is not greater than the bound before it ({kept[-1]:g})", f"[{index}]")
             kept.append(bound)
         return tuple(kept)
 
@@ -99,9 +99,9 @@ def text(wanted: str, pattern: str, refusal: Callable[[str], str | None] = lambd
 
     def read(value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise Wrong(f"{shown(value)} is not {wanted}")
+            raise InvalidValue(f"{shown(value)} is not {wanted}")
         if reason := refusal(value):
-            raise Wrong(f"{shown(value)} {reason}")
+            raise InvalidValue(f"{shown(value)} {reason}")
         return value
 
     return Check(read, {"type": "string", "pattern": f"^{pattern}$"})
@@ -113,12 +113,12 @@ def list_of(each: Check, most: int) -> Check:
     def read(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) > most:
             what = f"a list of {len(value)}" if isinstance(value, list) else shown(value)
-            raise Wrong(f"{what} is not a list of at most {most}")
+            raise InvalidValue(f"{what} is not a list of at most {most}")
         kept = []
         for index, item in enumerate(value):
             try:
                 kept.append(each.read(item))
-            except Wrong as wrong:
+            except InvalidValue as wrong:
                 raise wrong.inside(f"[{index}]") from None
         return tuple(kept)
 
@@ -130,14 +130,14 @@ def keywords() -> Check:
 
     def read(value: object) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise Wrong(f"{shown(value)} is not a mapping of keys to values")
+            raise InvalidValue(f"{shown(value)} is not a mapping of keys to values")
         for key, item in value.items():
             if not key.isidentifier():
-                raise Wrong("is not a name that Python can take as a keyword").inside(key)
+                raise InvalidValue("is not a name that Python can take as a keyword").inside(key)
             try:
                 json.dumps(item, allow_nan=False)
             except (TypeError, ValueError):  # a date, infinity
-                raise Wrong(f"{shown(item)} is neither text, number, boolean, list nor mapping").inside(key) from None
+                raise InvalidValue(f"{shown(item)} is neither text, number, boolean, list nor mapping").inside(key) from None
         return value
 
     return Check(read, {"type": "object", "propertyNames": {"pattern": "^[^0-9\\W]\\w*$"}})
@@ -147,7 +147,7 @@ def directory() -> Check:
     def read(value: object) -> str:
         if isinstance(value, str) and "\0" not in value and Path(value).is_dir():
             return value
-        raise Wrong(f"{shown(value)} is not a directory")
+        raise InvalidValue(f"{shown(value)} is not a directory")
 
     return Check(read, {"type": "string"})
 
@@ -161,18 +161,18 @@ def section(of: type[Any]) -> Check:
         if value is None:  # a section whose keys are all commented out
             value = {}
         if not isinstance(value, dict):
-            raise Wrong(f"{shown(value)} is not a mapping of keys to values")
+            raise InvalidValue(f"{shown(value)} is not a mapping of keys to values")
         kept = {}
         for key, item in value.items():
             if key not in options:
-                raise Wrong(f"unknown key{near(key, options) or ' (known here: ' + ', '.join(options) + ')'}").inside(str(key))
+                raise InvalidValue(f"unknown key{suggestion(key, options) or ' (known here: ' + ', '.join(options) + ')'}").inside(str(key))
             try:
                 kept[key] = options[key].read(item)
-            except Wrong as wrong:
+            except InvalidValue as wrong:
                 raise wrong.inside(key) from None
         for key in required:
             if key not in kept:
-                raise Wrong("is missing").inside(key)
+                raise InvalidValue("is missing").inside(key)
         return of(**kept)
 
     schema = {"type": ["object", "null"], "additionalProperties": False, "properties": _properties(of)}
@@ -216,7 +216,7 @@ def one_line(words: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in words)
 
 
-def near(word: object, known: Iterable[str]) -> str:
+def suggestion(word: object, known: Iterable[str]) -> str:
     """Suggest a known word, where one is near."""
     import difflib  # noqa: PLC0415 - only a mistake needs it
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from exporter.config import address, checks
 from exporter.config.checks import (
     Check,
+    InvalidValue,
     Schema,
-    Wrong,
     boolean,
     directory,
     integer,
@@ -237,13 +237,13 @@ def load(path: str) -> Config:
 
 
 def read(path: str, take: Callable[[object], _Taken]) -> _Taken:
-    """Read any YAML file: what `take` makes of its content, or `ConfigError`, also for what `take` finds `Wrong`."""
+    """Read any YAML file: what `take` makes of its content, or `ConfigError`, also for what `take` finds `InvalidValue`."""
     from exporter.config import yamlfile  # noqa: PLC0415 - yaml costs memory, and many run without a file
 
     name = one_line(path) or "''"
     try:
         return take(yamlfile.parse(_text(path, name)))
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise ConfigError(f"{name}: {wrong.at or 'top level'}: {wrong.reason}") from None
     except yamlfile.BadYaml as bad:
         raise ConfigError(f"{name}: {one_line(str(bad))}") from None
@@ -253,7 +253,7 @@ def override(config: Config, key: str, value: object, name: str) -> Config:
     """Replace one option; `name` is what a message calls it."""
     try:
         replaced: Config = _replaced(config, key.split("."), value)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise ConfigError(f"{name}: {wrong.reason}") from None
     return replaced
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from exporter.config.checks import Wrong, one_line, short
+from exporter.config.checks import InvalidValue, one_line, short
 
 _MAX_DEPTH = 20
 _MAX_SCALAR = 1000
@@ -18,7 +18,7 @@ class BadYaml(Exception):
 
 
 def parse(text: str) -> Any:
-    """Turn text into plain values. Raises `BadYaml`, or `Wrong` for a value, with its key."""
+    """Turn text into plain values. Raises `BadYaml`, or `InvalidValue` for a value, with its key."""
     try:
         loader = _Loader(text)
         try:
@@ -59,11 +59,11 @@ class _Loader(yaml.SafeLoader):
             return [self._inside(f"[{index}]", item) for index, item in enumerate(node.value)]
         # Reading 1:1:1:... as the number that YAML sees in it takes seconds; text may be long, as a certificate is
         if len(node.value) > _MAX_SCALAR and not node.tag.endswith(":str"):
-            raise Wrong(f"'{short(node.value)}' is longer than {_MAX_SCALAR} characters")
+            raise InvalidValue(f"'{short(node.value)}' is longer than {_MAX_SCALAR} characters")
         try:
             return self.construct_object(node)
         except (yaml.YAMLError, ValueError):  # an unknown tag, a date like 2026-99-99, an integer of 5,000 digits
-            raise Wrong(f"'{short(node.value)}' can't be read as {node.tag.removeprefix('tag:yaml.org,2002:')}") from None
+            raise InvalidValue(f"'{short(node.value)}' can't be read as {node.tag.removeprefix('tag:yaml.org,2002:')}") from None
 
     def _mapping(self, node: MappingNode) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
@@ -71,12 +71,12 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key has to be a word", problem_mark=key.start_mark)
             if key.value in mapping:
-                raise Wrong(f"given twice (again on line {key.start_mark.line + 1})").inside(key.value)
+                raise InvalidValue(f"given twice (again on line {key.start_mark.line + 1})").inside(key.value)
             mapping[key.value] = self._inside(key.value, value)
         return mapping
 
     def _inside(self, name: str, node: Node) -> Any:
         try:
             return self.plain(node)
-        except Wrong as wrong:
+        except InvalidValue as wrong:
             raise wrong.inside(name) from None

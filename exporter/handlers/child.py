@@ -47,7 +47,7 @@ def main() -> None:
     modules = [each["target"].partition(":")[0] for each in planned]
     folders = [folder for each in planned for folder in each["path"]]
     own = [module for module in modules if not f"{module}.".startswith(loading.BUILT_IN)]
-    sys.meta_path.insert(0, loading.Guard(own, folders, spec["owners"]))
+    sys.meta_path.insert(0, loading.ImportGuard(own, folders, spec["owners"]))
     page = PageWriter(page_fd, len(planned))
     slots = [Slot(number, each, page) for number, each in enumerate(planned)]
     _run(pipe, page, slots)

@@ -17,12 +17,12 @@ BUILT_IN = "exporter.handlers."
 """The sinks, which are this package's own."""
 
 
-class Unloadable(Exception):
+class LoadError(Exception):
     """A handler can't be loaded. The message is one sentence."""
 
 
 def check(target: str, path: Sequence[str], owners: Collection[int]) -> None:
-    """Look at the files of `module:name` without running them. Raises `Unloadable`."""
+    """Look at the files of `module:name` without running them. Raises `LoadError`."""
     module = target.partition(":")[0]
     if module.startswith(BUILT_IN):
         return
@@ -34,9 +34,9 @@ def check(target: str, path: Sequence[str], owners: Collection[int]) -> None:
         for name in (f"{name}{suffix}" for name in names for suffix in (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)):
             if Path(name).is_file():
                 if reason := refusal(name, owners):
-                    raise Unloadable(f"module {module} is not trusted: {reason}")
+                    raise LoadError(f"module {module} is not trusted: {reason}")
                 return
-    raise Unloadable(f"there is no module {module} in {', '.join(folders)}")
+    raise LoadError(f"there is no module {module} in {', '.join(folders)}")
 
 
 def load(target: str, path: Sequence[str]) -> Any:
@@ -46,11 +46,11 @@ def load(target: str, path: Sequence[str]) -> Any:
     importlib.invalidate_caches()
     found = importlib.import_module(module)
     if not hasattr(found, name):
-        raise Unloadable(f"module {module} has no {name}")
+        raise LoadError(f"module {module} has no {name}")
     return getattr(found, name)
 
 
-class Guard:
+class ImportGuard:
     """Finder in front of all others: what comes out of the given directories, or is a handler itself, has to be trusted."""
 
     def __init__(self, modules: Collection[str], folders: Collection[str], owners: Collection[int]) -> None:
@@ -71,4 +71,4 @@ class Guard:
 
     def _refuse(self, name: str, file: str) -> None:
         if reason := refusal(file, self._owners):
-            raise Unloadable(f"module {name} is not trusted: {reason}")
+            raise LoadError(f"module {name} is not trusted: {reason}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from exporter.handlers.feed import Feed
 from exporter.handlers.plan import Plan
 from exporter.handlers.process import Child
-from exporter.handlers.wire import Page, Tally
+from exporter.handlers.wire import HandlerTally, Page
 from exporter.process.log import fields
 from exporter.records.hub import Batch
 
@@ -60,8 +60,8 @@ class Handlers:
         self._feed = Feed()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._child: Child | None = None
-        self._page = self._blank = Page(0, 0, 0, tuple(Tally() for _ in plan.handlers))
-        self._before = tuple(Tally() for _ in plan.handlers)
+        self._page = self._blank = Page(0, 0, 0, tuple(HandlerTally() for _ in plan.handlers))
+        self._before = tuple(HandlerTally() for _ in plan.handlers)
         """What the children before this one did."""
         self._timeouts = [0] * len(plan.handlers)
         self._restarts = 0
@@ -118,7 +118,7 @@ class Handlers:
                 logger.warning("the handlers' process can't be started", extra=fields(error=error))
             else:
                 reason = self._watched(child)
-                status = self._bury(child, reason)
+                status = self._reap(child, reason)
                 if reason is not None:
                     logger.warning("the handlers' process ended", extra=fields(reason=reason, status=status))
             if reason is None or last or self._too_late():
@@ -195,7 +195,7 @@ class Handlers:
             self._timeouts[at] += 1
         logger.warning("a handler took too long", extra=fields(handler=self._plan.handlers[at].label, seconds=self._allowed(page)))
 
-    def _bury(self, child: Child, reason: str | None) -> int | None:
+    def _reap(self, child: Child, reason: str | None) -> int | None:
         """End the child and count what it took along. Without a reason it may finish first."""
         with self._lock:
             self._feed.disconnect()
@@ -204,7 +204,7 @@ class Handlers:
                 reason = "timeout"
                 self._timed_out(self._page)
             time.sleep(0.01)
-        status = child.bury()
+        status = child.reap()
         self._forget_child(reason or "crash")
         return status
 
@@ -238,12 +238,12 @@ class Handlers:
         return self._page
 
 
-def _plausible(before: Tally, now: Tally) -> Tally:
+def _plausible(before: HandlerTally, now: HandlerTally) -> HandlerTally:
     handled, errors, lost = (min(max(old, new), _LARGEST) for old, new in zip(before.numbers()[:3], now.numbers()[:3], strict=True))
-    return Tally(handled, errors, lost, min(now.pending, _LARGEST))
+    return HandlerTally(handled, errors, lost, min(now.pending, _LARGEST))
 
 
-def _sum(before: Tally, now: Tally, *, buried: bool = False) -> Tally:
+def _sum(before: HandlerTally, now: HandlerTally, *, buried: bool = False) -> HandlerTally:
     """What a sink had not yet written is lost with the child."""
     lost = before.lost + now.lost + (now.pending if buried else 0)
-    return Tally(before.handled + now.handled, before.errors + now.errors, lost)
+    return HandlerTally(before.handled + now.handled, before.errors + now.errors, lost)

@@ -67,7 +67,7 @@ def make(config: Config, config_file: str | None = None) -> Plan | None:
     for number, planned in enumerate(handlers):
         try:
             loading.check(planned.target, planned.path, owners)
-        except loading.Unloadable as unloadable:
+        except loading.LoadError as unloadable:
             raise ConfigError(f"handlers[{number}]: {unloadable}") from None
     return Plan((*handlers, *sinks), bool(handlers), user, group, owners)
 

@@ -67,7 +67,7 @@ class Child:
         """Whether it ended by itself; its number stays its own until it is buried."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
-    def bury(self) -> int | None:
+    def reap(self) -> int | None:
         """End it, and all that it started; returns its status, None where it can't be ended."""
         with contextlib.suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)

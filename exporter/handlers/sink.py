@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from exporter.handlers import Handler, Record
-from exporter.handlers.rarely import Rarely
+from exporter.handlers.rate_limited_log import RateLimitedLog
 from exporter.handlers.trust import refusal
-from exporter.handlers.wire import Tally
+from exporter.handlers.wire import HandlerTally
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,10 @@ class Sink(Handler):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self.tally = Tally()
+        self.tally = HandlerTally()
         self.pending: list[Record] = []
         self._retry_at = 0.0
-        self._rarely = Rarely(logger)
+        self._log = RateLimitedLog(logger)
 
     def store(self) -> None:
         """Write what is pending, and call `stored` for what is safe. Raises one of `failures`."""
@@ -82,7 +82,7 @@ class Sink(Handler):
         except self.failures as failure:
             self.tally.errors += 1
             self._retry_at = time.monotonic() + _RETRY_SECONDS
-            self._rarely.warn("a sink can't write; it tries again", path=self.path, error=failure, pending=len(self.pending))
+            self._log.warn("a sink can't write; it tries again", path=self.path, error=failure, pending=len(self.pending))
             self.release()
 
     def _lose(self, n: int) -> None:

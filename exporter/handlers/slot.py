@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 from exporter.config.options import Filter
-from exporter.handlers import Handler, Record, filters, loading
-from exporter.handlers.rarely import Rarely
+from exporter.handlers import Handler, Record, loading
+from exporter.handlers.rate_limited_log import RateLimitedLog
 from exporter.handlers.sink import Sink
-from exporter.handlers.wire import PageWriter, Tally
+from exporter.handlers.wire import HandlerTally, PageWriter
+from exporter.records import filters
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +27,11 @@ class Slot:
         self._planned = planned
         self._page = page
         self._wants = filters.compiled(Filter(**planned["filter"]))
-        self._rarely = Rarely(logger)
+        self._log = RateLimitedLog(logger)
         self._handler: Any = None
         self._filter: Any = None
         self._try_at = 0.0
-        self._tally = Tally()
+        self._tally = HandlerTally()
 
     def start(self) -> None:
         """Import and make it."""
@@ -95,5 +96,5 @@ class Slot:
 
     def _failed(self, message: str, error: BaseException) -> None:
         self._tally.errors += 1
-        expected = isinstance(error, loading.Unloadable)
-        self._rarely.warn(message, exc_info=not expected, handler=self._label, **({"reason": error} if expected else {}))
+        expected = isinstance(error, loading.LoadError)
+        self._log.warn(message, exc_info=not expected, handler=self._label, **({"reason": error} if expected else {}))

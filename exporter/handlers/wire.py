@@ -92,7 +92,7 @@ def _read(data: bytes, at: int, count: int, records: list[Record]) -> None:
 
 
 @dataclass(slots=True)
-class Tally:
+class HandlerTally:
     """What became of a handler's records."""
 
     handled: int = 0
@@ -116,11 +116,11 @@ class Page(NamedTuple):
     """Which handler that is."""
     done: int
     """Records that went through all handlers."""
-    tallies: tuple[Tally, ...]
+    tallies: tuple[HandlerTally, ...]
 
 
 _FIRST = 3
-_EACH = len(Tally().numbers())
+_EACH = len(HandlerTally().numbers())
 
 
 def page_size(handlers: int) -> int:
@@ -134,7 +134,7 @@ def read_page(fd: int, handlers: int) -> Page | None:
     if len(data) != size:
         return None
     progress, current, done, *rest = struct.unpack(f"={size // 8}Q", data)
-    tallies = tuple(Tally(*rest[at : at + _EACH]) for at in range(0, len(rest), _EACH))
+    tallies = tuple(HandlerTally(*rest[at : at + _EACH]) for at in range(0, len(rest), _EACH))
     return Page(progress, current, done, tallies)
 
 
@@ -149,7 +149,7 @@ class PageWriter:
         self._numbers[1] = handler
         self._numbers[0] += 1
 
-    def leave(self, handler: int, tally: Tally) -> None:
+    def leave(self, handler: int, tally: HandlerTally) -> None:
         """It came back."""
         at = _FIRST + _EACH * handler
         for number in tally.numbers():

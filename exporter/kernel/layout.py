@@ -19,7 +19,7 @@ EXE_LEN = 256
 RECORDS_BYTES = 2 << 20
 PERF_BYTES_LEAST, PERF_BYTES_MOST = 64 << 10, 256 << 10
 """For one CPU. A user without privileges may map 516 KiB for each: kernel.perf_event_mlock_kb in perf_event_open(2)."""
-KERNEL_LOST = (Lost.NAME_BUSY, Lost.CPU_MARKS_FULL, Lost.BIRTHS_FULL, Lost.EXES_FULL)
+KERNEL_LOST = (Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.LIVE_PROCESSES_FULL, Lost.EXES_FULL)
 """In the order of `enum lost`."""
 ENDS_COUNT, ENDS_COUNT_AND_LIST, ENDS_LIST = range(3)
 """What is done with the end of a process: `enum ends`."""
@@ -37,7 +37,7 @@ class Counts(ctypes.Structure):
         ("buckets", c_uint64 * BUCKETS),
         ("short_cpu_ns", c_uint64),
         ("long_cpu_ns", c_uint64),
-        ("charged", c_uint64),
+        ("cpu_recorded", c_uint64),
         ("unused_too", c_uint64 * 5),
     )
 
@@ -90,7 +90,7 @@ class Listed(ctypes.Structure):
         ("outcome", c_uint8),
         ("core_dump", c_uint8),
         ("sigkill", c_uint8),
-        ("is_charged", c_uint8),
+        ("is_cpu_known", c_uint8),
         ("unused", c_uint8 * 4),
     )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from exporter.kernel.proc_connector import Subscription, open_socket
 from exporter.kernel.procfs import Procfs
 from exporter.kernel.taskstats import Registration
-from exporter.model import Unusable
+from exporter.model import ModeUnavailable
 
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 """Its inode: `PROC_USER_INIT_INO` of include/linux/proc_ns.h."""
@@ -27,9 +27,9 @@ class Sockets(NamedTuple):
 
 
 def opened(procfs: Procfs) -> Sockets:
-    """Open them, or raise `Unusable`. Taskstats come first: each exit event is to find its message."""
+    """Open them, or raise `ModeUnavailable`. Taskstats come first: each exit event is to find its message."""
     if reason := refusal(procfs):
-        raise Unusable(reason)
+        raise ModeUnavailable(reason)
     registration, reason = None, ""
     try:
         registration = Registration.made(BUFFER_BYTES)
@@ -37,7 +37,7 @@ def opened(procfs: Procfs) -> Sockets:
         reason = "it needs CAP_NET_ADMIN" if error.errno == errno.EPERM else error.strerror or str(error)
     try:
         return Sockets(Subscription.made(BUFFER_BYTES), registration, reason)
-    except Unusable:
+    except ModeUnavailable:
         if registration is not None:
             registration.close()
         raise
@@ -53,6 +53,6 @@ def refusal(procfs: Procfs) -> str | None:
         open_socket().close()
     except OSError as error:
         return f"{procfs.root}/self/ns/user can't be read: {error.strerror}"
-    except Unusable as error:
+    except ModeUnavailable as error:
         return str(error)
     return None

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from struct import Struct
 
 from exporter.kernel.recvmmsg import widen
-from exporter.model import Unusable
+from exporter.model import ModeUnavailable
 
 NETLINK_CONNECTOR = 11
 NLMSG_DONE = 3
@@ -97,15 +97,15 @@ class Subscription:
 
     @classmethod
     def made(cls, buffer_bytes: int) -> Subscription:
-        """Subscribe. Raises `Unusable`."""
+        """Subscribe. Raises `ModeUnavailable`."""
         sock = open_socket()
         made = cls(sock, widen(sock, buffer_bytes), filtered=False)
         try:
             made.filtered = made._subscribe()
         except OSError as error:
             sock.close()
-            raise Unusable(f"the subscription to process events failed: {error.strerror}") from error
-        except Unusable:
+            raise ModeUnavailable(f"the subscription to process events failed: {error.strerror}") from error
+        except ModeUnavailable:
             sock.close()
             raise
         return made
@@ -124,7 +124,7 @@ class Subscription:
             self.socket.send(request(LISTEN, 0, WANTED_EVENTS))
             return True
         if not self._listen(None):
-            raise Unusable("the kernel did not acknowledge the subscription to process events")
+            raise ModeUnavailable("the kernel did not acknowledge the subscription to process events")
         return False
 
     def _listen(self, wanted: int | None) -> bool:
@@ -141,7 +141,7 @@ class Subscription:
                     raise
                 continue
             if code == errno.EPERM:
-                raise Unusable(NO_PRIVILEGE)
+                raise ModeUnavailable(NO_PRIVILEGE)
             if code:
                 raise OSError(code, os.strerror(code))
             if code == 0:
@@ -166,23 +166,23 @@ def acknowledged(datagram: bytes, number: int) -> int | None:
 
 
 def open_socket() -> socket.socket:
-    """A socket that belongs to the group of process events. Raises `Unusable`."""
+    """A socket that belongs to the group of process events. Raises `ModeUnavailable`."""
     try:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_CONNECTOR)
     except OSError as error:
         if error.errno == errno.EPROTONOSUPPORT:
-            raise Unusable("this kernel has no proc connector (CONFIG_PROC_EVENTS), or not in this network namespace") from error
-        raise Unusable(f"the proc connector can't be opened: {error.strerror}") from error
+            raise ModeUnavailable("this kernel has no proc connector (CONFIG_PROC_EVENTS), or not in this network namespace") from error
+        raise ModeUnavailable(f"the proc connector can't be opened: {error.strerror}") from error
     try:
         sock.bind((0, CN_IDX_PROC))
         sock.connect((0, 0))
         sock.send(_NOTHING)
     except ConnectionRefusedError as error:
         sock.close()
-        raise Unusable(OTHER_NETWORK) from error
+        raise ModeUnavailable(OTHER_NETWORK) from error
     except OSError as error:
         sock.close()
         if error.errno == errno.EPERM:
-            raise Unusable(NO_PRIVILEGE) from error
-        raise Unusable(f"the group of process events can't be joined: {error.strerror}") from error
+            raise ModeUnavailable(NO_PRIVILEGE) from error
+        raise ModeUnavailable(f"the group of process events can't be joined: {error.strerror}") from error
     return sock

@@ -32,9 +32,9 @@ from exporter.kernel.layout import (
     perf_bytes,
 )
 from exporter.kernel.procfs import Procfs
-from exporter.loaders.births import Birth, Filler
 from exporter.loaders.handover import run
-from exporter.model import KERNEL_THREADS, Lost, Measures, Unusable
+from exporter.loaders.live_processes import Filler, LiveProcess
+from exporter.model import KERNEL_THREADS, Lost, Measures, ModeUnavailable
 
 PLACES = (Path(__file__).parents[1] / "_bpf", Path(__file__).parents[2] / "bpf")
 """Where the sources are: in a wheel, and in a checkout."""
@@ -66,7 +66,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
     force_guard: bool = False,
     timeout: float = 60,
 ) -> Handover:
-    """Compile, load and attach the programs; raises `Unusable` with what to do about it.
+    """Compile, load and attach the programs; raises `ModeUnavailable` with what to do about it.
 
     `interpreter` is one that has bcc; None looks for it. `quiet` is that of `Source.start`. `use_headers` takes the kernel's headers where
     they are installed: only then are outcomes and CPU known; `use_ring` the kernel's ring buffer, if it has one; `use_rename_pid` whom the
@@ -89,13 +89,13 @@ def load_bcc(  # noqa: PLR0913 - two are required
     handover = run([found, "-I", str(_CHILD)], request, timeout=timeout, on_log=on_log)
     handover.facts["buffers_count_lost"] = release.version() < _PROGRAMS_ARE_TOLD
     try:
-        if "births" in handover.maps:
+        if "live_processes" in handover.maps:
             _enter_old(handover, proc, on_log, count_threads=not handover.facts["group_dead"])
         control.since = time.monotonic_ns()
         handover.maps["control"].update(bytes(4), bytes(control))
     except OSError as error:
         handover.close()
-        raise Unusable(f"the programs load, but can't be told of the processes that were there before: {error}") from error
+        raise ModeUnavailable(f"the programs load, but can't be told of the processes that were there before: {error}") from error
     return handover
 
 
@@ -103,7 +103,7 @@ def refusal(interpreter: str | None = None) -> str | None:
     """Why loading is sure to fail, or None if it is worth trying."""
     try:
         _require(interpreter)
-    except Unusable as reason:
+    except ModeUnavailable as reason:
         return str(reason)
     return None
 
@@ -111,18 +111,20 @@ def refusal(interpreter: str | None = None) -> str | None:
 def _require(interpreter: str | None) -> tuple[Path, str]:
     """The sources, and the interpreter that has bcc."""
     if release.version() < _OLDEST:
-        raise Unusable(f"kernel {os.uname().release} is too old: 4.18 is the first that these programs load into")
+        raise ModeUnavailable(f"kernel {os.uname().release} is too old: 4.18 is the first that these programs load into")
     sources = next((place for place in PLACES if (place / "lifecycle.bcc.c").exists()), None)
     if sources is None:
-        raise Unusable("the programs' source, lifecycle.bcc.c, is not installed")
+        raise ModeUnavailable("the programs' source, lifecycle.bcc.c, is not installed")
     if os.geteuid() != 0:
-        raise Unusable("bcc must be run by root")
+        raise ModeUnavailable("bcc must be run by root")
     candidates = [interpreter] if interpreter else [sys.executable, "/usr/bin/python3", shutil.which("python3", path=_PATH)]
     found = next((each for each in candidates if each and _has_bcc(each)), None)
     if found is None and interpreter:
-        raise Unusable(f"{interpreter} has no bcc, or is older than Python 3.9")
+        raise ModeUnavailable(f"{interpreter} has no bcc, or is older than Python 3.9")
     if found is None:
-        raise Unusable("no Python interpreter here has bcc (Debian and Ubuntu: apt install python3-bpfcc), or its path must be configured")
+        raise ModeUnavailable(
+            "no Python interpreter here has bcc (Debian and Ubuntu: apt install python3-bpfcc), or its path must be configured"
+        )
     return sources, found
 
 
@@ -158,8 +160,8 @@ def _sizes() -> dict[str, tuple[int, int]]:
         "records": (0, 0),
         "record_events": (4, 4),
         "exes": (4, EXE_LEN),
-        "births": (4, ctypes.sizeof(Birth)),
-        "marks": (8, 16),
+        "live_processes": (4, ctypes.sizeof(LiveProcess)),
+        "exit_notes": (8, 16),
         "guard": (16, 1),
     }
 
@@ -171,6 +173,6 @@ def _enter_old(handover: Handover, proc: str, on_log: Callable[[str], None], *, 
     if isinstance(kthreadd, Lost) or kthreadd.comm != KERNEL_THREADS:
         on_log(f"note: {proc} does not list the host's processes: those that are there already will not be counted when they end")
         return
-    unsettled = Filler(handover.maps["births"], procfs, count_threads=count_threads).fill()
+    unsettled = Filler(handover.maps["live_processes"], procfs, count_threads=count_threads).fill()
     if unsettled:
         on_log(f"note: {unsettled} processes found no room, or changed too quickly to be noted: they will not be counted when they end")

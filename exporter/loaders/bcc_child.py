@@ -34,7 +34,7 @@ _MAX_DESCRIPTORS = 250
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
 _ATTACH_ORDER = ("on_free", "on_exit", "on_path", "on_exec", "on_own_rename", "on_rename", "on_signal", "on_newtask", "on_birth")
 """A process that ends while this goes on must not leave its birth behind, and must find its free attached."""
-_WITH_HEADERS, _WITHOUT = "task.bcc.c", "births.bcc.c"
+_WITH_HEADERS, _WITHOUT = "task.bcc.c", "live_processes.bcc.c"
 """What goes behind `lifecycle.bcc.c`."""
 
 _libc = ctypes.CDLL(None, use_errno=True)

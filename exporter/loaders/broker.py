@@ -24,7 +24,7 @@ from exporter.kernel.proc_connector import Subscription, unsubscribe
 from exporter.kernel.taskstats import Registration
 from exporter.loaders.direct import Direct, log_line
 from exporter.loaders.handover import BOOT, accepted, discard, receive, send
-from exporter.model import Measures, Mode, Unusable
+from exporter.model import Measures, Mode, ModeUnavailable
 
 _ANSWER_SECONDS = 70
 """Longer than a loader may take."""
@@ -85,14 +85,14 @@ class Broker:
             self._owed += 1
             message, descriptors = self._answer(_ANSWER_SECONDS)
         except OSError as error:
-            raise Unusable(f"the loader process does not answer ({error.strerror or error}): restart the exporter") from error
+            raise ModeUnavailable(f"the loader process does not answer ({error.strerror or error}): restart the exporter") from error
         if not message:
-            raise Unusable("the loader process has gone: restart the exporter")
+            raise ModeUnavailable("the loader process has gone: restart the exporter")
         answer: dict[str, Any] = json.loads(message)
         for line in answer["log"]:
             log_line(line)
         if "unusable" in answer:
-            raise Unusable(answer["unusable"])
+            raise ModeUnavailable(answer["unusable"])
         return answer, descriptors
 
     def _answer(self, seconds: float) -> tuple[bytes, list[int]]:
@@ -172,7 +172,7 @@ def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.
         handover = loader.programs(mode, quiet=request["quiet"])
         held.callback(handover.close)
         return handover.described(), handover.descriptors()
-    except Unusable as reason:
+    except ModeUnavailable as reason:
         return {"unusable": str(reason)}, []
     except OSError as error:  # something is short; to end of it would be for good
         return {"unusable": f"the loader process can't do it now: {error.strerror or error}"}, []

@@ -11,7 +11,7 @@ from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import map_memory, program_info
 from exporter.loaders.bcc import load_bcc, refusal
 from exporter.loaders.core import load_core
-from exporter.model import Measures, Unusable
+from exporter.model import Measures, ModeUnavailable
 
 _Load = Callable[[Measures, Callable[[str], None]], Handover]
 
@@ -32,7 +32,7 @@ def main() -> int:
         for what, load in (_CORE if refused else _CORE | _BCC).items():
             print(f"{what}:")
             _show(load)
-    except Unusable as reason:
+    except ModeUnavailable as reason:
         print(f"  not loaded: {reason}")
         return 1
     if refused:

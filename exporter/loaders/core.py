@@ -15,7 +15,7 @@ from exporter.kernel.attached import Handover
 from exporter.kernel.layout import Config, Control, kernel_config, kernel_control
 from exporter.loaders.handover import Giver, load
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
-from exporter.model import Measures, Unusable
+from exporter.model import Measures, ModeUnavailable
 
 OBJECT = Path(__file__).parents[1] / "_bpf" / "lifecycle.bpf.o"
 
@@ -31,7 +31,7 @@ _ATTACH_ORDER = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask")
 def load_core(
     measures: Measures, on_log: Callable[[str], None], *, quiet: bool = False, force_guard: bool = False, timeout: float = 20
 ) -> Handover:
-    """Load and attach the programs; raises `Unusable` with what to do about it.
+    """Load and attach the programs; raises `ModeUnavailable` with what to do about it.
 
     `quiet` is that of `Source.start`. `force_guard` counts process ends as on kernels whose tracepoint doesn't say which thread is the
     last one.
@@ -50,7 +50,7 @@ def main() -> None:
     giver = Giver()
     try:
         _load(giver)
-    except Unusable as reason:
+    except ModeUnavailable as reason:
         giver.refuse(str(reason))
     except OSError as error:
         giver.refuse(_explain(error))
@@ -64,7 +64,7 @@ def _load(giver: Giver) -> None:
     try:
         libbpf = Libbpf()
     except OSError as error:
-        raise Unusable("libbpf.so.1 is not installed (Debian and Ubuntu: apt install libbpf1)") from error
+        raise ModeUnavailable("libbpf.so.1 is not installed (Debian and Ubuntu: apt install libbpf1)") from error
     config = Config.from_buffer_copy(bytes.fromhex(giver.request["config"]))
     if not giver.request["force_guard"]:
         config.group_dead_arg = libbpf.tracepoint_arguments("sched_process_exit") > 1
@@ -95,7 +95,7 @@ def refusal() -> str | None:
     """Why loading is sure to fail, or None if it is worth trying."""
     try:
         _require(OBJECT)
-    except Unusable as reason:
+    except ModeUnavailable as reason:
         return str(reason)
     return None
 
@@ -103,15 +103,15 @@ def refusal() -> str | None:
 def _require(path: Path) -> None:
     """Refuse what is sure to fail, in words that say more than the kernel's errno would."""
     if release.version() < _OLDEST:
-        raise Unusable(f"kernel {os.uname().release} is too old: 5.8 is the first that these programs load into")
+        raise ModeUnavailable(f"kernel {os.uname().release} is too old: 5.8 is the first that these programs load into")
     if not _BTF.exists():
-        raise Unusable(f"the kernel has no BTF ({_BTF}): it must be built with CONFIG_DEBUG_INFO_BTF=y")
+        raise ModeUnavailable(f"the kernel has no BTF ({_BTF}): it must be built with CONFIG_DEBUG_INFO_BTF=y")
     if not path.exists():
-        raise Unusable("the BPF object is not built: install clang and libbpf-dev, then `make all` or `pip install .` again")
+        raise ModeUnavailable("the BPF object is not built: install clang and libbpf-dev, then `make all` or `pip install .` again")
     if not _capable():
-        raise Unusable("loading eBPF programs takes CAP_BPF and CAP_PERFMON: run as root, or grant both")
+        raise ModeUnavailable("loading eBPF programs takes CAP_BPF and CAP_PERFMON: run as root, or grant both")
     if _LOCKDOWN.exists() and "[confidentiality]" in _LOCKDOWN.read_text():
-        raise Unusable("the kernel is locked down for confidentiality (lockdown=confidentiality), which forbids eBPF to read it")
+        raise ModeUnavailable("the kernel is locked down for confidentiality (lockdown=confidentiality), which forbids eBPF to read it")
 
 
 def _capable() -> bool:

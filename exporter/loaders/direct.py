@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from exporter.kernel.attached import Handover
 from exporter.kernel.procfs import Procfs
-from exporter.model import Measures, Mode, Unusable
+from exporter.model import Measures, Mode, ModeUnavailable
 
 if TYPE_CHECKING:
     from exporter.kernel.netlink_sockets import Sockets
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Loader(Protocol):
-    """Gives what a mode needs of the kernel. All raise `Unusable`, with a sentence for a person."""
+    """Gives what a mode needs of the kernel. All raise `ModeUnavailable`, with a sentence for a person."""
 
     def programs(self, mode: Mode, *, quiet: bool) -> Handover:
         """Load and attach the BPF programs of an eBPF mode."""
@@ -25,7 +25,7 @@ class Loader(Protocol):
         """Open those of netlink."""
 
     def look(self, mode: Mode) -> None:
-        """Raise `Unusable` where one of them is sure to fail, as far as that can be told cheaply."""
+        """Raise `ModeUnavailable` where one of them is sure to fail, as far as that can be told cheaply."""
 
 
 class Direct:
@@ -43,7 +43,7 @@ class Direct:
 
             return load_core(self._measures, log_line, quiet=quiet)
         if mode is not Mode.EBPF_BCC:
-            raise Unusable(f"{mode} has no programs")
+            raise ModeUnavailable(f"{mode} has no programs")
         from exporter.loaders.bcc import load_bcc  # noqa: PLC0415
 
         return load_bcc(self._measures, log_line, quiet=quiet, interpreter=self._interpreter, proc=self._procfs.root)
@@ -55,7 +55,7 @@ class Direct:
 
     def look(self, mode: Mode) -> None:
         if reason := self._refusal(mode):
-            raise Unusable(reason)
+            raise ModeUnavailable(reason)
 
     def _refusal(self, mode: Mode) -> str | None:
         from exporter.kernel import netlink_sockets  # noqa: PLC0415

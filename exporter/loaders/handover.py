@@ -23,7 +23,7 @@ from typing import Any
 
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import BpfMap, possible_cpus
-from exporter.model import Unusable
+from exporter.model import ModeUnavailable
 
 MAX_MESSAGE = 64 * 1024
 _MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
@@ -42,13 +42,13 @@ def load(module: str, request: dict[str, Any], *, timeout: float, on_log: Callab
 def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: Callable[[str], None]) -> Handover:
     """Run a program with a socket's number and the request as its last arguments, and take what it hands over.
 
-    What it prints goes to `on_log`, a line at a time. Raises `Unusable` with the child's own sentence, or with one that says how the
+    What it prints goes to `on_log`, a line at a time. Raises `ModeUnavailable` with the child's own sentence, or with one that says how the
     child ended.
     """
     try:
         return _run(command, request, timeout, on_log)
     except OSError as error:  # no process more may be started, or no file opened
-        raise Unusable(f"the loader can't be run now: {error.strerror or error}") from error
+        raise ModeUnavailable(f"the loader can't be run now: {error.strerror or error}") from error
 
 
 def _run(command: list[str], request: dict[str, Any], timeout: float, on_log: Callable[[str], None]) -> Handover:
@@ -65,7 +65,7 @@ def _run(command: list[str], request: dict[str, Any], timeout: float, on_log: Ca
             child.wait(timeout)
         except (TimeoutError, subprocess.TimeoutExpired) as error:
             discard(descriptors)
-            raise Unusable(f"the loader did not answer within {timeout:g} s") from error
+            raise ModeUnavailable(f"the loader did not answer within {timeout:g} s") from error
         finally:
             if child.poll() is None:
                 child.kill()
@@ -74,7 +74,7 @@ def _run(command: list[str], request: dict[str, Any], timeout: float, on_log: Ca
             for line in log_file.read(_MAX_LOG).decode(errors="replace").splitlines():
                 on_log(line)
     if not message:
-        raise Unusable(f"the loader ended with status {child.returncode} before it was done")
+        raise ModeUnavailable(f"the loader ended with status {child.returncode} before it was done")
     return accepted(json.loads(message), descriptors)
 
 
@@ -121,7 +121,7 @@ def discard(descriptors: Iterable[int]) -> None:
 
 def accepted(answer: dict[str, Any], descriptors: list[int]) -> Handover:
     if "unusable" in answer:
-        raise Unusable(answer["unusable"])
+        raise ModeUnavailable(answer["unusable"])
     given = iter(descriptors)
     maps = {name: BpfMap(next(given), *sizes) for name, sizes in answer["maps"].items()}
     programs = {name: next(given) for name in answer["programs"]}

@@ -38,9 +38,9 @@ BLOCK = re.compile(r"(?<=^<!-- generated: )(\w+)( -->\n).*?(?=^<!-- /generated -
 LOST_IN = {
     Lost.PROGRAM_MISSED: EBPF,
     Lost.NAME_BUSY: EBPF,
-    Lost.CPU_MARKS_FULL: EBPF,
+    Lost.EXIT_NOTES_FULL: EBPF,
     Lost.CPU_NEVER_CAME: (*EBPF, Mode.NETLINK),
-    Lost.BIRTHS_FULL: (Mode.EBPF_BCC,),
+    Lost.LIVE_PROCESSES_FULL: (Mode.EBPF_BCC,),
     Lost.EXES_FULL: EBPF,
     Lost.OVERRUN: (Mode.NETLINK,),
     Lost.NAME_RACE: (Mode.NETLINK,),

@@ -1,4 +1,6 @@
-"""The words and values that every part of the exporter shares.
+"""The words and values that every part of the exporter shares, and the ledger of totals.
+
+Imports nothing of ours.
 
 Units: times are nanoseconds in `int`, so that sums stay exact; they become seconds only in `metrics.py`.
 A comm is `bytes` as the kernel keeps it (at most 15); it becomes text only through `comm_text`.
@@ -58,12 +60,12 @@ class Lost(StrEnum):
     """The kernel skipped a run of a BPF program, so one event was not counted. Kernels before 5.12 don't say."""
     NAME_BUSY = "name_busy"
     """Only the name: the comm could not be entered into the kernel's map at that moment. Counted as `other`."""
-    CPU_MARKS_FULL = "cpu_marks_full"
+    EXIT_NOTES_FULL = "cpu_marks_full"
     """The right place of a CPU time: more than 4,096 long-lived, multi-threaded or older processes had ended and were not freed yet. Its
     CPU may be missing, incomplete, or counted as a short one's."""
     CPU_NEVER_CAME = "cpu_never_came"
     """The CPU of one process: it ended, but the kernel never reported its release, or not before the mode changed. Its end is counted."""
-    BIRTHS_FULL = "births_full"
+    LIVE_PROCESSES_FULL = "births_full"
     """A process that started when 65,536 others lived already: its end is not counted."""
     EXES_FULL = "exes_full"
     """Only the path of an executable in records: 16,384 processes that had called exec lived already."""
@@ -102,7 +104,7 @@ class SwitchReason(StrEnum):
     """A changed configuration asked for it (SIGHUP)."""
 
 
-class Unusable(Exception):
+class ModeUnavailable(Exception):
     """A mode can't run here. The message is one sentence that a person can act on."""
 
 

@@ -57,7 +57,7 @@ class CappedSeries:
         self._series: dict[bytes, _Series] = {}
         self._other = ProcessCounts()
         self._accepting = True
-        self._folded: dict[bytes, int] = {}
+        self._overflowed: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         """How many names have series of their own."""
@@ -80,7 +80,7 @@ class CappedSeries:
             elif self._accepting and name != OTHER.encode():
                 newcomers[name] = counts
             else:
-                self._fold(name, counts)
+                self._overflow(name, counts)
         self._admit(newcomers, now)
         self._accepting = len(self._series) < self._cap or any(self._idle(now))
 
@@ -108,9 +108,9 @@ class CappedSeries:
         series = heapq.nlargest(n, self._series.values(), key=lambda each: (each.counts.short_exits, sum(each.counts.exits)))
         return [(each.label, each.counts) for each in series]
 
-    def busiest_folded(self, n: int) -> list[tuple[str, int]]:
-        """The `n` busiest of what is folded into `other`, with their ends since they were noticed."""
-        return [(comm_text(name), events) for name, events in heapq.nlargest(n, self._folded.items(), key=lambda item: item[1])]
+    def busiest_overflowed(self, n: int) -> list[tuple[str, int]]:
+        """The `n` busiest of what is overflowed into `other`, with their ends since they were noticed."""
+        return [(comm_text(name), events) for name, events in heapq.nlargest(n, self._overflowed.items(), key=lambda item: item[1])]
 
     def _admit(self, newcomers: Mapping[bytes, ProcessCounts], now: int) -> None:
         idle = self._idle(now) if newcomers else iter(())
@@ -118,10 +118,10 @@ class CappedSeries:
             if len(self._series) >= self._cap:
                 leaving = next(idle, None)
                 if leaving is None:
-                    self._fold(name, newcomers[name])
+                    self._overflow(name, newcomers[name])
                     continue
                 del self._series[leaving]
-            self._folded.pop(name, None)
+            self._overflowed.pop(name, None)
             self._series[name] = _Series(comm_text(name), newcomers[name].copy(), now, now)
 
     def _idle(self, now: int) -> Iterator[bytes]:
@@ -129,11 +129,11 @@ class CappedSeries:
         idle = [(series.last_ns, name) for name, series in self._series.items() if now - series.last_ns >= self._idle_ns]
         return (name for _, name in sorted(idle))
 
-    def _fold(self, name: bytes, counts: ProcessCounts) -> None:
+    def _overflow(self, name: bytes, counts: ProcessCounts) -> None:
         self._other.add(counts)
-        self._folded[name] = self._folded.get(name, 0) + sum(counts.exits)
-        if len(self._folded) > 4 * _BUSIEST:
-            self._folded = dict(heapq.nlargest(_BUSIEST, self._folded.items(), key=lambda item: item[1]))
+        self._overflowed[name] = self._overflowed.get(name, 0) + sum(counts.exits)
+        if len(self._overflowed) > 4 * _BUSIEST:
+            self._overflowed = dict(heapq.nlargest(_BUSIEST, self._overflowed.items(), key=lambda item: item[1]))
 
 
 class Ledger:

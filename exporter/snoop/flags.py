@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from urllib.parse import urlsplit
 
-from exporter.config.checks import Wrong, one_of, shown
+from exporter.config.checks import InvalidValue, one_of, shown
 from exporter.config.options import Config, ConfigError, Filter
 from exporter.model import NS, Outcome
 
@@ -134,7 +134,7 @@ def _globs(globs: list[str], flag: str) -> tuple[str, ...]:
 def _outcomes(outcomes: list[str]) -> tuple[str, ...]:
     try:
         return tuple(one_of(*Outcome).read(each) for each in outcomes)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise ConfigError(f"--outcome: {wrong.reason}") from None
 
 

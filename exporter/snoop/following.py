@@ -31,7 +31,7 @@ _ESCAPE = re.compile(r"\\(?:\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]{9})Z")
 
 
-class Lost(Exception):
+class StreamLost(Exception):
     """The exporter can't be followed. The message is one sentence."""
 
 
@@ -52,15 +52,15 @@ class Following:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Connect, or raise `Lost`."""
+        """Connect, or raise `StreamLost`."""
         try:
             response = self._connect()
             refusal = self._refusal(response)
         except (OSError, http.client.HTTPException) as error:
-            raise Lost(f"{self._where} can't be reached: {_reason(error)}") from error
+            raise StreamLost(f"{self._where} can't be reached: {_reason(error)}") from error
         if refusal is not None:
             response.close()
-            raise Lost(f"{self._where} {refusal}")
+            raise StreamLost(f"{self._where} {refusal}")
         self._tell(f"following {self._where}")
         self._thread = threading.Thread(target=self._run, args=(response,), name="following", daemon=True)
         self._thread.start()

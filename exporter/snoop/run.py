@@ -12,10 +12,10 @@ from typing import Protocol
 
 from exporter.config.checks import one_line
 from exporter.config.options import Config
-from exporter.model import Unusable
+from exporter.model import ModeUnavailable
 from exporter.process import log
 from exporter.snoop.flags import Options, beyond
-from exporter.snoop.following import Following, Lost
+from exporter.snoop.following import Following, StreamLost
 from exporter.snoop.printer import Inbox, Output, Printer
 from exporter.snoop.watching import Watching
 
@@ -38,7 +38,7 @@ class Source(Protocol):
     """Short processes of which no record came into the inbox; known after `stop`."""
 
     def start(self) -> None:
-        """Begin, or raise `Unusable` or `Lost`."""
+        """Begin, or raise `ModeUnavailable` or `StreamLost`."""
 
     def tick(self) -> None:
         """Called about each second."""
@@ -64,9 +64,9 @@ def main(options: Options, config: Config) -> int:
         printer.start()
         deadline = math.inf if options.duration_seconds is None else time.monotonic() + options.duration_seconds
         stop = _wait(lambda: not printer.ended and source.failure is None, deadline, source.tick)
-    except Unusable as reason:
+    except ModeUnavailable as reason:
         return _refuse(str(reason), BAD_USAGE)
-    except Lost as lost:
+    except StreamLost as lost:
         return _refuse(str(lost), FAILED)
     finally:
         source.stop()

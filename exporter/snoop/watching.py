@@ -27,7 +27,7 @@ class Watching:
         self.dropped = 0
 
     def start(self) -> None:
-        """Begin to see, or raise `Unusable`."""
+        """Begin to see, or raise `ModeUnavailable`."""
         self._supervisor.start()
         self._hub.attach(self._inbox)  # only now: the start itself takes short processes, and nobody means those
         self._tell_mode()

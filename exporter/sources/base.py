@@ -15,7 +15,7 @@ Publish = Callable[[Sequence[Record]], None]
 class Source(ABC):
     """Sees processes and keeps counts of them until they are drained.
 
-    The supervisor calls `start` once, then `rotate` and `drain` in turn for as long as it runs, `stop` once, and after that one
+    The supervisor calls `start` once, then `swap_maps` and `drain` in turn for as long as it runs, `stop` once, and after that one
     more `drain`. A scrape calls `peek`, `gauges` and `clones` from another thread; the caller holds one lock around `drain` and `peek`.
 
     At a switch two sources run for a moment, so that no process ends unseen. The old one lists the ends that it counts, the new one lists
@@ -29,7 +29,7 @@ class Source(ABC):
 
     @abstractmethod
     def start(self, *, quiet: bool = False) -> None:
-        """Begin to see processes, or raise `Unusable`, leaving nothing behind.
+        """Begin to see processes, or raise `ModeUnavailable`, leaving nothing behind.
 
         A quiet source lists ends and counts nothing, until it is told to `count_from` and to `join`.
         """
@@ -73,7 +73,7 @@ class Source(ABC):
     def stop(self) -> None:
         """See nothing more and give back what the machine lent. What was seen stays until it is drained. May be called twice."""
 
-    def rotate(self, names: Collection[bytes]) -> None:  # noqa: B027 - most have nothing slow
+    def swap_maps(self, names: Collection[bytes]) -> None:  # noqa: B027 - most have nothing slow
         """The slow part of a drain, done before it and without the lock. `names` are to be kept apart, however many others arrive."""
 
     def publish(self, to: Publish, *, live: bool) -> None:  # noqa: B027 - a source may know no single processes
@@ -83,11 +83,11 @@ class Source(ABC):
         """
 
     @property
-    def charges_late(self) -> bool:
+    def cpu_after_exit(self) -> bool:
         """Whether CPU is counted some time after the end, by the source itself."""
         return False
 
-    def uncharged(self) -> int:
+    def cpu_pending(self) -> int:
         """Ended processes whose CPU may still come."""
         return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from exporter.model import Counts, SourceFailed, Unusable
+from exporter.model import Counts, ModeUnavailable, SourceFailed
 from exporter.model.ends import Ends
 from exporter.sources.base import Publish, Source
 from exporter.sources.tally import Tally
@@ -47,13 +47,13 @@ class TallySource(Source):
         """Give back what `start` borrowed; called once the thread has ended, or after a failed start, and perhaps again."""
 
     def _start_thread(self, run: Callable[[], None]) -> None:
-        """Raises `Unusable` where there may be no more threads, and has released everything."""
+        """Raises `ModeUnavailable` where there may be no more threads, and has released everything."""
         thread = threading.Thread(target=run, name=self.mode.value, daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
             self._release()
-            raise Unusable(str(error)) from error
+            raise ModeUnavailable(str(error)) from error
         self._thread = thread
 
     def _check(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from exporter.config.options import AUTO, Config
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.direct import Direct, Loader
-from exporter.model import NS, Mode, SourceFailed, Unusable
+from exporter.model import NS, Mode, ModeUnavailable, SourceFailed
 from exporter.process.log import fields
 from exporter.sources.base import Source
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One mode. `make` gives a source that is not started yet; `look` raises `Unusable` where that is cheaply known to be in vain."""
+    """One mode. `make` gives a source that is not started yet; `look` raises `ModeUnavailable` if a cheap check finds an obstacle."""
 
     mode: Mode
     make: Callable[[], Source]
@@ -27,19 +27,19 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
-class RungState:
+class ModeStatus:
     """What is known of a mode here."""
 
     usable: bool
     reason: str = ""
 
 
-class Ladder:
+class ModeSelector:
     """The modes that a configuration wants. What was found out about each stays when that changes."""
 
     def __init__(self, config: Config, procfs: Procfs, loader: Loader | None = None) -> None:
         """See `rungs`."""
-        self.states: dict[Mode, RungState] = {}
+        self.states: dict[Mode, ModeStatus] = {}
         self._procfs = procfs
         self._loader = loader
         self.configure(config)
@@ -59,7 +59,7 @@ class Ladder:
         return self.wanted[: self.wanted.index(mode)]
 
     def take(self, modes: list[Mode], start: Callable[[Source], None], *, retry: bool = True) -> tuple[Source, str]:
-        """Start the best of `modes` that works; with it comes why those before it can't run. Raises `Unusable` if none works.
+        """Start the best of `modes` that works; with it comes why those before it can't run. Raises `ModeUnavailable` if none works.
 
         Those known to be unusable are tried only to `retry`.
         """
@@ -69,17 +69,17 @@ class Ladder:
             if (retry or known is None or known.usable) and (source := self._started(mode, start)) is not None:
                 return source, "; ".join(refusals)
             refusals.append(f"{mode} can't run: {self.states[mode].reason}")
-        raise Unusable("; ".join(refusals))
+        raise ModeUnavailable("; ".join(refusals))
 
-    def look_beyond(self, taken: Mode) -> None:
+    def probe_rest(self, taken: Mode) -> None:
         """Look at the modes that were not tried when `taken` was."""
         for mode, rung in self._rungs.items():
             if mode != taken and mode not in self.above(taken):
-                self.states[mode] = looked_at(rung)
+                self.states[mode] = probed(rung)
 
     def failed(self, mode: Mode, why: str) -> None:
         """It broke while it ran."""
-        self.states[mode] = RungState(usable=False, reason=f"it failed: {why}")
+        self.states[mode] = ModeStatus(usable=False, reason=f"it failed: {why}")
 
     def why(self, refusals: str) -> str:
         """Say why the active mode is, where those above it can't run for `refusals`."""
@@ -93,12 +93,12 @@ class Ladder:
                 rung.look()
                 source = rung.make()
                 start(source)
-        except Unusable as refusal:
-            self.states[mode] = RungState(usable=False, reason=str(refusal))
+        except ModeUnavailable as refusal:
+            self.states[mode] = ModeStatus(usable=False, reason=str(refusal))
             if len(self.wanted) > 1 and known != self.states[mode]:
                 logger.warning("mode can't run here", extra=fields(mode=mode, reason=refusal))
             return None
-        self.states[mode] = RungState(usable=True)
+        self.states[mode] = ModeStatus(usable=True)
         return source
 
 
@@ -107,21 +107,21 @@ def _trying(mode: Mode) -> Iterator[None]:
     """What nobody planned for is a reason why a mode can't run, too: it must not end the one that does."""
     try:
         yield
-    except (Unusable, SourceFailed):
+    except (ModeUnavailable, SourceFailed):
         raise
     except Exception as error:
         logger.exception("mode broke as it was tried", extra=fields(mode=mode))
-        raise Unusable(f"it broke as it was tried: {error!r}") from error
+        raise ModeUnavailable(f"it broke as it was tried: {error!r}") from error
 
 
-def looked_at(rung: Rung) -> RungState:
+def probed(rung: Rung) -> ModeStatus:
     """What can be told of a mode without starting it."""
     try:
         with _trying(rung.mode):
             rung.look()
-    except Unusable as refusal:
-        return RungState(usable=False, reason=str(refusal))
-    return RungState(usable=True)
+    except ModeUnavailable as refusal:
+        return ModeStatus(usable=False, reason=str(refusal))
+    return ModeStatus(usable=True)
 
 
 def rungs(config: Config, procfs: Procfs, loader: Loader | None = None) -> list[Rung]:
@@ -153,10 +153,10 @@ def same_options(one: Config, other: Config, mode: Mode) -> bool:
 
 
 def _ebpf(mode: Mode, config: Config, procfs: Procfs, loader: Loader) -> Source:
-    from exporter.sources.ebpf.cpu_audit import ChargeAudit  # noqa: PLC0415
+    from exporter.sources.ebpf.cpu_audit import CpuAudit  # noqa: PLC0415
     from exporter.sources.ebpf.source import EbpfSource  # noqa: PLC0415
 
-    return EbpfSource(mode, config.measures, lambda quiet: loader.programs(mode, quiet=quiet), ChargeAudit(procfs))
+    return EbpfSource(mode, config.measures, lambda quiet: loader.programs(mode, quiet=quiet), CpuAudit(procfs))
 
 
 def _netlink(config: Config, procfs: Procfs, loader: Loader) -> Source:
@@ -182,6 +182,6 @@ def _look_at(procfs: Procfs) -> None:
     try:
         listed = procfs.pids()
     except OSError as error:
-        raise Unusable(f"{procfs.root} can't be listed: {error.strerror}") from error
+        raise ModeUnavailable(f"{procfs.root} can't be listed: {error.strerror}") from error
     if not listed:
-        raise Unusable(f"no process is listed in {procfs.root}")
+        raise ModeUnavailable(f"no process is listed in {procfs.root}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from exporter.config.options import Config, ConfigError, after_reload
-from exporter.model import Unusable
+from exporter.model import ModeUnavailable
 from exporter.process import log
 from exporter.process.log import fields
 from exporter.supervision.supervisor import Supervisor
@@ -39,7 +39,7 @@ class Reloader:
         try:
             config, waiting = after_reload(self._config, self._reread())
             self._supervisor.reconfigure(config)
-        except (ConfigError, Unusable) as refusal:
+        except (ConfigError, ModeUnavailable) as refusal:
             self.last.successful = False
             logger.error("configuration refused; the one before stays", extra=fields(reason=refusal))  # noqa: TRY400
             return

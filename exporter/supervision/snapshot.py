@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from exporter.model import Gauges, Mode, SwitchReason
 from exporter.model.ledger import View
 from exporter.supervision.completeness import Sample
-from exporter.supervision.modes import RungState
+from exporter.supervision.modes import ModeStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Snapshot:
     gauges: Gauges
     mode: Mode | None
     why: str
-    rungs: dict[Mode, RungState]
+    rungs: dict[Mode, ModeStatus]
     degraded: bool
     switches: dict[tuple[Mode, SwitchReason], int]
     sample: Sample | None

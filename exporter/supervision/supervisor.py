@@ -14,15 +14,15 @@ import time
 from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.direct import Loader
-from exporter.model import NS, Counts, Gauges, Mode, ProcessCounts, SourceFailed, SwitchReason, Unusable
+from exporter.model import NS, Counts, Gauges, Mode, ModeUnavailable, ProcessCounts, SourceFailed, SwitchReason
 from exporter.model.ledger import Ledger
 from exporter.process.log import fields
 from exporter.records.hub import Hub
 from exporter.sources.base import Source
 from exporter.supervision.health import Health
-from exporter.supervision.modes import Ladder, same_options
+from exporter.supervision.modes import ModeSelector, same_options
 from exporter.supervision.snapshot import Snapshot
-from exporter.supervision.switchover import run_both, settle, uncharged
+from exporter.supervision.switchover import cpu_pending, run_both, settle
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Supervisor:
         self._config = config
         self._hub = hub
         self._procfs = Procfs(config.procfs)
-        self._ladder = Ladder(config, self._procfs, loader)
+        self._selector = ModeSelector(config, self._procfs, loader)
         self._lock = threading.Lock()
         self._ledger = Ledger(config.metrics.max_comms, round(config.metrics.new_series_hold_seconds * NS))
         self._health = Health(self._procfs.kernel_clones)
@@ -49,9 +49,9 @@ class Supervisor:
         hub.on_change = self._publish
 
     def start(self) -> None:
-        """Take the best mode that works. Raises `Unusable` if none of those wanted does."""
+        """Take the best mode that works. Raises `ModeUnavailable` if none of those wanted does."""
         source = self._take(SwitchReason.START)
-        self._ladder.look_beyond(source.mode)
+        self._selector.probe_rest(source.mode)
         self._health.begin(source)
         self.tick()
         self._begun = True
@@ -64,7 +64,7 @@ class Supervisor:
         if source is not None:
             try:
                 self._drain(source)
-                if due and source.mode != self._ladder.best:
+                if due and source.mode != self._selector.best:
                     self._climb(source)
             except SourceFailed as failure:
                 self._leave(source, failure)
@@ -76,20 +76,20 @@ class Supervisor:
     def reconfigure(self, config: Config) -> None:
         """Go on as `config` wants it, and try again what could not run.
 
-        Raises `Unusable`, and goes on as before, where no mode that it wants can run.
+        Raises `ModeUnavailable`, and goes on as before, where no mode that it wants can run.
         """
         before, source = self._config, self._source
         self._config = config
-        self._ladder.configure(config)
+        self._selector.configure(config)
         try:
             if source is None:
                 source = self._take(SwitchReason.CONFIG, retry=True)
             else:
                 source = self._follow(source, keep=same_options(before, config, source.mode))
-            self._ladder.look_beyond(source.mode)
-        except Unusable:
+            self._selector.probe_rest(source.mode)
+        except ModeUnavailable:
             self._config = before
-            self._ladder.configure(before)
+            self._selector.configure(before)
             raise
         except SourceFailed as failure:
             if source is not None:
@@ -134,8 +134,8 @@ class Supervisor:
                 gauges=gauges,
                 mode=mode,
                 why=self._why,
-                rungs=dict(self._ladder.states),
-                degraded=mode is not None and mode != self._ladder.best,
+                rungs=dict(self._selector.states),
+                degraded=mode is not None and mode != self._selector.best,
                 switches=dict(self._switches),
                 sample=sample or self._health.last,
                 capture_ratio=self._health.ratio(sample),
@@ -147,13 +147,13 @@ class Supervisor:
             )
 
     def busiest(self, n: int) -> tuple[list[tuple[str, ProcessCounts]], list[tuple[str, int]]]:
-        """The `n` busiest comms with series, and the `n` busiest of those folded into `other`, as of the last drain."""
+        """The `n` busiest comms with series, and the `n` busiest of those overflowed into `other`, as of the last drain."""
         with self._lock:
-            return self._ledger.comms.busiest(n), self._ledger.comms.busiest_folded(n)
+            return self._ledger.comms.busiest(n), self._ledger.comms.busiest_overflowed(n)
 
     def _take(self, reason: SwitchReason, *, retry: bool = False) -> Source:
-        """Start the best mode that works, while none runs; see `Ladder.take`."""
-        source, refusals = self._ladder.take(self._ladder.wanted, lambda source: source.start(), retry=retry)
+        """Start the best mode that works, while none runs; see `ModeSelector.take`."""
+        source, refusals = self._selector.take(self._selector.wanted, lambda source: source.start(), retry=retry)
         with self._lock:
             self._became(source, SwitchReason.UNAVAILABLE if refusals and reason is SwitchReason.START else reason, refusals)
             self._ledger.absorb(self._health.gap(source))
@@ -163,30 +163,30 @@ class Supervisor:
         self._tried = self._ticked
         try:
             self._take(reason, retry=retry)
-        except Unusable as nothing_left:
+        except ModeUnavailable as nothing_left:
             self._why = str(nothing_left)
             logger.critical("no mode is left", extra=fields(reason=nothing_left))
 
     def _climb(self, source: Source) -> None:
         """Try the modes that are better than the active one."""
         self._tried = self._ticked
-        with contextlib.suppress(Unusable):
-            self._replace(source, self._ladder.above(source.mode), SwitchReason.RECOVERED)
+        with contextlib.suppress(ModeUnavailable):
+            self._replace(source, self._selector.above(source.mode), SwitchReason.RECOVERED)
 
     def _follow(self, source: Source, *, keep: bool) -> Source:
         """Do what a changed configuration wants. An active mode that is wanted as it is goes on unless a better one works."""
-        keep = keep and source.mode in self._ladder.wanted
+        keep = keep and source.mode in self._selector.wanted
         try:
-            return self._replace(source, self._ladder.above(source.mode) if keep else self._ladder.wanted, SwitchReason.CONFIG)
-        except Unusable as refusal:
+            return self._replace(source, self._selector.above(source.mode) if keep else self._selector.wanted, SwitchReason.CONFIG)
+        except ModeUnavailable as refusal:
             if not keep:
                 raise
-            self._why = self._ladder.why(str(refusal))
+            self._why = self._selector.why(str(refusal))
             return source
 
     def _replace(self, old: Source, modes: list[Mode], reason: SwitchReason) -> Source:
-        """Let the best of `modes` that works take over. Raises `Unusable` if none does, `SourceFailed` if `old` broke meanwhile."""
-        new, refusals = self._ladder.take(modes, lambda source: run_both(old, source))
+        """Let the best of `modes` that works take over. Raises `ModeUnavailable` if none does, `SourceFailed` if `old` broke meanwhile."""
+        new, refusals = self._selector.take(modes, lambda source: run_both(old, source))
         with self._lock:
             settled = self._settled(old, new)
             self._absorb_last(old, settled)
@@ -196,15 +196,15 @@ class Supervisor:
     def _leave(self, source: Source, failure: SourceFailed) -> None:
         """Keep what a broken source still has, and step down."""
         logger.error("mode failed", extra=fields(mode=source.mode, error=failure))
-        self._ladder.failed(source.mode, str(failure))
+        self._selector.failed(source.mode, str(failure))
         with self._lock:
             self._source = None
             source.stop()
-            self._absorb_last(source, uncharged(source))
+            self._absorb_last(source, cpu_pending(source))
         self._take_if_any(SwitchReason.FAILED, retry=False)
 
     def _became(self, source: Source, reason: SwitchReason, refusals: str) -> None:
-        self._why = self._ladder.why(refusals)
+        self._why = self._selector.why(refusals)
         self._source = source
         if self._hub.wanted:
             self._publish_of(source)
@@ -241,7 +241,7 @@ class Supervisor:
         self._ledger.absorb(settled)
 
     def _drain(self, source: Source) -> None:
-        source.rotate(self._ledger.names())
+        source.swap_maps(self._ledger.names())
         with self._lock:
             self._ledger.absorb(source.drain())
         self._health.check()

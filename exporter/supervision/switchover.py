@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 
-from exporter.model import FOREVER_NS, Counts, Lost, Measures, SourceFailed, Unusable
+from exporter.model import FOREVER_NS, Counts, Lost, Measures, ModeUnavailable, SourceFailed
 from exporter.model.ends import Ends
 from exporter.process.log import fields
 from exporter.sources.base import Source
@@ -29,7 +29,7 @@ _AHEAD_NS = 20_000_000
 
 
 def run_both(old: Source, new: Source) -> None:
-    """Start the new source quietly, and stop the old one. Raises `Unusable` where the new one can't run; the old one then goes on.
+    """Start the new source quietly, and stop the old one. Raises `ModeUnavailable` where the new one can't run; the old one then goes on.
 
     Raises `SourceFailed` where the old one broke; the new one is then stopped.
     """
@@ -66,7 +66,7 @@ def settle(old: Source, new: Source, measures: Measures) -> Counts:
     return counts
 
 
-def uncharged(source: Source) -> Counts:
+def cpu_pending(source: Source) -> Counts:
     """Return what is lost of a stopped source that nobody takes over from: the CPU that would still have come."""
     counts = Counts()
     counts.lose(Lost.CPU_NEVER_CAME, _left_by(source)[1])
@@ -76,7 +76,7 @@ def uncharged(source: Source) -> Counts:
 def _left_by(old: Source) -> tuple[Ends, int]:
     """Give what it listed, and how many processes it has not charged yet; it may have broken while it was stopped."""
     try:
-        return old.listed(), old.uncharged()
+        return old.listed(), old.cpu_pending()
     except SourceFailed as failure:
         logger.error("what ended during the switch is not known", extra=fields(mode=old.mode, error=failure))  # noqa: TRY400
         return Ends(missing=1), 0
@@ -87,11 +87,11 @@ def _settle_cpu(tally: Tally, counted: Ends, listed: Ends, old: Source, new: Sou
     settled = 0
     for pid, end in counted:
         other = listed.find(pid, end)
-        if old.charges_late and end.cpu_ns is not None:
+        if old.cpu_after_exit and end.cpu_ns is not None:
             continue  # it charged this one itself
         if other is None:
             known = end.cpu_ns
-        elif other.cpu_ns is None and new.charges_late:
+        elif other.cpu_ns is None and new.cpu_after_exit:
             settled += 1
             continue
         else:
@@ -120,4 +120,4 @@ def _tell(new: Source, cut_ns: int) -> None:
     try:
         new.cut(cut_ns, FOREVER_NS)
     except SourceFailed as failure:
-        raise Unusable(str(failure)) from failure
+        raise ModeUnavailable(str(failure)) from failure

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 MOST_REMEMBERED = 1000
-"""Wrong passwords."""
+"""InvalidValue passwords."""
 MOST_WAITING = 8
 MOST_WAITING_OF_ONE_PEER = 2
 WAIT_SECONDS = 5.0

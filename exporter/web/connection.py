@@ -11,8 +11,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from exporter.web.messages import BadRequest, Request, Response, Stream, take_request
+from exporter.web.policy import AccessPolicy
 from exporter.web.site import Site
-from exporter.web.terms import Terms
 
 if TYPE_CHECKING:
     from exporter.web.tls import Tls
@@ -66,7 +66,7 @@ class Connection:
         """Answer until the client has enough, breaks a rule or is dropped."""
         try:
             with contextlib.suppress(OSError):  # the client is gone, too slow, or dropped
-                self._tls = self._site.gate.terms().tls
+                self._tls = self._site.policies.policy().tls
                 allowed = self._limits.request_seconds
                 go_on = self._tls is None or self._secure(self._tls, self.state[1] + allowed)
                 while go_on:
@@ -111,21 +111,21 @@ class Connection:
         if request is None:
             return False
         self.state = (Doing.WORKS, time.monotonic())
-        terms = self._site.gate.terms()
-        if self._answered and terms.tls is not self._tls:
+        policy = self._site.policies.policy()
+        if self._answered and policy.tls is not self._tls:
             return False  # the client has to prove anew who it is; to one that asks again, a kept connection just ended
         self._answered = True
-        response = self._site.answer(request, self.peer, terms, self._certified)
+        response = self._site.answer(request, self.peer, policy, self._certified)
         if response.stream is not None:
-            self._follow(response, response.stream, terms)
+            self._follow(response, response.stream, policy)
             return False
         # A body is never read, so nothing can follow it. Who asks again before we answered would keep us busy without end.
         keep_alive = request.keep_alive and not request.has_body and not self._received
-        self._send(response.to_bytes(keep_alive=keep_alive, with_body=request.method != "HEAD", headers=terms.headers))
+        self._send(response.to_bytes(keep_alive=keep_alive, with_body=request.method != "HEAD", headers=policy.headers))
         return keep_alive
 
     def _refuse(self, bad: BadRequest) -> None:
-        self._send(Response.line(bad.status, str(bad)).to_bytes(keep_alive=False, headers=self._site.gate.last.headers))
+        self._send(Response.line(bad.status, str(bad)).to_bytes(keep_alive=False, headers=self._site.policies.last.headers))
 
     def _request(self, allowed: float) -> Request | None:
         deadline = self.state[1] + allowed
@@ -158,18 +158,18 @@ class Connection:
             rest = rest[self._client.send(rest) :]
         self.state = (Doing.AWAITS_REQUEST, time.monotonic())
 
-    def _follow(self, response: Response, stream: Stream, terms: Terms) -> None:
+    def _follow(self, response: Response, stream: Stream, policy: AccessPolicy) -> None:
         """Send piece after piece until the stream ends, the client goes, or other terms hold than those on which it was let in."""
         with contextlib.closing(stream):
             self.streams = True
             self._client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER)  # who does not read is to be noticed soon
-            self._send(response.to_bytes(keep_alive=False, headers=terms.headers))
+            self._send(response.to_bytes(keep_alive=False, headers=policy.headers))
             for piece in stream:
                 if piece:
                     self._send(piece)
                 elif self._gone():
                     return
-                if self._site.gate.terms() is not terms:
+                if self._site.policies.policy() is not policy:
                     return
 
     def _gone(self) -> bool:

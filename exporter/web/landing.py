@@ -49,7 +49,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class PageStatus:
     version: str
     revision: str
     mode: str | None
@@ -71,14 +71,14 @@ class Status:
     """Ended processes by runtime."""
     top_comms: tuple[Row, ...]
     top_cpu: tuple[Row, ...]
-    folded: tuple[tuple[str, int], ...]
+    overflowed: tuple[tuple[str, int], ...]
     """The busiest comms of those that count under `other`, with their exits."""
     lost: tuple[tuple[str, int], ...]
     degraded: bool = False
     """A better mode than this one was wanted."""
 
 
-def render(status: Status, telemetry_path: str, recent: Sequence[Record] | None) -> str:
+def render(status: PageStatus, telemetry_path: str, recent: Sequence[Record] | None) -> str:
     """Compose the page. `recent` are the newest records, the newest first; without them, nothing in it comes from a process."""
     middle = _NAMES_HIDDEN if recent is None else "".join(table.section() for table in (_recent(recent), *_by_name(status)))
     return f"""<!DOCTYPE html>
@@ -110,7 +110,7 @@ def render(status: Status, telemetry_path: str, recent: Sequence[Record] | None)
 """
 
 
-def changes(status: Status) -> Json:
+def changes(status: PageStatus) -> Json:
     """Everything on the page that can change, by the id of its element."""
     return {
         "texts": _texts(status),
@@ -120,18 +120,18 @@ def changes(status: Status) -> Json:
     }
 
 
-def _state(status: Status) -> str:
+def _state(status: PageStatus) -> str:
     texts = {key: escape(text) for key, text in _texts(status).items()}
     return f"""<div id="state" class="state{" poor" * _is_poor(status)}" role="status">
 <p><strong id="mode">{texts["mode"]}</strong> <span id="why">{texts["why"]}</span></p>
 <p id="completeness">{texts["completeness"]}</p></div>"""
 
 
-def _is_poor(status: Status) -> bool:
+def _is_poor(status: PageStatus) -> bool:
     return status.mode is None or status.degraded or (status.capture_ratio is not None and status.capture_ratio < 1)
 
 
-def _completeness(status: Status) -> str:
+def _completeness(status: PageStatus) -> str:
     ratio = status.capture_ratio
     if status.mode is None:
         return ""
@@ -145,7 +145,7 @@ def _completeness(status: Status) -> str:
     return f"It missed some: of the new processes and threads of the last 60 s it saw {seen:.1f} %. All counts are too low."
 
 
-def _texts(status: Status) -> dict[str, str]:
+def _texts(status: PageStatus) -> dict[str, str]:
     ended, short, peak = status.ended_processes, status.short_processes, status.peak_per_second
     now, minute, minutes = map(_rate, status.rates)
     return {
@@ -163,7 +163,7 @@ def _texts(status: Status) -> dict[str, str]:
     }
 
 
-def _numbers(status: Status) -> str:
+def _numbers(status: PageStatus) -> str:
     texts = {key: f'<span id="{key}">{escape(text)}</span>' for key, text in _texts(status).items()}
     cells = [
         ("Short ones now", texts["rate-now"], "in the last 5 s"),
@@ -179,7 +179,7 @@ def _numbers(status: Status) -> str:
     return f"<dl>{''.join(spelt)}</dl>"
 
 
-def _histogram(status: Status) -> Histogram:
+def _histogram(status: PageStatus) -> Histogram:
     return Histogram(status.bounds_seconds, status.buckets, status.threshold_seconds)
 
 
@@ -209,7 +209,7 @@ def _record_cells(record: Json) -> tuple[str, ...]:
     )
 
 
-def _by_name(status: Status) -> tuple[Table, ...]:
+def _by_name(status: PageStatus) -> tuple[Table, ...]:
     top, cpu = status.top_comms, status.top_cpu
     return (
         Table(
@@ -229,17 +229,17 @@ def _by_name(status: Status) -> tuple[Table, ...]:
             shares([row.short_cpu_seconds for row in cpu]),
         ),
         Table(
-            "folded",
+            "overflowed",
             "Busiest of the others",
             "Names without series of their own (<code>metrics.max_comms</code>); they count as <code>other</code>.",
             ("@Name", "#Ended"),
-            [(comm, f"{exits:,}") for comm, exits in status.folded],
+            [(comm, f"{exits:,}") for comm, exits in status.overflowed],
             optional=True,
         ),
     )
 
 
-def _about_itself(status: Status) -> tuple[Table, ...]:
+def _about_itself(status: PageStatus) -> tuple[Table, ...]:
     active = next((number for number, (mode, _, _) in enumerate(status.rungs) if mode == status.mode), None)
     lost = [(reason, f"{count:,}") for reason, count in status.lost if count]
     return (

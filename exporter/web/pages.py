@@ -17,7 +17,7 @@ from exporter.records.hub import Hub
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 from exporter.supervision.supervisor import Supervisor
-from exporter.web.landing import Row, Status, changes, render
+from exporter.web.landing import PageStatus, Row, changes, render
 from exporter.web.rates import Rates
 from exporter.web.stream import MOST_RECORDS
 
@@ -67,13 +67,13 @@ class Pages:
     def _note(self, snapshot: Snapshot) -> None:
         self._rates.note(time.monotonic(), snapshot.view.counts.total.short_exits)
 
-    def _status(self, names: bool) -> Status:
+    def _status(self, names: bool) -> PageStatus:
         snapshot = self._supervisor.snapshot()
         self._note(snapshot)
-        busiest, folded = self._supervisor.busiest(self._config.metrics.max_comms) if names else ([], [])
+        busiest, overflowed = self._supervisor.busiest(self._config.metrics.max_comms) if names else ([], [])
         comms = [(name, counts) for name, counts in busiest if any(counts.exits)]
         counts = snapshot.view.counts
-        return Status(
+        return PageStatus(
             version=__version__,
             revision=version.revision(),
             mode=snapshot.mode,
@@ -90,7 +90,7 @@ class Pages:
             buckets=tuple(counts.total.buckets),
             top_comms=tuple(_row(*each) for each in comms[:_ROWS]),
             top_cpu=tuple(_row(*each) for each in heapq.nlargest(_ROWS, comms, key=lambda each: each[1].short_cpu_ns)),
-            folded=tuple(folded[:_ROWS]),
+            overflowed=tuple(overflowed[:_ROWS]),
             lost=tuple((reason, n) for reason, n in counts.lost.items() if n),
             degraded=snapshot.degraded,
         )

@@ -26,9 +26,9 @@ from http import HTTPStatus
 from exporter.web import listening
 from exporter.web.connection import Connection, Doing, Limits
 from exporter.web.messages import Response
+from exporter.web.policy import AccessPolicy, Open, PolicySource
 from exporter.web.site import Pages, Site
 from exporter.web.stream import Streams
-from exporter.web.terms import Gate, Open, Terms
 
 __all__ = ["Limits", "Pages", "Server"]
 
@@ -48,11 +48,11 @@ class Server:
         public_records: bool = False,
         limits: Limits | None = None,
         *,
-        gate: Gate | None = None,
+        policies: PolicySource | None = None,
     ) -> None:
         self._streams = Streams(pages.hub, pages.live)
-        self._gate = gate or Open()
-        self._site = Site(telemetry_path, pages, public_records, self._streams, self._gate)
+        self._policies = policies or Open()
+        self._site = Site(telemetry_path, pages, public_records, self._streams, self._policies)
         self._limits = limits or Limits()
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
@@ -100,7 +100,7 @@ class Server:
             if self._make_room(of=self._limits.connections):
                 self._admit(Connection(client, str(peer[0]), self._site, self._limits))
             else:
-                _send_away(client, self._gate.last)
+                _send_away(client, self._policies.last)
 
     def _admit(self, connection: Connection) -> None:
         thread = threading.Thread(target=self._serve, args=(connection,), name="http-client", daemon=True)
@@ -148,11 +148,11 @@ class Server:
         return min(idle, key=lambda one: (-places[one.peer], states[one][1]), default=None)
 
 
-def _send_away(client: socket.socket, terms: Terms) -> None:
+def _send_away(client: socket.socket, policy: AccessPolicy) -> None:
     """Answer 503 without ever waiting. In TLS that can't be done."""
-    busy = Response.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections").to_bytes(keep_alive=False, headers=terms.headers)
+    busy = Response.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections").to_bytes(keep_alive=False, headers=policy.headers)
     with client, contextlib.suppress(OSError):
-        if terms.tls is not None:
+        if policy.tls is not None:
             return
         client.send(busy, socket.MSG_DONTWAIT)
         client.shutdown(socket.SHUT_WR)

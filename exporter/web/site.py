@@ -15,8 +15,8 @@ from exporter.records.encoding import Json
 from exporter.records.hub import Hub
 from exporter.web import api, landing
 from exporter.web.messages import Request, Response, accepts_gzip, gzipped
+from exporter.web.policy import AccessPolicy, Open, PolicySource, Refused
 from exporter.web.stream import Streams
-from exporter.web.terms import Gate, Open, Refused, Terms
 
 logger = logging.getLogger(__name__)
 
@@ -55,16 +55,16 @@ class Site:
     pages: Pages
     public_records: bool
     streams: Streams
-    gate: Gate = field(default_factory=Open)
+    policies: PolicySource = field(default_factory=Open)
     one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
     """Held while metrics are made: many at once would be no faster, but take the memory of many."""
     one_query_at_a_time: threading.Lock = field(default_factory=threading.Lock)
     """The same for records, so that however many ask for them, metrics share the processor with one."""
 
-    def answer(self, request: Request, peer: str, terms: Terms, certified: bool = False) -> Response:
+    def answer(self, request: Request, peer: str, policy: AccessPolicy, certified: bool = False) -> Response:
         """Answer a request from the address `peer`, which a certificate said who it is if `certified`. Never raises."""
         try:
-            known = terms.admit(request, peer) or certified
+            known = policy.admit(request, peer) or certified
             if request.method not in {"GET", "HEAD"}:
                 return Response.line(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered here", Allow="GET, HEAD")
             return self._page(request, known or self.public_records or is_local(request, peer))

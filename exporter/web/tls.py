@@ -19,7 +19,7 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
-from exporter.config.checks import Wrong, shown
+from exporter.config.checks import InvalidValue, shown
 from exporter.web.webconfig import CURVES, SUITES, VERSIONS, TlsServer
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Material:
 
     @classmethod
     def of(cls, tls: TlsServer, folder: Path) -> Material:
-        """Read what the settings name; paths are relative to `folder`. Raises `Wrong`."""
+        """Read what the settings name; paths are relative to `folder`. Raises `InvalidValue`."""
         return cls(*(_content(tls, each.name, folder) for each in fields(cls)))
 
 
@@ -74,7 +74,7 @@ class Tls:
     """Secures clients. Two are equal only if they are the same object. Safe from any thread."""
 
     def __init__(self, settings: TlsServer, material: Material) -> None:
-        """Raise `Wrong` for what can't be used."""
+        """Raise `InvalidValue` for what can't be used."""
         self._settings = settings
         self._material = material
         self._context = _context(settings, material)
@@ -253,5 +253,5 @@ def _given(settings: TlsServer, key: str) -> str:
     return key if getattr(settings, key) else f"{key}_file"
 
 
-def _wrong(key: str, reason: str) -> Wrong:
-    return Wrong(reason, f"tls_server_config.{key}")
+def _wrong(key: str, reason: str) -> InvalidValue:
+    return InvalidValue(reason, f"tls_server_config.{key}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.config import checks
-from exporter.config.checks import Check, Wrong, boolean, integer, list_of, near, one_of, shown, text
+from exporter.config.checks import Check, InvalidValue, boolean, integer, list_of, one_of, shown, suggestion, text
 from exporter.config.options import option
 from exporter.web import auth
 
@@ -52,7 +52,7 @@ def _but(check: Check, refusal: Callable[[object], str | None]) -> Check:
 
     def read(value: object) -> Any:
         if reason := refusal(value):
-            raise Wrong(f"{shown(value)} {reason}")
+            raise InvalidValue(f"{shown(value)} {reason}")
         return check.read(value)
 
     return Check(read, check.schema)
@@ -75,12 +75,12 @@ def _mapping(about: str, read_item: Callable[[str, object], Any]) -> Check:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            raise Wrong(f"{shown(value)} is not a mapping of {about}")
+            raise InvalidValue(f"{shown(value)} is not a mapping of {about}")
         kept = {}
         for key, item in value.items():
             try:
                 kept[key] = read_item(key, item)
-            except Wrong as wrong:
+            except InvalidValue as wrong:
                 raise wrong.inside(key) from None
         return {key: item for key, item in kept.items() if item is not None}
 
@@ -89,7 +89,7 @@ def _mapping(about: str, read_item: Callable[[str, object], Any]) -> Check:
 
 def _header(name: str, value: object) -> str | None:
     if name not in HEADERS:
-        raise Wrong(f"unknown key{near(name, HEADERS) or ' (known here: ' + ', '.join(HEADERS) + ')'}")
+        raise InvalidValue(f"unknown key{suggestion(name, HEADERS) or ' (known here: ' + ', '.join(HEADERS) + ')'}")
     if value in (None, ""):
         return None
     if choices := HEADERS[name]:
@@ -99,16 +99,16 @@ def _header(name: str, value: object) -> str | None:
 
 def _user(name: str, value: object) -> str:
     if ":" in name:
-        raise Wrong("has a colon, which ends a name in basic authentication")
+        raise InvalidValue("has a colon, which ends a name in basic authentication")
     reason = auth.refusal(value if isinstance(value, str) else "")
     if reason is not None:
-        raise Wrong(reason)
+        raise InvalidValue(reason)
     return str(value)
 
 
 def _users(value: object) -> dict[str, str]:
     if isinstance(value, dict) and len(value) > _MOST_USERS:
-        raise Wrong(f"more than {_MOST_USERS} users")
+        raise InvalidValue(f"more than {_MOST_USERS} users")
     users: dict[str, str] = _mapping("names to bcrypt hashes", _user).read(value)
     return users
 
@@ -118,7 +118,7 @@ def _interval(value: object) -> float:
     if value == 0 and not isinstance(value, bool):
         return 0.0
     if not isinstance(value, str) or len(value) > 40 or not _DURATION.fullmatch(value):
-        raise Wrong(f"{shown(value)} is not a duration with its unit, such as 1s or 100ms")
+        raise InvalidValue(f"{shown(value)} is not a duration with its unit, such as 1s or 100ms")
     return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
 
 
@@ -128,7 +128,7 @@ _PEM = text("text in PEM", r"[\s\S]*")
 
 def _secret(value: object) -> str:
     if not isinstance(value, str):
-        raise Wrong("is not text in PEM")
+        raise InvalidValue("is not text in PEM")
     return value
 
 
@@ -156,16 +156,16 @@ def _tls(value: object) -> TlsServer | None:
     tls: TlsServer = checks.section(TlsServer).read(value)
     for key in ("cert", "key", "client_ca"):
         if getattr(tls, key) and getattr(tls, f"{key}_file"):
-            raise Wrong(f"contradicts {key}_file").inside(key)
+            raise InvalidValue(f"contradicts {key}_file").inside(key)
         if key != "client_ca" and not getattr(tls, key) and not getattr(tls, f"{key}_file"):
-            raise Wrong(f"is missing, and so is {key}").inside(f"{key}_file")
+            raise InvalidValue(f"is missing, and so is {key}").inside(f"{key}_file")
     _check_clients(tls)
     if list(VERSIONS).index(tls.min_version) > list(VERSIONS).index(tls.max_version):
-        raise Wrong(f"{tls.max_version} is below min_version").inside("max_version")
+        raise InvalidValue(f"{tls.max_version} is below min_version").inside("max_version")
     if tls.cipher_suites and tls.min_version != "TLS13" and not set(tls.cipher_suites) & set(SUITES):
-        raise Wrong("names no suite of TLS 1.2; for TLS 1.3 alone, set min_version: TLS13").inside("cipher_suites")
+        raise InvalidValue("names no suite of TLS 1.2; for TLS 1.3 alone, set min_version: TLS13").inside("cipher_suites")
     if len(tls.curve_preferences) > 1:
-        raise Wrong("names more than one curve, and Python's ssl takes one alone").inside("curve_preferences")
+        raise InvalidValue("names more than one curve, and Python's ssl takes one alone").inside("curve_preferences")
     return tls
 
 
@@ -173,10 +173,10 @@ def _check_clients(tls: TlsServer) -> None:
     verifies = tls.client_auth_type in VERIFYING
     authority = "client_ca" if tls.client_ca else "client_ca_file"
     if verifies and not getattr(tls, authority):
-        raise Wrong("is missing: without it, whoever has a certificate from any public authority would be let in").inside(authority)
+        raise InvalidValue("is missing: without it, whoever has a certificate from any public authority would be let in").inside(authority)
     for key in (authority, "client_allowed_sans"):
         if getattr(tls, key) and not verifies:
-            raise Wrong(f"has no effect without client_auth_type: {VERIFYING[1]}").inside(key)
+            raise InvalidValue(f"has no effect without client_auth_type: {VERIFYING[1]}").inside(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class RateLimit:
 def _rate_limit(value: object) -> RateLimit:
     limit: RateLimit = checks.section(RateLimit).read(value)
     if limit.interval and not limit.burst:
-        raise Wrong("is 0, which would refuse every request").inside("burst")
+        raise InvalidValue("is 0, which would refuse every request").inside("burst")
     return limit
 
 
@@ -213,12 +213,12 @@ class WebConfig:
 
 
 def read(content: object) -> WebConfig:
-    """Check what a file holds, or raise `Wrong`, with its key."""
+    """Check what a file holds, or raise `InvalidValue`, with its key."""
     settings: WebConfig = checks.section(WebConfig).read(content)
     return settings
 
 
-def weakness(old: WebConfig, new: WebConfig) -> Wrong | None:
+def weakness(old: WebConfig, new: WebConfig) -> InvalidValue | None:
     """Say what protects in `old` and not in `new`: a file that is being written may be read half way, and is not to open the door."""
     before, after = old.tls_server_config, new.tls_server_config
     lost = "basic_auth_users" if old.basic_auth_users and not new.basic_auth_users else ""
@@ -229,4 +229,4 @@ def weakness(old: WebConfig, new: WebConfig) -> Wrong | None:
             lost = "tls_server_config.client_auth_type"
         elif before.client_allowed_sans and not after.client_allowed_sans:
             lost = "tls_server_config.client_allowed_sans"
-    return Wrong("is taken away, which takes a restart", lost) if lost else None
+    return InvalidValue("is taken away, which takes a restart", lost) if lost else None

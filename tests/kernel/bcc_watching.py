@@ -12,7 +12,7 @@ from exporter.kernel.attached import Handover
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.bcc import load_bcc, refusal
 from exporter.model import Measures, Mode
-from exporter.sources.ebpf.cpu_audit import ChargeAudit
+from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
 
 _refusal = refusal()
@@ -37,7 +37,7 @@ def watching_bcc(
         kernel = {"use_headers": use_headers, "use_ring": use_ring, "use_rename_pid": use_rename_pid, "force_guard": force_guard}
         return load_bcc(measures, on_log, quiet=quiet, **kernel)
 
-    source = EbpfSource(Mode.EBPF_BCC, measures, load, ChargeAudit(procfs))
+    source = EbpfSource(Mode.EBPF_BCC, measures, load, CpuAudit(procfs))
     try:
         with started(source, quiet=quiet):
             yield source

@@ -17,7 +17,7 @@ from exporter.kernel.attached import Handover
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import load_core
 from exporter.model import NS, Counts, Measures, Mode, ProcessCounts, SourceFailed
-from exporter.sources.ebpf.cpu_audit import ChargeAudit
+from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ def watching(measures: Measures = MEASURES, *, force_guard: bool = False) -> Ite
     def load(quiet: bool) -> Handover:
         return load_core(measures, log.append, quiet=quiet, force_guard=force_guard)
 
-    source = EbpfSource(Mode.EBPF_CORE, measures, load, ChargeAudit(procfs))
+    source = EbpfSource(Mode.EBPF_CORE, measures, load, CpuAudit(procfs))
     try:
         with started(source):
             yield source

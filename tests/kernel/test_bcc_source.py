@@ -20,7 +20,7 @@ from programs import MEASURES, Program, descriptors, ended
 from exporter.kernel.procfs import Procfs
 from exporter.loaders import bcc
 from exporter.loaders.bcc import load_bcc
-from exporter.model import FOREVER_NS, NS, Lost, Measures, ProcessCounts, Unusable
+from exporter.model import FOREVER_NS, NS, Lost, Measures, ModeUnavailable, ProcessCounts
 from exporter.model.ends import Ends
 
 pytestmark = needs_bcc
@@ -113,7 +113,7 @@ def test_no_birth_stays_behind(workload: Program, force_guard: bool) -> None:
     try:
         procfs = Procfs()
         before = set(procfs.pids())
-        births = {int.from_bytes(key, "little") for key in handover.maps["births"].read().keys}
+        births = {int.from_bytes(key, "little") for key in handover.maps["live_processes"].read().keys}
         after = set(procfs.pids())
         zombies = {pid for pid in before if getattr(procfs.stat(pid), "ended", True)}
         assert (before & after) - zombies - births == set()
@@ -173,7 +173,7 @@ def test_a_drain_loses_nothing(workload: Program) -> None:
         seen = []
         while storm.is_alive():
             source._switched_ns = 0
-            source.rotate([])
+            source.swap_maps([])
             seen.append(source.drain())
         source.stop()
         seen.append(source.drain())
@@ -227,7 +227,7 @@ def test_source_that_does_not_compile(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(bcc, "PLACES", (tmp_path,))
     log: list[str] = []
     before = descriptors()
-    with pytest.raises(Unusable, match=r"bcc can't compile the programs \(.*\): its messages are shown at log\.level debug"):
+    with pytest.raises(ModeUnavailable, match=r"bcc can't compile the programs \(.*\): its messages are shown at log\.level debug"):
         load_bcc(MEASURES, log.append)
     assert any("error:" in line for line in log)
     assert descriptors() == before
@@ -240,7 +240,7 @@ def test_the_verifier_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     (tmp_path / "lifecycle.bcc.c").write_text(source.replace("u32 number = ctx->args[0];", "u32 number = *(u32 *)ctx->args[0];"))
     monkeypatch.setattr(bcc, "PLACES", (tmp_path,))
     log: list[str] = []
-    with pytest.raises(Unusable, match=r"bcc can't load the programs"):
+    with pytest.raises(ModeUnavailable, match=r"bcc can't load the programs"):
         load_bcc(MEASURES, log.append)
     assert any("on_signal" in line for line in log)
 
@@ -248,22 +248,22 @@ def test_the_verifier_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_more_processes_than_births_have_room_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workload: Program) -> None:
     """They are not counted, and that is said: of those from before in the log, of new ones as lost."""
     shutil.copytree(CHECKOUT / "bpf", tmp_path, dirs_exist_ok=True)
-    text = (tmp_path / "births.bcc.c").read_text()
-    (tmp_path / "births.bcc.c").write_text(text.replace("#define MAX_BIRTHS 65536", "#define MAX_BIRTHS 4"))
+    text = (tmp_path / "live_processes.bcc.c").read_text()
+    (tmp_path / "live_processes.bcc.c").write_text(text.replace("#define MAX_LIVE_PROCESSES 65536", "#define MAX_LIVE_PROCESSES 4"))
     monkeypatch.setattr(bcc, "PLACES", (tmp_path,))
     log: list[str] = []
     with watching_bcc(on_log=log.append) as source:
         workload.storm("end", 20, 0)
         counts = source.peek()
     assert any("found no room" in line for line in log)
-    assert counts.lost[Lost.BIRTHS_FULL] + sum(counts.of(workload.comm).exits) >= 21
-    assert counts.lost[Lost.BIRTHS_FULL] >= 10
+    assert counts.lost[Lost.LIVE_PROCESSES_FULL] + sum(counts.of(workload.comm).exits) >= 21
+    assert counts.lost[Lost.LIVE_PROCESSES_FULL] >= 10
 
 
 def test_the_loader_hangs() -> None:
     """It is killed, and nothing of it stays."""
     before = descriptors()
-    with pytest.raises(Unusable, match=r"did not answer within 0\.001 s"):
+    with pytest.raises(ModeUnavailable, match=r"did not answer within 0\.001 s"):
         load_bcc(MEASURES, lambda line: None, timeout=0.001)
     assert psutil.Process().children() == []
     assert descriptors() == before
@@ -271,7 +271,7 @@ def test_the_loader_hangs() -> None:
 
 def test_an_interpreter_without_bcc() -> None:
     """A configured path is the only one that is tried."""
-    with pytest.raises(Unusable, match=r"^/bin/false has no bcc, or is older than Python 3\.9$"):
+    with pytest.raises(ModeUnavailable, match=r"^/bin/false has no bcc, or is older than Python 3\.9$"):
         load_bcc(MEASURES, lambda line: None, interpreter="/bin/false")
 
 

@@ -33,7 +33,7 @@ def test_cpu_is_what_getrusage_says(source: EbpfSource, workload: Program, words
     assert mine.short_cpu_ns == mine.cpu_ns
 
 
-def test_every_process_of_a_storm_is_charged_or_known_to_be_missing(source: EbpfSource, workload: Program) -> None:
+def test_every_process_of_a_storm_is_cpu_known_or_known_to_be_missing(source: EbpfSource, workload: Program) -> None:
     """Now and then the kernel does not tell of a process's release; its CPU is then lost, and counted as that."""
     workload.storm("vfork", 5000)
     charged = until(lambda: charges(source, workload.comm), lambda n: n >= 5001, CHARGED_SECONDS)
@@ -94,12 +94,12 @@ def test_zombies_from_before_the_start_are_not_charged(requires_bpf: None, workl
 def charges(source: EbpfSource, comm: bytes) -> int:
     """How many processes of that name were charged their CPU since the last drain."""
     rows = (source._map(name).lookup(comm.ljust(16, b"\0")) for name in ("comms_a", "comms_b"))
-    return sum(Row.from_buffer(row).charged for row in rows if row is not None)
+    return sum(Row.from_buffer(row).cpu_recorded for row in rows if row is not None)
 
 
 def _audited(source: EbpfSource) -> int:
     """Losses as the audit finds them in a second or two of rest."""
     for _ in range(12):
-        source.rotate(())
+        source.swap_maps(())
         time.sleep(0.1)
     return source.peek().lost[Lost.CPU_NEVER_CAME]

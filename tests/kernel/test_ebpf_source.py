@@ -64,7 +64,7 @@ def test_drains_keep_a_flood_of_names_apart(source: EbpfSource, workload: Progra
 
 def test_a_full_map_loses_nothing(source: EbpfSource, workload: Program) -> None:
     """What was counted as other since the map was full is drained too, once."""
-    source.rotate(())
+    source.swap_maps(())
     source.drain()
     workload.storm("comms", 3000)
     drains = [*_rest(source)]
@@ -76,21 +76,21 @@ def test_a_full_map_loses_nothing(source: EbpfSource, workload: Program) -> None
 def test_a_known_name_has_room_in_a_flood(source: EbpfSource, workload: Program, always_due: None) -> None:
     """A flood of new names can't push those that have series into other, nor does giving them room keep them from being drained."""
     for _ in range(3):
-        source.rotate([workload.comm])
+        source.swap_maps([workload.comm])
         source.drain()
         workload.storm("comms", 3000)
         workload.storm("end", 20, 0)
-        source.rotate([workload.comm])
+        source.swap_maps([workload.comm])
         assert source.drain().of(workload.comm).exits == [22, 0, 0, 0]
 
 
 def test_a_drain_begins_anew(source: EbpfSource, workload: Program, always_due: None) -> None:
     """What one drain gave, neither a look nor the next one gives again; CPU comes later than the end."""
     workload.storm("end", 20, 0)
-    source.rotate(())
+    source.swap_maps(())
     assert source.drain().of(workload.comm).exits == [21, 0, 0, 0]
     assert sum(source.peek().of(workload.comm).exits) == 0
-    source.rotate(())
+    source.swap_maps(())
     assert sum(source.drain().of(workload.comm).exits) == 0
 
 
@@ -109,18 +109,18 @@ def test_a_swap_that_was_not_waited_for_is_not_drained(source: EbpfSource, workl
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), barrier)
     with pytest.raises(SourceFailed, match="drained"):
-        source.rotate(())
+        source.swap_maps(())
     assert workload.comm not in source.drain().by_comm
     os.dup2(kept, barrier)
     os.close(kept)
-    source.rotate(())
+    source.swap_maps(())
     assert source.drain().of(workload.comm).exits == [21, 0, 0, 0]
 
 
 def test_stop_keeps_what_was_seen(source: EbpfSource, workload: Program, always_due: None) -> None:
     """The last drain has both maps; nothing is counted after the stop; stopping twice is no harm."""
     workload.storm("end", 20, 0)
-    source.rotate(())
+    source.swap_maps(())
     workload.storm("end", 20, 0)
     source.stop()
     source.stop()
@@ -157,7 +157,7 @@ def test_reading_without_batches(source: EbpfSource, workload: Program, monkeypa
     """Kernels that know no batches answer EINVAL; the rows are then read one by one, and are the same."""
     workload.storm("comms", 600)
     workload.storm("end", 20, 1)
-    source.rotate(())
+    source.swap_maps(())
     retired = source._map(source._retired)
     batched = retired.read()
     for name, number in zip(("_MAP_LOOKUP_BATCH", "_MAP_LOOKUP_AND_DELETE_BATCH"), NO_SUCH_COMMANDS, strict=True):
@@ -173,7 +173,7 @@ def test_rows_are_the_same_however_large_the_batch(
 ) -> None:
     """A batch with less room than one bucket of the hash is tried again with more."""
     workload.storm("comms", 600)
-    source.rotate(())
+    source.swap_maps(())
     retired = source._map(source._retired)
     whole = _rows(retired.read())
     monkeypatch.setattr(bpf, "_BATCH", 1)
@@ -220,7 +220,7 @@ def _drained_during(source: EbpfSource, storm: Callable[[], object]) -> Iterator
     thread = threading.Thread(target=storm)
     thread.start()
     while thread.is_alive():
-        source.rotate(())
+        source.swap_maps(())
         yield source.drain()
     thread.join()
 

@@ -14,7 +14,7 @@ from exporter.kernel.bpf import map_memory
 from exporter.kernel.layout import BUCKETS
 from exporter.loaders import core, handover
 from exporter.loaders.core import load_core
-from exporter.model import NS, Measures, Unusable
+from exporter.model import NS, Measures, ModeUnavailable
 
 MEASURES = Measures(NS, (NS,))
 CHECKOUT = Path(core.__file__).parents[2]
@@ -23,7 +23,7 @@ CHECKOUT = Path(core.__file__).parents[2]
 def test_the_object_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A source checkout, or a wheel that was built without clang."""
     monkeypatch.setattr(core, "OBJECT", tmp_path / "missing.o")
-    with pytest.raises(Unusable, match=r"the BPF object is not built: install clang .* then `make all`"):
+    with pytest.raises(ModeUnavailable, match=r"the BPF object is not built: install clang .* then `make all`"):
         load_core(MEASURES, lambda line: None)
     assert "not built" in (core.refusal() or "")
 
@@ -33,7 +33,7 @@ def test_the_object_is_not_one(requires_bpf: None, monkeypatch: pytest.MonkeyPat
     (tmp_path / "broken.o").write_text("not ELF")
     monkeypatch.setattr(core, "OBJECT", tmp_path / "broken.o")
     log: list[str] = []
-    with pytest.raises(Unusable, match=r"bpf_object__open_file failed"):
+    with pytest.raises(ModeUnavailable, match=r"bpf_object__open_file failed"):
         load_core(MEASURES, log.append)
     assert any("libbpf" in line for line in log)
 
@@ -46,7 +46,7 @@ def test_the_verifier_refuses(requires_bpf: None, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "refused.o").write_bytes(whole.replace(helper, b"\x85\x00\x00\x00\x10\x27\x00\x00"))
     monkeypatch.setattr(core, "OBJECT", tmp_path / "refused.o")
     log: list[str] = []
-    with pytest.raises(Unusable, match=r"bpf_object__load failed .*log\.level debug"):
+    with pytest.raises(ModeUnavailable, match=r"bpf_object__load failed .*log\.level debug"):
         load_core(MEASURES, log.append)
     assert any("invalid func" in line for line in log)
 
@@ -55,10 +55,10 @@ def test_without_capabilities(requires_bpf: None, nobody: int) -> None:
     """The usual case: somebody who is not root."""
     code = """
 from exporter.loaders.core import load_core, refusal
-from exporter.model import Measures, Unusable
+from exporter.model import Measures, ModeUnavailable
 try:
     load_core(Measures(1, (1,)), print)
-except Unusable as reason:
+except ModeUnavailable as reason:
     assert str(reason) == refusal(), refusal()
     print(reason)
 """
@@ -71,7 +71,7 @@ except Unusable as reason:
 def test_the_loader_hangs() -> None:
     """It is killed, and nothing of it stays."""
     before = descriptors()
-    with pytest.raises(Unusable, match=r"did not answer within 0\.001 s"):
+    with pytest.raises(ModeUnavailable, match=r"did not answer within 0\.001 s"):
         load_core(MEASURES, lambda line: None, timeout=0.001)
     assert psutil.Process().children() == []
     assert descriptors() == before
@@ -80,7 +80,7 @@ def test_the_loader_hangs() -> None:
 def test_the_loader_dies() -> None:
     """Its status is told, and its last words go to the log."""
     log: list[str] = []
-    with pytest.raises(Unusable, match=r"the loader ended with status 1 before it was done"):
+    with pytest.raises(ModeUnavailable, match=r"the loader ended with status 1 before it was done"):
         handover.load("this_module_is_not_there", {}, timeout=10, on_log=log.append)
     assert any("ModuleNotFoundError" in line for line in log)
 

@@ -17,7 +17,7 @@ from programs import MEASURES, Program, descriptors, until
 
 from exporter.kernel import netlink_sockets
 from exporter.kernel.procfs import Procfs
-from exporter.model import Lost, SourceFailed, Unusable
+from exporter.model import Lost, ModeUnavailable, SourceFailed
 from exporter.sources.netlink.source import NetlinkSource
 
 pytestmark = needs_netlink
@@ -175,7 +175,7 @@ def test_refused_in_other_namespaces(unshared: str, reason: str) -> None:
     """There the events are silently absent: the reason must be said before, and by both ways of asking."""
     code = (
         "from exporter.sources.netlink.source import *\nfrom exporter.kernel.netlink_sockets import refusal\nprint(refusal(Procfs()))\n"
-        "try: NetlinkSource(Measures(1, (1,)), Procfs()).start()\nexcept Unusable as error: print(error)"
+        "try: NetlinkSource(Measures(1, (1,)), Procfs()).start()\nexcept ModeUnavailable as error: print(error)"
     )
     command = ["unshare", *unshared.split(), sys.executable, "-c", code]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
@@ -191,6 +191,6 @@ def test_no_acknowledgement_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("exporter.kernel.proc_connector.acknowledged", lambda *_: None)
     before = descriptors()
     source = NetlinkSource(MEASURES, Procfs())
-    with pytest.raises(Unusable, match="acknowledge"):
+    with pytest.raises(ModeUnavailable, match="acknowledge"):
         source.start()
     assert descriptors() == before

@@ -22,7 +22,7 @@ from test_app import CHECKOUT, Running, _mode, command, free_port, public, refus
 from exporter.kernel.bpf import BpfMap
 from exporter.kernel.proc_connector import open_socket
 from exporter.loaders.broker import Broker, serve
-from exporter.model import Mode, Unusable
+from exporter.model import Mode, ModeUnavailable
 from exporter.process.privileges import CAP_BPF
 
 pytestmark = pytest.mark.usefixtures("requires_bpf")
@@ -215,7 +215,7 @@ def test_it_answers_again_and_again() -> None:
         assert until(lambda: len(list(Path(f"/proc/{broker.pid}/fd").iterdir())), lambda n: n <= before) <= before
     finally:
         broker.close()
-    with pytest.raises(Unusable, match="loader process"):
+    with pytest.raises(ModeUnavailable, match="loader process"):
         broker.look(Mode.EBPF_CORE)
 
 

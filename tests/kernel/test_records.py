@@ -13,7 +13,7 @@ from bcc_watching import watching_bcc
 from programs import MEASURES, Program, descriptors, ended, until, watching
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import Counts, Mode, Outcome, Record, Unusable
+from exporter.model import Counts, Mode, ModeUnavailable, Outcome, Record
 from exporter.records.hub import Hub
 from exporter.sources.base import Source
 from exporter.sources.ebpf import decode
@@ -163,7 +163,7 @@ def test_netlink_tells_what_it_knows(workload: Program) -> None:
     source = NetlinkSource(MEASURES, procfs)
     try:
         source.start()
-    except Unusable as error:
+    except ModeUnavailable as error:
         pytest.skip(str(error))
     got = Got(source)
     workload.storm("end", 20, 3)

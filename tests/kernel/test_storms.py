@@ -56,7 +56,7 @@ def source(attached: EbpfSource, monkeypatch: pytest.MonkeyPatch) -> EbpfSource:
     """Them with both of their maps empty: attaching anew for each storm would take longer than the storms."""
     monkeypatch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
     for _ in range(2):
-        attached.rotate(())
+        attached.swap_maps(())
         attached.drain()
     return attached
 

@@ -13,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.app import Pages
 from exporter.config.options import Config, Detection, EbpfBcc
 from exporter.metrics.exposition import Exposition
-from exporter.model import Lost, Mode, SwitchReason, Unusable
+from exporter.model import Lost, Mode, ModeUnavailable, SwitchReason
 from exporter.records.hub import Hub
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
-from exporter.supervision.modes import Rung, RungState
+from exporter.supervision.modes import ModeStatus, Rung
 from exporter.supervision.reload import LastReload
 from exporter.supervision.supervisor import Supervisor
 
@@ -118,7 +118,7 @@ def test_a_changed_configuration_switches(measured_programs: None, supervisor: S
         after = counters(supervisor)
         assert fell(before, after) == {}
         before = after
-    with pytest.raises(Unusable, match="ebpf_bcc can't run"):
+    with pytest.raises(ModeUnavailable, match="ebpf_bcc can't run"):
         supervisor.reconfigure(Config(detection=Detection(mode=Mode.EBPF_BCC, ebpf_bcc=EbpfBcc("/bin/false"))))
     assert supervisor.mode is Mode.EBPF_CORE
     supervisor.reconfigure(Config())
@@ -151,12 +151,12 @@ def test_ready_is_when_a_scrape_has_everything(monkeypatch: pytest.MonkeyPatch) 
     pages = Pages(config, supervisor, LastReload(), Hub(0))
     lacking: list[str] = []
 
-    def looked_at(rung: Rung) -> RungState:
+    def probed(rung: Rung) -> ModeStatus:
         if pages.ready() is None and supervisor.snapshot().sample is None:
             lacking.append(f"ready before {rung.mode} was looked at")
-        return RungState(usable=True, reason="")
+        return ModeStatus(usable=True, reason="")
 
-    monkeypatch.setattr("exporter.supervision.modes.looked_at", looked_at)
+    monkeypatch.setattr("exporter.supervision.modes.probed", probed)
     try:
         supervisor.start()
         assert pages.ready() is None

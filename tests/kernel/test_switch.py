@@ -13,7 +13,7 @@ from programs import MEASURES, Program, until
 
 from exporter.config.options import Config, Detection, FastScan, Metrics, Scan
 from exporter.kernel.procfs import Procfs
-from exporter.model import Counts, Lost, Mode, ProcessCounts, Unusable
+from exporter.model import Counts, Lost, Mode, ModeUnavailable, ProcessCounts
 from exporter.model.ledger import Ledger
 from exporter.sources.base import Source
 from exporter.sources.scan.slow import ScanSource
@@ -184,7 +184,7 @@ def test_a_source_that_can_not_run_leaves_the_other_alone(switching: Switching, 
 
     def fail() -> None:
         for _ in range(5):
-            with pytest.raises(Unusable):
+            with pytest.raises(ModeUnavailable):
                 run_both(switching.running(), ScanSource(MEASURES, Procfs(str(tmp_path))))
 
     ended = 2001 * during(lambda: workload.storm("vfork", 2000), fail)

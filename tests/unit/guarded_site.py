@@ -14,9 +14,9 @@ import pytest
 from pages import record
 from web_clients import PATIENCE, Running
 
-from exporter.web import guard
+from exporter.web import policy_file
 from exporter.web.connection import Limits
-from exporter.web.guard import Guard
+from exporter.web.policy_file import PolicyFile
 
 pytest.importorskip("bcrypt", reason="basic authentication needs it")
 
@@ -35,8 +35,8 @@ class Site(Running):
     def __init__(self, folder: Path, text: str, limits: Limits | None = None) -> None:
         self.file = folder / "web.yml"
         self.file.write_text(text)
-        self.guard = Guard(str(self.file))
-        super().__init__(limits, gate=self.guard)
+        self.guard = PolicyFile(str(self.file))
+        super().__init__(limits, policies=self.guard)
         self.pages.hub.publish([record()])
 
     def secured(self, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
@@ -60,7 +60,7 @@ class Site(Running):
 def serving(folder: Path, text: str, limits: Limits | None = None) -> Iterator[Site]:
     """It looks at its files at every call, not once a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guard, "_CHECK_SECONDS", 0.0)
+        patch.setattr(policy_file, "_CHECK_SECONDS", 0.0)
         with contextlib.closing(Site(folder, text, limits)) as site:
             yield site
 

@@ -7,7 +7,7 @@ from exporter.model import NS, Counts, Gauges, Lost, Mode, Outcome, ProcessCount
 from exporter.model.ledger import Ledger
 from exporter.records.hub import Latencies
 from exporter.supervision.completeness import Sample
-from exporter.supervision.modes import RungState
+from exporter.supervision.modes import ModeStatus
 from exporter.supervision.snapshot import Snapshot
 
 CONFIG = Config()
@@ -45,7 +45,7 @@ def snapshot(
         gauges=gauges or Gauges(),
         mode=mode,
         why="",
-        rungs={each: RungState(each is not Mode.NETLINK, "") for each in Mode if each is not Mode.EBPF_BCC},
+        rungs={each: ModeStatus(each is not Mode.NETLINK, "") for each in Mode if each is not Mode.EBPF_BCC},
         degraded=False,
         switches=switches,
         sample=sample,

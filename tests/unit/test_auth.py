@@ -15,7 +15,7 @@ from exporter.web import auth
 from exporter.web.auth import Users, refusal
 from exporter.web.limiter import Limiter
 from exporter.web.messages import Request
-from exporter.web.terms import Open, Refused, Terms
+from exporter.web.policy import AccessPolicy, Open, Refused
 
 bcrypt = pytest.importorskip("bcrypt", reason="basic authentication needs it")
 
@@ -101,11 +101,11 @@ def test_nothing_remembered_is_a_password(users: Users) -> None:
 def test_flood_keeps_out_neither_the_known_nor_other_addresses(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is known waits for nothing; who is not waits for a few, whoever floods; and one address has few of the places."""
     users.know(b"alice", b"wonder", "scraper")
-    gate, inside, real = threading.Event(), threading.Semaphore(0), users._checkpw
+    policies, inside, real = threading.Event(), threading.Semaphore(0), users._checkpw
 
     def slow(password: bytes, of: bytes) -> bool:
         inside.release()
-        gate.wait(PATIENCE)
+        policies.wait(PATIENCE)
         return real(password, of)
 
     monkeypatch.setattr(users, "_checkpw", slow)
@@ -125,7 +125,7 @@ def test_flood_keeps_out_neither_the_known_nor_other_addresses(users: Users, mon
     assert set(answers) == {None}
     assert users.know(b"alice", b"wonder", "scraper") is True
     newcomer = ask("b\u00f6b".encode(), b"\xff\0" + b"x" * 70, "newcomer")
-    gate.set()
+    policies.set()
     for thread in (*flood, newcomer):
         thread.join(PATIENCE)
     assert answers[18:].count(True) == 1
@@ -160,10 +160,10 @@ def test_hashes_of_other_tools(prefix: str) -> None:
     assert Users({"a": text}).know(b"a", b"wonder", "peer") is True
 
 
-def admitted(terms: Terms, authorization: str | None = None) -> int:
+def admitted(policy: AccessPolicy, authorization: str | None = None) -> int:
     headers = {} if authorization is None else {"authorization": authorization}
     try:
-        return int(terms.admit(Request("GET", "/", headers, "localhost", keep_alive=True), "peer"))
+        return int(policy.admit(Request("GET", "/", headers, "localhost", keep_alive=True), "peer"))
     except Refused as refused:
         return refused.response.status.value
 
@@ -190,7 +190,7 @@ def basic(credentials: bytes) -> str:
 )
 def test_authorization_header(users: Users, authorization: str | None, answer: int) -> None:
     """Only what is clearly a name and a password is taken for such."""
-    assert admitted(Terms(users=users), authorization) == answer
+    assert admitted(AccessPolicy(users=users), authorization) == answer
 
 
 @given(authorization=st.one_of(st.text(st.characters(max_codepoint=255)), st.binary().map(lambda data: f"Basic {basic(data)}")))
@@ -201,12 +201,12 @@ def test_any_authorization_header_is_answered(authorization: str) -> None:
         def know(self, *_: object) -> bool:
             return False
 
-    assert admitted(Terms(users=Nobody()), authorization) == 401  # type: ignore[arg-type]
+    assert admitted(AccessPolicy(users=Nobody()), authorization) == 401  # type: ignore[arg-type]
 
 
 def test_without_users_nobody_is_known() -> None:
     """A password that was not checked proves nothing."""
-    assert admitted(Open().terms(), f"Basic {basic(b'alice:wonder')}") == 0
+    assert admitted(Open().policy(), f"Basic {basic(b'alice:wonder')}") == 0
 
 
 def test_rate_limit() -> None:
@@ -224,6 +224,6 @@ def test_rate_limit() -> None:
 
 def test_limit_comes_before_the_password(users: Users, checks: list[bytes]) -> None:
     """As in the toolkit; or else a flood would still cost bcrypts."""
-    terms = Terms(users=users, limiter=Limiter(1000, 1))
-    assert [admitted(terms, f"Basic {basic(b'alice:%d' % n)}") for n in range(3)] == [401, 429, 429]
+    policy = AccessPolicy(users=users, limiter=Limiter(1000, 1))
+    assert [admitted(policy, f"Basic {basic(b'alice:%d' % n)}") for n in range(3)] == [401, 429, 429]
     assert len(checks) == 1

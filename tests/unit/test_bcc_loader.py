@@ -13,8 +13,8 @@ from fake_proc import FakeProc
 
 from exporter.kernel.bpf import Rows
 from exporter.kernel.layout import COMM_LEN
-from exporter.loaders import bcc, births
-from exporter.loaders.births import Birth, Filler
+from exporter.loaders import bcc, live_processes
+from exporter.loaders.live_processes import Filler, LiveProcess
 
 KTHREAD = 0x200000
 EXITING = 0x4
@@ -40,13 +40,13 @@ class FakeMap:
     def read(self) -> Rows:
         return Rows(list(self.rows), memoryview(b""))
 
-    def births(self) -> dict[int, Birth]:
-        return {int.from_bytes(key, "little"): Birth.from_buffer_copy(value) for key, value in self.rows.items()}
+    def births(self) -> dict[int, LiveProcess]:
+        return {int.from_bytes(key, "little"): LiveProcess.from_buffer_copy(value) for key, value in self.rows.items()}
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(births, "_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(live_processes, "_PAUSE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_birth_that_a_program_saw_is_better(proc: FakeProc) -> None:
     """It has the exact time, and it is of whoever has the id now."""
     proc.add(7, b"late")
     into = FakeMap()
-    seen = bytes(Birth(start_ns=5, comm=b"early", live=3))
+    seen = bytes(LiveProcess(start_ns=5, comm=b"early", live=3))
     into.rows[(7).to_bytes(4, "little")] = seen
     fill(proc, into)
     assert into.rows[(7).to_bytes(4, "little")] == seen
@@ -153,11 +153,11 @@ def test_a_count_that_a_program_changes_meanwhile(proc: FakeProc) -> None:
 
 
 def test_the_layout_of_a_birth() -> None:
-    """The child refuses a map whose elements are of another size; their order is here and in births.bcc.c alone."""
-    offsets = [getattr(Birth, name).offset for name in ("start_ns", "parent", "live", "comm", "is_kernel")]
+    """The child refuses a map whose elements are of another size; their order is here and in live_processes.bcc.c alone."""
+    offsets = [getattr(LiveProcess, name).offset for name in ("start_ns", "parent", "live", "comm", "is_kernel")]
     assert offsets == [0, 8, 12, 16, 16 + COMM_LEN]
-    source = (Path(bcc.__file__).parents[2] / "bpf" / "births.bcc.c").read_text()
-    body = source.partition("struct birth {")[2].partition("};")[0]
+    source = (Path(bcc.__file__).parents[2] / "bpf" / "live_processes.bcc.c").read_text()
+    body = source.partition("struct live_process {")[2].partition("};")[0]
     names = [line.partition(";")[0].split()[-1] for line in body.splitlines() if ";" in line]
     assert names == ["start_ns", "parent", "live", "comm", "is_kernel"]
 

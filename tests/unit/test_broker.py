@@ -15,7 +15,7 @@ import pytest
 
 from exporter.loaders.broker import Broker, _Lines, serve
 from exporter.loaders.handover import MAX_MESSAGE, receive
-from exporter.model import Measures, Mode, Unusable
+from exporter.model import Measures, Mode, ModeUnavailable
 
 
 @pytest.fixture
@@ -28,18 +28,18 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
 
 def test_an_answer_that_comes_late_is_not_taken_for_the_next(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else each mode would get what another one had asked for, from then on."""
-    with pytest.raises(Unusable, match=r"^scan has no programs"):
+    with pytest.raises(ModeUnavailable, match=r"^scan has no programs"):
         broker.programs(Mode.SCAN, quiet=False)
     os.kill(broker.pid, signal.SIGSTOP)
     monkeypatch.setattr("exporter.loaders.broker._ANSWER_SECONDS", 0.2)
     monkeypatch.setattr("exporter.loaders.broker._LATE_SECONDS", 0.2)
     for _ in range(2):
-        with pytest.raises(Unusable, match="does not answer"):
+        with pytest.raises(ModeUnavailable, match="does not answer"):
             broker.programs(Mode.SCAN, quiet=False)
     os.kill(broker.pid, signal.SIGCONT)
     monkeypatch.setattr("exporter.loaders.broker._ANSWER_SECONDS", 5)
     monkeypatch.setattr("exporter.loaders.broker._LATE_SECONDS", 5)
-    with pytest.raises(Unusable, match=r"^fast_scan has no programs"):
+    with pytest.raises(ModeUnavailable, match=r"^fast_scan has no programs"):
         broker.programs(Mode.FAST_SCAN, quiet=False)
 
 
@@ -52,9 +52,9 @@ def test_an_answer_that_found_no_room_is_done_with(broker: Broker, monkeypatch: 
 
     with monkeypatch.context() as short:
         short.setattr("exporter.loaders.broker.receive", cut)
-        with pytest.raises(Unusable, match="open files"):
+        with pytest.raises(ModeUnavailable, match="open files"):
             broker.programs(Mode.SCAN, quiet=False)
-    with pytest.raises(Unusable, match=r"^fast_scan has no programs"):
+    with pytest.raises(ModeUnavailable, match=r"^fast_scan has no programs"):
         broker.programs(Mode.FAST_SCAN, quiet=False)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.kernel.procfs import Procfs, Stat
 from exporter.model import Lost
-from exporter.sources.ebpf.cpu_audit import ChargeAudit
+from exporter.sources.ebpf.cpu_audit import CpuAudit
 
 
 class Processes:
@@ -40,32 +40,32 @@ def processes() -> Processes:
 
 
 @pytest.fixture
-def audit(processes: Processes) -> ChargeAudit:
-    audit = ChargeAudit(cast(Procfs, processes))
+def audit(processes: Processes) -> CpuAudit:
+    audit = CpuAudit(cast(Procfs, processes))
     audit.begin()
     return audit
 
 
-def rest(audit: ChargeAudit, ended: int, charged: int) -> int:
+def rest(audit: CpuAudit, ended: int, charged: int) -> int:
     """Half a minute in which nothing changes; returns what is known to be lost after it."""
     for _ in range(30):
         audit.check(ended, charged)
     return audit.lost
 
 
-def test_what_was_charged_is_not_lost(audit: ChargeAudit, processes: Processes) -> None:
+def test_what_was_charged_is_not_lost(audit: CpuAudit, processes: Processes) -> None:
     """The usual case, and it costs no look into /proc."""
     listings = processes.listings
     assert rest(audit, 100, 100) == 0
     assert processes.listings == listings
 
 
-def test_what_never_came_is_lost(audit: ChargeAudit) -> None:
+def test_what_never_came_is_lost(audit: CpuAudit) -> None:
     """Ended, not charged, and not listed any more."""
     assert rest(audit, 100, 97) == 3
 
 
-def test_zombies_are_not_lost(audit: ChargeAudit, processes: Processes) -> None:
+def test_zombies_are_not_lost(audit: CpuAudit, processes: Processes) -> None:
     """Their CPU comes when they are reaped."""
     processes.ending = {(10, 5), (11, 5)}
     assert rest(audit, 100, 98) == 0
@@ -78,7 +78,7 @@ def test_zombies_are_not_lost(audit: ChargeAudit, processes: Processes) -> None:
 def test_zombies_from_before_the_start_do_not_hide_a_loss(processes: Processes) -> None:
     """Their end was not counted, so they are no explanation."""
     processes.ending = {(10, 5)}
-    audit = ChargeAudit(cast(Procfs, processes))
+    audit = CpuAudit(cast(Procfs, processes))
     audit.begin()
     assert rest(audit, 100, 99) == 1
 
@@ -86,27 +86,27 @@ def test_zombies_from_before_the_start_do_not_hide_a_loss(processes: Processes) 
 def test_a_pid_that_is_used_again_is_another_process(processes: Processes) -> None:
     """A process is known by its PID and its start."""
     processes.ending = {(10, 5)}
-    audit = ChargeAudit(cast(Procfs, processes))
+    audit = CpuAudit(cast(Procfs, processes))
     audit.begin()
     processes.ending = {(10, 6)}
     assert rest(audit, 100, 99) == 0
 
 
-def test_charges_that_come_late_are_no_loss(audit: ChargeAudit) -> None:
+def test_charges_that_come_late_are_no_loss(audit: CpuAudit) -> None:
     """In a storm there are always some under way; they are compared with who ended a second earlier."""
     for ended in range(0, 100_000, 1000):
         audit.check(ended, max(0, ended - 300))
     assert audit.lost == 0
 
 
-def test_a_loss_is_not_taken_back(audit: ChargeAudit) -> None:
+def test_a_loss_is_not_taken_back(audit: CpuAudit) -> None:
     """It is a counter."""
     assert rest(audit, 100, 97) == 3
     assert rest(audit, 200, 200) == 3
     assert rest(audit, 300, 296) == 4
 
 
-def test_looks_are_rare(audit: ChargeAudit, processes: Processes) -> None:
+def test_looks_are_rare(audit: CpuAudit, processes: Processes) -> None:
     """At most each tenth time, for a listing of a large /proc is not free."""
     listings = processes.listings
     for ended in range(100):
@@ -114,13 +114,13 @@ def test_looks_are_rare(audit: ChargeAudit, processes: Processes) -> None:
     assert processes.listings - listings <= 10
 
 
-def test_a_listing_of_other_processes_says_nothing(audit: ChargeAudit, processes: Processes) -> None:
+def test_a_listing_of_other_processes_says_nothing(audit: CpuAudit, processes: Processes) -> None:
     """In a pid namespace zombies elsewhere are not listed, and would all look lost."""
     processes.sees_host = False
     assert rest(audit, 100, 50) == 0
 
 
-def test_what_vanishes_while_it_is_listed(audit: ChargeAudit, processes: Processes) -> None:
+def test_what_vanishes_while_it_is_listed(audit: CpuAudit, processes: Processes) -> None:
     """It is not ending any more."""
     processes.unreadable = {77}
     assert rest(audit, 100, 99) == 1

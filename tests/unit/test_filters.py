@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from exporter.config.options import Filter
-from exporter.handlers.filters import compiled
 from exporter.model import NS, Mode, Outcome, Record
+from exporter.records.filters import compiled
 
 ERROR = list(Outcome).index(Outcome.ERROR)
 RECORD = Record(1, NS // 2, 10, 1, 1000, b"python3", b"make", b"/usr/bin/python3", ERROR, 1, 5, b"/", Mode.EBPF_CORE)

@@ -8,7 +8,7 @@ import pytest
 from handler_child import eventually, lines, of, planned, record, running
 
 from exporter.handlers.parent import Handlers, _plausible
-from exporter.handlers.wire import Tally
+from exporter.handlers.wire import HandlerTally
 from exporter.records.hub import Hub
 
 HOSTILE = [
@@ -182,4 +182,4 @@ def test_what_no_record_can_hold_is_counted(tmp_path: Path) -> None:
 
 def test_numbers_of_the_child_are_believed_within_limits() -> None:
     """It runs code of others: counters must neither fall nor overflow because of it."""
-    assert _plausible(Tally(5, 1, 0, 0), Tally(3, 2**64 - 1, 0, 2**64 - 1)) == Tally(5, 2**53, 0, 2**53)
+    assert _plausible(HandlerTally(5, 1, 0, 0), HandlerTally(3, 2**64 - 1, 0, 2**64 - 1)) == HandlerTally(5, 2**53, 0, 2**53)

@@ -119,7 +119,7 @@ def test_names_of_several_parts(code: Path) -> None:
     (code / "package/part.py").write_text(MODULE)
     loading.check("package.part:Keep", [str(code)], ME)
     loading.check("package:Keep", [str(code)], ME)
-    with pytest.raises(loading.Unloadable):
+    with pytest.raises(loading.LoadError):
         loading.check("package.other:Keep", [str(code)], ME)
 
 

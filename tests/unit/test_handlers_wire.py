@@ -7,8 +7,8 @@ from handler_child import record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.handlers.rarely import Rarely
-from exporter.handlers.wire import MOST_RECORDS, Frames, Page, PageWriter, Tally, frame, page_size, read_page
+from exporter.handlers.rate_limited_log import RateLimitedLog
+from exporter.handlers.wire import MOST_RECORDS, Frames, HandlerTally, Page, PageWriter, frame, page_size, read_page
 from exporter.model import Mode, Record
 
 SIGNED = st.integers(0, 2**63 - 1)
@@ -63,10 +63,10 @@ def test_page_says_what_was_written() -> None:
     os.ftruncate(fd, page_size(2))
     page = PageWriter(fd, 2)
     page.enter(1)
-    assert read_page(fd, 2) == Page(1, 1, 0, (Tally(), Tally()))
-    page.leave(1, Tally(7, 1, 2, 3))
+    assert read_page(fd, 2) == Page(1, 1, 0, (HandlerTally(), HandlerTally()))
+    page.leave(1, HandlerTally(7, 1, 2, 3))
     page.done(10)
-    assert read_page(fd, 2) == Page(2, 1, 10, (Tally(), Tally(7, 1, 2, 3)))
+    assert read_page(fd, 2) == Page(2, 1, 10, (HandlerTally(), HandlerTally(7, 1, 2, 3)))
     assert read_page(fd, 3) is None
     os.close(fd)
 
@@ -79,7 +79,7 @@ def test_log_lines_are_rare() -> None:
     logger.setLevel(logging.WARNING)
     logger.addFilter(lambda each: lines.append(each) or False)  # type: ignore[func-returns-value]
     now = 0.0
-    rarely = Rarely(logger, lambda: now)
+    rarely = RateLimitedLog(logger, lambda: now)
     for now in (0.0, 1.0, 59.9, 60.0, 61.0):  # noqa: B007
         rarely.warn("failed")
     assert [vars(each)["fields"] for each in lines] == [{}, {"not_logged_before": 2}]

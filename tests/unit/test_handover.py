@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from exporter.loaders.handover import receive, run, send
-from exporter.model import Unusable
+from exporter.model import ModeUnavailable
 
 ANSWERS = """
 import array, os, socket, sys, time
@@ -54,7 +54,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 )
 def test_nothing_stays_of_a_child_that_fails(code: str) -> None:
     """A link among it would be a program that runs for ever, and that nobody knows of."""
-    with pytest.raises(Unusable, match="the loader"):
+    with pytest.raises(ModeUnavailable, match="the loader"):
         run_child(code, timeout=0.5)
     assert not {each for each in mine() if "memfd:map" in each}
 
@@ -66,7 +66,7 @@ def test_no_child_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    with pytest.raises(Unusable, match="temporarily unavailable"):
+    with pytest.raises(ModeUnavailable, match="temporarily unavailable"):
         run_child("")
 
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from fed import Fed
+from fake_source import FakeSource
 
 from exporter.config.options import Config, Detection
-from exporter.model import Lost, Mode, SwitchReason, Unusable
+from exporter.model import Lost, Mode, ModeUnavailable, SwitchReason
 from exporter.records.hub import Hub
 from exporter.supervision.modes import Rung
 from exporter.supervision.supervisor import Supervisor
 from exporter.web.stream import Feed
 
 
-class Found(Fed):
+class Found(FakeSource):
     immediate = False
 
 
@@ -59,7 +59,7 @@ class Host:
 
     def _look(self, mode: Mode) -> None:
         if mode in self.lacking:
-            raise Unusable("it is not installed")
+            raise ModeUnavailable("it is not installed")
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_reload_tries_again_where_nothing_runs(host: Host) -> None:
     host.lacking = set(Mode)
     host.break_down()
     assert host.supervisor.mode is None
-    with pytest.raises(Unusable, match="scan can't run: it is not installed"):
+    with pytest.raises(ModeUnavailable, match="scan can't run: it is not installed"):
         host.supervisor.reconfigure(Config())
     host.lacking = {Mode.EBPF_CORE}
     host.supervisor.reconfigure(Config())
@@ -108,7 +108,7 @@ def test_a_reload_looks_at_the_modes_below_too(host: Host) -> None:
 
 def test_a_refused_reload_changes_nothing(host: Host) -> None:
     """The mode that runs goes on, and what was wanted is wanted still."""
-    with pytest.raises(Unusable, match="ebpf_bcc can't run"):
+    with pytest.raises(ModeUnavailable, match="ebpf_bcc can't run"):
         host.supervisor.reconfigure(Config(detection=Detection(mode=Mode.EBPF_BCC)))
     assert host.supervisor.mode is Mode.NETLINK
     host.lacking = set()
@@ -154,7 +154,7 @@ def test_a_climb_that_nobody_planned_for_ends_nothing(host: Host, monkeypatch: p
     if where == "look":
         monkeypatch.setattr(host, "_look", refuse)
         monkeypatch.setattr("exporter.supervision.modes.rungs", lambda *_: [Rung(mode, partial(host._made, mode), refuse) for mode in Mode])
-        host.supervisor._ladder.configure(Config())
+        host.supervisor._selector.configure(Config())
     else:
         monkeypatch.setattr(Found, "start", refuse)
     host.retry()
@@ -169,7 +169,7 @@ def test_a_refused_reload_leaves_the_reason_why_nothing_runs(host: Host) -> None
     host.break_down()
     why = host.supervisor.snapshot().why
     assert why.startswith("ebpf_core can't run")
-    with pytest.raises(Unusable):
+    with pytest.raises(ModeUnavailable):
         host.supervisor.reconfigure(Config(detection=Detection(mode=Mode.SCAN)))
     assert host.supervisor.snapshot().why == why
 

@@ -14,10 +14,10 @@ from pages import record
 
 from exporter.model import Outcome
 from exporter.web import landing
-from exporter.web.landing import CONTENT_SECURITY_POLICY, Row, Status, changes, render
+from exporter.web.landing import CONTENT_SECURITY_POLICY, PageStatus, Row, changes, render
 from exporter.web.parts import Histogram, duration
 
-STATUS = Status(
+STATUS = PageStatus(
     version="0.1.0",
     revision="abc1234",
     mode="ebpf_core",
@@ -34,7 +34,7 @@ STATUS = Status(
     buckets=(1, 700, 299, 0, 0),
     top_comms=(Row("sh", 812_333, 814_001, 1023.4442, 997.5), Row("tiny", 1, 2, 0.00001, 0.0)),
     top_cpu=(Row("cc1", 77, 78, 4000.5, 3999.25),),
-    folded=(("gcc", 122),),
+    overflowed=(("gcc", 122),),
     lost=(("unseen", 0), ("cpu_never_came", 48)),
 )
 RECORDS = [record(2, b"gone", Outcome.SIGNAL, 9), record(1, b"bad", Outcome.ERROR, 3), record(0, b"well", cpu_ns=None, exe=b"")]
@@ -82,7 +82,7 @@ class Outline(HTMLParser):
             self.table[-1][-1] += data
 
 
-def outline(status: Status = STATUS, path: str = "/metrics", names: bool = True) -> Outline:
+def outline(status: PageStatus = STATUS, path: str = "/metrics", names: bool = True) -> Outline:
     page = Outline(render(status, path, RECORDS if names else None))
     assert not page.open
     return page
@@ -141,12 +141,12 @@ def test_degraded_and_inactive_modes_are_said() -> None:
 def test_a_host_where_nothing_happened_yet() -> None:
     """The first look comes a second after the start."""
     empty = dataclasses.replace(
-        STATUS, ended_processes=0, short_processes=0, peak_per_second=None, buckets=(), top_comms=(), top_cpu=(), folded=(), lost=()
+        STATUS, ended_processes=0, short_processes=0, peak_per_second=None, buckets=(), top_comms=(), top_cpu=(), overflowed=(), lost=()
     )
     text = Outline(render(empty, "/metrics", [])).text
     assert "none ended yet" in text
     assert "unknown in this mode" in text
-    assert text.count("Nothing yet.") == 5  # recent, two by name, folded (hidden), lost
+    assert text.count("Nothing yet.") == 5  # recent, two by name, overflowed (hidden), lost
 
 
 def test_recent_records_are_shown() -> None:
@@ -190,7 +190,7 @@ def test_nothing_becomes_markup(hostile: str) -> None:
         rungs=((hostile, hostile, hostile),),
         top_comms=(Row(hostile, 1, 1, 1.0, 1.0),),
         top_cpu=(Row(hostile, 1, 1, 1.0, 1.0),),
-        folded=((hostile, 1),),
+        overflowed=((hostile, 1),),
         lost=((hostile, 1),),
     )
     plain = dataclasses.replace(STATUS, rungs=(("a", "b", "c"),), top_comms=STATUS.top_comms[:1], lost=(("a", 1),))

@@ -72,11 +72,11 @@ def test_past_the_cap_newcomers_are_other_at_once(ledger: Ledger) -> None:
 
 
 def test_the_busiest_newcomers_come_first(ledger: Ledger) -> None:
-    """A drain with more newcomers than there is room for: the rest is folded."""
+    """A drain with more newcomers than there is room for: the rest is overflowed."""
     ledger.absorb(seen(a=1, b=2, c=3))
     assert {label for label, _ in ledger.comms.busiest(9)} == {"b", "c"}
     assert shown(ledger)["other"] == 1
-    assert ledger.comms.busiest_folded(9) == [("a", 1)]
+    assert ledger.comms.busiest_overflowed(9) == [("a", 1)]
 
 
 def test_the_longest_idle_gives_way(ledger: Ledger, clock: Clock) -> None:
@@ -219,7 +219,7 @@ def test_a_flood_of_names_costs_no_memory(clock: Clock) -> None:
     rows = shown(ledger)
     assert len(rows) == 61
     assert sum(rows.values()) == 40_000
-    assert len(ledger.comms.busiest_folded(10_000)) <= 400
+    assert len(ledger.comms.busiest_overflowed(10_000)) <= 400
 
 
 def test_who_gets_a_series_is_no_longer_folded(ledger: Ledger, clock: Clock) -> None:
@@ -230,7 +230,7 @@ def test_who_gets_a_series_is_no_longer_folded(ledger: Ledger, clock: Clock) -> 
     ledger.absorb(Counts())
     ledger.absorb(seen(c=1))
     assert "c" in shown(ledger)
-    assert ledger.comms.busiest_folded(9) == [("d", 1)]
+    assert ledger.comms.busiest_overflowed(9) == [("d", 1)]
 
 
 def test_a_busy_newcomer_is_noticed_in_a_flood(ledger: Ledger) -> None:
@@ -238,4 +238,4 @@ def test_a_busy_newcomer_is_noticed_in_a_flood(ledger: Ledger) -> None:
     ledger.absorb(seen(a=1, b=1))
     for drain in range(10):
         ledger.absorb(seen(busy=50, **{f"n{number}": 1 for number in range(1000 * drain, 1000 * (drain + 1))}))
-    assert ledger.comms.busiest_folded(1) == [("busy", 500)]
+    assert ledger.comms.busiest_overflowed(1) == [("busy", 500)]

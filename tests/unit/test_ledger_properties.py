@@ -103,7 +103,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.absorb(pending)
         after = {label: vector(each) for label, each in self.ledger.view(self.pending).comms}
         true = {label: vector(each) for label, each in self.ledger.comms.busiest(CAP)}
-        folded = before["other"] != plus(self.other, vector(pending.other), vector(pending.by_comm.get(b"other", ProcessCounts())))
+        overflowed = before["other"] != plus(self.other, vector(pending.other), vector(pending.by_comm.get(b"other", ProcessCounts())))
 
         evicted = set(self.lives) - set(true)
         arrived = {
@@ -111,13 +111,13 @@ class LedgerMachine(RuleBasedStateMachine):
         }
         admitted = set(true) - set(self.lives)
         assert admitted <= set(arrived)
-        assert not (folded and admitted), "what was shown as other stays there"
+        assert not (overflowed and admitted), "what was shown as other stays there"
         if evicted:
             event("evicted")
             self._check_eviction(evicted, set(pending.by_comm), len(admitted))
         if admitted and len(admitted) < len(arrived):
             assert min(arrived[label].events() for label in admitted) >= max(arrived[label].events() for label in set(arrived) - admitted)
-        if len(admitted) < len(arrived) and not folded:
+        if len(admitted) < len(arrived) and not overflowed:
             assert len(true) == CAP or not any(vector(arrived[label]) for label in set(arrived) - admitted)
 
         for label in evicted:

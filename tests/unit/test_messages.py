@@ -55,9 +55,9 @@ def test_two_requests_on_one_connection(client: Client) -> None:
 def test_asking_again_before_the_answer_ends_the_connection(client: Client) -> None:
     """One client with a pipeline full of requests would keep a place, and the CPU, for ever."""
     with client.connect() as sock:
-        client.pages.gate.clear()
+        client.pages.policies.clear()
         sock.sendall(GET % b"/metrics" * 2)
-        client.pages.gate.set()
+        client.pages.policies.set()
         assert b"\r\nConnection: close\r\n" in read_answer(sock)
         assert read_all(sock) == b""
 

@@ -15,7 +15,7 @@ from exporter.kernel.netlink_sockets import refusal
 from exporter.kernel.proc_connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, SLOT_BYTES, comm_of
 from exporter.kernel.recvmmsg import Datagrams, widen
 from exporter.kernel.taskstats import Stats, decode
-from exporter.model import UNKNOWN_COMM, Lost, SourceFailed, Unusable
+from exporter.model import UNKNOWN_COMM, Lost, ModeUnavailable, SourceFailed
 from exporter.sources.netlink.shortfall import SILENCE, Shortfall
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.netlink.thread_groups import Groups
@@ -145,7 +145,7 @@ def test_refused_outside_the_initial_pid_namespace(tmp_path: Path) -> None:
     """There the kernel acknowledges nothing and says nothing."""
     proc = FakeProc(tmp_path / "proc", sees_host=False)
     assert "pid namespace" in (refusal(proc.procfs) or "")
-    with pytest.raises(Unusable, match="pid namespace"):
+    with pytest.raises(ModeUnavailable, match="pid namespace"):
         NetlinkSource(MEASURES, proc.procfs).start()
 
 

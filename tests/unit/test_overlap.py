@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from fed import MEASURES, Fed
+from fake_source import MEASURES, FakeSource
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.model import FOREVER_NS, NS, Counts, Lost, Mode, SourceFailed, Unusable
+from exporter.model import FOREVER_NS, NS, Counts, Lost, Mode, ModeUnavailable, SourceFailed
 from exporter.model.ends import End, Ends
 from exporter.sources.tallied import TallySource
 from exporter.sources.tally import Tally
@@ -42,7 +42,7 @@ def end(pid: int, *, knows: bool) -> End:
 @given(st.lists(SEEN, max_size=60))
 def test_each_end_counts_once(seen: list[Seen]) -> None:
     """Whoever saw it, in whatever order, early or late."""
-    old, new = Fed(), Fed()
+    old, new = FakeSource(), FakeSource()
     total = Counts()
     for now in range(LATEST + 1):
         if now == OLD_LISTS:
@@ -69,7 +69,7 @@ def test_each_end_counts_once(seen: list[Seen]) -> None:
 )
 def test_cpu_is_charged_once(old_cpu: int | None, new_cpu: int | None, charged: int) -> None:
     """Of what both saw, by the one that knows."""
-    old, new = Fed(), Fed()
+    old, new = FakeSource(), FakeSource()
     old.list_ends(on=True)
     new.start(quiet=True)
     old.tally.ended(1, End(0, 5, b"a", b"b", 0, old_cpu))
@@ -81,7 +81,7 @@ def test_cpu_is_charged_once(old_cpu: int | None, new_cpu: int | None, charged: 
 
 def test_a_process_id_given_out_again_is_another_process() -> None:
     """Told by its start."""
-    old, new = Fed(), Fed()
+    old, new = FakeSource(), FakeSource()
     old.list_ends(on=True)
     new.start(quiet=True)
     old.tally.ended(1, End(0, 5, b"a", b"b"))
@@ -91,7 +91,7 @@ def test_a_process_id_given_out_again_is_another_process() -> None:
 
 def test_what_can_not_be_told_apart_is_said() -> None:
     """Better one too few, and said, than a burst that was none."""
-    old, new = Fed(), Fed()
+    old, new = FakeSource(), FakeSource()
     new.start(quiet=True)
     old.broken = True
     for pid in range(5):
@@ -103,7 +103,7 @@ def test_what_can_not_be_told_apart_is_said() -> None:
 
 def test_all_else_is_cut_by_the_clock() -> None:
     """Both read the same one, so an event belongs to one of them, whoever hears of it late."""
-    old, new = Fed(), Fed()
+    old, new = FakeSource(), FakeSource()
     new.start(quiet=True)
     old.cut(0, 50)
     new.cut(50, FOREVER_NS)
@@ -118,12 +118,12 @@ def test_all_else_is_cut_by_the_clock() -> None:
     assert (old.clones(), new.clones()) == (150, 150)
 
 
-class Late(Fed):
+class Late(FakeSource):
     """Refuses at one step, and lets a process end in the old one before."""
 
     immediate = False
 
-    def __init__(self, old: Fed, step: str) -> None:
+    def __init__(self, old: FakeSource, step: str) -> None:
         super().__init__()
         self.old = old
         self.step = step
@@ -133,7 +133,7 @@ class Late(Fed):
         super().start(quiet=quiet)
         self.old.tally.ended(1, end(1, knows=True))
         if self.step == "start":
-            raise Unusable("it does not start")
+            raise ModeUnavailable("it does not start")
 
     def cut(self, from_ns: int, until_ns: int) -> None:
         raise SourceFailed("it broke")
@@ -146,9 +146,9 @@ class Late(Fed):
 def test_a_switch_that_fails_leaves_the_old_source_as_it_was(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """It charges again what it counts, and what ended meanwhile too: nobody else will."""
     monkeypatch.setattr("exporter.supervision.switchover._UNDER_WAY_SECONDS", 0)
-    old = Fed()
+    old = FakeSource()
     new = Late(old, step)
-    with pytest.raises(Unusable):
+    with pytest.raises(ModeUnavailable):
         run_both(old, new)
     assert new.stopped is (step == "cut")
     assert not old.tally.lists
@@ -178,7 +178,7 @@ class Broken(TallySource):
 def test_a_source_that_breaks_during_the_switch_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiling may take a minute: what nobody saw meanwhile is a gap, and no clean switch."""
     monkeypatch.setattr("exporter.supervision.switchover._UNDER_WAY_SECONDS", 0)
-    old, new = Broken(Tally(MEASURES)), Fed()
+    old, new = Broken(Tally(MEASURES)), FakeSource()
     monkeypatch.setattr(new, "start", old.break_down)
     with pytest.raises(SourceFailed, match="it broke"):
         run_both(old, new)
@@ -189,5 +189,5 @@ def test_a_source_that_breaks_at_its_start_takes_nothing_over(monkeypatch: pytes
     monkeypatch.setattr("exporter.supervision.switchover._UNDER_WAY_SECONDS", 0)
     new = Broken(Tally(MEASURES))
     new.break_down()
-    with pytest.raises(Unusable, match="it broke"):
-        run_both(Fed(), new)
+    with pytest.raises(ModeUnavailable, match="it broke"):
+        run_both(FakeSource(), new)

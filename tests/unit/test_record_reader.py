@@ -13,8 +13,8 @@ from exporter.kernel.attached import Handover
 from exporter.kernel.netlink_sockets import Sockets
 from exporter.kernel.proc_connector import Subscription
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, Measures, Mode, Unusable
-from exporter.sources.ebpf.cpu_audit import ChargeAudit
+from exporter.model import NS, Measures, Mode, ModeUnavailable
+from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.record_reader import RecordReader
 from exporter.sources.ebpf.source import EbpfSource
 from exporter.sources.netlink.source import NetlinkSource
@@ -62,7 +62,7 @@ def test_without_a_thread_there_are_no_records(no_threads: None) -> None:
 
 def test_records_are_not_asked_of_a_source_that_has_stopped() -> None:
     """A stream may be opened in the middle of a switch: what was closed by then may be somebody else's descriptor."""
-    source = EbpfSource(Mode.EBPF_CORE, MEASURES, lambda _: Handover({}, {}, {}), ChargeAudit(Procfs()))
+    source = EbpfSource(Mode.EBPF_CORE, MEASURES, lambda _: Handover({}, {}, {}), CpuAudit(Procfs()))
     reader = source._records = RecordReader(Nothing(), Mode.EBPF_CORE, lambda _: None, live=False)
     reader.stop()
     source.stop()
@@ -76,7 +76,7 @@ def test_without_a_thread_a_mode_can_not_run(no_threads: None) -> None:
     with theirs:
         sockets = Sockets(Subscription(ours, 0, filtered=True), None, "")
         for source in (NetlinkSource(MEASURES, Procfs(), lambda: sockets), ScanSource(MEASURES, Procfs(), NS)):
-            with pytest.raises(Unusable, match="can't start new thread"):
+            with pytest.raises(ModeUnavailable, match="can't start new thread"):
                 source.start()
             source.stop()
     assert descriptors() == before

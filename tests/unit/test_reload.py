@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.config.options import Config, ConfigError, Detection, Log, Metrics, Scan, after_reload
-from exporter.model import Unusable
+from exporter.model import ModeUnavailable
 from exporter.supervision.reload import Reloader
 
 
@@ -21,7 +21,7 @@ class Told:
 
     def reconfigure(self, config: Config) -> None:
         if self._refusal is not None:
-            raise Unusable(self._refusal)
+            raise ModeUnavailable(self._refusal)
         self.configs.append(config)
 
 

@@ -9,7 +9,7 @@ import pytest
 from fake_proc import BOUNDS, MEASURES, TICK, Clock, FakeProc
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, UNKNOWN_COMM, UNKNOWN_OUTCOME, Lost, Measures, SourceFailed, Unusable
+from exporter.model import NS, UNKNOWN_COMM, UNKNOWN_OUTCOME, Lost, Measures, ModeUnavailable, SourceFailed
 from exporter.model.ends import End
 from exporter.sources.scan.slow import ScanSource
 from exporter.sources.tally import MAX_NAMES, SecondsRing, Tally
@@ -312,7 +312,7 @@ def test_a_broken_thread_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("root", ["nowhere", "."])
 def test_no_procfs_is_unusable(tmp_path: Path, root: str) -> None:
     """A wrong --path.procfs must be said, not shown as a host without processes."""
-    with pytest.raises(Unusable, match=str(tmp_path / root)):
+    with pytest.raises(ModeUnavailable, match=str(tmp_path / root)):
         ScanSource(MEASURES, Procfs(str(tmp_path / root))).start()
 
 

@@ -50,13 +50,13 @@ def test_silent_connection_gives_way(client: Client) -> None:
 def test_busy_server_sends_away() -> None:
     """Only where every connection is being answered does a newcomer get 503."""
     with serving(Limits(connections=2)) as client, client.connect() as one, client.connect() as two:
-        client.pages.gate.clear()
+        client.pages.policies.clear()
         for sock in (one, two):
             sock.sendall(GET % b"/")
             assert client.pages.inside.acquire(timeout=PATIENCE)
         with client.connect() as three:
             assert read_all(three).startswith(b"HTTP/1.1 503 ")
-        client.pages.gate.set()
+        client.pages.policies.set()
         for sock in (one, two):
             assert read_answer(sock).startswith(b"HTTP/1.1 200 ")
 
@@ -64,12 +64,12 @@ def test_busy_server_sends_away() -> None:
 def test_metrics_are_made_one_at_a_time(client: Client) -> None:
     """Thirty scrapes at once would take the memory of thirty."""
     with client.connect() as one, client.connect() as two:
-        client.pages.gate.clear()
+        client.pages.policies.clear()
         for sock in (one, two):
             sock.sendall(GET % b"/metrics")
         assert client.pages.inside.acquire(timeout=PATIENCE)
         assert not client.pages.inside.acquire(timeout=0.2)
-        client.pages.gate.set()
+        client.pages.policies.set()
         for sock in (one, two):
             assert read_answer(sock).endswith(client.pages.body)
 
@@ -141,14 +141,14 @@ def test_close_is_quick_and_complete() -> None:
     """A restart must find the port free, whatever clients do."""
     client = Client()
     with client.connect() as idle, client.connect() as busy:
-        client.pages.gate.clear()
+        client.pages.policies.clear()
         busy.sendall(GET % b"/metrics")
         assert client.pages.inside.acquire(timeout=PATIENCE)
         before = time.monotonic()
         client.server.close()
         assert time.monotonic() - before < 2
         assert read_all(idle) == b""
-        client.pages.gate.set()
+        client.pages.policies.set()
         client.server.close()
         Server(f"127.0.0.1:{client.server.port}", "/metrics", client.pages).close()
     wait_for_connections(0)

@@ -17,7 +17,7 @@ from snoop_records import TYPICAL, records
 from exporter.model import Record, comm_text
 from exporter.records.encoding import as_json, encode
 from exporter.snoop import following
-from exporter.snoop.following import Following, Lost
+from exporter.snoop.following import Following, StreamLost
 from exporter.snoop.printer import Inbox
 
 
@@ -145,7 +145,7 @@ def test_an_exporter_that_refuses(status: int, content_type: str, body: bytes, m
     """It says itself what to do about it. The password in the address is not shown."""
     with exporter(status, content_type, body) as url:
         each = Following(url, Inbox(), lambda _: None, lambda: None)
-        with pytest.raises(Lost) as lost:
+        with pytest.raises(StreamLost) as lost:
             each.start()
         each.stop()
     assert re.fullmatch(rf"http://127\.0\.0\.1:\d+/sub{re.escape(message)}", str(lost.value))

@@ -148,13 +148,13 @@ def test_close_is_quick(site: Site) -> None:
     """Whatever clients do, in a handshake, before a request or in an answer."""
     with site.connect() as silent, site.connect() as shaking, site.secured() as idle, site.secured() as busy:
         shaking.sendall(client_hello()[:30])
-        site.pages.gate.clear()
+        site.pages.policies.clear()
         busy.sendall(GET % b"/metrics")
         assert site.pages.inside.acquire(timeout=PATIENCE)
         before = time.monotonic()
         site.server.close()
         assert time.monotonic() - before < 2
-        site.pages.gate.set()
+        site.pages.policies.set()
         assert [read_all(sock) for sock in (silent, idle)] == [b"", b""]
     wait_for_connections(0)
 
@@ -162,7 +162,7 @@ def test_close_is_quick(site: Site) -> None:
 def test_busy_server_closes_at_once(tmp_path: Path) -> None:
     """Telling why would take a handshake, and the thread that accepts makes none."""
     with serving(tmp_path, tls_section(), Limits(connections=1)) as site, site.secured() as one:
-        site.pages.gate.clear()
+        site.pages.policies.clear()
         one.sendall(GET % b"/metrics")
         assert site.pages.inside.acquire(timeout=PATIENCE)
         with site.connect() as two:

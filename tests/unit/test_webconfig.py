@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webconfig_files import HASH, TLS, Guarded, certified, guarding, refusal
 
-from exporter.config.checks import Wrong
+from exporter.config.checks import InvalidValue
 from exporter.config.options import ConfigError
 from exporter.web import webconfig
-from exporter.web.guard import Guard
-from exporter.web.terms import Terms
+from exporter.web.policy import AccessPolicy
+from exporter.web.policy_file import PolicyFile
 from exporter.web.webconfig import SUITES, TLS13_SUITES, WebConfig
 
 
@@ -33,7 +33,7 @@ def pair(tmp_path: Path) -> certificates.Pair:
 @pytest.mark.parametrize("text", ["", "# nothing\n", "tls_server_config:\nhttp_server_config:\nbasic_auth_users:\nrate_limit:\n", "{}"])
 def test_empty_file_asks_for_nothing(guarded: Guarded, text: str) -> None:
     """The toolkit takes an empty file too, and one with everything commented out is alike."""
-    assert guarded(text).last == Terms()
+    assert guarded(text).last == AccessPolicy()
 
 
 def test_every_key_of_the_toolkit_is_taken(guarded: Guarded, pair: certificates.Pair, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_durations(seconds: tuple[str, float | None]) -> None:
     text, wanted = seconds
     content = yaml.safe_load(f"rate_limit: {{interval: {text}, burst: 1}}")
     if wanted is None:
-        with pytest.raises(Wrong):
+        with pytest.raises(InvalidValue):
             webconfig.read(content)
     else:
         assert webconfig.read(content).rate_limit.interval == pytest.approx(wanted)
@@ -209,7 +209,7 @@ def test_any_content_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactor
     path.write_text(yaml.safe_dump(content))
     refused = ""
     try:
-        Guard(str(path))
+        PolicyFile(str(path))
     except ConfigError as error:
         refused = str(error)
     assert not refused or refused.isprintable()

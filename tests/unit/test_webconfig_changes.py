@@ -12,8 +12,8 @@ import certificates
 import pytest
 from webconfig_files import HASH, TLS, certified, guarding
 
-from exporter.web import guard
-from exporter.web.guard import Guard
+from exporter.web import policy_file
+from exporter.web.policy_file import PolicyFile
 
 OTHER_HASH = HASH[:-1] + "b"
 
@@ -26,63 +26,63 @@ def pair(tmp_path: Path) -> certificates.Pair:
 @pytest.fixture
 def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the files at every call, not once a second."""
-    monkeypatch.setattr(guard, "_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(policy_file, "_CHECK_SECONDS", 0.0)
 
 
 @pytest.fixture
-def running(tmp_path: Path, pair: certificates.Pair, always_looks: None) -> Guard:
+def running(tmp_path: Path, pair: certificates.Pair, always_looks: None) -> PolicyFile:
     return guarding(tmp_path)(f"{TLS}basic_auth_users: {{alice: {HASH}}}\n")
 
 
-def write(running: Guard, text: str) -> None:
+def write(running: PolicyFile, text: str) -> None:
     Path(running._path).write_text(text)
 
 
-def test_change_of_the_file_is_taken(running: Guard, caplog: pytest.LogCaptureFixture) -> None:
+def test_change_of_the_file_is_taken(running: PolicyFile, caplog: pytest.LogCaptureFixture) -> None:
     """Without a restart, and what did not change goes on: who is known stays known."""
     caplog.set_level(logging.INFO)
-    before = running.terms()
-    assert running.terms() is before
+    before = running.policy()
+    assert running.policy() is before
     write(running, f"{TLS}basic_auth_users: {{alice: {HASH}}}\nhttp_server_config: {{headers: {{X-Frame-Options: deny}}}}\n")
-    after = running.terms()
+    after = running.policy()
     assert after.headers == {"X-Frame-Options": "deny"}
     assert (after.users, after.tls) == (before.users, before.tls)
     write(running, f"{TLS}basic_auth_users: {{alice: {OTHER_HASH}}}\n")
-    assert running.terms().users is not before.users
+    assert running.policy().users is not before.users
     assert [record.getMessage() for record in caplog.records] == ["web configuration read again"] * 2
 
 
-def test_certificates_that_rotate(running: Guard, pair: certificates.Pair) -> None:
+def test_certificates_that_rotate(running: PolicyFile, pair: certificates.Pair) -> None:
     """By a new file under the old name, and by a link that points elsewhere, as in Kubernetes."""
-    before = running.terms()
+    before = running.policy()
     fresh = certificates.made("fresh", rsa=True)
     pair.cert.write_bytes(fresh.cert.read_bytes())
-    assert running.terms() is before  # half way, certificate and key do not fit
+    assert running.policy() is before  # half way, certificate and key do not fit
     pair.key.write_bytes(fresh.key.read_bytes())
-    rotated = running.terms()
+    rotated = running.policy()
     assert rotated.tls not in (None, before.tls)
     assert rotated.users is before.users
     for path, source in zip(pair, certificates.server(), strict=True):
         link = path.with_suffix(".new")
         link.symlink_to(source)
         link.replace(path)
-    assert running.terms().tls not in (before.tls, rotated.tls)
+    assert running.policy().tls not in (before.tls, rotated.tls)
 
 
-def test_bad_change_is_refused_whole_and_said_once(running: Guard, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_change_is_refused_whole_and_said_once(running: PolicyFile, caplog: pytest.LogCaptureFixture) -> None:
     """The one before stays, the log is not flooded, and the next good one is taken."""
-    before = running.terms()
+    before = running.policy()
     write(running, f"{TLS}  min_version: TLS99\nbasic_auth_users: {{alice: {OTHER_HASH}}}\n")
     for _ in range(5):
-        assert running.terms() is before
+        assert running.policy() is before
     (record,) = caplog.records
     assert record.getMessage() == "web configuration refused; the one before stays"
     assert "tls_server_config.min_version: 'TLS99'" in str(record.fields["reason"])  # type: ignore[attr-defined]
     Path(running._path).unlink()
-    assert running.terms() is before
+    assert running.policy() is before
     assert len(caplog.records) == 2
     write(running, f"{TLS}basic_auth_users: {{alice: {OTHER_HASH}}}\n")
-    assert running.terms() is not before
+    assert running.policy() is not before
 
 
 PROTECTED = (
@@ -95,19 +95,19 @@ PROTECTED = (
 def test_half_a_file_opens_no_door(tmp_path: Path, pair: certificates.Pair, always_looks: None, left: int) -> None:
     """An editor that writes in place leaves half a file for a moment, and in many halves there is no protection."""
     running = guarding(tmp_path)(PROTECTED)
-    before = running.terms()
+    before = running.policy()
     write(running, PROTECTED[:left])
-    assert running.terms() is before
+    assert running.policy() is before
 
 
-def test_protection_is_not_taken_away_while_running(running: Guard, caplog: pytest.LogCaptureFixture) -> None:
+def test_protection_is_not_taken_away_while_running(running: PolicyFile, caplog: pytest.LogCaptureFixture) -> None:
     """That takes a restart, and the log says so."""
     write(running, "rate_limit: {interval: 1s, burst: 5}\n")
-    running.terms()
+    running.policy()
     assert "tls_server_config: is taken away, which takes a restart" in str(caplog.records[-1].fields["reason"])  # type: ignore[attr-defined]
 
 
-def test_unchanged_files_are_not_read_again(running: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_not_read_again(running: PolicyFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look costs a few stat(2); parsing YAML and keys at each scrape would cost milliseconds."""
     reads: list[int] = []
     real = running.reread
@@ -118,40 +118,40 @@ def test_unchanged_files_are_not_read_again(running: Guard, monkeypatch: pytest.
 
     monkeypatch.setattr(running, "reread", read)
     for _ in range(3):
-        running.terms()
+        running.policy()
     assert len(reads) == 3  # the files are too new to tell by their times
-    monkeypatch.setattr(guard, "_SETTLED_NS", -(10**12))
+    monkeypatch.setattr(policy_file, "_SETTLED_NS", -(10**12))
     for _ in range(5):
-        running.terms()
+        running.policy()
     assert len(reads) == 4
     os.utime(running._path)
     before = running.last
-    assert running.terms() is before
+    assert running.policy() is before
     assert len(reads) == 5
 
 
-def test_one_thread_looks_and_the_others_do_not_wait(running: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_thread_looks_and_the_others_do_not_wait(running: PolicyFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file on a dead network drive must not delay those who are served already."""
-    inside, gate = threading.Event(), threading.Event()
+    inside, policies = threading.Event(), threading.Event()
 
     def hang() -> None:
         inside.set()
-        gate.wait(20)
+        policies.wait(20)
 
     monkeypatch.setattr(running, "_look", hang)
-    stuck = threading.Thread(target=running.terms)
+    stuck = threading.Thread(target=running.policy)
     stuck.start()
     assert inside.wait(20)
-    assert running.terms() is running.last
-    gate.set()
+    assert running.policy() is running.last
+    policies.set()
     stuck.join(20)
 
 
-def test_looks_once_a_second(running: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looks_once_a_second(running: PolicyFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many ask."""
     looks: list[float] = []
-    monkeypatch.setattr(guard, "_CHECK_SECONDS", 3600.0)
+    monkeypatch.setattr(policy_file, "_CHECK_SECONDS", 3600.0)
     monkeypatch.setattr(running, "_look", lambda: looks.append(time.monotonic()))
     for _ in range(100):
-        running.terms()
+        running.policy()
     assert len(looks) == 1

@@ -15,8 +15,8 @@ from webconfig_files import HASH, TLS, Guarded, certified, guarding, refusal
 from exporter import cli
 from exporter.config.options import ConfigError
 from exporter.web import webconfig
-from exporter.web.guard import Guard
-from exporter.web.terms import Terms
+from exporter.web.policy import AccessPolicy
+from exporter.web.policy_file import PolicyFile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -67,7 +67,7 @@ def test_http2_is_warned_about_only_where_it_is_asked_for(guarded: Guarded, capl
     guarded("http_server_config: {http2: false}")
     assert not caplog.records
     made = guarded("http_server_config: {http2: true}")
-    made.terms()
+    made.policy()
     assert [record.getMessage() for record in caplog.records] == ["http2 is not spoken here; HTTP/1.1 is"]
 
 
@@ -106,13 +106,13 @@ def test_pipes_are_not_waited_for(guarded: Guarded, pair: certificates.Pair) -> 
         Path(f"{path}.kept").replace(path)
     os.mkfifo(pair.key.parent / "pipe")
     with pytest.raises(ConfigError, match="pipe: is not a regular file"):
-        Guard(str(pair.key.parent / "pipe"))
+        PolicyFile(str(pair.key.parent / "pipe"))
 
 
 def test_shipped_example_is_good() -> None:
     """It is what people copy; all of it is commented out, since certificates and passwords are theirs."""
     path = REPOSITORY / "config" / "web.yml"
-    assert Guard(str(path)).last == Terms()
+    assert PolicyFile(str(path)).last == AccessPolicy()
     text = "\n".join(line.removeprefix("# ") if line.startswith("# ") and (":" in line) else line for line in path.read_text().splitlines())
     assert set(webconfig.WebConfig.__dataclass_fields__) == {
         line[:-1] for line in text.splitlines() if line.endswith(":") and line[0].isalpha()

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from exporter.records.encoding import Json
 from exporter.records.hub import Hub
+from exporter.web.policy import PolicySource
 from exporter.web.server import Limits, Server
-from exporter.web.terms import Gate
 
 PATIENCE = 20.0
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -23,15 +23,15 @@ class FakePages:
         self.why_not_ready: str | None = None
         self.body = b"up 1\n" * 100
         self.broken = False
-        self.gate = threading.Event()
+        self.policies = threading.Event()
         """Holds /metrics and / back while it is clear."""
-        self.gate.set()
+        self.policies.set()
         self.inside = threading.Semaphore(0)
         self.hub = Hub(10)
 
     def hold(self) -> None:
         self.inside.release()
-        self.gate.wait(PATIENCE)
+        self.policies.wait(PATIENCE)
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         self.hold()
@@ -56,9 +56,9 @@ class FakePages:
 class Running:
     """A server over such pages, and a way to it."""
 
-    def __init__(self, limits: Limits | None = None, public_records: bool = False, gate: Gate | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, public_records: bool = False, policies: PolicySource | None = None) -> None:
         self.pages = FakePages()
-        self.server = Server("127.0.0.1:0", "/metrics", self.pages, public_records, limits, gate=gate)
+        self.server = Server("127.0.0.1:0", "/metrics", self.pages, public_records, limits, policies=policies)
         self.server.start()
         self.url = f"http://127.0.0.1:{self.server.port}"
 
@@ -66,7 +66,7 @@ class Running:
         return connect(self.url)
 
     def close(self) -> None:
-        self.pages.gate.set()
+        self.pages.policies.set()
         self.server.close()
 
 

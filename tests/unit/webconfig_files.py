@@ -9,22 +9,22 @@ import certificates
 import pytest
 
 from exporter.config.options import ConfigError
-from exporter.web.guard import Guard
+from exporter.web.policy_file import PolicyFile
 
 pytest.importorskip("bcrypt", reason="basic authentication needs it")
 
 HASH = "$2y$04$NQ5WhLk0kAn3w1Q5dZ4a4.mXb1C9GdV2fJkq0PVxO5kE8pM3yq5sa"
 TLS = "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\n"
-Guarded = Callable[[str], Guard]
+Guarded = Callable[[str], PolicyFile]
 
 
 def guarding(folder: Path) -> Guarded:
     """To write a file there and have it read."""
     path = folder / "web.yml"
 
-    def make(text: str) -> Guard:
+    def make(text: str) -> PolicyFile:
         path.write_text(text)
-        return Guard(str(path))
+        return PolicyFile(str(path))
 
     return make
 

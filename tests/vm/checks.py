@@ -99,7 +99,7 @@ def storms(nothing: Path, workload: Path, folder: Path, *, force_guard: bool) ->
         bpf._MAP_LOOKUP_BATCH = known
         whole.take_last()
         print(f"       lost: {', '.join(f'{reason} {number}' for reason, number in whole.lost.items())}")
-        say("lost by our own fault", [whole.lost[reason] for reason in (Lost.NAME_BUSY, Lost.CPU_MARKS_FULL)], [0, 0])
+        say("lost by our own fault", [whole.lost[reason] for reason in (Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL)], [0, 0])
 
 
 def storms_of_bcc(nothing: Path, workload: Path, folder: Path, *, use_ring: bool) -> None:
@@ -143,7 +143,7 @@ class Whole:
     def take(self) -> None:
         """Turn the programs to the other map, and drain the first."""
         for _ in range(2):
-            self._source.rotate(())
+            self._source.swap_maps(())
             self._add(self._source.drain())
 
     def take_last(self) -> None:

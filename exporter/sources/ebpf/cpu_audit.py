@@ -18,7 +18,7 @@ from exporter.model import Lost
 _LISTING_EVERY = 10
 
 
-class ChargeAudit:
+class CpuAudit:
     """Called about once a second. Looks into `/proc` only when something seems missing, and then at most each tenth time."""
 
     def __init__(self, procfs: Procfs) -> None:

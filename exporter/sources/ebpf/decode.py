@@ -24,7 +24,7 @@ def _words(of: type[ctypes.Structure], *names: str) -> Iterator[int]:
 
 # Places in a row, and in what there is of a CPU, in words.
 _LONG, _EXECS, _RUNTIME, _CHILDREN = _words(Row, "long_exits", "execs", "runtime_ns", "short_children")
-_BUCKETS, _SHORT_CPU, _LONG_CPU, _CHARGED = _words(Row, "buckets", "short_cpu_ns", "long_cpu_ns", "charged")
+_BUCKETS, _SHORT_CPU, _LONG_CPU, _CPU_RECORDED = _words(Row, "buckets", "short_cpu_ns", "long_cpu_ns", "cpu_recorded")
 _OUTCOMES = slice(0, _LONG)
 _FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(Cpu, "forks", "threads", "core_dumps", "comms_entered")
 _UNLISTED, _DROPPED = _words(Cpu, "unlisted", "records_dropped")
@@ -84,9 +84,9 @@ class Other:
         return sum(self.words[_OUTCOMES])
 
     @property
-    def charged(self) -> int:
+    def cpu_recorded(self) -> int:
         """Those of them whose CPU is in."""
-        return self.words[_CHARGED]
+        return self.words[_CPU_RECORDED]
 
 
 def nameless(other: Other, cpus: Cpus, missed: int, never_charged: int, records_lost: int) -> list[int]:
@@ -123,16 +123,16 @@ def ended(rows: Rows) -> int:
     return sum(sum(values[at::_ROW]) for at in range(*_OUTCOMES.indices(_ROW)))
 
 
-def charged(rows: Rows) -> int:
+def cpu_recorded(rows: Rows) -> int:
     """Those of them whose CPU is in."""
-    return sum(rows.values.cast("Q")[_CHARGED::_ROW])
+    return sum(rows.values.cast("Q")[_CPU_RECORDED::_ROW])
 
 
 def ends_of(rows: Rows) -> Iterator[tuple[int, End]]:
     """Listed ends with their process ids."""
     values = (Listed.from_buffer_copy(rows.values, at) for at in range(0, len(rows.values), ctypes.sizeof(Listed)))
     for key, listed in zip(map(ListedKey.from_buffer_copy, rows.keys), values, strict=True):
-        cpu_ns = listed.cpu_ns if listed.is_charged else None
+        cpu_ns = listed.cpu_ns if listed.is_cpu_known else None
         how = listed.outcome, cpu_ns, bool(listed.core_dump), bool(listed.sigkill)
         yield key.pid, End(key.start_ns, listed.runtime_ns, listed.comm, listed.parent_comm, *how)
 
@@ -140,7 +140,7 @@ def ends_of(rows: Rows) -> Iterator[tuple[int, End]]:
 def _enter(counts: Counts, comm: bytes, row: list[int], measures: Measures) -> None:
     if row[_CHILDREN]:
         counts.short_exits_by_parent[comm] = counts.short_exits_by_parent.get(comm, 0) + row[_CHILDREN]
-    if any(row[_OUTCOMES]) or row[_EXECS] or row[_CHARGED]:
+    if any(row[_OUTCOMES]) or row[_EXECS] or row[_CPU_RECORDED]:
         counts.of(comm).add(_process_counts(row, measures, per_comm=True))
 
 

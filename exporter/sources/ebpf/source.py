@@ -17,11 +17,11 @@ from collections.abc import Callable, Collection
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import BpfMap, Rows, map_memory, possible_cpus, program_info
 from exporter.kernel.layout import COMM_LEN, ENDS_COUNT, ENDS_COUNT_AND_LIST, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, Control, perf_bytes
-from exporter.model import NS, Counts, Gauges, Measures, Mode, SourceFailed, Unusable
+from exporter.model import NS, Counts, Gauges, Measures, Mode, ModeUnavailable, SourceFailed
 from exporter.model.ends import Ends
 from exporter.sources.base import Publish, Source
-from exporter.sources.ebpf.cpu_audit import ChargeAudit
-from exporter.sources.ebpf.decode import NAMELESS, ROW_BYTES, Cpus, Other, charged, counts_of, ended, ends_of, nameless
+from exporter.sources.ebpf.cpu_audit import CpuAudit
+from exporter.sources.ebpf.decode import NAMELESS, ROW_BYTES, Cpus, Other, counts_of, cpu_recorded, ended, ends_of, nameless
 from exporter.sources.ebpf.perfbuf import PerfBuffers
 from exporter.sources.ebpf.record_reader import RecordBuffer, RecordReader
 from exporter.sources.ebpf.ringbuf import Ring
@@ -37,8 +37,8 @@ _ZERO = b"\0" * 4
 class EbpfSource(Source):
     """The same for every loader, since the maps' layouts are."""
 
-    def __init__(self, mode: Mode, measures: Measures, load: Callable[[bool], Handover], audit: ChargeAudit) -> None:
-        """`load` hands over the attached programs' descriptors (of quiet ones, see `Source.start`), or raises `Unusable`."""
+    def __init__(self, mode: Mode, measures: Measures, load: Callable[[bool], Handover], audit: CpuAudit) -> None:
+        """`load` hands over the attached programs' descriptors (of quiet ones, see `Source.start`), or raises `ModeUnavailable`."""
         self.mode = mode
         self._load = load
         self._audit = audit
@@ -60,7 +60,7 @@ class EbpfSource(Source):
         self._programs: tuple[str, ...] = ()
         self._drained: list[int] = []
         self._drained_ended = 0
-        self._drained_charged = 0
+        self._drained_recorded = 0
 
     def start(self, *, quiet: bool = False) -> None:
         """Load and attach; see `Source`."""
@@ -73,7 +73,7 @@ class EbpfSource(Source):
             self._audit.begin()
         except OSError as error:
             self._kernel.close()
-            raise Unusable(f"the programs load, but can't be used: {error}") from error
+            raise ModeUnavailable(f"the programs load, but can't be used: {error}") from error
         self._switched_ns = time.monotonic_ns()
 
     def publish(self, to: Publish, *, live: bool) -> None:
@@ -92,16 +92,16 @@ class EbpfSource(Source):
         self._tell(records=RECORDS_LIVE if live else RECORDS_ON)
 
     @property
-    def charges_late(self) -> bool:
+    def cpu_after_exit(self) -> bool:
         """Where the programs can know CPU at all."""
         return "on_free" in self._kernel.programs
 
-    def uncharged(self) -> int:
+    def cpu_pending(self) -> int:
         """By the kernel's counts."""
-        if not self.charges_late:
+        if not self.cpu_after_exit:
             return 0
         try:
-            ends, charges = self._ended_and_charged()
+            ends, charges = self._ended_and_recorded()
         except OSError as error:
             raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
         return max(0, ends - charges - self._audit.lost)
@@ -158,10 +158,10 @@ class EbpfSource(Source):
         counts = self._since_drain(rows, nameless)
         self._drained = nameless
         self._drained_ended += sum(map(ended, rows))
-        self._drained_charged += sum(map(charged, rows))
+        self._drained_recorded += sum(map(cpu_recorded, rows))
         return counts
 
-    def rotate(self, names: Collection[bytes]) -> None:
+    def swap_maps(self, names: Collection[bytes]) -> None:
         """Turn the programs to the other map of comms, when this one has been in use for a while or fills up.
 
         The other one is given `names` first, so that a flood of new comms can't leave them without room.
@@ -177,7 +177,7 @@ class EbpfSource(Source):
                 for name in names:
                     self._map(self._retired).enter(name.ljust(COMM_LEN, b"\0"), bytes(ROW_BYTES))
                 self._switch()
-            self._check_charges()
+            self._check_cpu()
         except OSError as error:
             raise SourceFailed(f"the kernel's maps can't be drained: {error}") from error
         self._check_links()
@@ -253,15 +253,15 @@ class EbpfSource(Source):
             raise SourceFailed(f"the kernel's list of ends can't be emptied: {error}") from error
         return listed
 
-    def _check_charges(self) -> None:
-        if self.charges_late:
-            self._audit.check(*self._ended_and_charged())
+    def _check_cpu(self) -> None:
+        if self.cpu_after_exit:
+            self._audit.check(*self._ended_and_recorded())
 
-    def _ended_and_charged(self) -> tuple[int, int]:
+    def _ended_and_recorded(self) -> tuple[int, int]:
         rows = [self._map("comms_a").read(), self._map("comms_b").read()]
         other = self._other()
         ends = self._drained_ended + sum(map(ended, rows)) + other.ended
-        return ends, self._drained_charged + sum(map(charged, rows)) + other.charged
+        return ends, self._drained_recorded + sum(map(cpu_recorded, rows)) + other.cpu_recorded
 
     def _check_links(self) -> None:
         """An attachment ends with its descriptor, and then nothing else would tell."""

@@ -30,7 +30,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.kernel.recvmmsg import Datagrams
 from exporter.kernel.taskstats import SLOT_BYTES as STATS_SLOT_BYTES
 from exporter.kernel.taskstats import Registration, Stats, decode
-from exporter.model import NS, Gauges, Lost, Measures, Mode, SourceFailed, Unusable
+from exporter.model import NS, Gauges, Lost, Measures, Mode, ModeUnavailable, SourceFailed
 from exporter.model.ends import Ends
 from exporter.sources.netlink.shortfall import Shortfall
 from exporter.sources.netlink.thread_groups import Groups
@@ -61,7 +61,7 @@ class NetlinkSource(TallySource):
     immediate = True
 
     def __init__(self, measures: Measures, procfs: Procfs, open_sockets: Callable[[], Sockets] | None = None) -> None:
-        """`open_sockets` raises `Unusable`; without it they are opened here."""
+        """`open_sockets` raises `ModeUnavailable`; without it they are opened here."""
         self._open_sockets = open_sockets or (lambda: opened(procfs))
         self._procfs = procfs
         super().__init__(Tally(measures, unsure_ns=UNSURE_NS))
@@ -93,7 +93,7 @@ class NetlinkSource(TallySource):
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as error:
             self._release()
-            raise Unusable(f"{self._procfs.root} can't be listed: {error.strerror}") from error
+            raise ModeUnavailable(f"{self._procfs.root} can't be listed: {error.strerror}") from error
         self._start_thread(partial(self._run, self._subscription))
 
     def join(self, counted: Ends) -> Ends:

@@ -49,7 +49,7 @@ class Group:
     """Whether its fork was not seen: then it is counted as lost already."""
     threaded: bool = False
     cpu_us: int = 0
-    uncharged: bool = False
+    cpu_pending: bool = False
     last: Stats | None = None
     """What taskstats said of the last thread."""
 
@@ -130,7 +130,7 @@ class Groups:
         if stats is not None:
             self._charge(group, stats, leads=tid == tgid)
         else:
-            group.uncharged = True
+            group.cpu_pending = True
         group.live -= 1
         if self._is_over(tgid, group) if group.found else group.live <= 0:
             self._ended(tgid, group, Exit(at_ns, code, parent), stats)
@@ -264,7 +264,7 @@ class Groups:
         cpu_ns = None
         if self.taskstats:
             cpu_ns = group.cpu_us * 1000
-            if group.uncharged:
+            if group.cpu_pending:
                 self._tally.lose(Lost.CPU_NEVER_CAME)
         parent = parent or group.parent
         uid = last.uid if last is not None else None

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, Gauges, Lost, Measures, Unusable
+from exporter.model import NS, Gauges, Lost, Measures, ModeUnavailable
 from exporter.model.ends import Ends
 from exporter.sources.scan.process_table import Table, boottime_ns
 from exporter.sources.tallied import TallySource
@@ -77,10 +77,10 @@ class Scanning(TallySource):
             self._table.begin(self._pids())
         except OSError as error:
             self._release()
-            raise Unusable(f"{self._procfs.root} can't be scanned: {error.strerror}") from error
+            raise ModeUnavailable(f"{self._procfs.root} can't be scanned: {error.strerror}") from error
         if not self._table.processes:
             self._release()
-            raise Unusable(f"{self._procfs.root} shows no process that may be read; is procfs mounted there?")
+            raise ModeUnavailable(f"{self._procfs.root} shows no process that may be read; is procfs mounted there?")
         self._start_thread(self._run)
 
     def join(self, counted: Ends) -> Ends:

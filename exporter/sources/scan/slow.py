@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, Measures, Mode, Unusable
+from exporter.model import NS, Measures, Mode, ModeUnavailable
 from exporter.sources.scan.base import Scanning
 from exporter.sources.scan.process_table import boottime_ns
 
@@ -57,7 +57,7 @@ def _psutil_pids(root: str) -> list[int]:
     try:
         import psutil  # noqa: PLC0415 (costs memory that no other mode needs)
     except ImportError as error:
-        raise Unusable("psutil is not installed") from error
+        raise ModeUnavailable("psutil is not installed") from error
     psutil.PROCFS_PATH = root
     try:
         return psutil.pids()

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 from exporter.config import options
-from exporter.config.checks import Wrong, one_line
+from exporter.config.checks import InvalidValue, one_line
 from exporter.config.options import ConfigError
 from exporter.web import webconfig
 from exporter.web.auth import Users
 from exporter.web.limiter import Limiter
-from exporter.web.terms import Terms
+from exporter.web.policy import AccessPolicy
 from exporter.web.tls import Material, Tls
 from exporter.web.webconfig import TlsServer, WebConfig
 
@@ -26,7 +26,7 @@ _SETTLED_NS = 2_000_000_000
 Stamp = tuple[tuple[int, ...], ...]
 
 
-class Guard:
+class PolicyFile:
     """Makes terms of the file at `path`. Making one raises `ConfigError` where they can't be had. Safe from any thread."""
 
     def __init__(self, path: str) -> None:
@@ -37,12 +37,12 @@ class Guard:
         self._complaint = ""
         self._settings = WebConfig()
         self._material: Material | None = None
-        self.last = Terms()
+        self.last = AccessPolicy()
         self.reread()
         if self._settings.http_server_config.http2:
             logger.warning("http2 is not spoken here; HTTP/1.1 is", extra={"fields": {"file": path, "key": "http_server_config.http2"}})
 
-    def terms(self) -> Terms:
+    def policy(self) -> AccessPolicy:
         """Give those in force. One thread a second looks at the files; the others do not wait for it."""
         if time.monotonic() >= self._check_at and self._lock.acquire(blocking=False):
             try:
@@ -99,7 +99,7 @@ class Guard:
         if (settings, material) == (self._settings, self._material):
             return
         limit, same = settings.rate_limit, self._settings
-        terms = Terms(
+        policy = AccessPolicy(
             headers=settings.http_server_config.headers,
             tls=last.tls if (tls, material) == (same.tls_server_config, self._material) else _tls(tls, material),
             users=last.users if settings.basic_auth_users == same.basic_auth_users else Users(settings.basic_auth_users),
@@ -107,7 +107,7 @@ class Guard:
         )
         if same != WebConfig():
             logger.info("web configuration read again", extra={"fields": {"file": self._path}})
-        self._settings, self._material, self.last = settings, material, terms
+        self._settings, self._material, self.last = settings, material, policy
 
 
 def _tls(settings: TlsServer | None, material: Material | None) -> Tls | None:
@@ -116,4 +116,4 @@ def _tls(settings: TlsServer | None, material: Material | None) -> Tls | None:
     try:
         return Tls(settings, material)
     except OSError as error:  # no more descriptors
-        raise Wrong(f"can't be used now: {error}", "tls_server_config") from None
+        raise InvalidValue(f"can't be used now: {error}", "tls_server_config") from None

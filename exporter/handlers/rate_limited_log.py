@@ -12,7 +12,7 @@ from exporter.process.log import fields
 _INTERVAL_SECONDS = 60.0
 
 
-class Rarely:
+class RateLimitedLog:
     """Logs the first one at once, then at most one a minute, with how many there were since."""
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:

@@ -11,9 +11,9 @@
  * - A process without a birth is not counted: it found no room then (LOST_BIRTHS_FULL), or it ended before all was attached.
  */
 #define KTHREADD 2 /* the parent of all kernel threads: init/main.c, rest_init() */
-#define MAX_BIRTHS 65536
+#define MAX_LIVE_PROCESSES 65536
 
-struct birth {
+struct live_process {
 	u64 start_ns;
 	u32 parent; /* its process id */
 	u32 live;   /* threads, where nothing else tells the last one */
@@ -21,19 +21,19 @@ struct birth {
 	u64 is_kernel;
 };
 
-BPF_F_TABLE("hash", u32, struct birth, births, MAX_BIRTHS, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", u32, struct live_process, live_processes, MAX_LIVE_PROCESSES, BPF_F_NO_PREALLOC);
 
-static __always_inline void read_name(struct known *known, struct comm *comm, struct birth *birth)
+static __always_inline void read_name(struct known *known, struct comm *comm, struct live_process *birth)
 {
 	*comm = birth->is_kernel ? known->config->kernel_threads : birth->comm;
 }
 
 /* An orphan's parent has gone, and which process adopted it is not to be known: then it is `unknown`. */
-static __always_inline void read_parent(struct known *known, struct life *life, struct birth *child)
+static __always_inline void read_parent(struct known *known, struct life *life, struct live_process *child)
 {
 	struct comm *comm = &life->parent_comm;
 
-	struct birth *parent = births.lookup(&child->parent);
+	struct live_process *parent = live_processes.lookup(&child->parent);
 
 	comm->word[0] = 0x006e776f6e6b6e75; /* little-endian for "unknown" */
 	comm->word[1] = 0;
@@ -47,7 +47,7 @@ static __always_inline void read_parent(struct known *known, struct life *life, 
 int on_birth(struct tracepoint__task__task_newtask *args)
 {
 	u32 pid = args->pid, maker = bpf_get_current_pid_tgid() >> 32;
-	struct birth *parent, birth = {};
+	struct live_process *parent, birth = {};
 	struct known known = {};
 	int is_thread = !!(args->clone_flags & CLONE_THREAD);
 
@@ -55,17 +55,17 @@ int on_birth(struct tracepoint__task__task_newtask *args)
 		return 0;
 	if (!is_thread) {
 		birth.start_ns = bpf_ktime_get_ns();
-		parent = births.lookup(&maker);
+		parent = live_processes.lookup(&maker);
 		birth.parent = parent && args->clone_flags & CLONE_PARENT ? parent->parent : maker;
 		birth.live = 1;
 		birth.is_kernel = maker == KTHREADD || (parent && parent->is_kernel);
 		current_comm(&birth.comm);
-		if (births.update(&pid, &birth))
+		if (live_processes.update(&pid, &birth))
 			ADD(known.cpu->lost[LOST_BIRTHS_FULL], 1);
 	}
 #ifndef GROUP_DEAD_ARG
 	else {
-		parent = births.lookup(&maker);
+		parent = live_processes.lookup(&maker);
 		if (parent)
 			ADD(parent->live, 1);
 	}
@@ -79,7 +79,7 @@ int on_birth(struct tracepoint__task__task_newtask *args)
 int on_rename(struct tracepoint__task__task_rename *args)
 {
 	u32 pid = args->pid;
-	struct birth *birth = births.lookup(&pid);
+	struct live_process *birth = live_processes.lookup(&pid);
 	struct comm comm = {};
 
 	if (!birth)
@@ -97,7 +97,7 @@ int on_own_rename(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = bpf_get_current_task();
 	u32 pid = bpf_get_current_pid_tgid();
-	struct birth *birth = births.lookup(&pid);
+	struct live_process *birth = live_processes.lookup(&pid);
 	struct comm comm = {};
 
 	if (!birth || ctx->args[0] != task)
@@ -112,7 +112,7 @@ int on_own_rename(struct bpf_raw_tracepoint_args *ctx)
 int on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
-	struct birth *birth = births.lookup(&pid);
+	struct live_process *birth = live_processes.lookup(&pid);
 	struct known known = {};
 	struct comm comm = {};
 
@@ -130,7 +130,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 now = bpf_ktime_get_ns();
-	struct birth *found, birth;
+	struct live_process *found, birth;
 	struct known known = {};
 	struct life life = {};
 	u32 pid;
@@ -140,7 +140,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 #endif
 	pid = bpf_get_current_pid_tgid() >> 32;
-	found = births.lookup(&pid);
+	found = live_processes.lookup(&pid);
 	if (!found || !look_up(&known))
 		return 0;
 #ifndef GROUP_DEAD_ARG
@@ -149,7 +149,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 #endif
 	birth = *found;
-	if (births.delete(&pid) || !known.control->since)
+	if (live_processes.delete(&pid) || !known.control->since)
 		return 0;
 	life.start_ns = birth.start_ns;
 	life.runtime_ns = now > birth.start_ns ? now - birth.start_ns : 0;

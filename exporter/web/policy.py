@@ -26,7 +26,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class AccessPolicy:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Added to every answer, in place of our own of the same name."""
     tls: Tls | None = None
@@ -48,13 +48,13 @@ class Terms:
         return True
 
 
-class Gate(Protocol):
+class PolicySource(Protocol):
     """Where terms come from. They are equal only if they are the same object."""
 
-    last: Terms
+    last: AccessPolicy
     """Those in force, without looking whether they changed."""
 
-    def terms(self) -> Terms:
+    def policy(self) -> AccessPolicy:
         """Those in force. May read files."""
 
     def reread(self) -> None:
@@ -64,9 +64,9 @@ class Gate(Protocol):
 class Open:
     """Everyone is served, as far as the site itself lets them."""
 
-    last = Terms()
+    last = AccessPolicy()
 
-    def terms(self) -> Terms:
+    def policy(self) -> AccessPolicy:
         return self.last
 
     def reread(self) -> None:

@@ -10,7 +10,7 @@ from exporter.sources.tally import Tally
 MEASURES = Measures(NS, (1000, NS))
 
 
-class Fed(Source):
+class FakeSource(Source):
     """Counts as every source in user space does."""
 
     def __init__(self, mode: Mode = Mode.NETLINK, measures: Measures = MEASURES) -> None:

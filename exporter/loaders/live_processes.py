@@ -24,8 +24,8 @@ _PAUSE_SECONDS = 0.01
 """A new thread is listed some microseconds before its tracepoint fires: one that is still there after this long has had its."""
 
 
-class Birth(ctypes.Structure):
-    """`struct birth` of lifecycle.bcc.c."""
+class LiveProcess(ctypes.Structure):
+    """`struct live_process` of lifecycle.bcc.c."""
 
     _fields_ = (("start_ns", c_uint64), ("parent", c_uint32), ("live", c_uint32), ("comm", c_char * COMM_LEN), ("is_kernel", c_uint64))
 
@@ -82,7 +82,7 @@ class Filler:
                 raise
             return False
         again, now = self._look(pid), self._births.lookup(key)
-        if again is None or (now is not None and Birth.from_buffer(now).start_ns != birth.start_ns):
+        if again is None or (now is not None and LiveProcess.from_buffer(now).start_ns != birth.start_ns):
             return True  # it has ended, or began under the programs' eyes
         if again == look and now is not None and bytes(now) == bytes(birth):
             return True
@@ -109,7 +109,7 @@ class Filler:
         is_still = not any(isinstance(each, Lost) for each in stats) and not any(each.exiting for each in live)
         return look._replace(threads=frozenset(each.pid for each in live), is_still=is_still)
 
-    def _birth(self, look: _Look) -> Birth:
+    def _birth(self, look: _Look) -> LiveProcess:
         is_kernel = look.comm == KERNEL_THREADS and look.parent in {0, 2}
         start_ns = max(1, look.start_ticks * self._procfs.tick_ns - self._asleep_ns)
-        return Birth(start_ns, look.parent, max(1, len(look.threads)), look.comm, is_kernel)
+        return LiveProcess(start_ns, look.parent, max(1, len(look.threads)), look.comm, is_kernel)
