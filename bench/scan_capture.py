@@ -1,6 +1,6 @@
 """What the scan modes catch, as an ordinary user: the published ratio against what is true, and what it costs.
 
-    python3 bench/scan_capture.py [--window 60] [--rate 50] [--lives 1,5,20,100] [--exec] [--json FILE]
+    python -m bench.scan_capture [--window 60] [--rate 50] [--lives 1,5,20,100] [--exec] [--json FILE]
 
 For each life, `--rate` processes a second live that long while `fast_scan` looks. Truth is the part of them that it counted, under
 their own name (named) or, with --exec, under that which they had before (seen). The published ratio is what
@@ -16,19 +16,15 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-from exporter.kernel.procfs import Procfs  # noqa: E402
-from exporter.model import NS, UNKNOWN_OUTCOME, Lost, Measures  # noqa: E402
-from exporter.sources.scan.fast import FastScanSource  # noqa: E402
-from exporter.sources.scan.slow import ScanSource  # noqa: E402
+from exporter.kernel.procfs import Procfs
+from exporter.model import NS, UNKNOWN_OUTCOME, Lost, Measures
+from exporter.sources.scan.fast import FastScanSource
+from exporter.sources.scan.slow import ScanSource
 
 MEASURES = Measures(NS, (100_000, 1_000_000, 5_000_000, 20_000_000, 100_000_000, NS))
 NOBODY = 65534
@@ -115,7 +111,7 @@ def main() -> None:
     output = options.json.open("w") if options.json else None
     with tempfile.TemporaryDirectory() as folder:
         lives = Path(folder) / "lives"
-        subprocess.run(["cc", "-O2", "-static", "-o", lives, HERE / "lives.c"], check=True)
+        subprocess.run(["cc", "-O2", "-static", "-o", lives, Path(__file__).with_name("lives.c")], check=True)
         shutil.copy(lives, lives.with_name("life-exec"))
         Path(folder).chmod(0o755)
         if os.geteuid() == 0:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from programs import MEASURES, started
 
 from exporter.kernel.attached import Handover
 from exporter.kernel.procfs import Procfs
@@ -14,6 +13,7 @@ from exporter.loaders.bcc import load_bcc, refusal
 from exporter.model import Measures, Mode
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel.programs import MEASURES, started
 
 _refusal = refusal()
 needs_bcc = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")

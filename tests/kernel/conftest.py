@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import Program, watching
 
 from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel.programs import Program, watching
 
 CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from programs import MEASURES, Program, until
 
 from exporter.kernel import netlink_sockets
 from exporter.kernel.procfs import Procfs
 from exporter.model import Counts
 from exporter.sources.netlink.source import NetlinkSource
+from tests.kernel.programs import MEASURES, Program, until
 
 _refusal = netlink_sockets.refusal(Procfs())
 needs_netlink = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import Program, until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.kernel.procfs import Procfs
+from tests.kernel.programs import Program, until
 
 CHECKOUT = Path(__file__).parents[2]
 STOP_SECONDS = 5

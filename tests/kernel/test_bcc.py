@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from bcc_watching import needs_bcc, watching_bcc
-from programs import Program, watching
 
 from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel.bcc_watching import needs_bcc, watching_bcc
+from tests.kernel.programs import Program, watching
 
 pytestmark = needs_bcc
 

@@ -6,11 +6,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from bcc_watching import needs_bcc, watching_bcc
-from programs import Program, until
 
 from exporter.loaders.bcc_child import _headers
 from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel.bcc_watching import needs_bcc, watching_bcc
+from tests.kernel.programs import Program, until
 
 pytestmark = [needs_bcc, pytest.mark.skipif(_headers() is None, reason="the kernel's headers are not installed")]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from bcc_watching import needs_bcc, watching_bcc
-from programs import MEASURES, Program, descriptors, ended
 
 from exporter.kernel.procfs import Procfs
 from exporter.loaders import bcc
 from exporter.loaders.bcc import load_bcc
 from exporter.model import FOREVER_NS, NS, Lost, Measures, ModeUnavailable, ProcessCounts
 from exporter.model.ends import Ends
+from tests.kernel.bcc_watching import needs_bcc, watching_bcc
+from tests.kernel.programs import MEASURES, Program, descriptors, ended
 
 pytestmark = needs_bcc
 

@@ -15,13 +15,13 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from programs import until
-from test_app import STOP_SECONDS, free_port
-from throwaway import Machine, throwaway
 
 from exporter import __version__
 from exporter.loaders.core import refusal
 from exporter.process import version
+from tests.kernel.programs import until
+from tests.kernel.test_app import STOP_SECONDS, free_port
+from tests.kernel.throwaway import Machine, throwaway
 
 CHECKOUT = Path(__file__).parents[2]
 NAME = "shortproc-exporter"

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from programs import MEASURES, Program, ended, until, watching
 
 from exporter.model import NS, Measures
 from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel.programs import MEASURES, Program, ended, until, watching
 
 THREADS = 8
 

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from programs import MEASURES, MS, Program, ended, until, watching
 
 from exporter.kernel.layout import Counts as Row
 from exporter.model import NS, Lost, Measures
 from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel.programs import MEASURES, MS, Program, ended, until, watching
 
 CHARGED_SECONDS = 3
 """After this long a charge that has not come never comes."""

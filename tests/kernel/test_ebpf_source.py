@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-from programs import Program, descriptors, named, watching
 
 from exporter.kernel import bpf
 from exporter.kernel.bpf import map_memory, program_info
@@ -18,6 +17,7 @@ from exporter.loaders.core import load_core
 from exporter.model import Counts, Measures, ProcessCounts, SourceFailed
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel.programs import Program, descriptors, named, watching
 
 NO_SUCH_COMMANDS = 9998, 9999
 MIB = 2**20

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from programs import Program, until
-from test_app import CHECKOUT, Running, _mode, command, free_port, public, running
 
 from exporter.kernel import bpf
+from tests.kernel.programs import Program, until
+from tests.kernel.test_app import CHECKOUT, Running, _mode, command, free_port, public, running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only as root it has a broker")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from programs import descriptors
 
 from exporter.kernel.bpf import map_memory
 from exporter.kernel.layout import BUCKETS
 from exporter.loaders import core, handover
 from exporter.loaders.core import load_core
 from exporter.model import NS, Measures, ModeUnavailable
+from tests.kernel.programs import descriptors
 
 MEASURES = Measures(NS, (NS,))
 CHECKOUT = Path(core.__file__).parents[2]

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from netlink_watching import following, needs_netlink, settled
-from programs import Program, named, until
 
 from exporter.kernel import netlink_sockets
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_COMM, Lost, Outcome, ProcessCounts
 from exporter.sources.netlink.source import NetlinkSource
+from tests.kernel.netlink_watching import following, needs_netlink, settled
+from tests.kernel.programs import Program, named, until
 
 pytestmark = needs_netlink
 

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from netlink_watching import following, needs_netlink, settled
-from programs import MEASURES, Program, descriptors, until
 
 from exporter.kernel import netlink_sockets
 from exporter.kernel.procfs import Procfs
 from exporter.model import Lost, ModeUnavailable, SourceFailed
 from exporter.sources.netlink.source import NetlinkSource
+from tests.kernel.netlink_watching import following, needs_netlink, settled
+from tests.kernel.programs import MEASURES, Program, descriptors, until
 
 pytestmark = needs_netlink
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from programs import MEASURES, Program, until
-from test_app import CHECKOUT, Running, _mode, command, free_port, public, refused, running
 
 from exporter.kernel.bpf import BpfMap
 from exporter.kernel.proc_connector import open_socket
 from exporter.loaders.broker import Broker, serve
 from exporter.model import Mode, ModeUnavailable
 from exporter.process.privileges import CAP_BPF
+from tests.kernel.programs import MEASURES, Program, until
+from tests.kernel.test_app import CHECKOUT, Running, _mode, command, free_port, public, refused, running
 
 pytestmark = pytest.mark.usefixtures("requires_bpf")
 

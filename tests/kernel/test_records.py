@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from bcc_watching import watching_bcc
-from programs import MEASURES, Program, descriptors, ended, until, watching
 
 from exporter.kernel.procfs import Procfs
 from exporter.model import Counts, Mode, ModeUnavailable, Outcome, Record
@@ -20,6 +18,8 @@ from exporter.sources.ebpf import decode
 from exporter.sources.ebpf.source import EbpfSource
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.scan.slow import ScanSource
+from tests.kernel.bcc_watching import watching_bcc
+from tests.kernel.programs import MEASURES, Program, descriptors, ended, until, watching
 
 OUTCOMES = list(Outcome)
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from programs import WAIT_SECONDS, Program
-from test_app import CHECKOUT, as_user, running
 
 from exporter.snoop.lines import HEADER
 from exporter.web.stream import MOST_STREAMS
+from tests.kernel.programs import WAIT_SECONDS, Program
+from tests.kernel.test_app import CHECKOUT, as_user, running
 
 STOP_SECONDS = 30
 """Generous, as the machine may be busy."""

@@ -16,8 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from bcc_watching import needs_bcc, watching_bcc
-from programs import Program, named, watching
 
 from exporter.kernel.bpf import possible_cpus
 from exporter.kernel.procfs import Procfs
@@ -26,6 +24,8 @@ from exporter.model import Counts, Mode, ProcessCounts
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
 from exporter.supervision.completeness import Completeness, Sample
+from tests.kernel.bcc_watching import needs_bcc, watching_bcc
+from tests.kernel.programs import Program, named, watching
 
 THREADS = 8
 NO_IO_URING = (96, 97, 98)

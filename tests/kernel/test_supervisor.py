@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import Program, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.app import Pages
@@ -20,6 +19,7 @@ from exporter.sources.ebpf.source import EbpfSource
 from exporter.supervision.modes import ModeStatus, Rung
 from exporter.supervision.reload import LastReload
 from exporter.supervision.supervisor import Supervisor
+from tests.kernel.programs import Program, until
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 

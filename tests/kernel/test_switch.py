@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from programs import MEASURES, Program, until
 
 from exporter.config.options import Config, Detection, FastScan, Metrics, Scan
 from exporter.kernel.procfs import Procfs
@@ -20,6 +19,7 @@ from exporter.sources.scan.slow import ScanSource
 from exporter.supervision.completeness import Completeness
 from exporter.supervision.modes import rungs
 from exporter.supervision.switchover import run_both, settle
+from tests.kernel.programs import MEASURES, Program, until
 
 EXACT = (Mode.EBPF_CORE, Mode.EBPF_BCC, Mode.NETLINK)
 CONFIG = Config(detection=Detection(fast_scan=FastScan(0.05), scan=Scan(0.1)), metrics=Metrics(max_comms=1000, new_series_hold_seconds=0))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_proc import MEASURES, FakeProc
 
 from exporter.sources.tally import Tally
+from tests.unit.fake_proc import MEASURES, FakeProc
 
 
 @pytest.fixture

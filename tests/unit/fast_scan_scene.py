@@ -5,10 +5,9 @@ from __future__ import annotations
 import select
 from pathlib import Path
 
-from fake_proc import MEASURES, Clock, FakePidfds, FakeProc
-
 from exporter.sources.scan.fast import FastScanSource
 from exporter.sources.scan.pid_probe import ExitWatch, Probe
+from tests.unit.fake_proc import MEASURES, Clock, FakePidfds, FakeProc
 
 LIMIT = 4
 

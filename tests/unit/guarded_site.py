@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import certificates
 import pytest
-from pages import record
-from web_clients import PATIENCE, Running
 
 from exporter.web import policy_file
 from exporter.web.connection import Limits
 from exporter.web.policy_file import PolicyFile
+from tests.unit import certificates
+from tests.unit.pages import record
+from tests.unit.web_clients import PATIENCE, Running
 
 pytest.importorskip("bcrypt", reason="basic authentication needs it")
 

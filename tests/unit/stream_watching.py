@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from web_clients import ask, connect
+from tests.unit.web_clients import ask, connect
 
 PATH = "/api/v1/stream"
 API = "/api/v1/short-processes"

@@ -9,11 +9,11 @@ from urllib.parse import quote, urlencode
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pages import HOSTILE, record
 
 from exporter.model import NS, Outcome, comm_text
 from exporter.records.encoding import as_json, line, rfc3339
 from exporter.web.api import BadQuery, short_processes
+from tests.unit.pages import HOSTILE, record
 
 RECORDS = [
     record(0, b"cc1", runtime_ns=999_000_000),

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_proc import FakeProc
 
 from exporter.kernel.bpf import Rows
 from exporter.kernel.layout import COMM_LEN
 from exporter.loaders import bcc, live_processes
 from exporter.loaders.live_processes import Filler, LiveProcess
+from tests.unit.fake_proc import FakeProc
 
 KTHREAD = 0x200000
 EXITING = 0x4

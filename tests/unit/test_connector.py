@@ -6,7 +6,6 @@ import errno
 
 from hypothesis import given
 from hypothesis import strategies as st
-from netlink_messages import decoded, event, recorded, slots
 
 from exporter.kernel.proc_connector import (
     EVENT_COMM,
@@ -19,6 +18,7 @@ from exporter.kernel.proc_connector import (
     comm_of,
     events,
 )
+from tests.unit.netlink_messages import decoded, event, recorded, slots
 
 KINDS = {EVENT_FORK, EVENT_EXEC, EVENT_COMM, EVENT_EXIT}
 

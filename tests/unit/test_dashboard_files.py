@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from test_docs import METRICS, ROW, SERIES_ENDINGS
+
+from tests.unit.test_docs import METRICS, ROW, SERIES_ENDINGS
 
 ROOT = Path(__file__).parents[2]
 GRAFANA, RUNBOOK = ROOT / "grafana", ROOT / "docs/runbook.md"

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from snapshots import CONFIG, worst
 
 from exporter.handlers.parent import HandlerStatus, Status
 from exporter.metrics.document import rendered
 from exporter.metrics.exposition import Exposition
 from exporter.model import Mode
 from exporter.supervision.reload import LastReload
+from tests.unit.snapshots import CONFIG, worst
 
 ROOT = Path(__file__).parents[2]
 METRICS = ROOT / "docs/metrics.md"

@@ -8,14 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from fake_proc import MEASURES, TICK, FakeProc
-from fast_scan_scene import Scene
 
 from exporter.kernel.inotify import IN_OPEN, Inotify, proc_reports
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_OUTCOME
 from exporter.sources.scan import fast
 from exporter.sources.scan.fast import CREDIT_NS, MS, YOUNG_NS, Budget, FastScanSource
+from tests.unit.fake_proc import MEASURES, TICK, FakeProc
+from tests.unit.fast_scan_scene import Scene
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from fake_proc import TICK, FakeProc
 
 from exporter.kernel.taskstats import Stats
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
@@ -11,6 +10,7 @@ from exporter.model.ends import End, Ends
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.netlink.waiting import MAX_WAITING
 from exporter.sources.tally import Tally
+from tests.unit.fake_proc import TICK, FakeProc
 
 MS = 1_000_000
 OK = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fake_proc import MEASURES, TICK
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +9,7 @@ from exporter.kernel.taskstats import Stats
 from exporter.model import NS, Lost
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.tally import Tally
+from tests.unit.fake_proc import MEASURES, TICK
 
 MS = 1_000_000
 

@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from guarded_site import ELSEWHERE, serving, tls_section
-from pages import record, soon
-from web_clients import PATIENCE, read_all, wait_for_connections
+
+from tests.unit.guarded_site import ELSEWHERE, serving, tls_section
+from tests.unit.pages import record, soon
+from tests.unit.web_clients import PATIENCE, read_all, wait_for_connections
 
 bcrypt = pytest.importorskip("bcrypt", reason="basic authentication needs it")
 

@@ -5,11 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from handler_child import eventually, lines, of, planned, record, running
 
 from exporter.handlers.parent import Handlers, _plausible
 from exporter.handlers.wire import HandlerTally
 from exporter.records.hub import Hub
+from tests.unit.handler_child import eventually, lines, of, planned, record, running
 
 HOSTILE = [
     record(1, comm=b"a\nb\"c'd\\", parent_comm=b"\xff\xfe\x1b[31m", exe=b"/tmp/<script>alert(1)</script>", cgroup="/ü".encode()),

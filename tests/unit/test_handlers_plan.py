@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from handler_child import MODULE, eventually, of, planned, record, running
 
 from exporter.config import options as config
 from exporter.config.options import Config, ConfigError, HandlerConfig, Jsonl, Sinks, Sqlite
 from exporter.handlers import loading, plan
 from exporter.handlers.plan import Planned
 from exporter.handlers.trust import refusal
+from tests.unit.handler_child import MODULE, eventually, of, planned, record, running
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ME = (os.geteuid(),)

@@ -3,13 +3,13 @@ from __future__ import annotations
 import logging
 import os
 
-from handler_child import record
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.handlers.rate_limited_log import RateLimitedLog
 from exporter.handlers.wire import MOST_RECORDS, Frames, HandlerTally, Page, PageWriter, frame, page_size, read_page
 from exporter.model import Mode, Record
+from tests.unit.handler_child import record
 
 SIGNED = st.integers(0, 2**63 - 1)
 RECORDS = st.builds(

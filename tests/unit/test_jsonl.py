@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handler_child import record
-from sink_files import MIB, count, lines_to, private, read
 
 from exporter.handlers import as_json, jsonl
 from exporter.model import NS
+from tests.unit.handler_child import record
+from tests.unit.sink_files import MIB, count, lines_to, private, read
 
 
 @pytest.fixture

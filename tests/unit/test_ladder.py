@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from fake_source import FakeSource
 
 from exporter.config.options import Config, Detection
 from exporter.model import Lost, Mode, ModeUnavailable, SwitchReason
@@ -14,6 +13,7 @@ from exporter.records.hub import Hub
 from exporter.supervision.modes import Rung
 from exporter.supervision.supervisor import Supervisor
 from exporter.web.stream import Feed
+from tests.unit.fake_source import FakeSource
 
 
 class Found(FakeSource):

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pages import record
 
 from exporter.model import Outcome
 from exporter.web import landing
 from exporter.web.landing import CONTENT_SECURITY_POLICY, PageStatus, Row, changes, render
 from exporter.web.parts import Histogram, duration
+from tests.unit.pages import record
 
 STATUS = PageStatus(
     version="0.1.0",

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from btf import Btf
 
 from exporter.kernel import layout
 from exporter.loaders.core import OBJECT
 from exporter.model import KERNEL_THREADS, MAX_BOUNDS, NS, Measures, Outcome
+from tests.unit.btf import Btf
 
 HEADER = Path(__file__).parents[2] / "bpf/lifecycle.h"
 STRUCTS = {

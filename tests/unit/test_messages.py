@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from web_clients import GET, Client, read_all, read_answer, serving
 
 from exporter.web.messages import MAX_HEAD, BadRequest, accepts_gzip, take_request
+from tests.unit.web_clients import GET, Client, read_all, read_answer, serving
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from snapshots import BUCKETS, CONFIG, ended, ordinary, snapshot, totalled, worst
 
 from exporter.config.options import Config, Metrics
 from exporter.metrics.exposition import Exposition
 from exporter.model import Counts, Lost, Mode, Outcome, SwitchReason, comm_text
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
+from tests.unit.snapshots import BUCKETS, CONFIG, ended, ordinary, snapshot, totalled, worst
 
 GOLDEN = Path(__file__).parents[1] / "fixtures/metrics.txt"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_proc import MEASURES, FakeProc
-from netlink_messages import FAMILY, decoded, recorded, slots
 
 from exporter.kernel import netlink_sockets
 from exporter.kernel.netlink_sockets import refusal
@@ -20,6 +18,8 @@ from exporter.sources.netlink.shortfall import SILENCE, Shortfall
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.tally import Tally
+from tests.unit.fake_proc import MEASURES, FakeProc
+from tests.unit.netlink_messages import FAMILY, decoded, recorded, slots
 
 
 def replay(groups: Groups, events: str, stats: str | None) -> None:

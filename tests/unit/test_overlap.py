@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from fake_source import MEASURES, FakeSource
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from exporter.model.ends import End, Ends
 from exporter.sources.tallied import TallySource
 from exporter.sources.tally import Tally
 from exporter.supervision.switchover import run_both, settle
+from tests.unit.fake_source import MEASURES, FakeSource
 
 
 @dataclass(frozen=True, slots=True)

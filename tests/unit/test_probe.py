@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fast_scan_scene import LIMIT, Scene
 
 from exporter.model import UNKNOWN_OUTCOME, Lost
 from exporter.sources.scan import pid_probe
 from exporter.sources.scan.pid_probe import given_out
+from tests.unit.fast_scan_scene import LIMIT, Scene
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_proc import FakeProc, stat_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.kernel.procfs import Procfs, Stat, parse_stat, parse_tgid
 from exporter.model import KERNEL_THREADS, Lost
+from tests.unit.fake_proc import FakeProc, stat_line
 
 SAMPLE = Path(__file__).parents[1] / "fixtures" / "proc"
 

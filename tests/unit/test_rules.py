@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from snapshots import worst
 
 from exporter.config.options import Config
 from exporter.metrics.exposition import Exposition
 from exporter.model import Lost, Mode
 from exporter.supervision.reload import LastReload
+from tests.unit.snapshots import worst
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"

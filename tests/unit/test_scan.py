@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_proc import BOUNDS, MEASURES, TICK, Clock, FakeProc
 
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_COMM, UNKNOWN_OUTCOME, Lost, Measures, ModeUnavailable, SourceFailed
 from exporter.model.ends import End
 from exporter.sources.scan.slow import ScanSource
 from exporter.sources.tally import MAX_NAMES, SecondsRing, Tally
+from tests.unit.fake_proc import BOUNDS, MEASURES, TICK, Clock, FakeProc
 
 
 class Scene:

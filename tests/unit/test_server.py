@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from web_clients import GET, PATIENCE, Client, read_all, read_answer, serving, wait_for_connections
 
 from exporter.web import listening
 from exporter.web.server import Limits, Server
+from tests.unit.web_clients import GET, PATIENCE, Client, read_all, read_answer, serving, wait_for_connections
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from web_clients import Client, serving
 
 from exporter.web import site
 from exporter.web.messages import Request
+from tests.unit.web_clients import Client, serving
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snoop_records import TYPICAL, records
 
 from exporter.model import Record, comm_text
 from exporter.records.encoding import as_json, encode
 from exporter.snoop import following
 from exporter.snoop.following import Following, StreamLost
 from exporter.snoop.printer import Inbox
+from tests.unit.snoop_records import TYPICAL, records
 
 
 @given(st.binary(max_size=300))

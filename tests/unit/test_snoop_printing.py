@@ -13,7 +13,6 @@ from fcntl import ioctl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snoop_records import ERROR, OK, SIGNAL, TYPICAL, UNKNOWN, records
 
 from exporter.config.options import Filter
 from exporter.model import Record
@@ -22,6 +21,7 @@ from exporter.snoop import lines, printer, summary
 from exporter.snoop.flags import Options
 from exporter.snoop.printer import Inbox, Output, Printer
 from exporter.snoop.summary import Summary
+from tests.unit.snoop_records import ERROR, OK, SIGNAL, TYPICAL, UNKNOWN, records
 
 ROW = re.compile(
     r"(?P<time>\d\d:\d\d:\d\d\.\d{3}) +(?P<pid>\d+) +(?P<ppid>\d+|-) (?P<comm>\S+) +(?P<runtime>\d+\.\d{3}ms) +(?P<cpu>\d+\.\d{3}ms|-) "

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from handler_child import record
-from sink_files import MIB, count, private, rows_to
 
 from exporter.handlers import sqlite
 from exporter.model import NS
+from tests.unit.handler_child import record
+from tests.unit.sink_files import MIB, count, private, rows_to
 
 
 @pytest.fixture

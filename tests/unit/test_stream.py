@@ -8,15 +8,15 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from pages import HOSTILE, Served, record, served, soon
-from snapshots import ordinary
-from stream_watching import API, PATH, pids, watching
-from web_clients import ask
 
 from exporter.model import comm_text
 from exporter.records.hub import Hub
 from exporter.web import stream
 from exporter.web.stream import MOST_RECORDS, Feed, Streams
+from tests.unit.pages import HOSTILE, Served, record, served, soon
+from tests.unit.snapshots import ordinary
+from tests.unit.stream_watching import API, PATH, pids, watching
+from tests.unit.web_clients import ask
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from pages import record, served, soon
-from snapshots import ordinary
-from stream_watching import API, PATH, Watcher, seconds_for, watching
-from web_clients import ask, connect
 
 from exporter.model import Record
 from exporter.records.hub import Hub
 from exporter.web.connection import Limits
 from exporter.web.stream import MOST_STREAMS
+from tests.unit.pages import record, served, soon
+from tests.unit.snapshots import ordinary
+from tests.unit.stream_watching import API, PATH, Watcher, seconds_for, watching
+from tests.unit.web_clients import ask, connect
 
 
 @pytest.fixture

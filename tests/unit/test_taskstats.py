@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from netlink_messages import FAMILY, decode_bytes, recorded, taskstats
 
 from exporter.kernel.taskstats import Stats
 from exporter.model import Lost
+from tests.unit.netlink_messages import FAMILY, decode_bytes, recorded, taskstats
 
 STATS = Stats(pid=812, tgid=811, ppid=1, comm=b"worker", exit_code=0x700, group_dead=True, uid=1000, elapsed_us=1234, cpu_us=999)
 

@@ -7,12 +7,12 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-import certificates
 import pytest
-from guarded_site import ELSEWHERE, Site, serving, tls_section, trusting, verifying
-from web_clients import GET, read_all, read_answer
 
 from exporter.web.webconfig import SUITES
+from tests.unit import certificates
+from tests.unit.guarded_site import ELSEWHERE, Site, serving, tls_section, trusting, verifying
+from tests.unit.web_clients import GET, read_all, read_answer
 
 
 @pytest.fixture

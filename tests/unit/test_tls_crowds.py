@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guarded_site import Site, client_hello, serving, tls_section, trusting
-from web_clients import GET, PATIENCE, read_all, wait_for_connections
 
 from exporter.web import tls
 from exporter.web.connection import Limits
+from tests.unit.guarded_site import Site, client_hello, serving, tls_section, trusting
+from tests.unit.web_clients import GET, PATIENCE, read_all, wait_for_connections
 
 
 @pytest.fixture

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import certificates
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from webconfig_files import HASH, TLS, Guarded, certified, guarding, refusal
 
 from exporter.config.checks import InvalidValue
 from exporter.config.options import ConfigError
@@ -18,6 +16,8 @@ from exporter.web import webconfig
 from exporter.web.policy import AccessPolicy
 from exporter.web.policy_file import PolicyFile
 from exporter.web.webconfig import SUITES, TLS13_SUITES, WebConfig
+from tests.unit import certificates
+from tests.unit.webconfig_files import HASH, TLS, Guarded, certified, guarding, refusal
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import threading
 import time
 from pathlib import Path
 
-import certificates
 import pytest
-from webconfig_files import HASH, TLS, certified, guarding
 
 from exporter.web import policy_file
 from exporter.web.policy_file import PolicyFile
+from tests.unit import certificates
+from tests.unit.webconfig_files import HASH, TLS, certified, guarding
 
 OTHER_HASH = HASH[:-1] + "b"
 

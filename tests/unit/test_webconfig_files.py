@@ -8,15 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import certificates
 import pytest
-from webconfig_files import HASH, TLS, Guarded, certified, guarding, refusal
 
 from exporter import cli
 from exporter.config.options import ConfigError
 from exporter.web import webconfig
 from exporter.web.policy import AccessPolicy
 from exporter.web.policy_file import PolicyFile
+from tests.unit import certificates
+from tests.unit.webconfig_files import HASH, TLS, Guarded, certified, guarding, refusal
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import certificates
 import pytest
 
 from exporter.config.options import ConfigError
 from exporter.web.policy_file import PolicyFile
+from tests.unit import certificates
 
 pytest.importorskip("bcrypt", reason="basic authentication needs it")
 

@@ -17,19 +17,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from exporter.kernel import bpf
+from exporter.kernel.layout import Counts as Row
+from exporter.loaders.check import main as check_programs
+from exporter.model import NS, Counts, Lost, Measures, ProcessCounts, Record
+from exporter.sources.ebpf import source as ebpf
+from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel.bcc_watching import watching_bcc
+from tests.kernel.programs import MEASURES, Program, named, until, watching
+
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS.parent), str(TESTS / "kernel")]
-
-from bcc_watching import watching_bcc  # noqa: E402
-from programs import MEASURES, Program, named, until, watching  # noqa: E402
-
-from exporter.kernel import bpf  # noqa: E402
-from exporter.kernel.layout import Counts as Row  # noqa: E402
-from exporter.loaders.check import main as check_programs  # noqa: E402
-from exporter.model import NS, Counts, Lost, Measures, ProcessCounts, Record  # noqa: E402
-from exporter.sources.ebpf import source as ebpf  # noqa: E402
-from exporter.sources.ebpf.source import EbpfSource  # noqa: E402
-
 SLOW = Measures(60 * NS, MEASURES.bounds_ns, per_comm_buckets=True)
 """Every process counts as short, however slow the machine."""
 NO_SUCH_COMMAND = 9999
