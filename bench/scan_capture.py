@@ -22,11 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, UNKNOWN_OUTCOME, Lost, Measures
+from exporter.model import NS, UNKNOWN_OUTCOME, Lost, RuntimeScale
 from exporter.sources.scan.fast import FastScanSource
 from exporter.sources.scan.slow import ScanSource
 
-MEASURES = Measures(NS, (100_000, 1_000_000, 5_000_000, 20_000_000, 100_000_000, NS))
+SCALE = RuntimeScale(NS, (100_000, 1_000_000, 5_000_000, 20_000_000, 100_000_000, NS))
 NOBODY = 65534
 SETTLE_SECONDS = 0.5
 
@@ -52,7 +52,7 @@ class Result:
 def fast_scan_window(lives: Path, life_ms: float, rate: int, seconds: int, *, by_exec: bool) -> Result:
     """Run one window."""
     procfs = Procfs()
-    source = FastScanSource(MEASURES, procfs)
+    source = FastScanSource(SCALE, procfs)
     source.start()
     time.sleep(SETTLE_SECONDS)
     target = "life-exec" if by_exec else "life-fork"
@@ -90,7 +90,7 @@ def scan_cost(lives: Path, processes: int, seconds: int) -> dict[str, float]:
     life_us = (seconds + 5) * 1_000_000
     more = max(0, processes - len(Procfs().pids()))
     subprocess.run([str(lives), str(more), "1000", str(life_us), "rename", "life-long"], check=True, capture_output=True, timeout=60)
-    source = ScanSource(MEASURES, Procfs())
+    source = ScanSource(SCALE, Procfs())
     source.start()
     there, cpu, begun = len(Procfs().pids()), time.process_time_ns(), time.monotonic_ns()
     time.sleep(seconds)

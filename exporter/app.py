@@ -123,7 +123,7 @@ def _become(config: Config, plan: Plan | None) -> tuple[int, int] | None:
 def _broker(config: Config) -> Broker:
     from exporter.loaders.broker import Broker  # noqa: PLC0415 - an ordinary user does without
 
-    return Broker(config.measures, config.procfs, config.detection.ebpf_bcc.interpreter or None)
+    return Broker(config.runtime_scale, config.procfs, config.detection.ebpf_bcc.interpreter or None)
 
 
 def _handlers(config: Config, plan: Plan | None) -> Handlers | None:

@@ -25,7 +25,7 @@ from exporter.config.checks import (
     rising,
     text,
 )
-from exporter.model import MAX_BOUNDS, NS, Measures, Mode, Outcome
+from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale
 
 AUTO = "auto"
 RESERVED_PATHS = ("/-/healthy", "/-/ready", "/api/v1/short-processes", "/api/v1/stream")
@@ -218,9 +218,9 @@ class Config:
     no_ebpf: bool = False
 
     @property
-    def measures(self) -> Measures:
-        """What every source measures by."""
-        return Measures(
+    def runtime_scale(self) -> RuntimeScale:
+        """What every source sorts runtimes by."""
+        return RuntimeScale(
             threshold_ns=max(1, round(self.detection.short_threshold_seconds * NS)),
             bounds_ns=tuple(round(bound * NS) for bound in self.metrics.runtime_buckets_seconds),
             per_comm_buckets=self.metrics.per_comm_histogram,

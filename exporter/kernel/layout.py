@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_char, c_int32, c_uint8, c_uint32, c_uint64
 
-from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Measures, Outcome
+from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Outcome, RuntimeScale
 
 COMM_LEN = 16
 BUCKETS = MAX_BOUNDS + 1
@@ -27,7 +27,7 @@ RECORDS_OFF, RECORDS_ON, RECORDS_LIVE = range(3)
 """Whether there are records of single processes: `enum records`."""
 
 
-class Counts(ctypes.Structure):
+class CommRow(ctypes.Structure):
     _fields_ = (
         ("exits", c_uint64 * len(Outcome)),
         ("long_exits", c_uint64),
@@ -61,7 +61,7 @@ class Cpu(ctypes.Structure):
 
 
 class Shared(ctypes.Structure):
-    _fields_ = (("other", Counts), ("filter", c_uint32 * FILTER))
+    _fields_ = (("other", CommRow), ("filter", c_uint32 * FILTER))
 
 
 class Control(ctypes.Structure):
@@ -121,17 +121,17 @@ class Config(ctypes.Structure):
         ("group_dead_arg", c_uint64),
         ("kernel_threads", c_char * COMM_LEN),
         ("unused", c_uint64 * 4),
-        ("none", Counts),
+        ("none", CommRow),
         ("no_exe", c_char * EXE_LEN),
     )
 
 
-def kernel_config(measures: Measures) -> Config:
+def kernel_config(scale: RuntimeScale) -> Config:
     """The constants that the programs are loaded with. The loader adds what it finds out about the kernel."""
     config = Config()
-    config.threshold_ns = measures.threshold_ns
-    spare = BUCKETS - len(measures.bounds_ns)
-    config.bounds_ns[:] = [*measures.bounds_ns, *[FOREVER_NS] * spare]
+    config.threshold_ns = scale.threshold_ns
+    spare = BUCKETS - len(scale.bounds_ns)
+    config.bounds_ns[:] = [*scale.bounds_ns, *[FOREVER_NS] * spare]
     config.kernel_threads = KERNEL_THREADS
     return config
 

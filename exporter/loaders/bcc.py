@@ -20,9 +20,9 @@ from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import possible_cpus
 from exporter.kernel.layout import (
     EXE_LEN,
+    CommRow,
     Config,
     Control,
-    Counts,
     Cpu,
     Listed,
     ListedKey,
@@ -34,7 +34,7 @@ from exporter.kernel.layout import (
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.handover import run
 from exporter.loaders.live_processes import Filler, LiveProcess
-from exporter.model import KERNEL_THREADS, Lost, Measures, ModeUnavailable
+from exporter.model import KERNEL_THREADS, Lost, ModeUnavailable, RuntimeScale
 
 PLACES = (Path(__file__).parents[1] / "_bpf", Path(__file__).parents[2] / "bpf")
 """Where the sources are: in a wheel, and in a checkout."""
@@ -54,7 +54,7 @@ _FIND_SECONDS = 10
 
 
 def load_bcc(  # noqa: PLR0913 - two are required
-    measures: Measures,
+    scale: RuntimeScale,
     on_log: Callable[[str], None],
     *,
     quiet: bool = False,
@@ -78,7 +78,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
     request = {
         "sources": str(sources),
         "maps": _sizes(),
-        "contents": {"configs": bytes(kernel_config(measures)).hex(), "control": bytes(control).hex()},
+        "contents": {"configs": bytes(kernel_config(scale)).hex(), "control": bytes(control).hex()},
         "use_headers": use_headers,
         "use_ring": use_ring,
         "use_rename_pid": use_rename_pid,
@@ -146,7 +146,7 @@ def _has_bcc(interpreter: str) -> bool:
 @cache
 def _sizes() -> dict[str, tuple[int, int]]:
     """Maps that may be handed over: bytes of a key, and of a value as user space sees it."""
-    counts, cpus = ctypes.sizeof(Counts), ctypes.sizeof(Cpu) * possible_cpus()
+    counts, cpus = ctypes.sizeof(CommRow), ctypes.sizeof(Cpu) * possible_cpus()
     return {
         "comms_a": (16, counts),
         "comms_b": (16, counts),

@@ -24,7 +24,7 @@ from exporter.kernel.proc_connector import Subscription, unsubscribe
 from exporter.kernel.taskstats import Registration
 from exporter.loaders.direct import Direct, log_line
 from exporter.loaders.handover import BOOT, accepted, discard, receive, send
-from exporter.model import Measures, Mode, ModeUnavailable
+from exporter.model import Mode, ModeUnavailable, RuntimeScale
 
 _ANSWER_SECONDS = 70
 """Longer than a loader may take."""
@@ -35,11 +35,11 @@ _LOG_BYTES = 30_000
 class Broker:
     """The side of the serving process: a `direct.Loader`."""
 
-    def __init__(self, measures: Measures, procfs: str, interpreter: str | None) -> None:
+    def __init__(self, scale: RuntimeScale, procfs: str, interpreter: str | None) -> None:
         """Start the process, with the privileges that this one has now. Raises `OSError`."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         what = {
-            "measures": [measures.threshold_ns, measures.bounds_ns, measures.per_comm_buckets],
+            "scale": [scale.threshold_ns, scale.bounds_ns, scale.per_comm_buckets],
             "procfs": procfs,
             "interpreter": interpreter,
         }
@@ -116,8 +116,8 @@ def main() -> None:
 
 def serve(ours: socket.socket, what: dict[str, Any]) -> None:
     """Answer until the other side has gone."""
-    threshold_ns, bounds_ns, per_comm = what["measures"]
-    loader = Direct(Measures(threshold_ns, tuple(bounds_ns), per_comm), what["procfs"], what["interpreter"])
+    threshold_ns, bounds_ns, per_comm = what["scale"]
+    loader = Direct(RuntimeScale(threshold_ns, tuple(bounds_ns), per_comm), what["procfs"], what["interpreter"])
     log = _Lines()
     logging.getLogger().addHandler(log)
     logging.getLogger().setLevel(logging.DEBUG)

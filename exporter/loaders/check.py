@@ -11,9 +11,9 @@ from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import map_memory, program_info
 from exporter.loaders.bcc import load_bcc, refusal
 from exporter.loaders.core import load_core
-from exporter.model import Measures, ModeUnavailable
+from exporter.model import ModeUnavailable, RuntimeScale
 
-_Load = Callable[[Measures, Callable[[str], None]], Handover]
+_Load = Callable[[RuntimeScale, Callable[[str], None]], Handover]
 
 _CORE: dict[str, _Load] = {
     "ebpf_core, as this kernel is used": load_core,
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def _show(load: _Load) -> None:
-    handover = load(Config().measures, lambda line: print(line, file=sys.stderr))
+    handover = load(Config().runtime_scale, lambda line: print(line, file=sys.stderr))
     try:
         for fd in handover.programs.values():
             info = program_info(fd)

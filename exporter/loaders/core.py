@@ -15,7 +15,7 @@ from exporter.kernel.attached import Handover
 from exporter.kernel.layout import Config, Control, kernel_config, kernel_control
 from exporter.loaders.handover import Giver, load
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
-from exporter.model import Measures, ModeUnavailable
+from exporter.model import ModeUnavailable, RuntimeScale
 
 OBJECT = Path(__file__).parents[1] / "_bpf" / "lifecycle.bpf.o"
 
@@ -29,7 +29,7 @@ _ATTACH_ORDER = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask")
 
 
 def load_core(
-    measures: Measures, on_log: Callable[[str], None], *, quiet: bool = False, force_guard: bool = False, timeout: float = 20
+    scale: RuntimeScale, on_log: Callable[[str], None], *, quiet: bool = False, force_guard: bool = False, timeout: float = 20
 ) -> Handover:
     """Load and attach the programs; raises `ModeUnavailable` with what to do about it.
 
@@ -38,7 +38,7 @@ def load_core(
     """
     request = {
         "object": str(OBJECT),
-        "config": bytes(kernel_config(measures)).hex(),
+        "config": bytes(kernel_config(scale)).hex(),
         "control": bytes(kernel_control(quiet=quiet)).hex(),
         "force_guard": force_guard,
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from exporter.kernel.attached import Handover
 from exporter.kernel.procfs import Procfs
-from exporter.model import Measures, Mode, ModeUnavailable
+from exporter.model import Mode, ModeUnavailable, RuntimeScale
 
 if TYPE_CHECKING:
     from exporter.kernel.netlink_sockets import Sockets
@@ -31,9 +31,9 @@ class Loader(Protocol):
 class Direct:
     """With the privileges of this process."""
 
-    def __init__(self, measures: Measures, procfs: str, interpreter: str | None) -> None:
+    def __init__(self, scale: RuntimeScale, procfs: str, interpreter: str | None) -> None:
         """`interpreter` is one that has bcc; None looks for it."""
-        self._measures = measures
+        self._scale = scale
         self._procfs = Procfs(procfs)
         self._interpreter = interpreter
 
@@ -41,12 +41,12 @@ class Direct:
         if mode is Mode.EBPF_CORE:
             from exporter.loaders.core import load_core  # noqa: PLC0415 - what a mode imports costs memory
 
-            return load_core(self._measures, log_line, quiet=quiet)
+            return load_core(self._scale, log_line, quiet=quiet)
         if mode is not Mode.EBPF_BCC:
             raise ModeUnavailable(f"{mode} has no programs")
         from exporter.loaders.bcc import load_bcc  # noqa: PLC0415
 
-        return load_bcc(self._measures, log_line, quiet=quiet, interpreter=self._interpreter, proc=self._procfs.root)
+        return load_bcc(self._scale, log_line, quiet=quiet, interpreter=self._interpreter, proc=self._procfs.root)
 
     def sockets(self) -> Sockets:
         from exporter.kernel.netlink_sockets import opened  # noqa: PLC0415

@@ -241,8 +241,8 @@ class Gauges:
 
 
 @dataclass(frozen=True, slots=True)
-class Measures:
-    """What is short, and how runtimes are bucketed; the same for every source, fixed at start."""
+class RuntimeScale:
+    """Below which runtime a process is short, and the buckets of runtimes. The same for every source, fixed at start."""
 
     threshold_ns: int
     bounds_ns: tuple[int, ...]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from signal import SIGKILL
 
 from exporter.kernel.layout import MAX_LISTED
-from exporter.model import FOREVER_NS, NS, Counts, Lost, Measures, Mode, ProcessCounts, Record
+from exporter.model import FOREVER_NS, NS, Counts, Lost, Mode, ProcessCounts, Record, RuntimeScale
 from exporter.model.ends import End, Ends
 from exporter.sources.base import Publish
 
@@ -48,9 +48,9 @@ class Tally:
     Times of events (`at_ns`) are of the monotonic clock.
     """
 
-    def __init__(self, measures: Measures, now: Callable[[], int] = time.monotonic_ns, unsure_ns: int = 0) -> None:
-        """Bucket by `measures`; `now` is a monotonic clock in nanoseconds. Another mode may date an event `unsure_ns` earlier or later."""
-        self._measures = measures
+    def __init__(self, scale: RuntimeScale, now: Callable[[], int] = time.monotonic_ns, unsure_ns: int = 0) -> None:
+        """Sort runtimes by `scale`. `now` is a monotonic clock in ns. Another mode may date an event `unsure_ns` earlier or later."""
+        self._scale = scale
         self._now = now
         self._lock = threading.Lock()
         self._ring = SecondsRing()
@@ -164,7 +164,7 @@ class Tally:
             listed = self._listed is not None and self._list(self._listed, pid, end)
             if not self._quiet:
                 self._count(end)
-                if self._publish is not None and end.runtime_ns < self._measures.threshold_ns:
+                if self._publish is not None and end.runtime_ns < self._scale.threshold_ns:
                     self._keep(pid, end)
                 if not listed and end.cpu_ns:  # whose CPU counts is settled when the switch is over
                     self._charge(end, end.cpu_ns)
@@ -196,13 +196,13 @@ class Tally:
     def _charge(self, end: End, cpu_ns: int) -> None:
         for each in (self._counts.total, self._named(end.comm)):
             each.cpu_ns += cpu_ns
-            if end.runtime_ns < self._measures.threshold_ns:
+            if end.runtime_ns < self._scale.threshold_ns:
                 each.short_cpu_ns += cpu_ns
 
     def _count(self, end: End) -> None:
         counts = self._counts
-        short = end.runtime_ns < self._measures.threshold_ns
-        bucket = bisect_left(self._measures.bounds_ns, end.runtime_ns)
+        short = end.runtime_ns < self._scale.threshold_ns
+        bucket = bisect_left(self._scale.bounds_ns, end.runtime_ns)
         for each in (counts.total, self._named(end.comm)):
             each.exits[end.outcome] += 1
             each.runtime_ns += end.runtime_ns
@@ -248,12 +248,12 @@ class Tally:
 
     def _fresh(self) -> Counts:
         counts = Counts(total=self._buckets())
-        if self._measures.per_comm_buckets:
+        if self._scale.per_comm_buckets:
             counts.other = self._buckets()
         return counts
 
     def _buckets(self) -> ProcessCounts:
-        return ProcessCounts(buckets=[0] * (len(self._measures.bounds_ns) + 1))
+        return ProcessCounts(buckets=[0] * (len(self._scale.bounds_ns) + 1))
 
     def _named(self, comm: bytes) -> ProcessCounts:
         counts = self._counts
@@ -261,7 +261,7 @@ class Tally:
         if named is None:
             if len(counts.by_comm) >= MAX_NAMES:
                 return counts.other
-            named = counts.by_comm[comm] = self._buckets() if self._measures.per_comm_buckets else ProcessCounts()
+            named = counts.by_comm[comm] = self._buckets() if self._scale.per_comm_buckets else ProcessCounts()
         return named
 
 

@@ -129,7 +129,7 @@ def rungs(config: Config, procfs: Procfs, loader: Loader | None = None) -> list[
 
     What a mode imports is imported when it is made: it costs memory.
     """
-    loader = loader or Direct(config.measures, config.procfs, config.detection.ebpf_bcc.interpreter or None)
+    loader = loader or Direct(config.runtime_scale, config.procfs, config.detection.ebpf_bcc.interpreter or None)
     return [
         Rung(Mode.EBPF_CORE, lambda: _ebpf(Mode.EBPF_CORE, config, procfs, loader), lambda: loader.look(Mode.EBPF_CORE)),
         Rung(Mode.EBPF_BCC, lambda: _ebpf(Mode.EBPF_BCC, config, procfs, loader), lambda: loader.look(Mode.EBPF_BCC)),
@@ -156,26 +156,26 @@ def _ebpf(mode: Mode, config: Config, procfs: Procfs, loader: Loader) -> Source:
     from exporter.sources.ebpf.cpu_audit import CpuAudit  # noqa: PLC0415
     from exporter.sources.ebpf.source import EbpfSource  # noqa: PLC0415
 
-    return EbpfSource(mode, config.measures, lambda quiet: loader.programs(mode, quiet=quiet), CpuAudit(procfs))
+    return EbpfSource(mode, config.runtime_scale, lambda quiet: loader.programs(mode, quiet=quiet), CpuAudit(procfs))
 
 
 def _netlink(config: Config, procfs: Procfs, loader: Loader) -> Source:
     from exporter.sources.netlink.source import NetlinkSource  # noqa: PLC0415
 
-    return NetlinkSource(config.measures, procfs, loader.sockets)
+    return NetlinkSource(config.runtime_scale, procfs, loader.sockets)
 
 
 def _fast_scan(config: Config, procfs: Procfs) -> Source:
     from exporter.sources.scan.fast import FastScanSource  # noqa: PLC0415
 
     options = config.detection.fast_scan
-    return FastScanSource(config.measures, procfs, round(options.interval_seconds * NS), options.cpu_share)
+    return FastScanSource(config.runtime_scale, procfs, round(options.interval_seconds * NS), options.cpu_share)
 
 
 def _scan(config: Config, procfs: Procfs) -> Source:
     from exporter.sources.scan.slow import ScanSource  # noqa: PLC0415
 
-    return ScanSource(config.measures, procfs, round(config.detection.scan.interval_seconds * NS))
+    return ScanSource(config.runtime_scale, procfs, round(config.detection.scan.interval_seconds * NS))
 
 
 def _look_at(procfs: Procfs) -> None:

@@ -226,7 +226,7 @@ class Supervisor:
 
     def _settled(self, old: Source, new: Source) -> Counts:
         try:
-            return settle(old, new, self._config.measures)
+            return settle(old, new, self._config.runtime_scale)
         except SourceFailed as failure:  # the next tick leaves it
             logger.error("what ended during the switch is lost", extra=fields(mode=new.mode, error=failure))  # noqa: TRY400
             return Counts()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 
-from exporter.model import FOREVER_NS, Counts, Lost, Measures, ModeUnavailable, SourceFailed
+from exporter.model import FOREVER_NS, Counts, Lost, ModeUnavailable, RuntimeScale, SourceFailed
 from exporter.model.ends import Ends
 from exporter.process.log import fields
 from exporter.sources.base import Source
@@ -44,14 +44,14 @@ def run_both(old: Source, new: Source) -> None:
     old.stop()
 
 
-def settle(old: Source, new: Source, measures: Measures) -> Counts:
+def settle(old: Source, new: Source, scale: RuntimeScale) -> Counts:
     """Let the new source count, and return what both together saw beyond what each has counted itself.
 
     Raises `SourceFailed` where the new one broke.
     """
     counted, pending = _left_by(old)
     listed = new.join(counted)
-    tally = Tally(measures)
+    tally = Tally(scale)
     tally.lose(Lost.SWITCH_UNSURE, listed.missing)
     for pid, end in listed:
         if counted.find(pid, end) is None:

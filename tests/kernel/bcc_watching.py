@@ -10,10 +10,10 @@ import pytest
 from exporter.kernel.attached import Handover
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.bcc import load_bcc, refusal
-from exporter.model import Measures, Mode
+from exporter.model import Mode, RuntimeScale
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
-from tests.kernel.programs import MEASURES, started
+from tests.kernel.programs import SCALE, started
 
 _refusal = refusal()
 needs_bcc = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
@@ -21,7 +21,7 @@ needs_bcc = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
 
 @contextmanager
 def watching_bcc(
-    measures: Measures = MEASURES,
+    scale: RuntimeScale = SCALE,
     *,
     use_headers: bool = False,
     use_ring: bool = True,
@@ -35,9 +35,9 @@ def watching_bcc(
 
     def load(quiet: bool) -> Handover:
         kernel = {"use_headers": use_headers, "use_ring": use_ring, "use_rename_pid": use_rename_pid, "force_guard": force_guard}
-        return load_bcc(measures, on_log, quiet=quiet, **kernel)
+        return load_bcc(scale, on_log, quiet=quiet, **kernel)
 
-    source = EbpfSource(Mode.EBPF_BCC, measures, load, CpuAudit(procfs))
+    source = EbpfSource(Mode.EBPF_BCC, scale, load, CpuAudit(procfs))
     try:
         with started(source, quiet=quiet):
             yield source

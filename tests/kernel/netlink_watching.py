@@ -11,7 +11,7 @@ from exporter.kernel import netlink_sockets
 from exporter.kernel.procfs import Procfs
 from exporter.model import Counts
 from exporter.sources.netlink.source import NetlinkSource
-from tests.kernel.programs import MEASURES, Program, until
+from tests.kernel.programs import SCALE, Program, until
 
 _refusal = netlink_sockets.refusal(Procfs())
 needs_netlink = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
@@ -19,7 +19,7 @@ needs_netlink = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
 
 @contextmanager
 def following(*, quiet: bool = False) -> Iterator[NetlinkSource]:
-    source = NetlinkSource(MEASURES, Procfs())
+    source = NetlinkSource(SCALE, Procfs())
     source.start(quiet=quiet)
     try:
         yield source

@@ -16,14 +16,14 @@ from typing import TypeVar
 from exporter.kernel.attached import Handover
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import load_core
-from exporter.model import NS, Counts, Measures, Mode, ProcessCounts, SourceFailed
+from exporter.model import NS, Counts, Mode, ProcessCounts, RuntimeScale, SourceFailed
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
 
 T = TypeVar("T")
 
 MS = NS // 1000
-MEASURES = Measures(threshold_ns=NS, bounds_ns=(MS, 20 * MS, 100 * MS, NS), per_comm_buckets=True)
+SCALE = RuntimeScale(threshold_ns=NS, bounds_ns=(MS, 20 * MS, 100 * MS, NS), per_comm_buckets=True)
 WAIT_SECONDS = 10
 
 _numbers = itertools.count()
@@ -76,15 +76,15 @@ def ended(pid: int) -> Ended:
 
 
 @contextmanager
-def watching(measures: Measures = MEASURES, *, force_guard: bool = False) -> Iterator[EbpfSource]:
+def watching(scale: RuntimeScale = SCALE, *, force_guard: bool = False) -> Iterator[EbpfSource]:
     """Attach the programs for a while."""
     procfs = Procfs()
     log: list[str] = []
 
     def load(quiet: bool) -> Handover:
-        return load_core(measures, log.append, quiet=quiet, force_guard=force_guard)
+        return load_core(scale, log.append, quiet=quiet, force_guard=force_guard)
 
-    source = EbpfSource(Mode.EBPF_CORE, measures, load, CpuAudit(procfs))
+    source = EbpfSource(Mode.EBPF_CORE, scale, load, CpuAudit(procfs))
     try:
         with started(source):
             yield source

@@ -18,10 +18,10 @@ import pytest
 from exporter.kernel.procfs import Procfs
 from exporter.loaders import bcc
 from exporter.loaders.bcc import load_bcc
-from exporter.model import FOREVER_NS, NS, Lost, Measures, ModeUnavailable, ProcessCounts
+from exporter.model import FOREVER_NS, NS, Lost, ModeUnavailable, ProcessCounts, RuntimeScale
 from exporter.model.ends import Ends
 from tests.kernel.bcc_watching import needs_bcc, watching_bcc
-from tests.kernel.programs import MEASURES, Program, descriptors, ended
+from tests.kernel.programs import SCALE, Program, descriptors, ended
 
 pytestmark = needs_bcc
 
@@ -55,7 +55,7 @@ os._exit(0)
     began = time.monotonic_ns()
     with _waiting(code, name) as child:
         time.sleep(0.3)
-        with watching_bcc(Measures(600 * NS, MEASURES.bounds_ns), force_guard=force_guard) as source:
+        with watching_bcc(RuntimeScale(600 * NS, SCALE.bounds_ns), force_guard=force_guard) as source:
             attached = time.monotonic_ns()
             child.communicate()
             took = time.monotonic_ns() - began
@@ -106,7 +106,7 @@ def test_no_birth_stays_behind(workload: Program, force_guard: bool) -> None:
     storm = threading.Thread(target=lambda: [workload.storm("vfork", 200) for _ in iter(stop.is_set, True)])
     storm.start()
     try:
-        handover = load_bcc(MEASURES, lambda line: None, force_guard=force_guard)
+        handover = load_bcc(SCALE, lambda line: None, force_guard=force_guard)
     finally:
         stop.set()
         storm.join()
@@ -127,7 +127,7 @@ def test_a_switch_counts_each_end_once(workload: Program) -> None:
     with watching_bcc(quiet=True) as source:
         pid = workload.start("end", 50, 0)
         ended(pid)
-        assert source.peek().total == ProcessCounts(buckets=[0] * (len(MEASURES.bounds_ns) + 1))
+        assert source.peek().total == ProcessCounts(buckets=[0] * (len(SCALE.bounds_ns) + 1))
         assert source.peek().forks == 0
         ends = source.listed()
         mine = [end for _, end in ends if end.comm == workload.comm]
@@ -187,9 +187,9 @@ def test_a_serving_process_stays_small(record_property: Callable[[str, object], 
     code = """
 import exporter.app, exporter.metrics.exposition, time
 from exporter.loaders.bcc import load_bcc
-from exporter.model import Measures
+from exporter.model import RuntimeScale
 began = time.monotonic()
-handover = load_bcc(Measures(1, (1,)), print)
+handover = load_bcc(RuntimeScale(1, (1,)), print)
 ready = time.monotonic() - began
 rss = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
 print(rss, ready)
@@ -206,8 +206,8 @@ def test_tracefs_is_mounted_for_the_loader_alone() -> None:
     code = """
 import subprocess, sys
 from exporter.loaders.bcc import load_bcc
-from exporter.model import Measures
-load_bcc(Measures(1, (1,)), lambda line: print(line))
+from exporter.model import RuntimeScale
+load_bcc(RuntimeScale(1, (1,)), lambda line: print(line))
 print(open("/proc/self/mounts").read().count("tracefs"))
 """
     script = 'umount -a -t tracefs; grep -q tracefs /proc/self/mounts && exit 77; exec "$@"'
@@ -228,7 +228,7 @@ def test_source_that_does_not_compile(monkeypatch: pytest.MonkeyPatch, tmp_path:
     log: list[str] = []
     before = descriptors()
     with pytest.raises(ModeUnavailable, match=r"bcc can't compile the programs \(.*\): its messages are shown at log\.level debug"):
-        load_bcc(MEASURES, log.append)
+        load_bcc(SCALE, log.append)
     assert any("error:" in line for line in log)
     assert descriptors() == before
 
@@ -241,7 +241,7 @@ def test_the_verifier_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(bcc, "PLACES", (tmp_path,))
     log: list[str] = []
     with pytest.raises(ModeUnavailable, match=r"bcc can't load the programs"):
-        load_bcc(MEASURES, log.append)
+        load_bcc(SCALE, log.append)
     assert any("on_signal" in line for line in log)
 
 
@@ -264,7 +264,7 @@ def test_the_loader_hangs() -> None:
     """It is killed, and nothing of it stays."""
     before = descriptors()
     with pytest.raises(ModeUnavailable, match=r"did not answer within 0\.001 s"):
-        load_bcc(MEASURES, lambda line: None, timeout=0.001)
+        load_bcc(SCALE, lambda line: None, timeout=0.001)
     assert psutil.Process().children() == []
     assert descriptors() == before
 
@@ -272,7 +272,7 @@ def test_the_loader_hangs() -> None:
 def test_an_interpreter_without_bcc() -> None:
     """A configured path is the only one that is tried."""
     with pytest.raises(ModeUnavailable, match=r"^/bin/false has no bcc, or is older than Python 3\.9$"):
-        load_bcc(MEASURES, lambda line: None, interpreter="/bin/false")
+        load_bcc(SCALE, lambda line: None, interpreter="/bin/false")
 
 
 def test_a_kernel_that_does_not_tell_whom_it_renames() -> None:

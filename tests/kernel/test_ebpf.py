@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.model import NS, Measures
+from exporter.model import NS, RuntimeScale
 from exporter.sources.ebpf.source import EbpfSource
-from tests.kernel.programs import MEASURES, Program, ended, until, watching
+from tests.kernel.programs import SCALE, Program, ended, until, watching
 
 THREADS = 8
 
@@ -70,12 +70,12 @@ def test_core_dumps(source: EbpfSource, workload: Program, tmp_path: Path, monke
 
 def test_without_histograms_by_name(requires_bpf: None, workload: Program) -> None:
     """They are off by default: no buckets by name, all of them as a whole."""
-    with watching(Measures(NS, MEASURES.bounds_ns)) as source:
+    with watching(RuntimeScale(NS, SCALE.bounds_ns)) as source:
         workload.storm("end", 20, 0)
         counts = source.peek()
         assert counts.of(workload.comm).buckets == []
         assert counts.other.buckets == []
-        assert len(counts.total.buckets) == len(MEASURES.bounds_ns) + 1
+        assert len(counts.total.buckets) == len(SCALE.bounds_ns) + 1
         assert sum(counts.total.buckets) == sum(counts.total.exits) >= 21
 
 

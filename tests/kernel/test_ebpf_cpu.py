@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.kernel.layout import Counts as Row
-from exporter.model import NS, Lost, Measures
+from exporter.kernel.layout import CommRow
+from exporter.model import NS, Lost, RuntimeScale
 from exporter.sources.ebpf.source import EbpfSource
-from tests.kernel.programs import MEASURES, MS, Program, ended, until, watching
+from tests.kernel.programs import MS, SCALE, Program, ended, until, watching
 
 CHARGED_SECONDS = 3
 """After this long a charge that has not come never comes."""
@@ -44,7 +44,7 @@ def test_every_process_of_a_storm_is_cpu_known_or_known_to_be_missing(source: Eb
 
 def test_long_lived_processes(requires_bpf: None, workload: Program) -> None:
     """From the threshold on a process is not short, and neither is its CPU."""
-    with watching(Measures(30 * MS, MEASURES.bounds_ns, per_comm_buckets=True)) as source:
+    with watching(RuntimeScale(30 * MS, SCALE.bounds_ns, per_comm_buckets=True)) as source:
         result = workload.storm("burn", 3, 60, 1)
         mine = until(lambda: source.peek().of(workload.comm), lambda counts: counts.cpu_ns >= result.cpu_ns * 0.99)
         assert mine.exits == [4, 0, 0, 0]
@@ -68,7 +68,7 @@ def test_processes_from_before_the_start(requires_bpf: None, force_guard: bool, 
         os._exit(0)
     forked = time.monotonic_ns()
     os.close(gate)
-    with watching(Measures(threshold_ns, MEASURES.bounds_ns), force_guard=force_guard) as source:
+    with watching(RuntimeScale(threshold_ns, SCALE.bounds_ns), force_guard=force_guard) as source:
         released = time.monotonic_ns()
         os.close(release)
         result = ended(pid)
@@ -94,7 +94,7 @@ def test_zombies_from_before_the_start_are_not_charged(requires_bpf: None, workl
 def charges(source: EbpfSource, comm: bytes) -> int:
     """How many processes of that name were charged their CPU since the last drain."""
     rows = (source._map(name).lookup(comm.ljust(16, b"\0")) for name in ("comms_a", "comms_b"))
-    return sum(Row.from_buffer(row).cpu_recorded for row in rows if row is not None)
+    return sum(CommRow.from_buffer(row).cpu_recorded for row in rows if row is not None)
 
 
 def _audited(source: EbpfSource) -> int:

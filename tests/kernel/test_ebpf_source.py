@@ -14,7 +14,7 @@ import pytest
 from exporter.kernel import bpf
 from exporter.kernel.bpf import map_memory, program_info
 from exporter.loaders.core import load_core
-from exporter.model import Counts, Measures, ProcessCounts, SourceFailed
+from exporter.model import Counts, ProcessCounts, RuntimeScale, SourceFailed
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.programs import Program, descriptors, named, watching
@@ -192,7 +192,7 @@ def test_all_bounds_are_used(requires_bpf: None, workload: Program) -> None:
     """The search for a bucket is right at both ends of the longest list of bounds, and with a single bound."""
     hour = 3600 * 10**9
     for bounds in (tuple(range(1, 32)), tuple(hour + n for n in range(31)), (1,), (hour,)):
-        with watching(Measures(hour, bounds, per_comm_buckets=True)) as source:
+        with watching(RuntimeScale(hour, bounds, per_comm_buckets=True)) as source:
             workload.storm("end", 9, 0)
             buckets = source.peek().of(workload.comm).buckets
         expected = [0] * (len(bounds) + 1)
@@ -202,7 +202,7 @@ def test_all_bounds_are_used(requires_bpf: None, workload: Program) -> None:
 
 def test_handed_over_descriptors_are_not_inherited(requires_bpf: None) -> None:
     """The user's programs, started by a handler, must not hold the maps open."""
-    handover = load_core(Measures(1, (1,)), lambda line: None)
+    handover = load_core(RuntimeScale(1, (1,)), lambda line: None)
     try:
         given = [*handover.links.values(), *handover.programs.values(), *(each.fd for each in handover.maps.values())]
         assert not any(os.get_inheritable(fd) for fd in given)

@@ -13,10 +13,10 @@ from exporter.kernel.bpf import map_memory
 from exporter.kernel.layout import BUCKETS
 from exporter.loaders import core, handover
 from exporter.loaders.core import load_core
-from exporter.model import NS, Measures, ModeUnavailable
+from exporter.model import NS, ModeUnavailable, RuntimeScale
 from tests.kernel.programs import descriptors
 
-MEASURES = Measures(NS, (NS,))
+SCALE = RuntimeScale(NS, (NS,))
 CHECKOUT = Path(core.__file__).parents[2]
 
 
@@ -24,7 +24,7 @@ def test_the_object_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     """A source checkout, or a wheel that was built without clang."""
     monkeypatch.setattr(core, "OBJECT", tmp_path / "missing.o")
     with pytest.raises(ModeUnavailable, match=r"the BPF object is not built: install clang .* then `make all`"):
-        load_core(MEASURES, lambda line: None)
+        load_core(SCALE, lambda line: None)
     assert "not built" in (core.refusal() or "")
 
 
@@ -34,7 +34,7 @@ def test_the_object_is_not_one(requires_bpf: None, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(core, "OBJECT", tmp_path / "broken.o")
     log: list[str] = []
     with pytest.raises(ModeUnavailable, match=r"bpf_object__open_file failed"):
-        load_core(MEASURES, log.append)
+        load_core(SCALE, log.append)
     assert any("libbpf" in line for line in log)
 
 
@@ -47,7 +47,7 @@ def test_the_verifier_refuses(requires_bpf: None, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(core, "OBJECT", tmp_path / "refused.o")
     log: list[str] = []
     with pytest.raises(ModeUnavailable, match=r"bpf_object__load failed .*log\.level debug"):
-        load_core(MEASURES, log.append)
+        load_core(SCALE, log.append)
     assert any("invalid func" in line for line in log)
 
 
@@ -55,9 +55,9 @@ def test_without_capabilities(requires_bpf: None, nobody: int) -> None:
     """The usual case: somebody who is not root."""
     code = """
 from exporter.loaders.core import load_core, refusal
-from exporter.model import Measures, ModeUnavailable
+from exporter.model import RuntimeScale, ModeUnavailable
 try:
-    load_core(Measures(1, (1,)), print)
+    load_core(RuntimeScale(1, (1,)), print)
 except ModeUnavailable as reason:
     assert str(reason) == refusal(), refusal()
     print(reason)
@@ -72,7 +72,7 @@ def test_the_loader_hangs() -> None:
     """It is killed, and nothing of it stays."""
     before = descriptors()
     with pytest.raises(ModeUnavailable, match=r"did not answer within 0\.001 s"):
-        load_core(MEASURES, lambda line: None, timeout=0.001)
+        load_core(SCALE, lambda line: None, timeout=0.001)
     assert psutil.Process().children() == []
     assert descriptors() == before
 
@@ -89,7 +89,7 @@ def test_the_guard_costs_nothing_where_it_is_not_needed(requires_bpf: None) -> N
     """Its map has one entry on kernels that say which thread is the last one."""
     sizes = {}
     for force_guard in (False, True):
-        given = load_core(Measures(NS, tuple(range(1, BUCKETS))), lambda line: None, force_guard=force_guard)
+        given = load_core(RuntimeScale(NS, tuple(range(1, BUCKETS))), lambda line: None, force_guard=force_guard)
         try:
             sizes[force_guard] = map_memory(given.maps["guard"].fd)
         finally:

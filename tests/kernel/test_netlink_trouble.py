@@ -18,7 +18,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.model import Lost, ModeUnavailable, SourceFailed
 from exporter.sources.netlink.source import NetlinkSource
 from tests.kernel.netlink_watching import following, needs_netlink, settled
-from tests.kernel.programs import MEASURES, Program, descriptors, until
+from tests.kernel.programs import SCALE, Program, descriptors, until
 
 pytestmark = needs_netlink
 
@@ -26,10 +26,10 @@ CHECKOUT = Path(__file__).parents[2]
 
 WATCHER = """
 import json, subprocess, sys, time
-from exporter.model import Lost, Measures, NS
+from exporter.model import Lost, RuntimeScale, NS
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.kernel.procfs import Procfs
-source = NetlinkSource(Measures(NS, (NS,)), Procfs())
+source = NetlinkSource(RuntimeScale(NS, (NS,)), Procfs())
 source.start()
 subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
 source.stop()
@@ -175,7 +175,7 @@ def test_refused_in_other_namespaces(unshared: str, reason: str) -> None:
     """There the events are silently absent: the reason must be said before, and by both ways of asking."""
     code = (
         "from exporter.sources.netlink.source import *\nfrom exporter.kernel.netlink_sockets import refusal\nprint(refusal(Procfs()))\n"
-        "try: NetlinkSource(Measures(1, (1,)), Procfs()).start()\nexcept ModeUnavailable as error: print(error)"
+        "try: NetlinkSource(RuntimeScale(1, (1,)), Procfs()).start()\nexcept ModeUnavailable as error: print(error)"
     )
     command = ["unshare", *unshared.split(), sys.executable, "-c", code]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
@@ -190,7 +190,7 @@ def test_no_acknowledgement_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> Non
     """Events may come without one while others listen, and stop at any time."""
     monkeypatch.setattr("exporter.kernel.proc_connector.acknowledged", lambda *_: None)
     before = descriptors()
-    source = NetlinkSource(MEASURES, Procfs())
+    source = NetlinkSource(SCALE, Procfs())
     with pytest.raises(ModeUnavailable, match="acknowledge"):
         source.start()
     assert descriptors() == before

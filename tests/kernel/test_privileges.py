@@ -22,7 +22,7 @@ from exporter.kernel.proc_connector import open_socket
 from exporter.loaders.broker import Broker, serve
 from exporter.model import Mode, ModeUnavailable
 from exporter.process.privileges import CAP_BPF
-from tests.kernel.programs import MEASURES, Program, until
+from tests.kernel.programs import SCALE, Program, until
 from tests.kernel.test_app import CHECKOUT, Running, _mode, command, free_port, public, refused, running
 
 pytestmark = pytest.mark.usefixtures("requires_bpf")
@@ -186,7 +186,7 @@ def test_without_its_broker_it_goes_on(root: None, tmp_path: Path) -> None:
 def test_what_it_does_not_understand_is_answered() -> None:
     """It has privileges, and whoever asks has none: nothing but the one verb and a known mode does anything."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    what = {"measures": [1, [1], False], "procfs": "/proc", "interpreter": None}
+    what = {"scale": [1, [1], False], "procfs": "/proc", "interpreter": None}
     thread = threading.Thread(target=serve, args=(theirs, what))
     thread.start()
     with ours:
@@ -200,7 +200,7 @@ def test_what_it_does_not_understand_is_answered() -> None:
 
 def test_it_answers_again_and_again() -> None:
     """Descriptors do not pile up in it, nor here."""
-    broker = Broker(MEASURES, "/proc", None)
+    broker = Broker(SCALE, "/proc", None)
     try:
         before = len(list(Path(f"/proc/{broker.pid}/fd").iterdir()))
         for _ in range(3):

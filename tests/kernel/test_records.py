@@ -19,7 +19,7 @@ from exporter.sources.ebpf.source import EbpfSource
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.scan.slow import ScanSource
 from tests.kernel.bcc_watching import watching_bcc
-from tests.kernel.programs import MEASURES, Program, descriptors, ended, until, watching
+from tests.kernel.programs import SCALE, Program, descriptors, ended, until, watching
 
 OUTCOMES = list(Outcome)
 
@@ -56,7 +56,7 @@ def test_all_that_is_known(core: EbpfSource, workload: Program, nothing: Program
         assert (record.comm, record.parent_comm, record.exe) == (nothing.comm, workload.comm, os.fsencode(nothing.path))
         assert (record.ppid, record.uid, record.mode) == (parent.pid, os.geteuid(), Mode.EBPF_CORE)
         assert (OUTCOMES[record.outcome], record.code) == (Outcome.OK, 0)
-        assert 0 < record.runtime_ns < MEASURES.threshold_ns
+        assert 0 < record.runtime_ns < SCALE.threshold_ns
         assert record.cgroup.startswith(b"/")
     assert parent.ppid == os.getpid()
 
@@ -160,7 +160,7 @@ def test_perf_buffers_that_are_full_say_so(requires_bpf: None, workload: Program
 def test_netlink_tells_what_it_knows(workload: Program) -> None:
     """Who and how, as root also whose and with what CPU; not which program."""
     procfs = Procfs()
-    source = NetlinkSource(MEASURES, procfs)
+    source = NetlinkSource(SCALE, procfs)
     try:
         source.start()
     except ModeUnavailable as error:
@@ -177,7 +177,7 @@ def test_netlink_tells_what_it_knows(workload: Program) -> None:
 def test_a_scan_tells_what_it_saw(workload: Program) -> None:
     """Late, and without an outcome."""
     procfs = Procfs()
-    source = ScanSource(MEASURES, procfs, 100_000_000)
+    source = ScanSource(SCALE, procfs, 100_000_000)
     source.start()
     got = Got(source)
     subprocess.run(["sleep", "0.3"], check=True)

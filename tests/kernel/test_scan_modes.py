@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, UNKNOWN_OUTCOME, Counts, Lost, Measures
+from exporter.model import NS, UNKNOWN_OUTCOME, Counts, Lost, RuntimeScale
 from exporter.sources.base import Source
 from exporter.sources.scan.fast import FastScanSource
 from exporter.sources.scan.slow import ScanSource
 
-MEASURES = Measures(NS, (NS // 1000, NS // 100, NS // 10, NS))
+SCALE = RuntimeScale(NS, (NS // 1000, NS // 100, NS // 10, NS))
 PR_SET_NAME = 15
 SYS_EXIT = {"x86_64": 60}.get(platform.machine(), 93)
 WAIT_SECONDS = 10
@@ -35,7 +35,7 @@ def procfs() -> Iterator[Procfs]:
 
 @pytest.fixture
 def fast(procfs: Procfs) -> Iterator[FastScanSource]:
-    source = FastScanSource(MEASURES, procfs)
+    source = FastScanSource(SCALE, procfs)
     source.start()
     yield source
     source.stop()
@@ -128,7 +128,7 @@ def test_proc_inotify_is_tried(fast: FastScanSource) -> None:
 def test_fast_scan_ends_without_pidfd(monkeypatch: pytest.MonkeyPatch, procfs: Procfs) -> None:
     """Before Linux 5.3 the listing and the young one's looks tell the end."""
     monkeypatch.delattr(os, "pidfd_open", raising=False)
-    source = FastScanSource(MEASURES, procfs)
+    source = FastScanSource(SCALE, procfs)
     source.start()
     try:
         for _ in range(5):
@@ -141,7 +141,7 @@ def test_fast_scan_ends_without_pidfd(monkeypatch: pytest.MonkeyPatch, procfs: P
 def test_scan_sees_what_lives_long_enough(procfs: Procfs) -> None:
     """With a look each 100 ms, half a second can't be missed."""
     pytest.importorskip("psutil")
-    source = ScanSource(MEASURES, procfs, NS // 10)
+    source = ScanSource(SCALE, procfs, NS // 10)
     source.start()
     try:
         os.waitpid(child(b"t-scan", 0.5), 0)
@@ -157,7 +157,7 @@ def test_scan_says_what_it_missed(procfs: Procfs) -> None:
     pytest.importorskip("psutil")
     if not procfs.in_initial_pid_namespace():
         pytest.skip("in a pid namespace the kernel's count is not of the processes seen")
-    source = ScanSource(MEASURES, procfs, NS // 2)
+    source = ScanSource(SCALE, procfs, NS // 2)
     source.start()
     try:
         time.sleep(0.1)

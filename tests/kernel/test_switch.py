@@ -19,7 +19,7 @@ from exporter.sources.scan.slow import ScanSource
 from exporter.supervision.completeness import Completeness
 from exporter.supervision.modes import rungs
 from exporter.supervision.switchover import run_both, settle
-from tests.kernel.programs import MEASURES, Program, until
+from tests.kernel.programs import SCALE, Program, until
 
 EXACT = (Mode.EBPF_CORE, Mode.EBPF_BCC, Mode.NETLINK)
 CONFIG = Config(detection=Detection(fast_scan=FastScan(0.05), scan=Scan(0.1)), metrics=Metrics(max_comms=1000, new_series_hold_seconds=0))
@@ -41,7 +41,7 @@ class Switching:
             new.start()
         else:
             run_both(old, new)
-            settled = settle(old, new, CONFIG.measures)
+            settled = settle(old, new, CONFIG.runtime_scale)
             self._absorb_last(old)
             self._ledger.absorb(settled)
 
@@ -185,7 +185,7 @@ def test_a_source_that_can_not_run_leaves_the_other_alone(switching: Switching, 
     def fail() -> None:
         for _ in range(5):
             with pytest.raises(ModeUnavailable):
-                run_both(switching.running(), ScanSource(MEASURES, Procfs(str(tmp_path))))
+                run_both(switching.running(), ScanSource(SCALE, Procfs(str(tmp_path))))
 
     ended = 2001 * during(lambda: workload.storm("vfork", 2000), fail)
     assert sum(until(lambda: switching.of(workload.comm), lambda mine: sum(mine.exits) >= ended).exits) == ended

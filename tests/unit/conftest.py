@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.sources.tally import Tally
-from tests.unit.fake_proc import MEASURES, FakeProc
+from tests.unit.fake_proc import SCALE, FakeProc
 
 
 @pytest.fixture
@@ -17,4 +17,4 @@ def proc(tmp_path: Path) -> FakeProc:
 
 @pytest.fixture
 def tally() -> Tally:
-    return Tally(MEASURES)
+    return Tally(SCALE)

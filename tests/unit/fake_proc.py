@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, Measures
+from exporter.model import NS, RuntimeScale
 
 BOUNDS = (NS // 1000, NS // 100, NS // 10, NS, 10 * NS)
-MEASURES = Measures(threshold_ns=NS, bounds_ns=BOUNDS)
+SCALE = RuntimeScale(threshold_ns=NS, bounds_ns=BOUNDS)
 TICK = NS // os.sysconf("SC_CLK_TCK")
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from exporter.model import NS, Counts, Measures, Mode, SourceFailed
+from exporter.model import NS, Counts, Mode, RuntimeScale, SourceFailed
 from exporter.model.ends import Ends
 from exporter.sources.base import Source
 from exporter.sources.tally import Tally
 
-MEASURES = Measures(NS, (1000, NS))
+SCALE = RuntimeScale(NS, (1000, NS))
 
 
 class FakeSource(Source):
     """Counts as every source in user space does."""
 
-    def __init__(self, mode: Mode = Mode.NETLINK, measures: Measures = MEASURES) -> None:
+    def __init__(self, mode: Mode = Mode.NETLINK, scale: RuntimeScale = SCALE) -> None:
         self.mode = mode
-        self.tally = Tally(measures)
+        self.tally = Tally(scale)
         self.broken = False
 
     def start(self, *, quiet: bool = False) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporter.sources.scan.fast import FastScanSource
 from exporter.sources.scan.pid_probe import ExitWatch, Probe
-from tests.unit.fake_proc import MEASURES, Clock, FakePidfds, FakeProc
+from tests.unit.fake_proc import SCALE, Clock, FakePidfds, FakeProc
 
 LIMIT = 4
 
@@ -20,7 +20,7 @@ class Scene:
         self.clock = Clock()
         self.pidfds = FakePidfds()
         self.epoll = select.epoll()
-        self.source = FastScanSource(MEASURES, self.proc.procfs, clock=self.clock)
+        self.source = FastScanSource(SCALE, self.proc.procfs, clock=self.clock)
         self.exits = ExitWatch(self.epoll, LIMIT, self.pidfds)
         self.table = self.source._table
         self.table.estimate_threads = False

@@ -11,7 +11,7 @@ from exporter.supervision.modes import ModeStatus
 from exporter.supervision.snapshot import Snapshot
 
 CONFIG = Config()
-BUCKETS = len(CONFIG.measures.bounds_ns) + 1
+BUCKETS = len(CONFIG.runtime_scale.bounds_ns) + 1
 PROGRAMS = ("on_exec", "on_exit", "on_free", "on_newtask", "on_signal")
 
 

@@ -15,13 +15,13 @@ import pytest
 
 from exporter.loaders.broker import Broker, _Lines, serve
 from exporter.loaders.handover import MAX_MESSAGE, receive
-from exporter.model import Measures, Mode, ModeUnavailable
+from exporter.model import Mode, ModeUnavailable, RuntimeScale
 
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     monkeypatch.setattr("exporter.loaders.broker._ANSWER_SECONDS", 5)
-    broker = Broker(Measures(1, (1,)), "/proc", None)
+    broker = Broker(RuntimeScale(1, (1,)), "/proc", None)
     yield broker
     broker.close()
 
@@ -77,7 +77,7 @@ def test_what_is_short_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging, "getLogger", partial(logging.getLogger, "the broker's own"))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(5)
-    what = {"measures": [1, [1], False], "procfs": "/proc", "interpreter": None}
+    what = {"scale": [1, [1], False], "procfs": "/proc", "interpreter": None}
     thread = threading.Thread(target=serve, args=(theirs, what))
     thread.start()
     with ours:

@@ -125,12 +125,12 @@ def test_values_are_taken(load: Load) -> None:
 
 def test_measures_are_exact_nanoseconds(load: Load) -> None:
     """The kernel compares integers; a bound of 0.00025 s that became 249,999 ns would misplace events."""
-    measures = load("detection: {short_threshold_seconds: 0.7}\nmetrics: {per_comm_histogram: true}").measures
-    assert measures.threshold_ns == 700_000_000
-    assert measures.per_comm_buckets
-    assert measures.bounds_ns[:5] == (100_000, 250_000, 500_000, 1_000_000, 2_500_000)
-    assert measures.bounds_ns[-1] == 3_600_000_000_000
-    assert load("detection: {short_threshold_seconds: 1.0e-12}").measures.threshold_ns == 1
+    scale = load("detection: {short_threshold_seconds: 0.7}\nmetrics: {per_comm_histogram: true}").runtime_scale
+    assert scale.threshold_ns == 700_000_000
+    assert scale.per_comm_buckets
+    assert scale.bounds_ns[:5] == (100_000, 250_000, 500_000, 1_000_000, 2_500_000)
+    assert scale.bounds_ns[-1] == 3_600_000_000_000
+    assert load("detection: {short_threshold_seconds: 1.0e-12}").runtime_scale.threshold_ns == 1
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_bad_buckets(load: Load, text: str, message: str) -> None:
 def test_number_of_buckets_has_a_limit(load: Load) -> None:
     """The kernel's histogram has room for so many bounds."""
     bounds = [*range(1, MAX_BOUNDS + 1)]
-    assert len(load(f"metrics: {{runtime_buckets_seconds: {bounds}}}").measures.bounds_ns) == MAX_BOUNDS
+    assert len(load(f"metrics: {{runtime_buckets_seconds: {bounds}}}").runtime_scale.bounds_ns) == MAX_BOUNDS
     assert "a list of 32" in refusal(load, f"metrics: {{runtime_buckets_seconds: {[*bounds, 99]}}}")
 
 

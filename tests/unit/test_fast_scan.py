@@ -14,7 +14,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_OUTCOME
 from exporter.sources.scan import fast
 from exporter.sources.scan.fast import CREDIT_NS, MS, YOUNG_NS, Budget, FastScanSource
-from tests.unit.fake_proc import MEASURES, TICK, FakeProc
+from tests.unit.fake_proc import SCALE, TICK, FakeProc
 from tests.unit.fast_scan_scene import Scene
 
 
@@ -91,7 +91,7 @@ def test_foreign_procfs_is_only_listed(tmp_path: Path) -> None:
     """PIDs in a host's `/proc` mean nothing to `pidfd_open` in a container; threads are estimated there."""
     proc = FakeProc(tmp_path)
     proc.add(1)
-    source = FastScanSource(MEASURES, proc.procfs)
+    source = FastScanSource(SCALE, proc.procfs)
     source._prepare()
     assert source._probe is None
     assert source._table.estimate_threads
@@ -171,11 +171,11 @@ def test_start_gives_everything_back(tmp_path: Path) -> None:
     """A mode that is left must leave no descriptor and no thread, started or not."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     procfs = Procfs()
-    source = FastScanSource(MEASURES, procfs)
+    source = FastScanSource(SCALE, procfs)
     source.start()
     source.stop()
     source.stop()
-    FastScanSource(MEASURES, procfs).stop()
+    FastScanSource(SCALE, procfs).stop()
     procfs.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert source._thread is None

@@ -9,7 +9,7 @@ from exporter.kernel.taskstats import Stats
 from exporter.model import NS, Lost
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.tally import Tally
-from tests.unit.fake_proc import MEASURES, TICK
+from tests.unit.fake_proc import SCALE, TICK
 
 MS = 1_000_000
 
@@ -44,7 +44,7 @@ class NoProc:
 @given(st.lists(steps, max_size=60), st.booleans())
 def test_any_order_of_events(steps: list[tuple[object, ...]], taskstats: bool) -> None:
     """Whatever is lost or comes twice: no crash, no end without a thread's exit, and names sum up to the whole."""
-    tally = Tally(MEASURES)
+    tally = Tally(SCALE)
     groups = Groups(tally, NoProc(), taskstats=taskstats)  # type: ignore[arg-type]
     exits = 0
     for at, (name, *args) in enumerate(steps):

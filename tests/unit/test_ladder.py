@@ -54,7 +54,7 @@ class Host:
         return {switch: n for switch, n in self.supervisor.snapshot().switches.items() if n}
 
     def _made(self, mode: Mode) -> Found:
-        self.sources.append(Found(mode, Config().measures))
+        self.sources.append(Found(mode, Config().runtime_scale))
         return self.sources[-1]
 
     def _look(self, mode: Mode) -> None:

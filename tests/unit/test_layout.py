@@ -10,12 +10,12 @@ import pytest
 
 from exporter.kernel import layout
 from exporter.loaders.core import OBJECT
-from exporter.model import KERNEL_THREADS, MAX_BOUNDS, NS, Measures, Outcome
+from exporter.model import KERNEL_THREADS, MAX_BOUNDS, NS, Outcome, RuntimeScale
 from tests.unit.btf import Btf
 
 HEADER = Path(__file__).parents[2] / "bpf/lifecycle.h"
 STRUCTS = {
-    "counts": layout.Counts,
+    "counts": layout.CommRow,
     "cpu": layout.Cpu,
     "shared": layout.Shared,
     "control": layout.Control,
@@ -90,15 +90,15 @@ def test_ends() -> None:
 
 def test_hot_counts_have_cache_lines_of_their_own() -> None:
     """An exit and a free, often on different CPUs, must not write to one line."""
-    assert layout.Counts.short_cpu_ns.offset % 64 == 0
-    assert ctypes.sizeof(layout.Counts) % 64 == 0
+    assert layout.CommRow.short_cpu_ns.offset % 64 == 0
+    assert ctypes.sizeof(layout.CommRow) % 64 == 0
 
 
 def test_kernel_config() -> None:
     """Spare bounds are so high that no runtime exceeds them, so its bucket is never past the last one used."""
-    config = layout.kernel_config(Measures(threshold_ns=NS, bounds_ns=(5, 7)))
+    config = layout.kernel_config(RuntimeScale(threshold_ns=NS, bounds_ns=(5, 7)))
     assert config.threshold_ns == NS
     assert list(config.bounds_ns) == [5, 7, *[2**64 - 1] * (layout.BUCKETS - 2)]
     assert bytes(config.kernel_threads) == KERNEL_THREADS
-    assert bytes(config.none) == bytes(ctypes.sizeof(layout.Counts))
+    assert bytes(config.none) == bytes(ctypes.sizeof(layout.CommRow))
     assert config.group_dead_arg == 0

@@ -18,7 +18,7 @@ from exporter.sources.netlink.shortfall import SILENCE, Shortfall
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.tally import Tally
-from tests.unit.fake_proc import MEASURES, FakeProc
+from tests.unit.fake_proc import SCALE, FakeProc
 from tests.unit.netlink_messages import FAMILY, decoded, recorded, slots
 
 
@@ -146,7 +146,7 @@ def test_refused_outside_the_initial_pid_namespace(tmp_path: Path) -> None:
     proc = FakeProc(tmp_path / "proc", sees_host=False)
     assert "pid namespace" in (refusal(proc.procfs) or "")
     with pytest.raises(ModeUnavailable, match="pid namespace"):
-        NetlinkSource(MEASURES, proc.procfs).start()
+        NetlinkSource(SCALE, proc.procfs).start()
 
 
 def test_a_kernel_without_it(monkeypatch: pytest.MonkeyPatch, proc: FakeProc) -> None:

@@ -13,7 +13,7 @@ from exporter.model.ends import End, Ends
 from exporter.sources.tallied import TallySource
 from exporter.sources.tally import Tally
 from exporter.supervision.switchover import run_both, settle
-from tests.unit.fake_source import MEASURES, FakeSource
+from tests.unit.fake_source import SCALE, FakeSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def test_each_end_counts_once(seen: list[Seen]) -> None:
         if now == NEW_STARTS:
             new.start(quiet=True)
         if now == NEW_JOINS:
-            total.add_nameless(settle(old, new, MEASURES))
+            total.add_nameless(settle(old, new, SCALE))
         for pid, each in enumerate(seen):
             if each.old == now < OLD_STOPS:
                 old.tally.ended(pid, end(pid, knows=each.old_knows))
@@ -74,7 +74,7 @@ def test_cpu_is_charged_once(old_cpu: int | None, new_cpu: int | None, charged: 
     new.start(quiet=True)
     old.tally.ended(1, End(0, 5, b"a", b"b", 0, old_cpu))
     new.tally.ended(1, End(0, 5, b"a", b"b", 0, new_cpu))
-    total = settle(old, new, MEASURES)
+    total = settle(old, new, SCALE)
     total.add_nameless(old.drain())
     assert (sum(total.total.exits), total.total.cpu_ns, total.total.short_cpu_ns) == (1, charged, charged)
 
@@ -86,7 +86,7 @@ def test_a_process_id_given_out_again_is_another_process() -> None:
     new.start(quiet=True)
     old.tally.ended(1, End(0, 5, b"a", b"b"))
     new.tally.ended(1, End(100 * NS, 5, b"a", b"b"))
-    assert sum(settle(old, new, MEASURES).total.exits) == 1
+    assert sum(settle(old, new, SCALE).total.exits) == 1
 
 
 def test_what_can_not_be_told_apart_is_said() -> None:
@@ -96,7 +96,7 @@ def test_what_can_not_be_told_apart_is_said() -> None:
     old.broken = True
     for pid in range(5):
         new.tally.ended(pid, End(0, 5, b"a", b"b"))
-    settled = settle(old, new, MEASURES)
+    settled = settle(old, new, SCALE)
     assert sum(settled.total.exits) == 0
     assert settled.lost[Lost.SWITCH_UNSURE] == 5
 
@@ -178,7 +178,7 @@ class Broken(TallySource):
 def test_a_source_that_breaks_during_the_switch_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiling may take a minute: what nobody saw meanwhile is a gap, and no clean switch."""
     monkeypatch.setattr("exporter.supervision.switchover._UNDER_WAY_SECONDS", 0)
-    old, new = Broken(Tally(MEASURES)), FakeSource()
+    old, new = Broken(Tally(SCALE)), FakeSource()
     monkeypatch.setattr(new, "start", old.break_down)
     with pytest.raises(SourceFailed, match="it broke"):
         run_both(old, new)
@@ -187,7 +187,7 @@ def test_a_source_that_breaks_during_the_switch_is_found_out(monkeypatch: pytest
 def test_a_source_that_breaks_at_its_start_takes_nothing_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old one goes on."""
     monkeypatch.setattr("exporter.supervision.switchover._UNDER_WAY_SECONDS", 0)
-    new = Broken(Tally(MEASURES))
+    new = Broken(Tally(SCALE))
     new.break_down()
     with pytest.raises(ModeUnavailable, match="it broke"):
         run_both(FakeSource(), new)

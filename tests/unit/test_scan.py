@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, UNKNOWN_COMM, UNKNOWN_OUTCOME, Lost, Measures, ModeUnavailable, SourceFailed
+from exporter.model import NS, UNKNOWN_COMM, UNKNOWN_OUTCOME, Lost, ModeUnavailable, RuntimeScale, SourceFailed
 from exporter.model.ends import End
 from exporter.sources.scan.slow import ScanSource
 from exporter.sources.tally import MAX_NAMES, SecondsRing, Tally
-from tests.unit.fake_proc import BOUNDS, MEASURES, TICK, Clock, FakeProc
+from tests.unit.fake_proc import BOUNDS, SCALE, TICK, Clock, FakeProc
 
 
 class Scene:
@@ -21,7 +21,7 @@ class Scene:
     def __init__(self, root: Path, *, sees_host: bool = True) -> None:
         self.proc = FakeProc(root, sees_host=sees_host)
         self.clock = Clock()
-        self.source = ScanSource(MEASURES, self.proc.procfs, NS, self.clock)
+        self.source = ScanSource(SCALE, self.proc.procfs, NS, self.clock)
         self.proc.add(1, b"init", ppid=0)
         self.proc.add(500, b"make", start=self.clock.ticks - 5)
 
@@ -238,7 +238,7 @@ def test_peek_changes_nothing_and_drain_takes_all(scene: Scene) -> None:
 
 def test_names_are_bounded() -> None:
     """A comm is chosen by whoever runs the process: past the cap, counts go to `other` and totals still add up."""
-    tally = Tally(MEASURES)
+    tally = Tally(SCALE)
     for n in range(MAX_NAMES + 10):
         tally.ended(n, End(0, 5, b"c%d" % n, b"p%d" % n, cpu_ns=1))
     tally.ended(1, End(0, 5, b"c0", b"p0", cpu_ns=1))
@@ -252,7 +252,7 @@ def test_names_are_bounded() -> None:
 @pytest.mark.parametrize("per_comm", [True, False])
 def test_buckets(per_comm: bool) -> None:
     """A runtime falls into the first bucket whose bound it does not exceed; the last is for all longer ones."""
-    tally = Tally(Measures(NS, BOUNDS, per_comm_buckets=per_comm))
+    tally = Tally(RuntimeScale(NS, BOUNDS, per_comm_buckets=per_comm))
     for runtime in (0, BOUNDS[0], BOUNDS[0] + 1, BOUNDS[-1] + 1):
         tally.ended(1, End(0, runtime, b"x", b"y"))
     counts = tally.drain()
@@ -263,7 +263,7 @@ def test_buckets(per_comm: bool) -> None:
 
 def test_threshold_is_exclusive() -> None:
     """Short is below the threshold."""
-    tally = Tally(MEASURES)
+    tally = Tally(SCALE)
     tally.ended(1, End(0, NS, b"x", b"y"))
     tally.ended(2, End(0, NS - 1, b"x", b"y"))
     assert tally.drain().total.short_exits == 1
@@ -284,7 +284,7 @@ def test_peak_leaves_out_the_current_second_and_the_old_ones() -> None:
 def test_the_thread(tmp_path: Path) -> None:
     """Start, look, stop; what was seen comes with the drain after."""
     scene = Scene(tmp_path)
-    source = ScanSource(MEASURES, scene.proc.procfs, NS // 100, scene.clock)
+    source = ScanSource(SCALE, scene.proc.procfs, NS // 100, scene.clock)
     assert source.gauges().scan_duration_seconds is None
     source.start()
     scene.proc.add(700, b"new", start=scene.clock.ticks)
@@ -299,7 +299,7 @@ def test_the_thread(tmp_path: Path) -> None:
 def test_a_broken_thread_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scan that looks no more must not pass for one that sees nothing."""
     scene = Scene(tmp_path)
-    source = ScanSource(MEASURES, scene.proc.procfs, NS // 100, scene.clock)
+    source = ScanSource(SCALE, scene.proc.procfs, NS // 100, scene.clock)
     monkeypatch.setattr(source, "scan", lambda: 1 // 0)
     source.start()
     _until(lambda: source._failure is not None)
@@ -313,7 +313,7 @@ def test_a_broken_thread_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_no_procfs_is_unusable(tmp_path: Path, root: str) -> None:
     """A wrong --path.procfs must be said, not shown as a host without processes."""
     with pytest.raises(ModeUnavailable, match=str(tmp_path / root)):
-        ScanSource(MEASURES, Procfs(str(tmp_path / root))).start()
+        ScanSource(SCALE, Procfs(str(tmp_path / root))).start()
 
 
 def _until(holds: object) -> None:

@@ -18,16 +18,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from exporter.kernel import bpf
-from exporter.kernel.layout import Counts as Row
+from exporter.kernel.layout import CommRow
 from exporter.loaders.check import main as check_programs
-from exporter.model import NS, Counts, Lost, Measures, ProcessCounts, Record
+from exporter.model import NS, Counts, Lost, ProcessCounts, Record, RuntimeScale
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.bcc_watching import watching_bcc
-from tests.kernel.programs import MEASURES, Program, named, until, watching
+from tests.kernel.programs import SCALE, Program, named, until, watching
 
 TESTS = Path(__file__).parents[1]
-SLOW = Measures(60 * NS, MEASURES.bounds_ns, per_comm_buckets=True)
+SLOW = RuntimeScale(60 * NS, SCALE.bounds_ns, per_comm_buckets=True)
 """Every process counts as short, however slow the machine."""
 NO_SUCH_COMMAND = 9999
 WORKS = 'shortproc_detection_mode{mode="ebpf_core"} 1.0'
@@ -207,7 +207,7 @@ def _scrape(address: str) -> str:
 
 
 def _rows(source: EbpfSource) -> dict[bytes, bytes]:
-    size = ctypes.sizeof(Row)
+    size = ctypes.sizeof(CommRow)
     both = [source._map(name).read() for name in ("comms_a", "comms_b")]
     return {key: bytes(rows.values[at * size : (at + 1) * size]) for rows in both for at, key in enumerate(rows.keys)}
 

@@ -6,14 +6,13 @@ import ctypes
 from collections.abc import Iterator, Sequence
 
 from exporter.kernel.bpf import Rows
-from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, Cpu, Listed, ListedKey
-from exporter.kernel.layout import Counts as Row
-from exporter.model import Counts, Lost, Measures, ProcessCounts
+from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, CommRow, Cpu, Listed, ListedKey
+from exporter.model import Counts, Lost, ProcessCounts, RuntimeScale
 from exporter.model.ends import End
 
 _PEAK_SECONDS = 60
 _WORD = 8
-_ROW = ctypes.sizeof(Row) // _WORD
+_ROW = ctypes.sizeof(CommRow) // _WORD
 _CPU = ctypes.sizeof(Cpu) // _WORD
 ROW_BYTES = _ROW * _WORD
 
@@ -23,8 +22,8 @@ def _words(of: type[ctypes.Structure], *names: str) -> Iterator[int]:
 
 
 # Places in a row, and in what there is of a CPU, in words.
-_LONG, _EXECS, _RUNTIME, _CHILDREN = _words(Row, "long_exits", "execs", "runtime_ns", "short_children")
-_BUCKETS, _SHORT_CPU, _LONG_CPU, _CPU_RECORDED = _words(Row, "buckets", "short_cpu_ns", "long_cpu_ns", "cpu_recorded")
+_LONG, _EXECS, _RUNTIME, _CHILDREN = _words(CommRow, "long_exits", "execs", "runtime_ns", "short_children")
+_BUCKETS, _SHORT_CPU, _LONG_CPU, _CPU_RECORDED = _words(CommRow, "buckets", "short_cpu_ns", "long_cpu_ns", "cpu_recorded")
 _OUTCOMES = slice(0, _LONG)
 _FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(Cpu, "forks", "threads", "core_dumps", "comms_entered")
 _UNLISTED, _DROPPED = _words(Cpu, "unlisted", "records_dropped")
@@ -94,11 +93,11 @@ def nameless(other: Other, cpus: Cpus, missed: int, never_charged: int, records_
     return [*other.words, *cpus.sums(), missed, never_charged, records_lost]
 
 
-def counts_of(rows: list[Rows], fresh: Sequence[int], measures: Measures) -> Counts:
+def counts_of(rows: list[Rows], fresh: Sequence[int], scale: RuntimeScale) -> Counts:
     """Add up rows by comm, and what has grown of `nameless`."""
     other, cpu = fresh[:_ROW], fresh[_ROW:]
     counts = Counts(
-        other=_process_counts(other, measures, per_comm=True),
+        other=_process_counts(other, scale, per_comm=True),
         short_exits_by_other_parents=other[_CHILDREN],
         forks=cpu[_FORKS],
         threads=cpu[_THREADS],
@@ -112,8 +111,8 @@ def counts_of(rows: list[Rows], fresh: Sequence[int], measures: Measures) -> Cou
         values = part.values.cast("Q")
         whole = [mine + sum(values[at::_ROW]) for at, mine in enumerate(whole)]
         for number, key in enumerate(part.keys):
-            _enter(counts, key.rstrip(b"\0"), values[number * _ROW : (number + 1) * _ROW].tolist(), measures)
-    counts.total = _process_counts(whole, measures, per_comm=False)
+            _enter(counts, key.rstrip(b"\0"), values[number * _ROW : (number + 1) * _ROW].tolist(), scale)
+    counts.total = _process_counts(whole, scale, per_comm=False)
     return counts
 
 
@@ -137,16 +136,16 @@ def ends_of(rows: Rows) -> Iterator[tuple[int, End]]:
         yield key.pid, End(key.start_ns, listed.runtime_ns, listed.comm, listed.parent_comm, *how)
 
 
-def _enter(counts: Counts, comm: bytes, row: list[int], measures: Measures) -> None:
+def _enter(counts: Counts, comm: bytes, row: list[int], scale: RuntimeScale) -> None:
     if row[_CHILDREN]:
         counts.short_exits_by_parent[comm] = counts.short_exits_by_parent.get(comm, 0) + row[_CHILDREN]
     if any(row[_OUTCOMES]) or row[_EXECS] or row[_CPU_RECORDED]:
-        counts.of(comm).add(_process_counts(row, measures, per_comm=True))
+        counts.of(comm).add(_process_counts(row, scale, per_comm=True))
 
 
-def _process_counts(row: Sequence[int], measures: Measures, *, per_comm: bool) -> ProcessCounts:
-    bounds = len(measures.bounds_ns)
-    buckets = list(row[_BUCKETS : _BUCKETS + bounds]) if measures.per_comm_buckets or not per_comm else []
+def _process_counts(row: Sequence[int], scale: RuntimeScale, *, per_comm: bool) -> ProcessCounts:
+    bounds = len(scale.bounds_ns)
+    buckets = list(row[_BUCKETS : _BUCKETS + bounds]) if scale.per_comm_buckets or not per_comm else []
     if buckets:
         buckets.append(sum(row[_BUCKETS + bounds : _BUCKETS + BUCKETS]))
     return ProcessCounts(

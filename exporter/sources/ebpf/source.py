@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import BpfMap, Rows, map_memory, possible_cpus, program_info
 from exporter.kernel.layout import COMM_LEN, ENDS_COUNT, ENDS_COUNT_AND_LIST, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, Control, perf_bytes
-from exporter.model import NS, Counts, Gauges, Measures, Mode, ModeUnavailable, SourceFailed
+from exporter.model import NS, Counts, Gauges, Mode, ModeUnavailable, RuntimeScale, SourceFailed
 from exporter.model.ends import Ends
 from exporter.sources.base import Publish, Source
 from exporter.sources.ebpf.cpu_audit import CpuAudit
@@ -37,12 +37,12 @@ _ZERO = b"\0" * 4
 class EbpfSource(Source):
     """The same for every loader, since the maps' layouts are."""
 
-    def __init__(self, mode: Mode, measures: Measures, load: Callable[[bool], Handover], audit: CpuAudit) -> None:
+    def __init__(self, mode: Mode, scale: RuntimeScale, load: Callable[[bool], Handover], audit: CpuAudit) -> None:
         """`load` hands over the attached programs' descriptors (of quiet ones, see `Source.start`), or raises `ModeUnavailable`."""
         self.mode = mode
         self._load = load
         self._audit = audit
-        self._measures = measures
+        self._scale = scale
         self._kernel = Handover({}, {}, {})
         self._kinds: dict[int, str] = {}
         self._control = Control()
@@ -284,7 +284,7 @@ class EbpfSource(Source):
 
     def _since_drain(self, rows: list[Rows], now: list[int]) -> Counts:
         fresh = [after - before for after, before in zip(now, self._drained, strict=True)]
-        counts = counts_of(rows, fresh[:NAMELESS], self._measures)
+        counts = counts_of(rows, fresh[:NAMELESS], self._scale)
         for name, runs, ns in zip(self._programs, fresh[NAMELESS::2], fresh[NAMELESS + 1 :: 2], strict=True):
             if runs:
                 counts.program_runs[name], counts.program_ns[name] = runs, ns

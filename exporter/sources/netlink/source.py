@@ -30,7 +30,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.kernel.recvmmsg import Datagrams
 from exporter.kernel.taskstats import SLOT_BYTES as STATS_SLOT_BYTES
 from exporter.kernel.taskstats import Registration, Stats, decode
-from exporter.model import NS, Gauges, Lost, Measures, Mode, ModeUnavailable, SourceFailed
+from exporter.model import NS, Gauges, Lost, Mode, ModeUnavailable, RuntimeScale, SourceFailed
 from exporter.model.ends import Ends
 from exporter.sources.netlink.shortfall import Shortfall
 from exporter.sources.netlink.thread_groups import Groups
@@ -60,11 +60,11 @@ class NetlinkSource(TallySource):
     mode = Mode.NETLINK
     immediate = True
 
-    def __init__(self, measures: Measures, procfs: Procfs, open_sockets: Callable[[], Sockets] | None = None) -> None:
+    def __init__(self, scale: RuntimeScale, procfs: Procfs, open_sockets: Callable[[], Sockets] | None = None) -> None:
         """`open_sockets` raises `ModeUnavailable`; without it they are opened here."""
         self._open_sockets = open_sockets or (lambda: opened(procfs))
         self._procfs = procfs
-        super().__init__(Tally(measures, unsure_ns=UNSURE_NS))
+        super().__init__(Tally(scale, unsure_ns=UNSURE_NS))
         self._groups = Groups(self._tally, procfs)
         self._shortfall = Shortfall(procfs, self._tally)
         self._subscription: Subscription | None = None

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, Gauges, Lost, Measures, ModeUnavailable
+from exporter.model import NS, Gauges, Lost, ModeUnavailable, RuntimeScale
 from exporter.model.ends import Ends
 from exporter.sources.scan.process_table import Table, boottime_ns
 from exporter.sources.tallied import TallySource
@@ -54,10 +54,10 @@ class Scanning(TallySource):
 
     immediate = False
 
-    def __init__(self, measures: Measures, procfs: Procfs, clock: Callable[[], int] = boottime_ns) -> None:
+    def __init__(self, scale: RuntimeScale, procfs: Procfs, clock: Callable[[], int] = boottime_ns) -> None:
         self._procfs = procfs
         self._clock = clock
-        super().__init__(Tally(measures))
+        super().__init__(Tally(scale))
         self._table = Table(procfs, self._tally, clock)
         self._unseen = Unseen(procfs, self._tally)
         self._pass_ns: int | None = None

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from exporter.kernel.inotify import IN_ONLYDIR, IN_OPEN, Inotify, proc_reports
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, Measures, Mode
+from exporter.model import NS, Mode, RuntimeScale
 from exporter.sources.scan.base import Scanning
 from exporter.sources.scan.pid_probe import ExitWatch, Probe
 from exporter.sources.scan.process_table import Process, boottime_ns
@@ -80,14 +80,14 @@ class FastScanSource(Scanning):
 
     def __init__(
         self,
-        measures: Measures,
+        scale: RuntimeScale,
         procfs: Procfs,
         interval_ns: int = 100 * MS,
         cpu_share: float = 0.05,
         clock: Callable[[], int] = boottime_ns,
     ) -> None:
         """List `/proc` every `interval_ns`; spend at most `cpu_share` of one core."""
-        super().__init__(measures, procfs, clock)
+        super().__init__(scale, procfs, clock)
         self._interval_ns = interval_ns
         self._turn_budget = Budget(cpu_share * (1 - LISTING_PART))
         self._listing_budget = Budget(cpu_share * LISTING_PART)

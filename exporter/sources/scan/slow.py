@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, Measures, Mode, ModeUnavailable
+from exporter.model import NS, Mode, ModeUnavailable, RuntimeScale
 from exporter.sources.scan.base import Scanning
 from exporter.sources.scan.process_table import boottime_ns
 
@@ -24,9 +24,9 @@ class ScanSource(Scanning):
 
     mode = Mode.SCAN
 
-    def __init__(self, measures: Measures, procfs: Procfs, interval_ns: int = NS, clock: Callable[[], int] = boottime_ns) -> None:
+    def __init__(self, scale: RuntimeScale, procfs: Procfs, interval_ns: int = NS, clock: Callable[[], int] = boottime_ns) -> None:
         """Look every `interval_ns`."""
-        super().__init__(measures, procfs, clock)
+        super().__init__(scale, procfs, clock)
         self._interval_ns = interval_ns
 
     def scan(self) -> None:
