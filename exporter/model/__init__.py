@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 NS = 1_000_000_000
 FOREVER_NS = 2**64 - 1
@@ -184,6 +184,10 @@ class Counts:
         _add_each(self.program_runs, other.program_runs)
         _add_each(self.program_ns, other.program_ns)
 
+    def copy(self) -> Counts:
+        """Return an independent copy. It goes through the fields, so it has those that are added later too."""
+        return Counts(**{each.name: _copied(getattr(self, each.name)) for each in fields(self)})
+
     def of(self, comm: bytes) -> ProcessCounts:
         """The counts of `comm`, made if they are not there."""
         counts = self.by_comm.get(comm)
@@ -194,6 +198,18 @@ class Counts:
     def lose(self, reason: Lost, n: int = 1) -> None:
         """Count `n` losses by their cause."""
         self.lost[reason] = self.lost.get(reason, 0) + n
+
+
+def _copied(value: Any) -> Any:
+    match value:
+        case int():
+            return value
+        case dict():
+            return {key: _copied(each) for key, each in value.items()}
+        case ProcessCounts():
+            return value.copy()
+        case _:
+            raise TypeError(f"{value!r} can't be copied")
 
 
 _Key = TypeVar("_Key")

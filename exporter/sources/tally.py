@@ -6,7 +6,6 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import replace
 from signal import SIGKILL
 
 from exporter.kernel.layout import MAX_LISTED
@@ -223,16 +222,7 @@ class Tally:
     def peek(self) -> Counts:
         """Copy what was seen since the last drain."""
         with self._lock:
-            counts = self._counts
-            return replace(
-                counts,
-                total=counts.total.copy(),
-                by_comm={comm: each.copy() for comm, each in counts.by_comm.items()},
-                other=counts.other.copy(),
-                short_exits_by_parent=dict(counts.short_exits_by_parent),
-                signals=dict(counts.signals),
-                lost=dict(counts.lost),
-            )
+            return self._counts.copy()
 
     def drain(self) -> Counts:
         """Hand over what was seen since the last drain, and begin anew."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -107,3 +110,26 @@ def _comm(text: str) -> bytes:
         parts += [text[at : match.start()].encode(), unescaped(match)]
         at = match.end()
     return b"".join([*parts, text[at:].encode()])
+
+
+def test_a_copy_has_everything_and_shares_nothing() -> None:
+    """A scrape looks at a copy: what was forgotten in it would be missing, what is shared would change under the scrape."""
+    one = ProcessCounts(**{each.name: [7] * 4 if each.name in ("exits", "buckets") else 7 for each in fields(ProcessCounts)})
+    filled = Counts(total=one, by_comm={b"a": one.copy()}, other=one.copy())
+    for each in fields(Counts):
+        value = getattr(filled, each.name)
+        setattr(filled, each.name, 7 if isinstance(value, int) else {1: 7} if value == {} else value)
+    copied = filled.copy()
+    assert copied == filled
+    assert not set(_changeable(filled)) & set(_changeable(copied))
+
+
+def _changeable(value: Any) -> Iterator[int]:
+    """The identities of all that can be changed in place."""
+    if isinstance(value, (list, dict, Counts, ProcessCounts)):
+        yield id(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, (Counts, ProcessCounts)):
+        parts = [getattr(value, each.name) for each in fields(value)]
+    for part in parts:
+        yield from _changeable(part)
