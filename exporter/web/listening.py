@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from ipaddress import IPv6Address
 
 from exporter.config.address import split
 
@@ -22,6 +23,8 @@ def listen(address: str) -> socket.socket:
                 raise
         return _bound(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - what `:PORT` means
     family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    if family == socket.AF_INET6 and (mapped := IPv6Address(where[0]).ipv4_mapped) is not None:  # an IPv6-only socket can't have it
+        return _bound(socket.AF_INET, (str(mapped), port))
     return _bound(family, where)
 
 

@@ -165,9 +165,10 @@ def test_port_in_use(client: Client) -> None:
     assert listening.bind_error_message("x", caught.value).startswith("cannot listen on x: ")
 
 
-def test_every_address(client: Client) -> None:
-    """`:PORT` means IPv4 too, with IPv6 and without."""
-    server = Server(":0", "/metrics", client.pages)
+@pytest.mark.parametrize("address", [":0", "[::]:0", "[::ffff:127.0.0.1]:0", "[::FFFF:7f00:1]:0", "[::ffff:0.0.0.0]:0"])
+def test_ipv6_addresses_that_mean_ipv4(client: Client, address: str) -> None:
+    """`:PORT` and `[::]` mean IPv4 too, and some tools write an IPv4 address in its IPv6 form."""
+    server = Server(address, "/metrics", client.pages)
     server.start()
     try:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sock:
