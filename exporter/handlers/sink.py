@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from exporter.handlers import Handler, Record
-from exporter.handlers.rate_limited_log import RateLimitedLog
 from exporter.handlers.trust import refusal
 from exporter.handlers.wire import HandlerTally
+from exporter.process.rate_limited_log import RateLimitedLog
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Sink(Handler):
         except self.failures as failure:
             self.tally.errors += 1
             self._retry_at = time.monotonic() + _RETRY_SECONDS
-            self._log.warn("a sink can't write; it tries again", path=self.path, error=failure, pending=len(self.pending))
+            self._log.warning("a sink can't write; it tries again", path=self.path, error=failure, pending=len(self.pending))
             self.release()
 
     def _lose(self, n: int) -> None:

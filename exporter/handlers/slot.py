@@ -8,9 +8,9 @@ from typing import Any
 
 from exporter.config.options import Filter
 from exporter.handlers import Handler, Record, loading
-from exporter.handlers.rate_limited_log import RateLimitedLog
 from exporter.handlers.sink import Sink
 from exporter.handlers.wire import HandlerTally, PageWriter
+from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.records import filters
 
 logger = logging.getLogger(__name__)
@@ -97,4 +97,4 @@ class Slot:
     def _failed(self, message: str, error: BaseException) -> None:
         self._tally.errors += 1
         expected = isinstance(error, loading.LoadError)
-        self._log.warn(message, exc_info=not expected, handler=self._label, **({"reason": error} if expected else {}))
+        self._log.warning(message, exc_info=not expected, handler=self._label, **({"reason": error} if expected else {}))

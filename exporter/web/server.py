@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from http import HTTPStatus
 
+from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.web import listening
 from exporter.web.connection import Connection, Doing, Limits
 from exporter.web.messages import Response
@@ -54,6 +55,7 @@ class Server:
         self._policies = policies or Open()
         self._site = Site(telemetry_path, pages, public_records, self._streams, self._policies)
         self._limits = limits or Limits()
+        self._refusals, self._failures = RateLimitedLog(logger), RateLimitedLog(logger)
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
         self._closing = threading.Event()
@@ -84,19 +86,15 @@ class Server:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _accept(self) -> None:
-        failing = False
         while not self._closing.is_set():
             try:
                 client, peer = self._listener.accept()
             except OSError as error:
                 if not self._closing.is_set():  # most likely too many files are open
-                    if not failing:
-                        logger.warning("cannot accept connections", extra={"fields": {"error": error}})
-                    failing = True
+                    self._refusals.warning("cannot accept connections", error=error)
                     self._make_room(of=1)
                     self._closing.wait(0.1)
                 continue
-            failing = False
             if self._make_room(of=self._limits.connections):
                 self._admit(Connection(client, str(peer[0]), self._site, self._limits))
             else:
@@ -109,7 +107,7 @@ class Server:
         try:
             thread.start()
         except RuntimeError:  # no more threads for this user
-            logger.warning("cannot start a thread for a connection")
+            self._refusals.warning("cannot start a thread for a connection")
             with self._lock:
                 self._connections.pop(connection, None)
             connection.close()
@@ -117,8 +115,8 @@ class Server:
     def _serve(self, connection: Connection) -> None:
         try:
             connection.serve()
-        except Exception:
-            logger.exception("a connection failed")
+        except Exception:  # noqa: BLE001 - logged, with its traceback
+            self._failures.exception("a connection failed")
         finally:
             with self._lock:
                 self._connections.pop(connection, None)

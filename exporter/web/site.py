@@ -11,6 +11,7 @@ from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
+from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.records.encoding import Json
 from exporter.records.hub import Hub
 from exporter.web import api, landing
@@ -56,6 +57,7 @@ class Site:
     public_records: bool
     streams: Streams
     policies: PolicySource = field(default_factory=Open)
+    failures: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(logger))
     one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
     """Held while metrics are made: many at once would be no faster, but take the memory of many."""
     one_query_at_a_time: threading.Lock = field(default_factory=threading.Lock)
@@ -70,8 +72,8 @@ class Site:
             return self._page(request, known or self.public_records or is_local(request, peer))
         except Refused as refused:
             return refused.response
-        except Exception:
-            logger.exception("a page failed", extra={"fields": {"path": request.path}})
+        except Exception:  # noqa: BLE001 - logged, with its traceback
+            self.failures.exception("a page failed", path=request.path)
             return Response.line(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error, see the exporter's log")
 
     def _page(self, request: Request, may_see_names: bool) -> Response:

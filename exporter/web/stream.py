@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from exporter.model import Record
+from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.records.encoding import Json, as_json, encode
 from exporter.records.hub import Batch, Hub
 
@@ -81,7 +82,7 @@ class Streams:
         self._made = 0
         """How many events were made so far; the last of them are in `_events`."""
         self._last_status = b""
-        self._failing = False
+        self._failures = RateLimitedLog(logger)
 
     def open(self) -> Follower | None:
         """Begin to follow, or None where all places are taken."""
@@ -150,12 +151,9 @@ class Streams:
     def _tell_status(self) -> None:
         try:
             status = _event("status", self._status())
-        except Exception:
-            if not self._failing:
-                logger.exception("the status for the stream failed")
-            self._failing = True
+        except Exception:  # noqa: BLE001 - logged, with its traceback
+            self._failures.exception("the status for the stream failed")
             return
-        self._failing = False
         if status != self._last_status:
             self._last_status = status
             self._tell(status)

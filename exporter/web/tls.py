@@ -11,8 +11,6 @@ import os
 import socket
 import ssl
 import stat
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from ipaddress import IPv6Address, ip_address
@@ -20,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from exporter.config.checks import InvalidValue, shown
+from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.web.webconfig import CURVES, SUITES, VERSIONS, TlsServer
 
 logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 1 << 20
 _MOST_SESSIONS = 500
-_LOG_SECONDS = 10.0
 _AUTHENTICATION = {
     "NoClientCert": ssl.CERT_NONE,
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
@@ -81,9 +79,7 @@ class Tls:
         if doubt := _doubt(self._context, material.cert):
             key = f"tls_server_config.{_given(settings, 'cert')}"
             logger.warning("clients will refuse the certificate: %s", doubt, extra={"fields": {"key": key}})
-        self._lock = threading.Lock()
-        self._log_at = time.monotonic()
-        self._unlogged = 0
+        self._failures = RateLimitedLog(logger)
 
     def wrap(self, client: socket.socket) -> Socket:
         """Take a socket over, without waiting for anything."""
@@ -100,24 +96,17 @@ class Tls:
         try:
             client.do_handshake()
         except ssl.SSLError as error:
-            self._note(peer, getattr(error, "verify_message", "") or (error.reason or str(error)).lower().replace("_", " "))
+            reason = getattr(error, "verify_message", "") or (error.reason or str(error)).lower().replace("_", " ")
+            self._failures.warning("TLS handshake failed", peer=peer, reason=reason)
             return False
         certificate: dict[str, Any] = client.getpeercert() or {}
         client.certified = bool(certificate)
         allowed = self._settings.client_allowed_sans
         if certificate and allowed and not _names(certificate) & set(allowed):
-            self._note(peer, "no name in the client's certificate is one of client_allowed_sans")
+            reason = "no name in the client's certificate is one of client_allowed_sans"
+            self._failures.warning("TLS handshake failed", peer=peer, reason=reason)
             return False
         return True
-
-    def _note(self, peer: str, reason: str) -> None:
-        """Log what an operator has to know, but not each time that a stranger wants."""
-        with self._lock:
-            self._unlogged += 1
-            if (now := time.monotonic()) < self._log_at:
-                return
-            self._log_at, failures, self._unlogged = now + _LOG_SECONDS, self._unlogged, 0
-        logger.warning("TLS handshake failed", extra={"fields": {"peer": peer, "reason": reason, "failures": failures}})
 
 
 def _content(tls: TlsServer, key: str, folder: Path) -> bytes:

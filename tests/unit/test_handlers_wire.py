@@ -6,9 +6,9 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.handlers.rate_limited_log import RateLimitedLog
 from exporter.handlers.wire import MOST_RECORDS, Frames, HandlerTally, Page, PageWriter, frame, page_size, read_page
 from exporter.model import Mode, Record
+from exporter.process.rate_limited_log import RateLimitedLog
 from tests.unit.handler_child import record
 
 SIGNED = st.integers(0, 2**63 - 1)
@@ -81,5 +81,5 @@ def test_log_lines_are_rare() -> None:
     now = 0.0
     rarely = RateLimitedLog(logger, lambda: now)
     for now in (0.0, 1.0, 59.9, 60.0, 61.0):  # noqa: B007
-        rarely.warn("failed")
+        rarely.warning("failed")
     assert [vars(each)["fields"] for each in lines] == [{}, {"not_logged_before": 2}]

@@ -121,20 +121,30 @@ def test_silent_client_meets_its_deadline(limits: Limits) -> None:
 
 
 def test_too_many_open_files(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Running out of descriptors must not end the server."""
+    """Running out of descriptors must not end the server, nor fill the log for as long as clients connect and leave."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with client.connect() as waiting, socket.socket() as late, contextlib.ExitStack() as hog:
-        client.ask("/-/ready")  # so `waiting`, which came before, has been accepted
-        wait_for_connections(1)
-        hog.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
-        with contextlib.suppress(OSError):
-            while True:
-                hog.callback(os.close, os.dup(0))
-        late.connect(("127.0.0.1", client.server.port))
-        assert read_all(waiting) == b""  # dropped to make room
-    assert "cannot accept connections" in caplog.text
-    assert client.ask("/-/ready")[0] == 200
+    for _ in range(3):
+        with client.connect() as waiting, socket.socket() as late, contextlib.ExitStack() as hog:
+            client.ask("/-/ready")  # so `waiting`, which came before, has been accepted
+            wait_for_connections(1)
+            hog.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+            with contextlib.suppress(OSError):
+                while True:
+                    hog.callback(os.close, os.dup(0))
+            late.connect(("127.0.0.1", client.server.port))
+            assert read_all(waiting) == b""  # dropped to make room
+        assert client.ask("/-/ready")[0] == 200
+        wait_for_connections(0)
+    assert [record.getMessage() for record in caplog.records] == ["cannot accept connections"]
+
+
+def test_a_failing_page_is_logged_once(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever may ask for it could fill a disk with tracebacks."""
+    client.pages.broken = True
+    for _ in range(5):
+        assert client.ask("/metrics")[0] == 500
+    assert [record.getMessage() for record in caplog.records] == ["a page failed"]
 
 
 def test_close_is_quick_and_complete() -> None:

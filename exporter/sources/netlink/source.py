@@ -32,6 +32,7 @@ from exporter.kernel.taskstats import SLOT_BYTES as STATS_SLOT_BYTES
 from exporter.kernel.taskstats import Registration, Stats, decode
 from exporter.model import NS, Gauges, Lost, Mode, ModeUnavailable, RuntimeScale, SourceFailed
 from exporter.model.ends import Ends
+from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.sources.netlink.shortfall import Shortfall
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.tallied import TallySource
@@ -75,7 +76,7 @@ class NetlinkSource(TallySource):
         self._overrun = self._settle_losses = False
         self._sequence: dict[int, int] = {}
         self._event_ns = self._tick_due_ns = self._settle_due_ns = self._list_due_ns = self._forget_due_ns = 0
-        self._warn_due_ns = 0
+        self._overruns = RateLimitedLog(log)
         self._counted: Ends | None = None
         self._wake_fd = -1
         self.cpu_ns = 0
@@ -230,10 +231,7 @@ class NetlinkSource(TallySource):
         if self._overrun:
             self._overrun = False
             now = time.monotonic_ns()
-            log.log(
-                logging.WARNING if now >= self._warn_due_ns else logging.DEBUG, "the kernel dropped process events: too many to be read"
-            )
-            self._warn_due_ns = now + LIST_NS
+            self._overruns.warning("the kernel dropped process events: too many to be read")
             self._shortfall.lost = self._settle_losses = True
             self._groups.find(lost=True)
             self._settle_due_ns = now + NS
