@@ -72,7 +72,7 @@ def _completeness(exporter: Running, lives: Path, tiny: Path) -> Iterator[float]
         target = tiny.with_name(f"life-{number}-{exporter.pid}")
         target.hardlink_to(lives)
         before = _ended(exporter, target.name, lives.name, "unknown", "other")
-        command = [lives, str(_RATE * _SECONDS), str(_RATE), str(int(life_ms * 1000)), "exec", target]
+        command: list[str | Path] = [lives, str(_RATE * _SECONDS), str(_RATE), str(int(life_ms * 1000)), "exec", target]
         started = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         time.sleep(life_ms / 1000 + _SETTLE_SECONDS)
         seen = _ended(exporter, target.name, lives.name, "unknown", "other") - before - 1  # less the one that starts them

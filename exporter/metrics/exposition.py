@@ -30,7 +30,7 @@ _Labelled = Iterable[tuple[Sequence[str], float]]
 
 
 def _bounds(seconds: Iterable[float]) -> list[str]:
-    return [*(floatToGoString(bound) for bound in seconds), "+Inf"]  # type: ignore[no-untyped-call]
+    return [*(floatToGoString(bound) for bound in seconds), "+Inf"]
 
 
 LATENCY_BOUNDS = _bounds(bound / NS for bound in Latencies.BOUNDS_NS)
@@ -40,7 +40,7 @@ class Exposition:
     """`/metrics`: a registry of our own, with the client's process and Python metrics in it."""
 
     def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload, handlers: Handlers | None = None) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
+        disable_created_metrics()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_SnapshotCollector(config, snapshot, last_reload))
         if handlers is not None:

@@ -43,7 +43,8 @@ class Tab:
             if answer.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
                 self.said.append(json.dumps(answer["params"]))
         assert "error" not in answer, answer
-        return answer["result"]
+        result: dict[str, Any] = answer["result"]
+        return result
 
     def open(self, url: str) -> None:
         """Go there, and wait until it is loaded."""

@@ -34,8 +34,15 @@ def watching_bcc(
     procfs = Procfs()
 
     def load(quiet: bool) -> Handover:
-        kernel = {"use_headers": use_headers, "use_ring": use_ring, "use_rename_pid": use_rename_pid, "force_guard": force_guard}
-        return load_bcc(scale, on_log, quiet=quiet, **kernel)
+        return load_bcc(
+            scale,
+            on_log,
+            quiet=quiet,
+            use_headers=use_headers,
+            use_ring=use_ring,
+            use_rename_pid=use_rename_pid,
+            force_guard=force_guard,
+        )
 
     source = EbpfSource(Mode.EBPF_BCC, scale, load, CpuAudit(procfs))
     try:

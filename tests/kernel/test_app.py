@@ -12,7 +12,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +189,7 @@ def test_a_configuration_is_read_again(requires_bpf: None, workload: Program, tm
     config.write_text("detection: {mode: scan}\nmetrics: {new_series_hold_seconds: 0, max_comms: 1000}\n")
     with running("--config.file", str(config)) as exporter:
         scrapes = [exporter.samples()]
-        assert (scrapes[-1][SUCCESSFUL], _mode(scrapes[-1])) == (1, "scan")
+        assert _reloaded(scrapes[-1]) == (1, "scan")
         for text, mode, successful in (
             ("detection: {mode: ebpf_core}\nmetrics: {max_comms: 1000}\n", "ebpf_core", 1),
             ("detection: {mode: netlink, interval: 7}\n", "ebpf_core", 0),
@@ -198,8 +200,9 @@ def test_a_configuration_is_read_again(requires_bpf: None, workload: Program, tm
             exporter.child.send_signal(signal.SIGHUP)
             workload.storm("end", 50, 0)
             wanted = (successful, mode)
-            scrapes.append(until(exporter.samples, lambda samples, wanted=wanted: (samples[SUCCESSFUL], _mode(samples)) == wanted))
-            assert (scrapes[-1][SUCCESSFUL], _mode(scrapes[-1])) == wanted
+            until(lambda: _reloaded(exporter.samples()), partial(eq, wanted))
+            scrapes.append(exporter.samples())
+            assert _reloaded(scrapes[-1]) == wanted
         assert scrapes[-1][SUCCESS_TIME] > scrapes[0][SUCCESS_TIME]
     for earlier, later in pairwise(scrapes):
         assert not {key: (value, later.get(key)) for key, value in earlier.items() if _only_grows(key[0]) and later.get(key, -1) < value}
@@ -242,6 +245,11 @@ def test_fast_scan_says_what_it_misses(nobody: int | None, workload: Program) ->
 
 def _mode(samples: Samples) -> str:
     return next(dict(labels)["mode"] for (name, labels), value in samples.items() if name == "shortproc_detection_mode" and value)
+
+
+def _reloaded(samples: Samples) -> tuple[float, str]:
+    """Whether the configuration was taken, and the mode."""
+    return samples[SUCCESSFUL], _mode(samples)
 
 
 def _only_grows(name: str) -> bool:

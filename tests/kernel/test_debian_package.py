@@ -38,7 +38,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for tool in ("dpkg-deb", "clang"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    command = [CHECKOUT / "deploy/debian/build", "--output", tmp_path_factory.mktemp("package")]
+    command: list[str | Path] = [CHECKOUT / "deploy/debian/build", "--output", tmp_path_factory.mktemp("package")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
     return Path(result.stdout.strip())

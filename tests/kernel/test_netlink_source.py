@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.kernel import netlink_sockets
+from exporter.kernel import taskstats
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_COMM, Lost, Outcome, ProcessCounts
 from exporter.sources.netlink.source import NetlinkSource
@@ -29,7 +29,7 @@ OUTCOMES = list(Outcome)
 def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[NetlinkSource]:
     """With taskstats, and with the proc connector alone."""
     if request.param == "events":
-        monkeypatch.setattr(netlink_sockets.Registration, "made", not_permitted)
+        monkeypatch.setattr(taskstats.Registration, "made", not_permitted)
     with following() as source:
         if request.param == "taskstats" and not source._groups.taskstats:
             pytest.skip(source.about())

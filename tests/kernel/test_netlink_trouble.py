@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,10 +149,10 @@ def test_an_ordinary_user(nobody: int | None, compiled: Path) -> None:
     assert run([workload.path, "vfork", 20_000])["exits"] >= 20_001
 
 
-def watched(user: int | None) -> Callable[[list[object]], dict[str, dict[str, list[int]]]]:
+def watched(user: int | None) -> Callable[[list[object]], dict[str, Any]]:
     """Run a command beside a source, as a user."""
 
-    def run(command: list[object]) -> dict[str, dict[str, list[int]]]:
+    def run(command: list[object]) -> dict[str, Any]:
         arguments = [sys.executable, "-c", WATCHER, *map(str, command)]
         done = subprocess.run(
             arguments,
@@ -163,7 +164,8 @@ def watched(user: int | None) -> Callable[[list[object]], dict[str, dict[str, li
             capture_output=True,
             text=True,
         )
-        return json.loads(done.stdout)
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
 
     return run
 

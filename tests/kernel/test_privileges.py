@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
+from operator import eq
 from pathlib import Path
 
 import psutil
@@ -77,7 +79,7 @@ def test_it_serves_without_any(root: None, workload: Program, tmp_path: Path) ->
         for mode in ("netlink", "ebpf_bcc", "fast_scan", "scan", "ebpf_core"):
             config.write_text(f"detection: {{mode: {mode}}}\n")
             exporter.child.send_signal(signal.SIGHUP)
-            assert until(lambda: _mode(exporter.samples()), lambda active, mode=mode: active == mode) == mode
+            assert until(lambda: _mode(exporter.samples()), partial(eq, mode)) == mode
             powerless(exporter.child.pid, 12345)
         ended = "shortproc_ended_processes_total", frozenset({("outcome", "ok")})
         before = exporter.samples()[ended]
@@ -190,7 +192,12 @@ def test_what_it_does_not_understand_is_answered() -> None:
     thread = threading.Thread(target=serve, args=(theirs, what))
     thread.start()
     with ours:
-        objects = {}, {"load": "scan", "look": False, "quiet": 7}, {"load": "/bin/sh", "look": False}, {"exec": "sh"}
+        objects: tuple[dict[str, object], ...] = (
+            {},
+            {"load": "scan", "look": False, "quiet": 7},
+            {"load": "/bin/sh", "look": False},
+            {"exec": "sh"},
+        )
         for request in (*(json.dumps(each).encode() for each in objects), b"[]", b"1", b"\xff{", b"[" * 4000):
             ours.send(request)
             answer = json.loads(ours.recv(65536))

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.app import Pages
 from exporter.config.options import Config, Detection, EbpfBcc
 from exporter.metrics.exposition import Exposition
 from exporter.model import Lost, Mode, ModeUnavailable, SwitchReason
@@ -19,6 +18,7 @@ from exporter.sources.ebpf.source import EbpfSource
 from exporter.supervision.modes import ModeStatus, Rung
 from exporter.supervision.reload import LastReload
 from exporter.supervision.supervisor import Supervisor
+from exporter.web.pages import Pages
 from tests.kernel.programs import Program, until
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
@@ -131,15 +131,15 @@ def test_a_mode_of_lower_rank_is_kept_while_no_better_one_works(requires_bpf: No
     monkeypatch.setattr("exporter.kernel.netlink_sockets.refusal", lambda _: "not today")
     supervisor.start()
     try:
-        assert supervisor.mode is Mode.FAST_SCAN
+        assert supervisor.snapshot().mode is Mode.FAST_SCAN
         supervisor._tried = 0
         supervisor.tick()
-        assert supervisor.mode is Mode.FAST_SCAN
+        assert supervisor.snapshot().mode is Mode.FAST_SCAN
         assert supervisor.snapshot().rungs[Mode.NETLINK].reason == "not today"
         monkeypatch.undo()
         supervisor._tried = 0
         supervisor.tick()
-        assert supervisor.mode is Mode.NETLINK
+        assert supervisor.snapshot().mode is Mode.NETLINK
     finally:
         supervisor.stop()
 

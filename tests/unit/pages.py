@@ -6,15 +6,15 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from exporter.app import Pages
 from exporter.config.options import Config
 from exporter.model import Mode, Outcome, ProcessCounts, Record
 from exporter.records.hub import Hub
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 from exporter.supervision.supervisor import Supervisor
+from exporter.web.pages import Pages
 from exporter.web.server import Limits, Server
 
 SECOND = 1_700_000_000_000_000_000
@@ -31,7 +31,7 @@ HOSTILE = [
 """Names that somebody chose who means no good."""
 
 
-def record(number: int = 0, comm: bytes = b"cc1", outcome: Outcome = Outcome.OK, code: int | None = 0, **other: object) -> Record:
+def record(number: int = 0, comm: bytes = b"cc1", outcome: Outcome = Outcome.OK, code: int | None = 0, **other: Any) -> Record:
     """One that ended `number` milliseconds after a certain second."""
     plain = Record(
         ended_ns=SECOND + number * 1_000_000,
@@ -63,7 +63,7 @@ class FakeSupervisor(Supervisor):
     def busiest(self, n: int) -> tuple[list[tuple[str, ProcessCounts]], list[tuple[str, int]]]:
         return self.shown.view.comms[:-1][:n], []
 
-    def change(self, **fields: object) -> None:
+    def change(self, **fields: Any) -> None:
         self.shown = replace(self.shown, **fields)
 
 

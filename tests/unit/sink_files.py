@@ -27,11 +27,13 @@ def private(folder: Path) -> Iterator[Path]:
 
 
 def lines_to(folder: Path, **options: Any) -> Jsonl:
-    return Jsonl(**({"path": str(folder / "records.jsonl"), "max_bytes": MIB, "max_age_seconds": DECADE, "keep": 2} | options))
+    whole: dict[str, Any] = {"path": str(folder / "records.jsonl"), "max_bytes": MIB, "max_age_seconds": DECADE, "keep": 2} | options
+    return Jsonl(**whole)
 
 
 def rows_to(folder: Path, **options: Any) -> Sqlite:
-    return Sqlite(**({"path": str(folder / "records.db"), "max_bytes": 1 << 30, "max_age_seconds": DECADE} | options))
+    whole: dict[str, Any] = {"path": str(folder / "records.db"), "max_bytes": 1 << 30, "max_age_seconds": DECADE} | options
+    return Sqlite(**whole)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

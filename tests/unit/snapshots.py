@@ -87,6 +87,14 @@ def worst() -> Snapshot:
     comms = {b"comm-%d" % number: ended(number + 1, list(Outcome)[number % 3]) for number in range(500)}
     parents = {b"parent-%d" % number: number + 1 for number in range(500)}
     signals = dict.fromkeys(range(1, 65), 1)
-    programs = {"program_runs": dict.fromkeys(PROGRAMS, 1), "program_ns": dict.fromkeys(PROGRAMS, NS)}
-    counts = totalled(Counts(by_comm=comms, short_exits_by_parent=parents, signals=signals, lost=dict.fromkeys(Lost, 1), **programs))
+    counts = totalled(
+        Counts(
+            by_comm=comms,
+            short_exits_by_parent=parents,
+            signals=signals,
+            lost=dict.fromkeys(Lost, 1),
+            program_runs=dict.fromkeys(PROGRAMS, 1),
+            program_ns=dict.fromkeys(PROGRAMS, NS),
+        )
+    )
     return snapshot(counts, Gauges(1, 0.1), sample=Sample(2, 1))

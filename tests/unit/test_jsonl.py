@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from exporter.handlers import as_json, jsonl
+from exporter.handlers import as_json
 from exporter.model import NS
 from tests.unit.handler_child import record
 from tests.unit.sink_files import MIB, count, lines_to, private, read
@@ -114,7 +114,7 @@ def test_a_write_that_breaks_off_leaves_nothing_behind(folder: Path, monkeypatch
             raise OSError(errno.ENOSPC, "no space left on device")
         return write(fd, data[: len(data) // 2])
 
-    monkeypatch.setattr(jsonl.os, "write", half)
+    monkeypatch.setattr(os, "write", half)
     lines.handle([record()] * 5)
     lines.tick()
     assert (lines.tally.errors, lines.tally.pending, count(lines.path)) == (1, 5, 1)

@@ -114,7 +114,8 @@ def _comm(text: str) -> bytes:
 
 def test_a_copy_has_everything_and_shares_nothing() -> None:
     """A scrape looks at a copy: what was forgotten in it would be missing, what is shared would change under the scrape."""
-    one = ProcessCounts(**{each.name: [7] * 4 if each.name in ("exits", "buckets") else 7 for each in fields(ProcessCounts)})
+    values: dict[str, Any] = {each.name: [7] * 4 if each.name in ("exits", "buckets") else 7 for each in fields(ProcessCounts)}
+    one = ProcessCounts(**values)
     filled = Counts(total=one, by_comm={b"a": one.copy()}, other=one.copy())
     for each in fields(Counts):
         value = getattr(filled, each.name)

@@ -141,14 +141,12 @@ def test_kernel_clones_behind_a_long_line(tmp_path: Path) -> None:
 
 def test_cpus_of_the_host(tmp_path: Path) -> None:
     """As the mount tells, which may be another one than our own; not known is not 0."""
-    proc = FakeProc(tmp_path)
-    assert proc.procfs.host_cpus is None
+    assert FakeProc(tmp_path / "unread").procfs.host_cpus is None
+    proc = FakeProc(tmp_path / "read")
     proc.write("stat", b"cpu  9 9\ncpu0 1 1\ncpu2 8 8\nintr 1 cpu\nprocesses 77\n")
-    assert proc.procfs.kernel_clones() == 77
-    assert proc.procfs.host_cpus == 2
+    assert (proc.procfs.kernel_clones(), proc.procfs.host_cpus) == (77, 2)
     proc.clones(78)
-    assert proc.procfs.kernel_clones() == 78
-    assert proc.procfs.host_cpus is None
+    assert (proc.procfs.kernel_clones(), proc.procfs.host_cpus) == (78, None)
     real = Procfs()
     real.kernel_clones()
     assert real.host_cpus == os.sysconf("SC_NPROCESSORS_ONLN")

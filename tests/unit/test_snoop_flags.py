@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter import cli
-from exporter.config.options import Filter, load
+from exporter.config.options import Config, Filter, load
 from exporter.snoop import lines, run
 from exporter.snoop.flags import Options, beyond
 
@@ -15,7 +15,12 @@ from exporter.snoop.flags import Options, beyond
 def started(monkeypatch: pytest.MonkeyPatch, arguments: str) -> Options:
     """The options that a command line gives."""
     seen: list[Options] = []
-    monkeypatch.setattr(run, "main", lambda options, _config: seen.append(options) or 0)
+
+    def main(options: Options, _config: Config) -> int:
+        seen.append(options)
+        return 0
+
+    monkeypatch.setattr(run, "main", main)
     assert cli.main(["snoop", *arguments.split()]) == 0
     return seen[0]
 

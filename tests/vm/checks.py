@@ -15,6 +15,8 @@ import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
+from operator import le
 from pathlib import Path
 
 from exporter.kernel import bpf
@@ -105,11 +107,15 @@ def storms_of_bcc(nothing: Path, workload: Path, folder: Path, *, use_ring: bool
     with watching_bcc(SLOW, use_ring=use_ring, force_guard=not use_ring) as source:
         records: list[Record] = []
         source.publish(records.extend, live=True)
+
+        def told_of(comm: bytes) -> int:
+            return sum(each.comm == comm for each in records)
+
         for words, ends in every.items():
             one = Program.copied(workload, folder)
             other = Program.copied(nothing, folder) if words[0] == "forkexec" else one
             one.storm(*(other.path if word is nothing else word for word in words))
-            told = until(lambda comm=other.comm: sum(each.comm == comm for each in records), lambda n, ends=ends: n >= ends, 20)
+            told = until(partial(told_of, other.comm), partial(le, ends), 20)
             counts = source.peek()
             exits, missed = counts.of(other.comm).exits, counts.lost.get(Lost.PROGRAM_MISSED, 0)
             if 0 < ends - sum(exits) <= missed:
