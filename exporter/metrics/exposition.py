@@ -17,7 +17,8 @@ from prometheus_client.utils import floatToGoString
 from exporter import __version__
 from exporter.config.options import Config
 from exporter.metrics.catalogue import DROPS, REAL_TIME_SIGNALS, ByName, Family, OfDetection, OfExporter, OfHandlers, Whole
-from exporter.model import NS, SIGNALS, Lost, Mode, Outcome, ProcessCounts
+from exporter.model import NS, SIGNALS, Lost, Mode, Outcome
+from exporter.model.counts import ProcessCounts
 from exporter.process import version
 from exporter.records.hub import Latencies
 from exporter.supervision.reload import LastReload

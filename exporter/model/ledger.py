@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from exporter.model import NS, OTHER, Counts, ProcessCounts, comm_text
+from exporter.model import NS, OTHER, comm_text
+from exporter.model.counts import Counts, ProcessCounts
 
 MAX_PARENTS = 20
 IDLE_NS = 600 * NS

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
-from exporter.model import Counts, Gauges, Mode, Record
+from exporter.model import Gauges, Mode, Record
+from exporter.model.counts import Counts
 from exporter.model.ends import Ends
 
 Publish = Callable[[Sequence[Record]], None]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from exporter.model import Counts, ModeUnavailable, SourceFailed
+from exporter.model import ModeUnavailable, SourceFailed
+from exporter.model.counts import Counts
 from exporter.model.ends import Ends
 from exporter.sources.base import Publish, Source
 from exporter.sources.tally import Tally

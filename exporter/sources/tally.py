@@ -9,7 +9,8 @@ from collections.abc import Callable
 from signal import SIGKILL
 
 from exporter.kernel.layout import MAX_LISTED
-from exporter.model import FOREVER_NS, NS, Counts, Lost, Mode, ProcessCounts, Record, RuntimeScale
+from exporter.model import FOREVER_NS, NS, Lost, Mode, Record, RuntimeScale
+from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ends import End, Ends
 from exporter.sources.base import Publish
 

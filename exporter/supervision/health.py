@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from exporter.model import Counts, Lost, SourceFailed
+from exporter.model import Lost, SourceFailed
+from exporter.model.counts import Counts
 from exporter.sources.base import Source
 from exporter.supervision.completeness import Completeness, Sample
 

@@ -14,7 +14,8 @@ import time
 from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.direct import Loader
-from exporter.model import NS, Counts, Gauges, Mode, ModeUnavailable, ProcessCounts, SourceFailed, SwitchReason
+from exporter.model import NS, Gauges, Mode, ModeUnavailable, SourceFailed, SwitchReason
+from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ledger import Ledger
 from exporter.process.log import fields
 from exporter.records.hub import Hub

@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import time
 
-from exporter.model import FOREVER_NS, Counts, Lost, ModeUnavailable, RuntimeScale, SourceFailed
+from exporter.model import FOREVER_NS, Lost, ModeUnavailable, RuntimeScale, SourceFailed
+from exporter.model.counts import Counts
 from exporter.model.ends import Ends
 from exporter.process.log import fields
 from exporter.sources.base import Source

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from exporter import __version__
 from exporter.config.options import Config
 from exporter.metrics.exposition import Exposition
-from exporter.model import NS, Mode, ProcessCounts, SourceFailed
+from exporter.model import NS, Mode, SourceFailed
+from exporter.model.counts import ProcessCounts
 from exporter.process import version
 from exporter.records.encoding import Json
 from exporter.records.hub import Hub

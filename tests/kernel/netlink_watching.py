@@ -9,7 +9,7 @@ import pytest
 
 from exporter.kernel import netlink_sockets
 from exporter.kernel.procfs import Procfs
-from exporter.model import Counts
+from exporter.model.counts import Counts
 from exporter.sources.netlink.source import NetlinkSource
 from tests.kernel.programs import SCALE, Program, until
 

@@ -16,7 +16,8 @@ from typing import TypeVar
 from exporter.kernel.attached import Handover
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import load_core
-from exporter.model import NS, Counts, Mode, ProcessCounts, RuntimeScale, SourceFailed
+from exporter.model import NS, Mode, RuntimeScale, SourceFailed
+from exporter.model.counts import Counts, ProcessCounts
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
 

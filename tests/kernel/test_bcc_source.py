@@ -18,7 +18,8 @@ import pytest
 from exporter.kernel.procfs import Procfs
 from exporter.loaders import bcc
 from exporter.loaders.bcc import load_bcc
-from exporter.model import FOREVER_NS, NS, Lost, ModeUnavailable, ProcessCounts, RuntimeScale
+from exporter.model import FOREVER_NS, NS, Lost, ModeUnavailable, RuntimeScale
+from exporter.model.counts import ProcessCounts
 from exporter.model.ends import Ends
 from tests.kernel.bcc_watching import needs_bcc, watching_bcc
 from tests.kernel.programs import SCALE, Program, descriptors, ended

@@ -14,7 +14,8 @@ import pytest
 from exporter.kernel import bpf
 from exporter.kernel.bpf import map_memory, program_info
 from exporter.loaders.core import load_core
-from exporter.model import Counts, ProcessCounts, RuntimeScale, SourceFailed
+from exporter.model import RuntimeScale, SourceFailed
+from exporter.model.counts import Counts, ProcessCounts
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.programs import Program, descriptors, named, watching

@@ -14,7 +14,8 @@ import pytest
 
 from exporter.kernel import taskstats
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, UNKNOWN_COMM, Lost, Outcome, ProcessCounts
+from exporter.model import NS, UNKNOWN_COMM, Lost, Outcome
+from exporter.model.counts import ProcessCounts
 from exporter.sources.netlink.source import NetlinkSource
 from tests.kernel.netlink_watching import following, needs_netlink, settled
 from tests.kernel.programs import Program, named, until

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import Counts, Mode, ModeUnavailable, Outcome, Record
+from exporter.model import Mode, ModeUnavailable, Outcome, Record
+from exporter.model.counts import Counts
 from exporter.records.hub import Hub
 from exporter.sources.base import Source
 from exporter.sources.ebpf import decode

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, UNKNOWN_OUTCOME, Counts, Lost, RuntimeScale
+from exporter.model import NS, UNKNOWN_OUTCOME, Lost, RuntimeScale
+from exporter.model.counts import Counts
 from exporter.sources.base import Source
 from exporter.sources.scan.fast import FastScanSource
 from exporter.sources.scan.slow import ScanSource

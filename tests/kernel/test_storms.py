@@ -20,7 +20,8 @@ import pytest
 from exporter.kernel.bpf import possible_cpus
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import refusal
-from exporter.model import Counts, Mode, ProcessCounts
+from exporter.model import Mode
+from exporter.model.counts import Counts, ProcessCounts
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
 from exporter.supervision.completeness import Completeness, Sample

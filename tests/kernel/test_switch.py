@@ -12,7 +12,8 @@ import pytest
 
 from exporter.config.options import Config, Detection, FastScan, Metrics, Scan
 from exporter.kernel.procfs import Procfs
-from exporter.model import Counts, Lost, Mode, ModeUnavailable, ProcessCounts
+from exporter.model import Lost, Mode, ModeUnavailable
+from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ledger import Ledger
 from exporter.sources.base import Source
 from exporter.sources.scan.slow import ScanSource

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from exporter.model import NS, Counts, Mode, RuntimeScale, SourceFailed
+from exporter.model import NS, Mode, RuntimeScale, SourceFailed
+from exporter.model.counts import Counts
 from exporter.model.ends import Ends
 from exporter.sources.base import Source
 from exporter.sources.tally import Tally

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from exporter.config.options import Config
-from exporter.model import Mode, Outcome, ProcessCounts, Record
+from exporter.model import Mode, Outcome, Record
+from exporter.model.counts import ProcessCounts
 from exporter.records.hub import Hub
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from exporter.config.options import Config
-from exporter.model import NS, Counts, Gauges, Lost, Mode, Outcome, ProcessCounts, SwitchReason
+from exporter.model import NS, Gauges, Lost, Mode, Outcome, SwitchReason
+from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ledger import Ledger
 from exporter.records.hub import Latencies
 from exporter.supervision.completeness import Sample

@@ -7,7 +7,8 @@ import tracemalloc
 
 import pytest
 
-from exporter.model import NS, Counts, Lost, ProcessCounts
+from exporter.model import NS, Lost
+from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ledger import IDLE_NS, MAX_PARENTS, Ledger
 
 HOLD_NS = 60 * NS

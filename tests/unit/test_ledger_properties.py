@@ -8,7 +8,8 @@ from hypothesis import Phase, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from exporter.model import NS, Counts, ProcessCounts, comm_text
+from exporter.model import NS, comm_text
+from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ledger import IDLE_NS, Ledger
 
 CAP = 3

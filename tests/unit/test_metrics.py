@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.config.options import Config, Metrics
 from exporter.metrics.exposition import Exposition
-from exporter.model import Counts, Lost, Mode, Outcome, SwitchReason, comm_text
+from exporter.model import Lost, Mode, Outcome, SwitchReason, comm_text
+from exporter.model.counts import Counts
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 from tests.unit.snapshots import BUCKETS, CONFIG, ended, ordinary, snapshot, totalled, worst

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.model import Counts, Lost, ProcessCounts, comm_text
+from exporter.model import Lost, comm_text
+from exporter.model.counts import Counts, ProcessCounts
 
 # pieces that escapes are made of, so that a comm may look like an escape
 PIECES = [

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.model import FOREVER_NS, NS, Counts, Lost, Mode, ModeUnavailable, SourceFailed
+from exporter.model import FOREVER_NS, NS, Lost, Mode, ModeUnavailable, SourceFailed
+from exporter.model.counts import Counts
 from exporter.model.ends import End, Ends
 from exporter.sources.tallied import TallySource
 from exporter.sources.tally import Tally

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from exporter.kernel.bpf import Rows
 from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, CommRow, Cpu, Listed, ListedKey
-from exporter.model import Counts, Lost, ProcessCounts, RuntimeScale
+from exporter.model import Lost, RuntimeScale
+from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ends import End
 
 _PEAK_SECONDS = 60

@@ -17,7 +17,8 @@ from collections.abc import Callable, Collection
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import BpfMap, Rows, map_memory, possible_cpus, program_info
 from exporter.kernel.layout import COMM_LEN, ENDS_COUNT, ENDS_COUNT_AND_LIST, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, Control, perf_bytes
-from exporter.model import NS, Counts, Gauges, Mode, ModeUnavailable, RuntimeScale, SourceFailed
+from exporter.model import NS, Gauges, Mode, ModeUnavailable, RuntimeScale, SourceFailed
+from exporter.model.counts import Counts
 from exporter.model.ends import Ends
 from exporter.sources.base import Publish, Source
 from exporter.sources.ebpf.cpu_audit import CpuAudit
