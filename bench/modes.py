@@ -22,9 +22,10 @@ from bench.storms import total
 from bench.workloads import Workload, built
 from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
+from exporter.loaders.direct import Direct
 from exporter.model import Mode, ModeUnavailable
 from exporter.sources.base import Source
-from exporter.supervision.modes import rungs
+from exporter.supervision.modes import SPECS, Host, loader_settings
 
 _ROOT = Path(__file__).parents[1]
 _TABLE = _ROOT / "docs" / "modes.md"
@@ -145,10 +146,10 @@ def main() -> None:
     with built() as workload:
         lives = workload.tiny.with_name("bench-lives")
         subprocess.run(["cc", "-O2", "-static", "-o", lives, _ROOT / "bench" / "lives.c"], check=True)
-        ladder = {rung.mode: rung for rung in rungs(Config(), procfs)}
+        host = Host(Config(), procfs, Direct(loader_settings(Config())))
         root = (Mode.EBPF_CORE, Mode.EBPF_BCC, Mode.NETLINK)
         for mode, uid in [*((mode, None) for mode in root), *((mode, _NOBODY) for mode in Mode if mode not in root[:2])]:
-            source = ladder[mode].make()
+            source = SPECS[mode].make(host)
             try:
                 source.start()
             except ModeUnavailable as refusal:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from exporter import __version__
 from exporter.config.options import Config, ConfigError
+from exporter.loaders.direct import Direct
 from exporter.model import ModeUnavailable
 from exporter.process import log, privileges
 from exporter.process.log import fields
 from exporter.process.sdnotify import Notifier
 from exporter.records.hub import Hub
+from exporter.supervision.modes import loader_settings
 from exporter.supervision.reload import Reloader
 from exporter.supervision.supervisor import Supervisor
 from exporter.web.listening import bind_error_message
@@ -55,7 +57,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
     with _naming_the_user():
         become = _become(config, plan)
     broker = _broker(config) if become is not None else None
-    supervisor = Supervisor(config, hub, broker)
+    supervisor = Supervisor(config, hub, broker or Direct(loader_settings(config)))
     reloader = Reloader(config, supervisor, reread)
     handlers = _handlers(config, plan if become is None else replace(plan, user=None, group=None) if plan is not None else None)
     pages = Pages(config, supervisor, reloader.last, hub, handlers)
@@ -123,7 +125,7 @@ def _become(config: Config, plan: Plan | None) -> tuple[int, int] | None:
 def _broker(config: Config) -> Broker:
     from exporter.loaders.broker import Broker  # noqa: PLC0415 - an ordinary user does without
 
-    return Broker(config.runtime_scale, config.procfs, config.detection.ebpf_bcc.interpreter or None)
+    return Broker(loader_settings(config))
 
 
 def _handlers(config: Config, plan: Plan | None) -> Handlers | None:

@@ -178,10 +178,16 @@ def _configuration(args: argparse.Namespace) -> Config:
         if "--mode" in given and mode != Mode.FAST_SCAN:
             raise UsageError(f"--fast-scan and --mode={mode} contradict each other")
         settings = options.override(settings, "detection.mode", str(Mode.FAST_SCAN), "--fast-scan")
-    elif args.no_ebpf and mode in (Mode.EBPF_CORE, Mode.EBPF_BCC):
+    elif args.no_ebpf and mode != AUTO and _loads_programs(Mode(mode)):
         wanted = f"--mode={mode}" if "--mode" in given else f"detection.mode: {mode} in {one_line(str(path))}"
         raise UsageError(f"--no-ebpf and {wanted} contradict each other")
     return options.override(settings, "no_ebpf", args.no_ebpf, "--no-ebpf")
+
+
+def _loads_programs(mode: Mode) -> bool:
+    from exporter.supervision.modes import SPECS  # noqa: PLC0415 - check-config and --version do without
+
+    return SPECS[mode].loads_programs
 
 
 def _plan(args: argparse.Namespace, settings: Config) -> Plan | None:

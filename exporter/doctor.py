@@ -1,4 +1,4 @@
-"""`shortproc-exporter doctor`: what each mode could do here, and why not."""
+"""`shortproc-exporter doctor`: which modes work here, and why the others don't."""
 
 from __future__ import annotations
 
@@ -7,42 +7,48 @@ import platform
 
 from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
+from exporter.loaders.direct import Direct
 from exporter.model import ModeUnavailable
 from exporter.process import version
-from exporter.supervision.modes import Rung, rungs, wanted
+from exporter.supervision.modes import MODES, Host, ModeSpec, loader_settings
+from exporter.supervision.selector import wanted
 
 
 def main(config: Config) -> int:
     """Print a report. 0 if the exporter would run as configured, else 1."""
     procfs = Procfs(config.procfs)
+    host = Host(config, procfs, Direct(loader_settings(config)))
     print(version.text())
     print(f"kernel: {os.uname().release} ({platform.machine()}), user: {os.geteuid()}, /proc: {config.procfs}")
     print()
-    taken = None
-    for rung in rungs(config, procfs):
-        usable, reason = _tried(rung)
-        if usable and taken is None and rung.mode in wanted(config):
-            taken = rung.mode
-        print(f"{rung.mode:<10}  {'usable' if usable else 'no':<6}  {reason}".rstrip())
+    selected = None
+    for spec in MODES:
+        usable, reason = _tried(spec, host)
+        if usable and selected is None and spec.mode in wanted(config):
+            selected = spec.mode
+        print(f"{spec.mode:<10}  {'usable' if usable else 'no':<6}  {reason}".rstrip())
+        if not usable:
+            print(f"{'':<20}it needs {spec.needs.replace('`', '')}")
     print()
     if not procfs.in_initial_pid_namespace():
+        inexact = " and ".join(spec.mode for spec in MODES if not spec.exact)
         print(
             "note: this is not the host's first pid namespace. A scan sees only this namespace, while the kernel counts the whole host's "
-            "clones: no capture ratio in fast_scan and scan"
+            f"clones: no capture ratio in {inexact}"
         )
     asked = config.detection.mode
-    if taken is None:
+    if selected is None:
         print(f"{asked} would take: none; the exporter would not start")
     else:
-        print(f"{asked} would take: {taken}")
+        print(f"{asked} would take: {selected}")
     procfs.close()
-    return 0 if taken is not None else 1
+    return 0 if selected is not None else 1
 
 
-def _tried(rung: Rung) -> tuple[bool, str]:
+def _tried(spec: ModeSpec, host: Host) -> tuple[bool, str]:
     """Really start it, for a moment."""
     try:
-        source = rung.make()
+        source = spec.make(host)
         source.start()
     except ModeUnavailable as refusal:
         return False, str(refusal)

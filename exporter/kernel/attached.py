@@ -1,4 +1,4 @@
-"""Programs that are attached to the kernel, as open descriptors."""
+"""What a mode holds of the kernel, attached programs or sockets, as open descriptors."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Any
 
 from exporter.kernel.bpf import BpfMap
 
+LEASE = "_lease"
+"""Ends the name of a link that tells the loader's process, when it closes, that nobody reads the link of that name any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """What a child left: open descriptors, by name. Closing a link ends its attachment."""
+    """Open descriptors, by name. A link is anything whose closing ends an attachment: of a program, or of a socket."""
 
-    maps: dict[str, BpfMap]
-    programs: dict[str, int]
-    links: dict[str, int]
+    maps: dict[str, BpfMap] = field(default_factory=dict)
+    programs: dict[str, int] = field(default_factory=dict)
+    links: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    """What else the child found out."""
+    """What else the loader found out."""
     buffers: list[int] = field(default_factory=list)
     """Perf events that records are written to, one a CPU; none where the kernel has a ring for them."""
+    farewells: dict[str, bytes] = field(default_factory=dict)
+    """By link, a socket's: what must be sent through it before it closes, which may take the privileges of the loader. Not handed on."""
 
     def described(self) -> dict[str, Any]:
         """Name everything, in the order of `descriptors`."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import socket
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from exporter.kernel.proc_connector import Subscription, open_socket
+from exporter.kernel.attached import LEASE, Handover
+from exporter.kernel.proc_connector import UNSUBSCRIBE, Subscription, open_socket
 from exporter.kernel.procfs import Procfs
 from exporter.kernel.taskstats import Registration
 from exporter.model import ModeUnavailable
@@ -16,6 +18,8 @@ INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 BUFFER_BYTES = 32 << 20
 """Room for some 40,000 events, or 14,000 messages of taskstats; it takes memory only while they wait."""
 
+_EVENTS, _TASKSTATS = "events", "taskstats"
+
 
 class Sockets(NamedTuple):
     """What the mode needs of the kernel."""
@@ -24,6 +28,29 @@ class Sockets(NamedTuple):
     registration: Registration | None
     no_taskstats: str
     """Why there is no registration."""
+
+    def handed_over(self) -> Handover:
+        """Give them up, for `received` to adopt here or in another process."""
+        events, registration = self.subscription, self.registration
+        given = Handover(
+            links={_EVENTS: events.socket.detach()},
+            facts={"filtered": events.filtered, "event_bytes": events.buffer_bytes, "no_taskstats": self.no_taskstats},
+            farewells={_EVENTS: UNSUBSCRIBE},
+        )
+        if registration is not None:
+            given.links[_TASKSTATS] = registration.socket.detach()
+            given.facts.update(family=registration.family, stats_bytes=registration.buffer_bytes)
+        return given
+
+    @classmethod
+    def received(cls, given: Handover) -> Self:
+        """Adopt what was handed over."""
+        links = {name: socket.socket(fileno=fd) for name, fd in given.links.items()}
+        facts = given.facts
+        subscription = Subscription(links[_EVENTS], facts["event_bytes"], filtered=facts["filtered"], lease=links.get(_EVENTS + LEASE))
+        stats = links.get(_TASKSTATS)
+        registration = None if stats is None else Registration(stats, facts["stats_bytes"], facts["family"])
+        return cls(subscription, registration, facts["no_taskstats"])
 
 
 def opened(procfs: Procfs) -> Sockets:

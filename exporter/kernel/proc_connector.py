@@ -155,7 +155,11 @@ def unsubscribe(sock: socket.socket) -> None:
     Before Linux 6.6 it takes one off whenever it is told by CAP_NET_ADMIN: said twice, somebody else's events end.
     """
     with contextlib.suppress(OSError):  # the socket is broken
-        sock.send(request(IGNORE, 0))
+        sock.send(UNSUBSCRIBE)
+
+
+UNSUBSCRIBE = request(IGNORE, 0)
+"""Sent by `unsubscribe`."""
 
 
 def acknowledged(datagram: bytes, number: int) -> int | None:

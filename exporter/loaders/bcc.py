@@ -32,6 +32,7 @@ from exporter.kernel.layout import (
     perf_bytes,
 )
 from exporter.kernel.procfs import Procfs
+from exporter.loaders.base import Settings
 from exporter.loaders.handover import run
 from exporter.loaders.live_processes import Filler, LiveProcess
 from exporter.model import KERNEL_THREADS, Lost, ModeUnavailable, RuntimeScale
@@ -53,12 +54,17 @@ sys.exit(not (found and sys.version_info >= (3, 9)))
 _FIND_SECONDS = 10
 
 
+def load(settings: Settings, on_log: Callable[[str], None], *, quiet: bool = False) -> Handover:
+    """See `ModeLoader`."""
+    return load_bcc(settings.scale, on_log, quiet=quiet, interpreter=settings.interpreter, proc=settings.procfs)
+
+
 def load_bcc(  # noqa: PLR0913 - two are required
     scale: RuntimeScale,
     on_log: Callable[[str], None],
     *,
     quiet: bool = False,
-    interpreter: str | None = None,
+    interpreter: str = "",
     proc: str = "/proc",
     use_headers: bool = True,
     use_ring: bool = True,
@@ -68,10 +74,10 @@ def load_bcc(  # noqa: PLR0913 - two are required
 ) -> Handover:
     """Compile, load and attach the programs; raises `ModeUnavailable` with what to do about it.
 
-    `interpreter` is one that has bcc; None looks for it. `quiet` is that of `Source.start`. `use_headers` takes the kernel's headers where
-    they are installed: only then are outcomes and CPU known; `use_ring` the kernel's ring buffer, if it has one; `use_rename_pid` whom the
-    kernel says that a new name is for, if it does. `force_guard` counts process ends as on kernels whose tracepoint doesn't say which
-    thread is the last one.
+    `interpreter` is one that has bcc; empty, it is looked for. `quiet` is that of `Source.start`. `use_headers` takes the kernel's headers
+    where they are installed: only then are outcomes and CPU known; `use_ring` takes the kernel's ring buffer, if it has one;
+    `use_rename_pid` takes whom the kernel says that a new name is for, if it does. `force_guard` counts process ends as on kernels whose
+    tracepoint doesn't say which thread is the last one.
     """
     sources, found = _require(interpreter)
     control = kernel_control(quiet=quiet)
@@ -99,16 +105,16 @@ def load_bcc(  # noqa: PLR0913 - two are required
     return handover
 
 
-def refusal(interpreter: str | None = None) -> str | None:
+def refusal(settings: Settings | None = None) -> str | None:
     """Why loading is sure to fail, or None if it is worth trying."""
     try:
-        _require(interpreter)
+        _require(settings.interpreter if settings is not None else "")
     except ModeUnavailable as reason:
         return str(reason)
     return None
 
 
-def _require(interpreter: str | None) -> tuple[Path, str]:
+def _require(interpreter: str) -> tuple[Path, str]:
     """The sources, and the interpreter that has bcc."""
     if release.version() < _OLDEST:
         raise ModeUnavailable(f"kernel {os.uname().release} is too old: 4.18 is the first that these programs load into")

@@ -1,7 +1,7 @@
-"""Keeps the privileges in a small process of its own, so that the one that serves can give them up and yet climb the ladder again.
+"""Keeps the privileges in a small process of its own, so that the one that serves can give them up and still try a better mode again.
 
 The broker is started before the privileges are dropped, and answers one verb: `load`, with the name of a mode, whether it is to be quiet,
-and whether only to look. What is loaded, and how, is fixed when it starts. Descriptors come back beside the answer (SCM_RIGHTS,
+and whether only to probe. What is loaded, and how, is fixed when it starts. Descriptors come back beside the answer (SCM_RIGHTS,
 unix(7)). It ends with the process that started it.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import select
 import signal
 import socket
@@ -18,13 +19,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from exporter.kernel.attached import Handover
-from exporter.kernel.netlink_sockets import Sockets
-from exporter.kernel.proc_connector import Subscription, unsubscribe
-from exporter.kernel.taskstats import Registration
-from exporter.loaders.direct import Direct, log_line
+from exporter.kernel.attached import LEASE, Handover
+from exporter.loaders.base import Settings, log_line
+from exporter.loaders.direct import Direct
 from exporter.loaders.handover import BOOT, accepted, discard, receive, send
-from exporter.model import Mode, ModeUnavailable, RuntimeScale
+from exporter.model import Mode, ModeUnavailable
 
 _ANSWER_SECONDS = 70
 """Longer than a loader may take."""
@@ -33,18 +32,14 @@ _LOG_BYTES = 30_000
 
 
 class Broker:
-    """The side of the serving process: a `direct.Loader`."""
+    """The side of the serving process: a `Loader`."""
 
-    def __init__(self, scale: RuntimeScale, procfs: str, interpreter: str | None) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Start the process, with the privileges that this one has now. Raises `OSError`."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        what = {
-            "scale": [scale.threshold_ns, scale.bounds_ns, scale.per_comm_buckets],
-            "procfs": procfs,
-            "interpreter": interpreter,
-        }
         with theirs:
-            command = [sys.executable, "-I", "-c", BOOT, str(Path(__file__).parents[2]), __name__, str(theirs.fileno()), json.dumps(what)]
+            boot = [sys.executable, "-I", "-c", BOOT, str(Path(__file__).parents[2]), __name__]
+            command = [*boot, str(theirs.fileno()), settings.to_json()]
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])  # noqa: S603
         self._owed = 0
         """Answers that are to come: one to each request, in their order."""
@@ -54,19 +49,11 @@ class Broker:
         """Its process."""
         return self._child.pid
 
-    def programs(self, mode: Mode, *, quiet: bool) -> Handover:
-        return accepted(*self._load(mode, quiet=quiet))
+    def load(self, mode: Mode, *, quiet: bool = False) -> Handover:
+        return accepted(*self._ask(mode, quiet=quiet))
 
-    def sockets(self) -> Sockets:
-        answer, descriptors = self._load(Mode.NETLINK)
-        events, lease, *others = (socket.socket(fileno=fd) for fd in descriptors)
-        facts = answer["facts"]
-        registration = Registration(others[0], facts["stats_bytes"], facts["family"]) if others else None
-        subscription = Subscription(events, facts["event_bytes"], filtered=facts["filtered"], lease=lease)
-        return Sockets(subscription, registration, facts["no_taskstats"])
-
-    def look(self, mode: Mode) -> None:
-        self._load(mode, look=True)
+    def probe(self, mode: Mode) -> None:
+        self._ask(mode, probe=True)
 
     def close(self) -> None:
         """Let it end."""
@@ -77,11 +64,11 @@ class Broker:
             self._child.kill()
             self._child.wait()
 
-    def _load(self, mode: Mode, *, quiet: bool = False, look: bool = False) -> tuple[dict[str, Any], list[int]]:
+    def _ask(self, mode: Mode, *, quiet: bool = False, probe: bool = False) -> tuple[dict[str, Any], list[int]]:
         try:
             while self._owed:  # to requests that were given up: none of them is the answer to this one
                 discard(self._answer(_LATE_SECONDS)[1])
-            self._socket.send(json.dumps({"load": mode, "quiet": quiet, "look": look}).encode())
+            self._socket.send(json.dumps({"load": mode, "quiet": quiet, "probe": probe}).encode())
             self._owed += 1
             message, descriptors = self._answer(_ANSWER_SECONDS)
         except OSError as error:
@@ -111,13 +98,12 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal: they are for the process that serves
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    serve(socket.socket(fileno=int(sys.argv[1])), json.loads(sys.argv[2]))
+    serve(socket.socket(fileno=int(sys.argv[1])), Settings.from_json(sys.argv[2]))
 
 
-def serve(ours: socket.socket, what: dict[str, Any]) -> None:
+def serve(ours: socket.socket, settings: Settings) -> None:
     """Answer until the other side has gone."""
-    threshold_ns, bounds_ns, per_comm = what["scale"]
-    loader = Direct(RuntimeScale(threshold_ns, tuple(bounds_ns), per_comm), what["procfs"], what["interpreter"])
+    loader = Direct(settings)
     log = _Lines()
     logging.getLogger().addHandler(log)
     logging.getLogger().setLevel(logging.DEBUG)
@@ -131,16 +117,18 @@ def serve(ours: socket.socket, what: dict[str, Any]) -> None:
 
 
 class _Leases:
-    """Sockets that the other side reads. When it lets go of one, or ends however it may, that one is unsubscribed here."""
+    """Sockets that the other side reads. When it lets go of one, or ends however it may, the farewell is sent through our copy of it."""
 
     def __init__(self) -> None:
-        self._given: dict[socket.socket, socket.socket] = {}
+        self._given: dict[socket.socket, tuple[socket.socket, bytes]] = {}
 
-    def give(self, events: socket.socket) -> socket.socket:
-        """What the other side has open for as long as it reads `events`."""
-        ours, theirs = socket.socketpair()
-        self._given[ours] = events
-        return theirs
+    def give(self, handover: Handover) -> None:
+        """Add a lease for each link that wants a farewell: the other side has it open for as long as it reads the link."""
+        for name, farewell in handover.farewells.items():
+            copy = socket.socket(fileno=os.dup(handover.links[name]))
+            ours, theirs = socket.socketpair()
+            self._given[ours] = copy, farewell
+            handover.links[name + LEASE] = theirs.detach()
 
     def awaiting(self, requests: socket.socket) -> bytes:
         """The next request; nothing where the other side has gone."""
@@ -155,8 +143,9 @@ class _Leases:
             self._end(lease)
 
     def _end(self, lease: socket.socket) -> None:
-        with lease, self._given.pop(lease) as events:
-            unsubscribe(events)
+        sock, farewell = self._given.pop(lease)
+        with lease, sock, contextlib.suppress(OSError):  # it may be broken
+            sock.send(farewell)
 
 
 def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
@@ -164,13 +153,12 @@ def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.
     try:
         request = json.loads(message)
         mode = Mode(request["load"])
-        if request["look"]:
-            loader.look(mode)
+        if request["probe"]:
+            loader.probe(mode)
             return {}, []
-        if mode is Mode.NETLINK:
-            return _of_sockets(loader.sockets(), leases, held)
-        handover = loader.programs(mode, quiet=request["quiet"])
+        handover = loader.load(mode, quiet=request["quiet"])
         held.callback(handover.close)
+        leases.give(handover)
         return handover.described(), handover.descriptors()
     except ModeUnavailable as reason:
         return {"unusable": str(reason)}, []
@@ -178,18 +166,6 @@ def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.
         return {"unusable": f"the loader process can't do it now: {error.strerror or error}"}, []
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         return {"unusable": f"the loader process does not understand: {error!r}"}, []
-
-
-def _of_sockets(sockets: Sockets, leases: _Leases, held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
-    subscription, registration, no_taskstats = sockets
-    lease = held.enter_context(leases.give(subscription.socket))
-    facts: dict[str, Any] = {"filtered": subscription.filtered, "event_bytes": subscription.buffer_bytes, "no_taskstats": no_taskstats}
-    descriptors = [subscription.socket.fileno(), lease.fileno()]
-    if registration is not None:
-        held.callback(registration.socket.close)
-        facts |= {"family": registration.family, "stats_bytes": registration.buffer_bytes}
-        descriptors.append(registration.socket.fileno())
-    return {"facts": facts}, descriptors
 
 
 class _Lines(logging.Handler):

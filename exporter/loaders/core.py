@@ -13,7 +13,8 @@ from pathlib import Path
 from exporter.kernel import release
 from exporter.kernel.attached import Handover
 from exporter.kernel.layout import Config, Control, kernel_config, kernel_control
-from exporter.loaders.handover import Giver, load
+from exporter.loaders import handover
+from exporter.loaders.base import Settings
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
 from exporter.model import ModeUnavailable, RuntimeScale
 
@@ -26,6 +27,11 @@ _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _SECTIONS = {".bss": "shared", ".data.control": "control"}
 # free before exit: a process that ends in between must find its free attached
 _ATTACH_ORDER = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask")
+
+
+def load(settings: Settings, on_log: Callable[[str], None], *, quiet: bool = False) -> Handover:
+    """See `ModeLoader`."""
+    return load_core(settings.scale, on_log, quiet=quiet)
 
 
 def load_core(
@@ -42,12 +48,12 @@ def load_core(
         "control": bytes(kernel_control(quiet=quiet)).hex(),
         "force_guard": force_guard,
     }
-    return load(__name__, request, timeout=timeout, on_log=on_log)
+    return handover.load(__name__, request, timeout=timeout, on_log=on_log)
 
 
 def main() -> None:
     """The child."""
-    giver = Giver()
+    giver = handover.Giver()
     try:
         _load(giver)
     except ModeUnavailable as reason:
@@ -58,7 +64,7 @@ def main() -> None:
         giver.send()
 
 
-def _load(giver: Giver) -> None:
+def _load(giver: handover.Giver) -> None:
     path = Path(giver.request["object"])
     _require(path)
     try:
@@ -91,7 +97,7 @@ def _load(giver: Giver) -> None:
     giver.given.maps["control"].update(bytes(4), bytes(control))
 
 
-def refusal() -> str | None:
+def refusal(settings: Settings | None = None) -> str | None:  # noqa: ARG001 - of every mode's loader
     """Why loading is sure to fail, or None if it is worth trying."""
     try:
         _require(OBJECT)

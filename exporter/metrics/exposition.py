@@ -17,7 +17,7 @@ from prometheus_client.utils import floatToGoString
 from exporter import __version__
 from exporter.config.options import Config
 from exporter.metrics.catalogue import DROPS, REAL_TIME_SIGNALS, ByName, Family, OfDetection, OfExporter, OfHandlers, Whole
-from exporter.model import NS, SIGNALS, Lost, Mode, Outcome
+from exporter.model import NS, SIGNALS, Lost, Outcome
 from exporter.model.counts import ProcessCounts
 from exporter.process import version
 from exporter.records.hub import Latencies
@@ -146,9 +146,9 @@ class _SnapshotCollector(Collector):
 
 
 def _detection(snapshot: Snapshot) -> Iterator[Metric]:
-    rungs, sample = snapshot.rungs, snapshot.sample
-    yield _gauges(OfDetection.MODE, (([mode], mode == snapshot.mode) for mode in Mode))
-    yield _gauges(OfDetection.AVAILABLE, (([mode], mode in rungs and rungs[mode].usable) for mode in Mode))
+    modes, sample = snapshot.modes, snapshot.sample
+    yield _gauges(OfDetection.MODE, (([mode], mode == snapshot.mode) for mode in modes))
+    yield _gauges(OfDetection.AVAILABLE, (([mode], status.usable) for mode, status in modes.items()))
     yield _gauge(OfDetection.DEGRADED, snapshot.degraded)
     yield _counter(OfDetection.SWITCHES, snapshot.switches.items())
     if snapshot.capture_ratio is not None:

@@ -27,7 +27,7 @@ OTHER = "other"
 
 
 class Mode(StrEnum):
-    """How processes are seen. The order is the ladder's, best first."""
+    """Name of a way to observe processes; `supervision/modes.py` says what each is. Best first."""
 
     EBPF_CORE = "ebpf_core"
     EBPF_BCC = "ebpf_bcc"

@@ -12,10 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from exporter.model import NS, Mode, Record
-
-_KNOW_WHEN = frozenset({Mode.EBPF_CORE, Mode.EBPF_BCC, Mode.NETLINK})
-"""Modes that know when a process ended; a scan finds out later."""
+from exporter.model import NS, Record
 
 Batch = Sequence[Record]
 """Records in the order of their ends, as far as the source knows it."""
@@ -79,9 +76,9 @@ class Hub:
         with self._lock:
             return any(each.live for each in self._consumers)
 
-    def publish(self, batch: Batch) -> None:
-        """Hand out a batch; called by one thread at a time."""
-        if batch and batch[0].mode in _KNOW_WHEN:
+    def publish(self, batch: Batch, *, dated: bool = True) -> None:
+        """Hand out a batch; called by one thread at a time. `dated` says that the records know when their processes exited."""
+        if dated:
             self.latencies.add(batch)
         with self._lock:
             self._recent.extend(batch)

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Callable
 
 from exporter.config.options import Config
+from exporter.loaders.direct import Direct
 from exporter.model import Mode, SourceFailed
 from exporter.records.hub import Hub
 from exporter.snoop.printer import Inbox
+from exporter.supervision.modes import SPECS, loader_settings
 from exporter.supervision.supervisor import Supervisor
-
-_INEXACT = (Mode.FAST_SCAN, Mode.SCAN)
 
 
 class Watching:
@@ -21,7 +21,7 @@ class Watching:
         self.failure: str | None = None
         self._hub = Hub(0)
         self._inbox = inbox
-        self._supervisor = Supervisor(config, self._hub)
+        self._supervisor = Supervisor(config, self._hub, Direct(loader_settings(config)))
         self._tell = tell
         self._told: Mode | None = None
         self.dropped = 0
@@ -50,5 +50,5 @@ class Watching:
         self._told = mode
         snapshot = self._supervisor.snapshot()
         why = f", because {snapshot.why.rstrip('.')}" if snapshot.degraded else ""
-        caution = ", which misses most processes that live shorter than its interval" if mode in _INEXACT else ""
+        caution = ", which misses most processes that live for less than its interval" if not SPECS[mode].exact else ""
         self._tell(f"mode {mode}{caution}{why}")

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from exporter.model import Lost, SourceFailed
+from exporter.model import Lost, Mode, SourceFailed
 from exporter.model.counts import Counts
 from exporter.sources.base import Source
 from exporter.supervision.completeness import Completeness, Sample
 
 _BLIND_TICKS = 3
 _BLIND_CLONES = 10
-"""A source that tells of clones as they happen and yet, in so many ticks in a row, missed more than half of so many, sees nothing more."""
+"""A source that observes clones as they happen and yet, in so many ticks in a row, missed more than half of so many, sees nothing more."""
 
 
 class Health:
     """Over all sources that there were; where one takes a source, it is the one that runs. Not safe for threads."""
 
-    def __init__(self, kernel_clones: Callable[[], int | None]) -> None:
-        """See `Completeness`."""
+    def __init__(self, kernel_clones: Callable[[], int | None], at_once: Collection[Mode]) -> None:
+        """See `Completeness`. `at_once` are the modes that observe each clone as it happens."""
+        self._at_once = at_once
         self.last: Sample | None = None
         """As of the last tick, or since then of a source's end, or of the next one's start."""
         self._well: Sample | None = None
@@ -35,7 +36,7 @@ class Health:
         """Both counts now; None where they are not of the same processes. Changes nothing."""
         if source is None or not source.counts_host():
             return None
-        return self._completeness.sample(lambda: self._earlier_clones + source.clones(), immediate=source.immediate)
+        return self._completeness.sample(lambda: self._earlier_clones + source.clones(), immediate=source.mode in self._at_once)
 
     def ratio(self, sample: Sample | None) -> float | None:
         """See `Completeness`."""
@@ -46,7 +47,7 @@ class Health:
         sample, before = self.sample(source), self._well
         self._completeness.tick(sample)
         self.last, self._well = sample or self.last, sample or before
-        if sample is not None and before is not None and source is not None and source.immediate:
+        if sample is not None and before is not None and source is not None and source.mode in self._at_once:
             kernel, observed = sample.kernel - before.kernel, sample.observed - before.observed
             self._blind_ticks = self._blind_ticks + 1 if kernel >= _BLIND_CLONES and observed < kernel / 2 else 0
 

@@ -1,187 +1,251 @@
-"""The modes, best first: what each needs to be made, which are wanted, and what is known of each here."""
+"""The modes, best first: everything that the rest of the exporter, its dashboards and its documentation know of one stands here.
+
+To add one: its name in `model.Mode`, its source under `sources/`, its `ModeSpec` here, its section in docs/modes.md, and tests.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
 
-from exporter.config.options import AUTO, Config
+from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
-from exporter.loaders.direct import Direct, Loader
-from exporter.model import NS, Mode, ModeUnavailable, SourceFailed
-from exporter.process.log import fields
+from exporter.loaders.base import Loader, Settings
+from exporter.model import NS, Lost, Mode, ModeUnavailable
 from exporter.sources.base import Source
 
-logger = logging.getLogger(__name__)
+
+class Fact(StrEnum):
+    """What a mode may be able to tell; the values are the titles of docs/modes.md's table."""
+
+    PROCESSES = "processes, threads, runtimes"
+    NAMES = "command names"
+    PARENTS = "parents"
+    OUTCOMES = "outcomes"
+    CORE_DUMPS = "core dumps"
+    EXECS = "execs"
+    KILLS = "SIGKILL"
+    SIGNALS = "other signals"
+    CPU = "CPU"
+    EXIT_TIMES = "the moment of an exit"
+    SCAN_DURATION = "duration of a scan"
+    PROGRAM_STATISTICS = "statistics of BPF programs"
+    RECORD_USER = "records: user"
+    RECORD_EXE = "records: executable"
+    RECORD_CGROUP = "records: cgroup"
+    RECORD_CPU = "records: CPU"
+
+
+class Host(NamedTuple):
+    """What a source is made from."""
+
+    config: Config
+    procfs: Procfs
+    loader: Loader
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """One mode. `make` gives a source that is not started yet; `look` raises `ModeUnavailable` if a cheap check finds an obstacle."""
+class ModeSpec:
+    """One mode. Texts are Markdown, for docs/modes.md."""
 
     mode: Mode
-    make: Callable[[], Source]
-    look: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ModeStatus:
-    """What is known of a mode here."""
-
-    usable: bool
-    reason: str = ""
-
-
-class ModeSelector:
-    """The modes that a configuration wants. What was found out about each stays when that changes."""
-
-    def __init__(self, config: Config, procfs: Procfs, loader: Loader | None = None) -> None:
-        """See `rungs`."""
-        self.states: dict[Mode, ModeStatus] = {}
-        self._procfs = procfs
-        self._loader = loader
-        self.configure(config)
-
-    def configure(self, config: Config) -> None:
-        """Want what `config` does."""
-        self._rungs = {rung.mode: rung for rung in rungs(config, self._procfs, self._loader)}
-        self.wanted = wanted(config)
+    needs: str
+    sees: str
+    make: Callable[[Host], Source]
+    """Make a source that is not started yet. Only this imports it: what a mode imports costs memory."""
+    probe: Callable[[Host], None]
+    """Raise `ModeUnavailable` if a cheap check finds an obstacle."""
+    fills: Mapping[Fact, str]
+    """How well it tells each fact; those that it can't tell are left out."""
+    losses: frozenset[Lost]
+    """Losses that can occur in it, besides `SWITCH_LOSSES`."""
+    colour: str
+    """Grafana's name of its colour on dashboards."""
+    capture_ratio: float
+    """Share of the clones below which an alert fires; 0 for a mode that misses processes by its nature."""
+    loader: str = ""
+    """Module of `loaders` that gets with privileges what the mode needs of the kernel; empty if it needs none."""
+    loads_programs: bool = False
+    """Whether it is based on eBPF."""
+    clones_at_once: bool = True
+    """Whether it observes each clone as it happens; else later."""
+    exact: bool = True
+    """Whether it sees every process, however short."""
 
     @property
-    def best(self) -> Mode:
-        """The mode that is wanted most."""
-        return self.wanted[0]
-
-    def above(self, mode: Mode) -> list[Mode]:
-        """Those that are wanted more than `mode`."""
-        return self.wanted[: self.wanted.index(mode)]
-
-    def take(self, modes: list[Mode], start: Callable[[Source], None], *, retry: bool = True) -> tuple[Source, str]:
-        """Start the best of `modes` that works; with it comes why those before it can't run. Raises `ModeUnavailable` if none works.
-
-        Those known to be unusable are tried only to `retry`.
-        """
-        refusals: list[str] = []
-        for mode in modes:
-            known = self.states.get(mode)
-            if (retry or known is None or known.usable) and (source := self._started(mode, start)) is not None:
-                return source, "; ".join(refusals)
-            refusals.append(f"{mode} can't run: {self.states[mode].reason}")
-        raise ModeUnavailable("; ".join(refusals))
-
-    def probe_rest(self, taken: Mode) -> None:
-        """Look at the modes that were not tried when `taken` was."""
-        for mode, rung in self._rungs.items():
-            if mode != taken and mode not in self.above(taken):
-                self.states[mode] = probed(rung)
-
-    def failed(self, mode: Mode, why: str) -> None:
-        """It broke while it ran."""
-        self.states[mode] = ModeStatus(usable=False, reason=f"it failed: {why}")
-
-    def why(self, refusals: str) -> str:
-        """Say why the active mode is, where those above it can't run for `refusals`."""
-        asked = "It was asked for." if len(self.wanted) == 1 else "It is the best mode there is, and it works here."
-        return f"{refusals}." if refusals else asked
-
-    def _started(self, mode: Mode, start: Callable[[Source], None]) -> Source | None:
-        rung, known = self._rungs[mode], self.states.get(mode)
-        try:
-            with _trying(mode):
-                rung.look()
-                source = rung.make()
-                start(source)
-        except ModeUnavailable as refusal:
-            self.states[mode] = ModeStatus(usable=False, reason=str(refusal))
-            if len(self.wanted) > 1 and known != self.states[mode]:
-                logger.warning("mode can't run here", extra=fields(mode=mode, reason=refusal))
-            return None
-        self.states[mode] = ModeStatus(usable=True)
-        return source
+    def dates_exits(self) -> bool:
+        """Whether it knows when a process exited; else only when it noticed."""
+        return Fact.EXIT_TIMES in self.fills
 
 
-@contextlib.contextmanager
-def _trying(mode: Mode) -> Iterator[None]:
-    """What nobody planned for is a reason why a mode can't run, too: it must not end the one that does."""
-    try:
-        yield
-    except (ModeUnavailable, SourceFailed):
-        raise
-    except Exception as error:
-        logger.exception("mode broke as it was tried", extra=fields(mode=mode))
-        raise ModeUnavailable(f"it broke as it was tried: {error!r}") from error
+SWITCH_LOSSES = frozenset({Lost.SWITCH_GAP, Lost.SWITCH_UNSURE})
+"""Losses that any switch of modes can cause."""
 
 
-def probed(rung: Rung) -> ModeStatus:
-    """What can be told of a mode without starting it."""
-    try:
-        with _trying(rung.mode):
-            rung.look()
-    except ModeUnavailable as refusal:
-        return ModeStatus(usable=False, reason=str(refusal))
-    return ModeStatus(usable=True)
+def _ask_loader(mode: Mode) -> Callable[[Host], None]:
+    return lambda host: host.loader.probe(mode)
 
 
-def rungs(config: Config, procfs: Procfs, loader: Loader | None = None) -> list[Rung]:
-    """Every mode in its order. `loader` has the privileges that some take; without one this process is to have them itself.
-
-    What a mode imports is imported when it is made: it costs memory.
-    """
-    loader = loader or Direct(config.runtime_scale, config.procfs, config.detection.ebpf_bcc.interpreter or None)
-    return [
-        Rung(Mode.EBPF_CORE, lambda: _ebpf(Mode.EBPF_CORE, config, procfs, loader), lambda: loader.look(Mode.EBPF_CORE)),
-        Rung(Mode.EBPF_BCC, lambda: _ebpf(Mode.EBPF_BCC, config, procfs, loader), lambda: loader.look(Mode.EBPF_BCC)),
-        Rung(Mode.NETLINK, lambda: _netlink(config, procfs, loader), lambda: loader.look(Mode.NETLINK)),
-        Rung(Mode.FAST_SCAN, lambda: _fast_scan(config, procfs), lambda: _look_at(procfs)),
-        Rung(Mode.SCAN, lambda: _scan(config, procfs), lambda: _look_at(procfs)),
-    ]
-
-
-def wanted(config: Config) -> list[Mode]:
-    """The modes to try, best first."""
-    modes = list(Mode)
-    if config.detection.mode != AUTO:
-        return [Mode(config.detection.mode)]
-    return modes[modes.index(Mode.NETLINK) :] if config.no_ebpf else modes
-
-
-def same_options(one: Config, other: Config, mode: Mode) -> bool:
-    """Whether a mode would be made the same by both."""
-    return getattr(one.detection, mode, None) == getattr(other.detection, mode, None)
-
-
-def _ebpf(mode: Mode, config: Config, procfs: Procfs, loader: Loader) -> Source:
-    from exporter.sources.ebpf.cpu_audit import CpuAudit  # noqa: PLC0415
-    from exporter.sources.ebpf.source import EbpfSource  # noqa: PLC0415
-
-    return EbpfSource(mode, config.runtime_scale, lambda quiet: loader.programs(mode, quiet=quiet), CpuAudit(procfs))
-
-
-def _netlink(config: Config, procfs: Procfs, loader: Loader) -> Source:
-    from exporter.sources.netlink.source import NetlinkSource  # noqa: PLC0415
-
-    return NetlinkSource(config.runtime_scale, procfs, loader.sockets)
-
-
-def _fast_scan(config: Config, procfs: Procfs) -> Source:
-    from exporter.sources.scan.fast import FastScanSource  # noqa: PLC0415
-
-    options = config.detection.fast_scan
-    return FastScanSource(config.runtime_scale, procfs, round(options.interval_seconds * NS), options.cpu_share)
-
-
-def _scan(config: Config, procfs: Procfs) -> Source:
-    from exporter.sources.scan.slow import ScanSource  # noqa: PLC0415
-
-    return ScanSource(config.runtime_scale, procfs, round(config.detection.scan.interval_seconds * NS))
-
-
-def _look_at(procfs: Procfs) -> None:
+def _list_processes(host: Host) -> None:
+    procfs = host.procfs
     try:
         listed = procfs.pids()
     except OSError as error:
         raise ModeUnavailable(f"{procfs.root} can't be listed: {error.strerror}") from error
     if not listed:
         raise ModeUnavailable(f"no process is listed in {procfs.root}")
+
+
+def _ebpf(mode: Mode) -> Callable[[Host], Source]:
+    def make(host: Host) -> Source:
+        from exporter.sources.ebpf.cpu_audit import CpuAudit  # noqa: PLC0415
+        from exporter.sources.ebpf.source import EbpfSource  # noqa: PLC0415
+
+        return EbpfSource(mode, host.config.runtime_scale, lambda quiet: host.loader.load(mode, quiet=quiet), CpuAudit(host.procfs))
+
+    return make
+
+
+def _netlink(host: Host) -> Source:
+    from exporter.kernel.netlink_sockets import Sockets  # noqa: PLC0415
+    from exporter.sources.netlink.source import NetlinkSource  # noqa: PLC0415
+
+    return NetlinkSource(host.config.runtime_scale, host.procfs, lambda: Sockets.received(host.loader.load(Mode.NETLINK)))
+
+
+def _fast_scan(host: Host) -> Source:
+    from exporter.sources.scan.fast import FastScanSource  # noqa: PLC0415
+
+    options = host.config.detection.fast_scan
+    return FastScanSource(host.config.runtime_scale, host.procfs, round(options.interval_seconds * NS), options.cpu_share)
+
+
+def _scan(host: Host) -> Source:
+    from exporter.sources.scan.slow import ScanSource  # noqa: PLC0415
+
+    return ScanSource(host.config.runtime_scale, host.procfs, round(host.config.detection.scan.interval_seconds * NS))
+
+
+_EBPF_FILLS = {
+    Fact.PROCESSES: "exact",
+    Fact.NAMES: "exact",
+    Fact.PARENTS: "exact",
+    Fact.OUTCOMES: "exact",
+    Fact.CORE_DUMPS: "exact",
+    Fact.EXECS: "exact",
+    Fact.KILLS: "exact",
+    Fact.SIGNALS: "exact",
+    Fact.CPU: "precise",
+    Fact.EXIT_TIMES: "exact",
+    Fact.PROGRAM_STATISTICS: "by program",
+    Fact.RECORD_USER: "yes",
+    Fact.RECORD_EXE: "yes",
+    Fact.RECORD_CGROUP: "yes",
+}
+_EBPF_LOSSES = frozenset({Lost.PROGRAM_MISSED, Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.CPU_NEVER_CAME, Lost.EXES_FULL})
+_WITH_HEADERS = "with the kernel's headers"
+
+_SCAN_FILLS = {
+    Fact.PROCESSES: "those observed",
+    Fact.NAMES: "as last read",
+    Fact.PARENTS: "if still known",
+    Fact.CPU: "lower bound",
+    Fact.SCAN_DURATION: "yes",
+    Fact.RECORD_CPU: "lower bound",
+}
+_SCAN_LOSSES = frozenset({Lost.UNSEEN, Lost.VANISHED, Lost.UNREADABLE, Lost.MALFORMED})
+
+MODES = (
+    ModeSpec(
+        Mode.EBPF_CORE,
+        needs="kernel 5.8 or later with BTF; root, or CAP_BPF and CAP_PERFMON; `libbpf.so.1`",
+        sees="every process, exactly",
+        make=_ebpf(Mode.EBPF_CORE),
+        probe=_ask_loader(Mode.EBPF_CORE),
+        fills=_EBPF_FILLS,
+        losses=_EBPF_LOSSES,
+        colour="green",
+        capture_ratio=0.99,
+        loader="exporter.loaders.core",
+        loads_programs=True,
+    ),
+    ModeSpec(
+        Mode.EBPF_BCC,
+        needs="kernel 4.18 or later; root; the package `python3-bpfcc` of Debian or Ubuntu",
+        sees="every process, exactly; outcomes and CPU only where the kernel's headers are installed",
+        make=_ebpf(Mode.EBPF_BCC),
+        probe=_ask_loader(Mode.EBPF_BCC),
+        fills={
+            **_EBPF_FILLS,
+            Fact.PARENTS: "exact; `unknown` for orphans",
+            Fact.OUTCOMES: _WITH_HEADERS,
+            Fact.CORE_DUMPS: _WITH_HEADERS,
+            Fact.KILLS: _WITH_HEADERS,
+            Fact.CPU: _WITH_HEADERS,
+        },
+        losses=_EBPF_LOSSES | {Lost.LIVE_PROCESSES_FULL},
+        colour="dark-green",
+        capture_ratio=0.99,
+        loader="exporter.loaders.bcc",
+        loads_programs=True,
+    ),
+    ModeSpec(
+        Mode.NETLINK,
+        needs="the host's pid, user and network namespaces; before about Linux 6.6 also CAP_NET_ADMIN",
+        sees="every process; all names and CPU only with CAP_NET_ADMIN",
+        make=_netlink,
+        probe=_ask_loader(Mode.NETLINK),
+        fills={
+            Fact.PROCESSES: "exact",
+            Fact.NAMES: "exact; without CAP_NET_ADMIN 70 to 90 %, else `unknown`",
+            Fact.PARENTS: "exact",
+            Fact.OUTCOMES: "exact",
+            Fact.CORE_DUMPS: "exact",
+            Fact.EXECS: "exact; of several at once only the last one's name",
+            Fact.KILLS: "exact",
+            Fact.CPU: "by clock ticks, with CAP_NET_ADMIN",
+            Fact.EXIT_TIMES: "exact",
+            Fact.RECORD_USER: "with CAP_NET_ADMIN",
+            Fact.RECORD_CPU: "by clock ticks, with CAP_NET_ADMIN",
+        },
+        losses=frozenset({Lost.CPU_NEVER_CAME, Lost.OVERRUN, Lost.NAME_RACE, Lost.UNREADABLE, Lost.MALFORMED}),
+        colour="blue",
+        capture_ratio=0.95,
+        loader="exporter.loaders.netlink",
+    ),
+    ModeSpec(
+        Mode.FAST_SCAN,
+        needs="nothing",
+        sees="most processes that live for 5 ms or longer; it publishes how many it missed",
+        make=_fast_scan,
+        probe=_list_processes,
+        fills=_SCAN_FILLS,
+        losses=_SCAN_LOSSES,
+        colour="orange",
+        capture_ratio=0,
+        clones_at_once=False,
+        exact=False,
+    ),
+    ModeSpec(
+        Mode.SCAN,
+        needs="nothing",
+        sees="processes that live longer than its interval; it publishes how many it missed",
+        make=_scan,
+        probe=_list_processes,
+        fills=_SCAN_FILLS,
+        losses=_SCAN_LOSSES,
+        colour="red",
+        capture_ratio=0,
+        clones_at_once=False,
+        exact=False,
+    ),
+)
+SPECS = {spec.mode: spec for spec in MODES}
+
+
+def loader_settings(config: Config) -> Settings:
+    """What a loader of all modes is made with."""
+    modules = {spec.mode: spec.loader for spec in MODES if spec.loader}
+    return Settings(config.runtime_scale, config.procfs, config.detection.ebpf_bcc.interpreter, modules)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from exporter.model import Gauges, Mode, SwitchReason
 from exporter.model.ledger import View
 from exporter.supervision.completeness import Sample
-from exporter.supervision.modes import ModeStatus
+from exporter.supervision.selector import ModeStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,8 @@ class Snapshot:
     gauges: Gauges
     mode: Mode | None
     why: str
-    rungs: dict[Mode, ModeStatus]
+    modes: dict[Mode, ModeStatus]
+    """All modes, best first."""
     degraded: bool
     switches: dict[tuple[Mode, SwitchReason], int]
     sample: Sample | None

@@ -10,10 +10,12 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Sequence
+from functools import partial
 
 from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
-from exporter.loaders.direct import Loader
+from exporter.loaders.base import Loader
 from exporter.model import NS, Gauges, Mode, ModeUnavailable, SourceFailed, SwitchReason
 from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ledger import Ledger
@@ -21,7 +23,8 @@ from exporter.process.log import fields
 from exporter.records.hub import Hub
 from exporter.sources.base import Source
 from exporter.supervision.health import Health
-from exporter.supervision.modes import ModeSelector, same_options
+from exporter.supervision.modes import MODES, ModeSpec
+from exporter.supervision.selector import ModeSelector, same_options
 from exporter.supervision.snapshot import Snapshot
 from exporter.supervision.switchover import cpu_pending, run_both, settle
 
@@ -33,25 +36,25 @@ _STUCK_SECONDS = 30.0
 class Supervisor:
     """`start`, then `tick` about each second, from one thread; `snapshot` and `busiest` from any."""
 
-    def __init__(self, config: Config, hub: Hub, loader: Loader | None = None) -> None:
-        """`loader` has the privileges that some modes take; without one this process is to have them."""
+    def __init__(self, config: Config, hub: Hub, loader: Loader, specs: Sequence[ModeSpec] = MODES) -> None:
+        """`loader` has the privileges that some modes take; `specs` are all modes, best first."""
         self._config = config
         self._hub = hub
         self._procfs = Procfs(config.procfs)
-        self._selector = ModeSelector(config, self._procfs, loader)
+        self._selector = ModeSelector(config, self._procfs, loader, specs)
         self._lock = threading.Lock()
         self._ledger = Ledger(config.metrics.max_comms, round(config.metrics.new_series_hold_seconds * NS))
-        self._health = Health(self._procfs.kernel_clones)
+        self._health = Health(self._procfs.kernel_clones, {spec.mode for spec in specs if spec.clones_at_once})
         self._source: Source | None = None
         self._why = "no mode has been started yet"
-        self._switches = {(mode, reason): 0 for mode in Mode for reason in SwitchReason}
+        self._switches = {(spec.mode, reason): 0 for spec in specs for reason in SwitchReason}
         self._ticked = self._tried = time.monotonic()
         self._begun = False
         hub.on_change = self._publish
 
     def start(self) -> None:
         """Take the best mode that works. Raises `ModeUnavailable` if none of those wanted does."""
-        source = self._take(SwitchReason.START)
+        source = self._start_best(SwitchReason.START)
         self._selector.probe_rest(source.mode)
         self._health.begin(source)
         self.tick()
@@ -70,7 +73,7 @@ class Supervisor:
             except SourceFailed as failure:
                 self._leave(source, failure)
         elif due:
-            self._take_if_any(SwitchReason.RECOVERED, retry=True)
+            self._start_any(SwitchReason.RECOVERED, retry=True)
         with self._lock:
             self._health.tick(self._source)
 
@@ -84,7 +87,7 @@ class Supervisor:
         self._selector.configure(config)
         try:
             if source is None:
-                source = self._take(SwitchReason.CONFIG, retry=True)
+                source = self._start_best(SwitchReason.CONFIG, retry=True)
             else:
                 source = self._follow(source, keep=same_options(before, config, source.mode))
             self._selector.probe_rest(source.mode)
@@ -135,7 +138,7 @@ class Supervisor:
                 gauges=gauges,
                 mode=mode,
                 why=self._why,
-                rungs=dict(self._selector.states),
+                modes=dict(self._selector.statuses),
                 degraded=mode is not None and mode != self._selector.best,
                 switches=dict(self._switches),
                 sample=sample or self._health.last,
@@ -152,18 +155,18 @@ class Supervisor:
         with self._lock:
             return self._ledger.comms.busiest(n), self._ledger.comms.busiest_overflowed(n)
 
-    def _take(self, reason: SwitchReason, *, retry: bool = False) -> Source:
-        """Start the best mode that works, while none runs; see `ModeSelector.take`."""
-        source, refusals = self._selector.take(self._selector.wanted, lambda source: source.start(), retry=retry)
+    def _start_best(self, reason: SwitchReason, *, retry: bool = False) -> Source:
+        """Start the best mode that works, while none runs; see `ModeSelector.start_best`."""
+        source, refusals = self._selector.start_best(self._selector.wanted, lambda source: source.start(), retry=retry)
         with self._lock:
             self._became(source, SwitchReason.UNAVAILABLE if refusals and reason is SwitchReason.START else reason, refusals)
             self._ledger.absorb(self._health.gap(source))
         return source
 
-    def _take_if_any(self, reason: SwitchReason, *, retry: bool) -> None:
+    def _start_any(self, reason: SwitchReason, *, retry: bool) -> None:
         self._tried = self._ticked
         try:
-            self._take(reason, retry=retry)
+            self._start_best(reason, retry=retry)
         except ModeUnavailable as nothing_left:
             self._why = str(nothing_left)
             logger.critical("no mode is left", extra=fields(reason=nothing_left))
@@ -187,7 +190,7 @@ class Supervisor:
 
     def _replace(self, old: Source, modes: list[Mode], reason: SwitchReason) -> Source:
         """Let the best of `modes` that works take over. Raises `ModeUnavailable` if none does, `SourceFailed` if `old` broke meanwhile."""
-        new, refusals = self._selector.take(modes, lambda source: run_both(old, source))
+        new, refusals = self._selector.start_best(modes, lambda source: run_both(old, source))
         with self._lock:
             settled = self._settled(old, new)
             self._absorb_last(old, settled)
@@ -202,7 +205,7 @@ class Supervisor:
             self._source = None
             source.stop()
             self._absorb_last(source, cpu_pending(source))
-        self._take_if_any(SwitchReason.FAILED, retry=False)
+        self._start_any(SwitchReason.FAILED, retry=False)
 
     def _became(self, source: Source, reason: SwitchReason, refusals: str) -> None:
         self._why = self._selector.why(refusals)
@@ -221,7 +224,8 @@ class Supervisor:
 
     def _publish_of(self, source: Source) -> None:
         try:
-            source.publish(self._hub.publish, live=self._hub.live)
+            dated = self._selector.specs[source.mode].dates_exits
+            source.publish(partial(self._hub.publish, dated=dated), live=self._hub.live)
         except SourceFailed as failure:
             logger.error("no records of single processes", extra=fields(mode=source.mode, error=failure))  # noqa: TRY400
 

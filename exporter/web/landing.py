@@ -55,8 +55,8 @@ class PageStatus:
     mode: str | None
     why: str
     """Why this mode, in one sentence."""
-    rungs: tuple[tuple[str, str, str], ...]
-    """Mode, state and reason, in ladder order."""
+    modes: tuple[tuple[str, str, str], ...]
+    """Mode, state and reason, best first."""
     capture_ratio: float | None
     threshold_seconds: float
     started: float
@@ -240,10 +240,10 @@ def _by_name(status: PageStatus) -> tuple[Table, ...]:
 
 
 def _about_itself(status: PageStatus) -> tuple[Table, ...]:
-    active = next((number for number, (mode, _, _) in enumerate(status.rungs) if mode == status.mode), None)
+    active = next((number for number, (mode, _, _) in enumerate(status.modes) if mode == status.mode), None)
     lost = [(reason, f"{count:,}") for reason, count in status.lost if count]
     return (
-        Table("modes", "Modes", "Best first.", ("@Mode", "State", "Reason"), status.rungs, marked=active),
+        Table("modes", "Modes", "Best first.", ("@Mode", "State", "Reason"), status.modes, marked=active),
         Table("lost", "What could not be seen or named", "By cause, since the exporter started.", ("@Cause", "#Count"), lost),
     )
 

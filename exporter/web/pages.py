@@ -79,7 +79,7 @@ class Pages:
             revision=version.revision(),
             mode=snapshot.mode,
             why=snapshot.why,
-            rungs=tuple((mode, _state(mode, snapshot), state.reason) for mode, state in snapshot.rungs.items()),
+            modes=tuple((mode, _state(mode, snapshot), status.reason) for mode, status in snapshot.modes.items()),
             capture_ratio=snapshot.capture_ratio,
             threshold_seconds=self._config.detection.short_threshold_seconds,
             started=self._started,
@@ -104,4 +104,4 @@ def _row(comm: str, counts: ProcessCounts) -> Row:
 def _state(mode: Mode, snapshot: Snapshot) -> str:
     if mode == snapshot.mode:
         return "active"
-    return "usable" if snapshot.rungs[mode].usable else "unusable"
+    return "usable" if snapshot.modes[mode].usable else "unusable"

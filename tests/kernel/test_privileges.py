@@ -19,12 +19,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from exporter.config.options import Config
 from exporter.kernel.bpf import BpfMap
+from exporter.kernel.netlink_sockets import Sockets
 from exporter.kernel.proc_connector import open_socket
 from exporter.loaders.broker import Broker, serve
 from exporter.model import Mode, ModeUnavailable
 from exporter.process.privileges import CAP_BPF
-from tests.kernel.programs import SCALE, Program, until
+from exporter.supervision.modes import loader_settings
+from tests.kernel.programs import Program, until
 from tests.kernel.test_app import CHECKOUT, Running, _mode, command, free_port, public, refused, running
 
 pytestmark = pytest.mark.usefixtures("requires_bpf")
@@ -188,14 +191,13 @@ def test_without_its_broker_it_goes_on(root: None, tmp_path: Path) -> None:
 def test_what_it_does_not_understand_is_answered() -> None:
     """It has privileges, and whoever asks has none: nothing but the one verb and a known mode does anything."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    what = {"scale": [1, [1], False], "procfs": "/proc", "interpreter": None}
-    thread = threading.Thread(target=serve, args=(theirs, what))
+    thread = threading.Thread(target=serve, args=(theirs, loader_settings(Config())))
     thread.start()
     with ours:
         objects: tuple[dict[str, object], ...] = (
             {},
-            {"load": "scan", "look": False, "quiet": 7},
-            {"load": "/bin/sh", "look": False},
+            {"load": "scan", "probe": False, "quiet": 7},
+            {"load": "/bin/sh", "probe": False},
             {"exec": "sh"},
         )
         for request in (*(json.dumps(each).encode() for each in objects), b"[]", b"1", b"\xff{", b"[" * 4000):
@@ -207,23 +209,45 @@ def test_what_it_does_not_understand_is_answered() -> None:
 
 def test_it_answers_again_and_again() -> None:
     """Descriptors do not pile up in it, nor here."""
-    broker = Broker(SCALE, "/proc", None)
+    broker = Broker(loader_settings(Config()))
     try:
         before = len(list(Path(f"/proc/{broker.pid}/fd").iterdir()))
         for _ in range(3):
-            handover = broker.programs(Mode.EBPF_CORE, quiet=True)
+            handover = broker.load(Mode.EBPF_CORE, quiet=True)
             assert isinstance(handover.maps["control"], BpfMap)
             handover.close()
-            sockets = broker.sockets()
+            sockets = Sockets.received(broker.load(Mode.NETLINK))
             sockets.subscription.close()
             if sockets.registration is not None:
                 sockets.registration.close()
-        broker.look(Mode.EBPF_CORE)
+        broker.probe(Mode.EBPF_CORE)
         assert until(lambda: len(list(Path(f"/proc/{broker.pid}/fd").iterdir())), lambda n: n <= before) <= before
     finally:
         broker.close()
     with pytest.raises(ModeUnavailable, match="loader process"):
-        broker.look(Mode.EBPF_CORE)
+        broker.probe(Mode.EBPF_CORE)
+
+
+def test_what_is_let_go_is_unsubscribed(root: None) -> None:
+    """By the process that has the privileges, through its own copy of the socket: the kernel then makes no more events for it."""
+    broker = Broker(loader_settings(Config()))
+    handover = broker.load(Mode.NETLINK)
+    os.close(handover.links.pop("events_lease"))
+    try:
+        with socket.socket(fileno=os.dup(handover.links["events"])) as events:
+            assert not until(lambda: _event_comes(events), lambda comes: not comes), "what came before that has been read by now"
+    finally:
+        handover.close()
+        broker.close()
+
+
+def _event_comes(events: socket.socket) -> bool:
+    subprocess.run(["true"], check=True)
+    comes = bool(select.select([events], [], [], 0.2)[0])
+    with contextlib.suppress(BlockingIOError):
+        while comes:
+            events.recv(4096, socket.MSG_DONTWAIT)
+    return comes
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

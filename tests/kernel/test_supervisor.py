@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.config.options import Config, Detection, EbpfBcc
+from exporter.config.options import Config, Detection
+from exporter.loaders.direct import Direct
 from exporter.metrics.exposition import Exposition
 from exporter.model import Lost, Mode, ModeUnavailable, SwitchReason
 from exporter.records.hub import Hub
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
-from exporter.supervision.modes import ModeStatus, Rung
+from exporter.supervision.modes import Host, ModeSpec, loader_settings
 from exporter.supervision.reload import LastReload
+from exporter.supervision.selector import ModeStatus
 from exporter.supervision.supervisor import Supervisor
 from exporter.web.pages import Pages
 from tests.kernel.programs import Program, until
@@ -24,10 +26,15 @@ from tests.kernel.programs import Program, until
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
+def supervising(config: Config) -> Supervisor:
+    """One that has the privileges of this process."""
+    return Supervisor(config, Hub(0), Direct(loader_settings(config)))
+
+
 @pytest.fixture
 def supervisor(requires_bpf: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
     monkeypatch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
-    supervisor = Supervisor(Config(), Hub(0))
+    supervisor = supervising(Config())
     supervisor.start()
     yield supervisor
     supervisor.stop()
@@ -62,7 +69,7 @@ def test_a_broken_mode_gives_way_and_comes_back(supervisor: Supervisor, workload
     assert snapshot.mode in (Mode.EBPF_BCC, Mode.NETLINK), "an exact one"
     assert snapshot.degraded
     assert snapshot.switches[snapshot.mode, SwitchReason.FAILED] == 1
-    assert "it failed: the" in snapshot.rungs[Mode.EBPF_CORE].reason
+    assert "it failed: the" in snapshot.modes[Mode.EBPF_CORE].reason
     assert (kernel.links, kernel.programs, kernel.maps) == ({}, {}, {}), "no program runs on, no map stays"
     after = counters(supervisor)
     assert fell(before, after) == {}
@@ -72,7 +79,7 @@ def test_a_broken_mode_gives_way_and_comes_back(supervisor: Supervisor, workload
     assert snapshot.mode is Mode.EBPF_CORE
     assert not snapshot.degraded
     assert snapshot.switches[Mode.EBPF_CORE, SwitchReason.RECOVERED] == 1
-    assert snapshot.rungs[Mode.EBPF_CORE].reason == ""
+    assert snapshot.modes[Mode.EBPF_CORE].reason == ""
     assert fell(after, counters(supervisor)) == {}
     gap = counters(supervisor)["shortproc_detection_lost_total", (("reason", Lost.SWITCH_GAP.value),)]
     assert gap >= snapshot.view.counts.lost.get(Lost.SWITCH_GAP, 0)
@@ -80,7 +87,7 @@ def test_a_broken_mode_gives_way_and_comes_back(supervisor: Supervisor, workload
 
 def test_a_blind_mode_is_noticed(requires_bpf: None, workload: Program) -> None:
     """A source that tells of nothing, while the kernel counts clones, is as good as broken; nothing else would say so."""
-    supervisor = Supervisor(Config(), Hub(0))
+    supervisor = supervising(Config())
     supervisor.start()
     try:
         source = supervisor._source
@@ -90,7 +97,7 @@ def test_a_blind_mode_is_noticed(requires_bpf: None, workload: Program) -> None:
             workload.storm("end", 50, 0)
             supervisor.tick()
         assert supervisor.mode is not Mode.EBPF_CORE
-        assert "missed most" in supervisor.snapshot().rungs[Mode.EBPF_CORE].reason
+        assert "missed most" in supervisor.snapshot().modes[Mode.EBPF_CORE].reason
         assert supervisor.snapshot().view.counts.lost[Lost.SWITCH_GAP] >= 50
     finally:
         supervisor.stop()
@@ -106,7 +113,9 @@ def measured_programs(requires_bpf: None) -> Iterator[None]:
     sysctl.write_text(before)
 
 
-def test_a_changed_configuration_switches(measured_programs: None, supervisor: Supervisor, workload: Program) -> None:
+def test_a_changed_configuration_switches(
+    measured_programs: None, supervisor: Supervisor, workload: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By hand, through every mode: no counter falls or goes. One that can't run is refused, and the one before goes on."""
     before = counters(supervisor)
     assert ("shortproc_bpf_program_runs_total", (("program", "on_exit"),)) in before
@@ -118,8 +127,9 @@ def test_a_changed_configuration_switches(measured_programs: None, supervisor: S
         after = counters(supervisor)
         assert fell(before, after) == {}
         before = after
-    with pytest.raises(ModeUnavailable, match="ebpf_bcc can't run"):
-        supervisor.reconfigure(Config(detection=Detection(mode=Mode.EBPF_BCC, ebpf_bcc=EbpfBcc("/bin/false"))))
+    monkeypatch.setattr("exporter.loaders.bcc.refusal", lambda _: "not today")
+    with pytest.raises(ModeUnavailable, match="ebpf_bcc can't run: not today"):
+        supervisor.reconfigure(Config(detection=Detection(mode=Mode.EBPF_BCC)))
     assert supervisor.mode is Mode.EBPF_CORE
     supervisor.reconfigure(Config())
     assert supervisor.snapshot().switches[Mode.EBPF_CORE, SwitchReason.CONFIG] == 1, "what runs already goes on"
@@ -127,7 +137,7 @@ def test_a_changed_configuration_switches(measured_programs: None, supervisor: S
 
 def test_a_mode_of_lower_rank_is_kept_while_no_better_one_works(requires_bpf: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A climb that fails leaves things as they are, and the reason is shown anew."""
-    supervisor = Supervisor(Config(no_ebpf=True, detection=Detection(retry_seconds=1)), Hub(0))
+    supervisor = supervising(Config(no_ebpf=True, detection=Detection(retry_seconds=1)))
     monkeypatch.setattr("exporter.kernel.netlink_sockets.refusal", lambda _: "not today")
     supervisor.start()
     try:
@@ -135,7 +145,7 @@ def test_a_mode_of_lower_rank_is_kept_while_no_better_one_works(requires_bpf: No
         supervisor._tried = 0
         supervisor.tick()
         assert supervisor.snapshot().mode is Mode.FAST_SCAN
-        assert supervisor.snapshot().rungs[Mode.NETLINK].reason == "not today"
+        assert supervisor.snapshot().modes[Mode.NETLINK].reason == "not today"
         monkeypatch.undo()
         supervisor._tried = 0
         supervisor.tick()
@@ -147,16 +157,16 @@ def test_a_mode_of_lower_rank_is_kept_while_no_better_one_works(requires_bpf: No
 def test_ready_is_when_a_scrape_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prometheus must see a counter at 0 first, so the first scrape that is answered may lack none."""
     config = Config(detection=Detection(mode=Mode.SCAN))
-    supervisor = Supervisor(config, Hub(0))
+    supervisor = supervising(config)
     pages = Pages(config, supervisor, LastReload(), Hub(0))
     lacking: list[str] = []
 
-    def probed(rung: Rung) -> ModeStatus:
+    def probed(spec: ModeSpec, _: Host) -> ModeStatus:
         if pages.ready() is None and supervisor.snapshot().sample is None:
-            lacking.append(f"ready before {rung.mode} was looked at")
+            lacking.append(f"ready before {spec.mode} was probed")
         return ModeStatus(usable=True, reason="")
 
-    monkeypatch.setattr("exporter.supervision.modes.probed", probed)
+    monkeypatch.setattr("exporter.supervision.selector.probed", probed)
     try:
         supervisor.start()
         assert pages.ready() is None

@@ -12,13 +12,14 @@ import pytest
 
 from exporter.config.options import Config, Detection, FastScan, Metrics, Scan
 from exporter.kernel.procfs import Procfs
+from exporter.loaders.direct import Direct
 from exporter.model import Lost, Mode, ModeUnavailable
 from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ledger import Ledger
 from exporter.sources.base import Source
 from exporter.sources.scan.slow import ScanSource
 from exporter.supervision.completeness import Completeness
-from exporter.supervision.modes import rungs
+from exporter.supervision.modes import SPECS, Host, loader_settings
 from exporter.supervision.switchover import run_both, settle
 from tests.kernel.programs import SCALE, Program, until
 
@@ -30,13 +31,13 @@ class Switching:
     """A ledger, and a source that is replaced again and again."""
 
     def __init__(self, procfs: Procfs) -> None:
-        self._rungs = {rung.mode: rung for rung in rungs(CONFIG, procfs)}
+        self._host = Host(CONFIG, procfs, Direct(loader_settings(CONFIG)))
         self._ledger = Ledger(1000, 0)
         self._clones = 0
         self.source: Source | None = None
 
     def to(self, mode: Mode) -> None:
-        new = self._rungs[mode].make()
+        new = SPECS[mode].make(self._host)
         old, self.source = self.source, new
         if old is None:
             new.start()

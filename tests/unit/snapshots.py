@@ -8,7 +8,7 @@ from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ledger import Ledger
 from exporter.records.hub import Latencies
 from exporter.supervision.completeness import Sample
-from exporter.supervision.modes import ModeStatus
+from exporter.supervision.selector import ModeStatus
 from exporter.supervision.snapshot import Snapshot
 
 CONFIG = Config()
@@ -46,7 +46,7 @@ def snapshot(
         gauges=gauges or Gauges(),
         mode=mode,
         why="",
-        rungs={each: ModeStatus(each is not Mode.NETLINK, "") for each in Mode if each is not Mode.EBPF_BCC},
+        modes={each: ModeStatus(each not in (Mode.NETLINK, Mode.EBPF_BCC), "") for each in Mode},
         degraded=False,
         switches=switches,
         sample=sample,

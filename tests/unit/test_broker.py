@@ -13,34 +13,37 @@ from functools import partial
 
 import pytest
 
+from exporter.config.options import Config, Detection, EbpfBcc, Metrics
+from exporter.loaders.base import Settings
 from exporter.loaders.broker import Broker, _Lines, serve
 from exporter.loaders.handover import MAX_MESSAGE, receive
-from exporter.model import Mode, ModeUnavailable, RuntimeScale
+from exporter.model import Mode, ModeUnavailable
+from exporter.supervision.modes import loader_settings
 
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     monkeypatch.setattr("exporter.loaders.broker._ANSWER_SECONDS", 5)
-    broker = Broker(RuntimeScale(1, (1,)), "/proc", None)
+    broker = Broker(loader_settings(Config()))
     yield broker
     broker.close()
 
 
 def test_an_answer_that_comes_late_is_not_taken_for_the_next(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else each mode would get what another one had asked for, from then on."""
-    with pytest.raises(ModeUnavailable, match=r"^scan has no programs"):
-        broker.programs(Mode.SCAN, quiet=False)
+    with pytest.raises(ModeUnavailable, match=r"^scan has no loader"):
+        broker.load(Mode.SCAN)
     os.kill(broker.pid, signal.SIGSTOP)
     monkeypatch.setattr("exporter.loaders.broker._ANSWER_SECONDS", 0.2)
     monkeypatch.setattr("exporter.loaders.broker._LATE_SECONDS", 0.2)
     for _ in range(2):
         with pytest.raises(ModeUnavailable, match="does not answer"):
-            broker.programs(Mode.SCAN, quiet=False)
+            broker.load(Mode.SCAN)
     os.kill(broker.pid, signal.SIGCONT)
     monkeypatch.setattr("exporter.loaders.broker._ANSWER_SECONDS", 5)
     monkeypatch.setattr("exporter.loaders.broker._LATE_SECONDS", 5)
-    with pytest.raises(ModeUnavailable, match=r"^fast_scan has no programs"):
-        broker.programs(Mode.FAST_SCAN, quiet=False)
+    with pytest.raises(ModeUnavailable, match=r"^fast_scan has no loader"):
+        broker.load(Mode.FAST_SCAN)
 
 
 def test_an_answer_that_found_no_room_is_done_with(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,9 +56,17 @@ def test_an_answer_that_found_no_room_is_done_with(broker: Broker, monkeypatch: 
     with monkeypatch.context() as short:
         short.setattr("exporter.loaders.broker.receive", cut)
         with pytest.raises(ModeUnavailable, match="open files"):
-            broker.programs(Mode.SCAN, quiet=False)
-    with pytest.raises(ModeUnavailable, match=r"^fast_scan has no programs"):
-        broker.programs(Mode.FAST_SCAN, quiet=False)
+            broker.load(Mode.SCAN)
+    with pytest.raises(ModeUnavailable, match=r"^fast_scan has no loader"):
+        broker.load(Mode.FAST_SCAN)
+
+
+def test_settings_arrive_as_they_were() -> None:
+    """All of them, whatever fields there are: the programs must bucket as the serving process reads."""
+    metrics = Metrics(runtime_buckets_seconds=(0.001, 1), per_comm_histogram=True)
+    config = Config(procfs="/host/proc", metrics=metrics, detection=Detection(ebpf_bcc=EbpfBcc("/usr/bin/python3")))
+    settings = loader_settings(config)
+    assert Settings.from_json(settings.to_json()) == settings
 
 
 def test_a_log_fits_into_a_message() -> None:
@@ -73,15 +84,14 @@ def test_what_is_short_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("exporter.loaders.direct.Direct.look", refuse)
+    monkeypatch.setattr("exporter.loaders.direct.Direct.probe", refuse)
     monkeypatch.setattr(logging, "getLogger", partial(logging.getLogger, "the broker's own"))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(5)
-    what = {"scale": [1, [1], False], "procfs": "/proc", "interpreter": None}
-    thread = threading.Thread(target=serve, args=(theirs, what))
+    thread = threading.Thread(target=serve, args=(theirs, loader_settings(Config())))
     thread.start()
     with ours:
         for _ in range(2):
-            ours.send(json.dumps({"load": "netlink", "quiet": False, "look": True}).encode())
+            ours.send(json.dumps({"load": "netlink", "quiet": False, "probe": True}).encode())
             assert "Too many open files" in json.loads(ours.recv(65536))["unusable"]
     thread.join(5)

@@ -22,7 +22,7 @@ STATUS = PageStatus(
     revision="abc1234",
     mode="ebpf_core",
     why="It is the best mode.",
-    rungs=(("ebpf_core", "active", "attached"), ("netlink", "usable", "answers")),
+    modes=(("ebpf_core", "active", "attached"), ("netlink", "usable", "answers")),
     capture_ratio=1.0,
     threshold_seconds=1.0,
     started=1_700_000_000.5,
@@ -187,13 +187,13 @@ def test_nothing_becomes_markup(hostile: str) -> None:
         revision=hostile,
         mode=hostile,
         why=hostile,
-        rungs=((hostile, hostile, hostile),),
+        modes=((hostile, hostile, hostile),),
         top_comms=(Row(hostile, 1, 1, 1.0, 1.0),),
         top_cpu=(Row(hostile, 1, 1, 1.0, 1.0),),
         overflowed=((hostile, 1),),
         lost=((hostile, 1),),
     )
-    plain = dataclasses.replace(STATUS, rungs=(("a", "b", "c"),), top_comms=STATUS.top_comms[:1], lost=(("a", 1),))
+    plain = dataclasses.replace(STATUS, modes=(("a", "b", "c"),), top_comms=STATUS.top_comms[:1], lost=(("a", 1),))
     comm = hostile.encode()
     records = [record(number, comm, parent_comm=comm, exe=comm, cgroup=comm) for number in range(3)]
     page = Outline(render(status, f"/{hostile}", records))

@@ -1,23 +1,25 @@
-"""Which mode runs, and when those that could not run are tried again."""
+"""Which mode is selected, and when modes that could not run are tried again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from enum import StrEnum
 from functools import partial
 
 import pytest
 
 from exporter.config.options import Config, Detection
+from exporter.loaders.direct import Direct
+from exporter.metrics.exposition import Exposition
 from exporter.model import Lost, Mode, ModeUnavailable, SwitchReason
 from exporter.records.hub import Hub
-from exporter.supervision.modes import Rung
+from exporter.supervision.modes import MODES, Fact, ModeSpec, loader_settings
+from exporter.supervision.modes import Host as Given
+from exporter.supervision.reload import LastReload
 from exporter.supervision.supervisor import Supervisor
 from exporter.web.stream import Feed
 from tests.unit.fake_source import FakeSource
-
-
-class Found(FakeSource):
-    immediate = False
 
 
 class Host:
@@ -26,15 +28,12 @@ class Host:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lacking = {Mode.EBPF_CORE, Mode.EBPF_BCC}
         self.kernel_clones = 100
-        self.sources: list[Found] = []
+        self.sources: list[FakeSource] = []
         monkeypatch.setattr("exporter.supervision.switchover._UNDER_WAY_SECONDS", 0)
         monkeypatch.setattr("exporter.supervision.completeness._STILL_SECONDS", 0)
-        monkeypatch.setattr(
-            "exporter.supervision.modes.rungs",
-            lambda *_: [Rung(mode, partial(self._made, mode), partial(self._look, mode)) for mode in Mode],
-        )
         monkeypatch.setattr("exporter.kernel.procfs.Procfs.kernel_clones", lambda _: self.kernel_clones)
-        self.supervisor = Supervisor(Config(), Hub(0))
+        specs = [self.spec(spec) for spec in MODES]
+        self.supervisor = Supervisor(Config(), Hub(0), Direct(loader_settings(Config())), specs)
         self.supervisor.start()
 
     def break_down(self) -> None:
@@ -51,16 +50,21 @@ class Host:
         return self.supervisor.mode
 
     def usable(self) -> set[Mode]:
-        return {mode for mode, state in self.supervisor.snapshot().rungs.items() if state.usable}
+        return {mode for mode, state in self.supervisor.snapshot().modes.items() if state.usable}
 
     def switches(self) -> dict[tuple[Mode, SwitchReason], int]:
         return {switch: n for switch, n in self.supervisor.snapshot().switches.items() if n}
 
-    def _made(self, mode: Mode) -> Found:
-        self.sources.append(Found(mode, Config().runtime_scale))
+    def spec(self, real: ModeSpec) -> ModeSpec:
+        """A mode that works here as this host lets it."""
+        make, probe = partial(self._made, real.mode), partial(self._probe, real.mode)
+        return replace(real, make=make, probe=probe, clones_at_once=False)
+
+    def _made(self, mode: Mode, _: Given) -> FakeSource:
+        self.sources.append(FakeSource(mode, Config().runtime_scale))
         return self.sources[-1]
 
-    def _look(self, mode: Mode) -> None:
+    def _probe(self, mode: Mode, _: Given) -> None:
         if mode in self.lacking:
             raise ModeUnavailable("it is not installed")
 
@@ -124,7 +128,7 @@ def test_a_mode_that_broke_waits_for_its_retry(host: Host) -> None:
     host.lacking = set()
     host.break_down()
     assert host.mode() is Mode.FAST_SCAN
-    assert host.supervisor.snapshot().rungs[Mode.NETLINK].reason == "it failed: it broke"
+    assert host.supervisor.snapshot().modes[Mode.NETLINK].reason == "it failed: it broke"
     host.supervisor.tick()
     assert host.mode() is Mode.FAST_SCAN
     host.retry()
@@ -145,7 +149,7 @@ def test_the_time_without_any_mode_is_lost(host: Host) -> None:
     assert host.supervisor.snapshot().view.counts.lost[Lost.SWITCH_GAP] == 40
 
 
-@pytest.mark.parametrize("where", ["look", "start"])
+@pytest.mark.parametrize("where", ["probe", "start"])
 def test_a_climb_that_nobody_planned_for_ends_nothing(host: Host, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """At the limit of threads, say: it is one more reason why that mode can't run, and the one that runs goes on."""
 
@@ -154,16 +158,15 @@ def test_a_climb_that_nobody_planned_for_ends_nothing(host: Host, monkeypatch: p
 
     running = host.sources[-1]
     host.lacking = {Mode.EBPF_CORE}
-    if where == "look":
-        monkeypatch.setattr(host, "_look", refuse)
-        monkeypatch.setattr("exporter.supervision.modes.rungs", lambda *_: [Rung(mode, partial(host._made, mode), refuse) for mode in Mode])
-        host.supervisor._selector.configure(Config())
+    if where == "probe":
+        specs = host.supervisor._selector.specs
+        specs.update({mode: replace(spec, probe=refuse) for mode, spec in specs.items()})
     else:
-        monkeypatch.setattr(Found, "start", refuse)
+        monkeypatch.setattr(FakeSource, "start", refuse)
     host.retry()
     assert host.mode() is Mode.NETLINK
     assert not running.tally.lists
-    assert "can't start new thread" in host.supervisor.snapshot().rungs[Mode.EBPF_BCC].reason
+    assert "can't start new thread" in host.supervisor.snapshot().modes[Mode.EBPF_BCC].reason
 
 
 def test_a_refused_reload_leaves_the_reason_why_nothing_runs(host: Host) -> None:
@@ -180,7 +183,7 @@ def test_a_refused_reload_leaves_the_reason_why_nothing_runs(host: Host) -> None
 def test_records_are_at_once_only_while_somebody_waits(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where none are kept, too: else the kernel would go on to wake us for each, long after a browser was closed."""
     told: list[bool] = []
-    monkeypatch.setattr(Found, "publish", lambda _, to, *, live: told.append(live))
+    monkeypatch.setattr(FakeSource, "publish", lambda _, to, *, live: told.append(live))
     stream = Feed()
     host.supervisor._hub.attach(stream)
     host.supervisor._hub.detach(stream)
@@ -199,3 +202,32 @@ def test_what_was_shown_of_clones_does_not_fall(host: Host) -> None:
     assert after is not None
     assert after.kernel >= before.kernel
     assert after.observed >= before.observed
+
+
+class Toys(StrEnum):
+    TOY = "toy"
+
+
+def test_a_mode_is_one_declaration(host: Host) -> None:
+    """A mode that nothing else knows is selected, falls back and is shown on /metrics, for its declaration alone."""
+    toy = replace(MODES[0], mode=Toys.TOY, fills={Fact.PROCESSES: "exact"}, losses=frozenset(), loader="")  # type: ignore[arg-type]
+    host.lacking = {Mode.EBPF_CORE}
+    supervisor = Supervisor(Config(), Hub(0), Direct(loader_settings(Config())), [host.spec(toy), *map(host.spec, MODES)])
+    supervisor.start()
+    try:
+        assert supervisor.mode == "toy"
+        page = Exposition(Config(), supervisor.snapshot, LastReload()).render("")[0].decode()
+        assert 'shortproc_detection_mode{mode="toy"} 1.0' in page
+        assert 'shortproc_detection_mode_available{mode="toy"} 1.0' in page
+        assert 'shortproc_detection_mode_switches_total{reason="start",to_mode="toy"} 1.0' in page
+        host.sources[-1].broken = True
+        supervisor.tick()
+        assert supervisor.mode is Mode.EBPF_BCC
+        assert supervisor.snapshot().degraded
+    finally:
+        supervisor.stop()
+
+
+def test_each_mode_is_declared_once() -> None:
+    """In the order of their names, which `--help` lists."""
+    assert [spec.mode for spec in MODES] == list(Mode)

@@ -1,0 +1,20 @@
+"""Opens the sockets of the mode `netlink`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from exporter.kernel import netlink_sockets
+from exporter.kernel.attached import Handover
+from exporter.kernel.procfs import Procfs
+from exporter.loaders.base import Settings
+
+
+def load(settings: Settings, on_log: Callable[[str], None], *, quiet: bool = False) -> Handover:  # noqa: ARG001 - of every mode's loader
+    """Subscribe and register; raises `ModeUnavailable`."""
+    return netlink_sockets.opened(Procfs(settings.procfs)).handed_over()
+
+
+def refusal(settings: Settings) -> str | None:
+    """Return why the mode can't run, or None."""
+    return netlink_sockets.refusal(Procfs(settings.procfs))
