@@ -49,7 +49,7 @@ def _verdicts() -> Iterable[Panel]:
 
     frame = Frame("Hosts by mode", "How many hosts see processes in which way.", COUNT, (10, 4), "shortprocmodedegraded")
     modes = tiles(frame, now(f"sum by (mode) ({HOSTS.of(MODE)})", "{{mode}}"))
-    for mode, colour in looks.MODES.items():
+    for mode, colour in looks.COLOURS.items():
         modes.override_by_name(mode, [looks.fixed(colour)])
     yield modes
 
@@ -116,7 +116,7 @@ def _detection() -> Iterable[Panel]:
     frame = Frame("Lost events", "The hosts that lose most, and why.", PER_SECOND, size, "shortproceventslost")
     yield lines(frame, query(HOSTS.top("instance, reason", LOST), "{{instance}}: {{reason}}"))
     frame = Frame("Hosts by mode over time", "How many hosts each mode is active on.", COUNT, size, "shortprocmodedegraded")
-    yield lines(frame, query(f"sum by (mode) ({HOSTS.of(MODE)})", "{{mode}}"), colours=looks.MODES, stacked=True)
+    yield lines(frame, query(f"sum by (mode) ({HOSTS.of(MODE)})", "{{mode}}"), colours=looks.COLOURS, stacked=True)
 
 
 def _by_host(frame: Frame, expr: str) -> timeseries.Panel:

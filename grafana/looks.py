@@ -14,7 +14,8 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat, QueryEditorMode
 
-from exporter.model import Mode, Outcome
+from exporter.model import Outcome
+from exporter.supervision.modes import MODES
 from grafana.queries import WHOLE
 
 PER_SECOND, CORES, SHARE, SECONDS, BYTES, COUNT = "count:/s", "count:cores", "percentunit", "s", "bytes", "short"
@@ -22,7 +23,8 @@ NONE = "none"
 
 GOOD, NOTICE, WARN, BAD, MUTED = "green", "blue", "orange", "red", "#808080"
 ALL, SHORT = "blue", "orange"
-MODES: dict[str, str] = dict(zip(Mode, (GOOD, "dark-green", NOTICE, WARN, BAD), strict=True))
+COLOURS = {spec.mode.value: spec.colour for spec in MODES}
+"""Of modes, best first."""
 OUTCOMES: dict[str, str] = dict(zip(Outcome, (GOOD, WARN, BAD, MUTED), strict=True))
 VERDICTS = {"complete": GOOD, "degraded": WARN, "partial": BAD, "unknown": "purple", "blind": BAD, "not scraped": BAD}
 
@@ -135,7 +137,7 @@ def states(*named: tuple[str, str]) -> model.ValueMap:
     return model.ValueMap({str(value): model.ValueMappingResult(text, colour, index=value) for value, (text, colour) in enumerate(named)})
 
 
-MODE_STATES = states(("none", BAD), *MODES.items())
+MODE_STATES = states(("none", BAD), *COLOURS.items())
 """Of `Scope.mode`."""
 DEGRADED_STATES = states(("no", GOOD), ("yes", WARN))
 

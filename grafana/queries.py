@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from exporter.model import Mode
+from exporter.supervision.modes import MODES
 
 TOP = 10
 HOST = "job, instance"
@@ -60,8 +60,8 @@ class Scope:
         return f"sum {by} ({short}) / (sum {by} ({all_ended}) > 0)"
 
     def mode(self) -> str:
-        """The active mode as its place in the ladder, from 1; 0 where none is active."""
-        series = (self.of("shortproc_detection_mode", f'mode="{mode}"') for mode in Mode)
+        """The active mode as its place in `MODES`, from 1; 0 if none is active."""
+        series = (self.of("shortproc_detection_mode", f'mode="{spec.mode}"') for spec in MODES)
         numbered = (f"{one} * {place}" for place, one in enumerate(series, 1))
         return f"sum {BY_HOST} ({' or '.join(numbered)})"
 

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from exporter.model import SIGNALS, Mode
-
-EVERY_MODE = tuple(Mode)
-EBPF = (Mode.EBPF_CORE, Mode.EBPF_BCC)
-SCANS = (Mode.FAST_SCAN, Mode.SCAN)
+from exporter.model import SIGNALS
+from exporter.model.facts import Fact
 
 REAL_TIME_SIGNALS = "SIGRT"
 """All real-time signals together: they have no names of their own, and there are 33."""
@@ -40,8 +37,8 @@ class Family(NamedTuple):
     about: str
     """One sentence, which a scrape shows as well."""
     labels: tuple[str, ...] = ()
-    modes: tuple[Mode, ...] = EVERY_MODE
-    """Those that fill it."""
+    fact: Fact = Fact.PROCESSES
+    """What a mode must be able to tell to fill it."""
     more: str = ""
     """What only the page says."""
 
@@ -63,15 +60,15 @@ class Whole:
     )
     FORKED = Family("shortproc_forked_processes_total", "counter", "processes", "Processes started.")
     CLONED = Family("shortproc_cloned_threads_total", "counter", "threads", "Threads started, io_uring workers included.")
-    EXECS = Family("shortproc_execs_total", "counter", "execs", "Successful execs.", modes=(*EBPF, Mode.NETLINK))
-    CORE_DUMPS = Family("shortproc_core_dumps_total", "counter", "processes", "Processes that dumped core.", modes=(*EBPF, Mode.NETLINK))
+    EXECS = Family("shortproc_execs_total", "counter", "execs", "Successful execs.", fact=Fact.EXECS)
+    CORE_DUMPS = Family("shortproc_core_dumps_total", "counter", "processes", "Processes that dumped core.", fact=Fact.CORE_DUMPS)
     SIGNALS = Family(
         "shortproc_signals_delivered_total",
         "counter",
         "signals",
         "Signals delivered; of SIGKILL, the processes that it ended.",
         ("signal",),
-        (*EBPF, Mode.NETLINK),
+        Fact.KILLS,
         "`netlink` knows of SIGKILL alone.",
     )
     PEAK = Family(
@@ -106,9 +103,7 @@ class ByName:
     CPU_SHORT = Family(
         "shortproc_comm_short_cpu_seconds_total", "counter", "seconds", "CPU time of ended short processes by name.", ("comm",)
     )
-    EXECS = Family(
-        "shortproc_comm_execs_total", "counter", "execs", "Successful execs by the name that they gave.", ("comm",), (*EBPF, Mode.NETLINK)
-    )
+    EXECS = Family("shortproc_comm_execs_total", "counter", "execs", "Successful execs by the name that they gave.", ("comm",), Fact.EXECS)
     RUNTIME = Family(
         "shortproc_comm_runtime_seconds",
         "histogram",
@@ -183,7 +178,7 @@ class OfDetection:
         "histogram",
         "seconds",
         "From the end of a short process in the kernel to its record in the exporter.",
-        modes=(*EBPF, Mode.NETLINK),
+        fact=Fact.EXIT_TIMES,
         more="While nobody waits for records, they are fetched four times a second.",
     )
     DROPPED = Family(
@@ -194,14 +189,16 @@ class OfDetection:
         ("consumer", "reason"),
         more="Who drops them, and why, is below.",
     )
-    SCAN_DURATION = Family("shortproc_scan_duration_seconds", "gauge", "seconds", "How long the last pass over /proc took.", modes=SCANS)
+    SCAN_DURATION = Family(
+        "shortproc_scan_duration_seconds", "gauge", "seconds", "How long the last pass over /proc took.", fact=Fact.SCAN_DURATION
+    )
     PROGRAM_SECONDS = Family(
         "shortproc_bpf_program_run_seconds_total",
         "counter",
         "seconds",
         "Time spent in a BPF program, while kernel.bpf_stats_enabled was 1.",
         ("program",),
-        EBPF,
+        Fact.PROGRAM_STATISTICS,
         "As the kernel measured it. Absent until that has been 1.",
     )
     PROGRAM_RUNS = Family(
@@ -210,7 +207,7 @@ class OfDetection:
         "runs",
         "Runs of a BPF program, while kernel.bpf_stats_enabled was 1.",
         ("program",),
-        EBPF,
+        Fact.PROGRAM_STATISTICS,
         "As the kernel counted them. Absent until that has been 1.",
     )
 

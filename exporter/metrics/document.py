@@ -15,9 +15,6 @@ from typing import TypeVar
 
 from exporter.metrics.catalogue import (
     DROPS,
-    EBPF,
-    EVERY_MODE,
-    SCANS,
     SIGNAL_NAMES,
     ByName,
     Family,
@@ -27,31 +24,15 @@ from exporter.metrics.catalogue import (
     OfHandlers,
     Whole,
 )
-from exporter.model import Lost, Mode, Outcome, SwitchReason
+from exporter.model import Lost, Outcome, SwitchReason
+from exporter.model.facts import Fact
+from exporter.supervision.modes import MODES, SWITCH_LOSSES, ModeSpec
 
 PAGE = Path(__file__).parents[2] / "docs/metrics.md"
 
 E = TypeVar("E", bound=StrEnum)
 
 BLOCK = re.compile(r"(?<=^<!-- generated: )(\w+)( -->\n).*?(?=^<!-- /generated -->$)", re.MULTILINE | re.DOTALL)
-
-LOST_IN = {
-    Lost.PROGRAM_MISSED: EBPF,
-    Lost.NAME_BUSY: EBPF,
-    Lost.EXIT_NOTES_FULL: EBPF,
-    Lost.CPU_NEVER_CAME: (*EBPF, Mode.NETLINK),
-    Lost.LIVE_PROCESSES_FULL: (Mode.EBPF_BCC,),
-    Lost.EXES_FULL: EBPF,
-    Lost.OVERRUN: (Mode.NETLINK,),
-    Lost.NAME_RACE: (Mode.NETLINK,),
-    Lost.SWITCH_GAP: EVERY_MODE,
-    Lost.SWITCH_UNSURE: EVERY_MODE,
-    Lost.UNSEEN: SCANS,
-    Lost.VANISHED: SCANS,
-    Lost.UNREADABLE: (Mode.NETLINK, *SCANS),
-    Lost.MALFORMED: (Mode.NETLINK, *SCANS),
-}
-"""The modes in which each can happen."""
 
 
 def rendered(page: str) -> str:
@@ -72,7 +53,7 @@ def blocks() -> dict[str, str]:
         "handlers": (OfHandlers,),
         "exporter": (OfExporter, OfClient),
     }
-    causes = ((_code(reason), _modes(LOST_IN[reason]), about) for reason, about in meanings(Lost))
+    causes = ((_code(reason), _modes_that_lose(reason), about) for reason, about in meanings(Lost))
     drops = ((_code(consumer), _code(reason), about) for (consumer, reason), about in DROPS.items())
     return {
         **{name: _table(("metric", "type", "labels", "unit", "modes", "meaning"), _rows(*group)) for name, group in groups.items()},
@@ -103,14 +84,24 @@ def meanings(of: type[E]) -> Iterator[tuple[E, str]]:
 def _rows(*groups: type) -> Iterator[Sequence[str]]:
     for family in (each for group in groups for each in families(group)):
         labels = ", ".join(map(_code, family.labels))
-        yield _code(family.name), family.kind, labels, family.unit, _modes(family.modes), f"{family.about} {family.more}".rstrip()
+        yield _code(family.name), family.kind, labels, family.unit, _modes_that_tell(family.fact), f"{family.about} {family.more}".rstrip()
 
 
-def _modes(modes: Sequence[Mode]) -> str:
-    if modes == EVERY_MODE:
+def _modes_that_tell(fact: Fact) -> str:
+    return _modes([spec for spec in MODES if fact in spec.fills])
+
+
+def _modes_that_lose(reason: Lost) -> str:
+    return _modes([spec for spec in MODES if reason in spec.losses | SWITCH_LOSSES])
+
+
+def _modes(specs: Sequence[ModeSpec]) -> str:
+    """List the modes; `ebpf` stands for all modes that are based on it."""
+    if len(specs) == len(MODES):
         return "all"
-    names = ["ebpf", *modes[2:]] if modes[:2] == EBPF else modes
-    return ", ".join(map(_code, names))
+    ebpf = [spec for spec in MODES if spec.loads_programs]
+    rest = [spec.mode.value for spec in specs if spec not in ebpf]
+    return ", ".join(map(_code, ["ebpf", *rest] if all(spec in specs for spec in ebpf) else [spec.mode.value for spec in specs]))
 
 
 def _code(text: str) -> str:

@@ -7,35 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple
 
 from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.base import Loader, Settings
 from exporter.model import NS, Lost, Mode, ModeUnavailable
+from exporter.model.facts import Fact
 from exporter.sources.base import Source
-
-
-class Fact(StrEnum):
-    """What a mode may be able to tell; the values are the titles of docs/modes.md's table."""
-
-    PROCESSES = "processes, threads, runtimes"
-    NAMES = "command names"
-    PARENTS = "parents"
-    OUTCOMES = "outcomes"
-    CORE_DUMPS = "core dumps"
-    EXECS = "execs"
-    KILLS = "SIGKILL"
-    SIGNALS = "other signals"
-    CPU = "CPU"
-    EXIT_TIMES = "the moment of an exit"
-    SCAN_DURATION = "duration of a scan"
-    PROGRAM_STATISTICS = "statistics of BPF programs"
-    RECORD_USER = "records: user"
-    RECORD_EXE = "records: executable"
-    RECORD_CGROUP = "records: cgroup"
-    RECORD_CPU = "records: CPU"
 
 
 class Host(NamedTuple):

@@ -13,8 +13,9 @@ from exporter.config.options import Config, Detection
 from exporter.loaders.direct import Direct
 from exporter.metrics.exposition import Exposition
 from exporter.model import Lost, Mode, ModeUnavailable, SwitchReason
+from exporter.model.facts import Fact
 from exporter.records.hub import Hub
-from exporter.supervision.modes import MODES, Fact, ModeSpec, loader_settings
+from exporter.supervision.modes import MODES, ModeSpec, loader_settings
 from exporter.supervision.modes import Host as Given
 from exporter.supervision.reload import LastReload
 from exporter.supervision.supervisor import Supervisor
