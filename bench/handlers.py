@@ -82,7 +82,7 @@ def _folder() -> Iterator[Path]:
 
 
 def _started(config: Config) -> tuple[Handlers, _Child]:
-    wanted = plan.make(config)
+    wanted = plan.make(config.handlers, config.sinks)
     assert wanted is not None
     handlers = Handlers(wanted)
     handlers.start()

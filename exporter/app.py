@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter import __version__
-from exporter.config.options import Config, ConfigError
+from exporter.config.options import Config
+from exporter.config.problems import ConfigError
 from exporter.loaders.direct import Direct
 from exporter.model import ModeUnavailable
 from exporter.process import log, privileges

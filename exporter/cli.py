@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from exporter.config import options
-from exporter.config.checks import one_line, suggestion
-from exporter.config.options import AUTO, Config, ConfigError
+from exporter.config import loading
+from exporter.config.options import AUTO, Config
+from exporter.config.problems import ConfigError, one_line, suggestion
 from exporter.model import Mode
 from exporter.process import version
 
@@ -77,9 +77,12 @@ def main(arguments: list[str]) -> int:
         if args.version:
             return _say(version.text())
         return _command(args)
-    except (UsageError, ConfigError) as error:
+    except UsageError as error:
         _complain(str(error))
-        return BAD_USAGE
+    except ConfigError as error:
+        for line in error.lines:
+            _complain(line)
+    return BAD_USAGE
 
 
 def _parser(*, snoop: bool) -> argparse.ArgumentParser:
@@ -144,7 +147,7 @@ def _snoop(args: argparse.Namespace) -> int:
     wanted = flags.options(args)
     settings = _configuration(args)
     if vars(args)["log.level"] is None:  # its lines would stand between those of snoop
-        settings = options.override(settings, "log.level", "error", "--log.level")
+        settings = loading.override(settings, "log.level", "error", "--log.level")
     return _to_stdout(lambda: run.main(wanted, settings))
 
 
@@ -169,19 +172,19 @@ def _configuration(args: argparse.Namespace) -> Config:
     """Everything from the file, and over it what the flags say."""
     given = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items() if value not in (None, False)}
     path = given.get("--config.file")
-    settings = options.load(path) if path is not None else Config()
+    settings = loading.load(path) if path is not None else Config()
     for flag, key in _OPTIONS.items():
         if flag in given:
-            settings = options.override(settings, key, given[flag], flag)
+            settings = loading.override(settings, key, given[flag], flag)
     mode = settings.detection.mode
     if args.fast_scan:
         if "--mode" in given and mode != Mode.FAST_SCAN:
             raise UsageError(f"--fast-scan and --mode={mode} contradict each other")
-        settings = options.override(settings, "detection.mode", str(Mode.FAST_SCAN), "--fast-scan")
+        settings = loading.override(settings, "detection.mode", str(Mode.FAST_SCAN), "--fast-scan")
     elif args.no_ebpf and mode != AUTO and _loads_programs(Mode(mode)):
         wanted = f"--mode={mode}" if "--mode" in given else f"detection.mode: {mode} in {one_line(str(path))}"
         raise UsageError(f"--no-ebpf and {wanted} contradict each other")
-    return options.override(settings, "no_ebpf", args.no_ebpf, "--no-ebpf")
+    return loading.override(settings, "no_ebpf", args.no_ebpf, "--no-ebpf")
 
 
 def _loads_programs(mode: Mode) -> bool:
@@ -198,9 +201,9 @@ def _plan(args: argparse.Namespace, settings: Config) -> Plan | None:
 
     path = vars(args)["config.file"]
     try:
-        return plan.make(settings, path)
+        return plan.make(settings.handlers, settings.sinks, path)
     except ConfigError as error:
-        raise ConfigError(f"{one_line(path)}: {error}") from None
+        raise ConfigError(*(f"{one_line(path)}: {each}" for each in error.problems)) from None
 
 
 def _reread(args: argparse.Namespace) -> Config:

@@ -1,31 +1,20 @@
-"""What an option may hold: each check says it once, as code with a message for a person and as JSON schema."""
+"""What a value may be: each check says it once, as code, as words for a message and as JSON schema."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from exporter.config import durations
+from exporter.config.problems import InvalidValue, gathering, shown, suggestion
+from exporter.model import NS
 
 Schema = dict[str, Any]
-
-_MOST_SHOWN = 60
-
-
-class InvalidValue(Exception):
-    """A value is not allowed. `at` is where in the checked value, such as `scan.interval_seconds` or `[3]`."""
-
-    def __init__(self, reason: str, at: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.at = at
-
-    def inside(self, name: str) -> InvalidValue:
-        """Make the same complaint as seen from what holds `name`."""
-        dot = "." if self.at and not self.at.startswith("[") else ""
-        return InvalidValue(self.reason, f"{short(name)}{dot}{self.at}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +22,19 @@ class Check:
     read: Callable[[object], Any]
     """Returns the value to keep, or raises `InvalidValue`."""
     schema: Schema
+    wanted: str
+    """What is allowed, as the end of a sentence."""
 
 
 def one_of(*choices: str) -> Check:
+    wanted = f"one of {', '.join(choices)}"
+
     def read(value: object) -> str:
         if isinstance(value, str) and value in choices:
             return value
-        raise InvalidValue(f"{shown(value)} is not one of {', '.join(choices)}{suggestion(value, choices)}")
+        raise InvalidValue(f"{shown(value)} is not {wanted}{suggestion(value, choices)}")
 
-    return Check(read, {"enum": list(choices)})
+    return Check(read, {"enum": list(choices)}, wanted)
 
 
 def boolean() -> Check:
@@ -50,48 +43,75 @@ def boolean() -> Check:
             return value
         raise InvalidValue(f"{shown(value)} is not true or false")
 
-    return Check(read, {"type": "boolean"})
+    return Check(read, {"type": "boolean"}, "true or false")
 
 
 def integer(least: int, most: int) -> Check:
+    wanted = f"an integer from {least} to {most}"
+
     def read(value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
             return value
-        raise InvalidValue(f"{shown(value)} is not an integer from {least} to {most}")
+        hint = _hint(value, lambda meant: least <= meant <= most and meant == int(meant))
+        raise InvalidValue(f"{shown(value)} is not {wanted}{hint}")
 
-    return Check(read, {"type": "integer", "minimum": least, "maximum": most})
+    return Check(read, {"type": "integer", "minimum": least, "maximum": most}, wanted)
 
 
-def number(least: float, most: float, *, above: bool = False) -> Check:
-    """Accept a number in a range; with `above`, the least one is itself not allowed."""
+def number(least: float, most: float) -> Check:
+    wanted = f"a number from {least:g} to {most:g}"
 
     def read(value: object) -> float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most and not (above and value == least):
+        if _is_number(value) and least <= value <= most:
             return float(value)
-        raise InvalidValue(f"{shown(value)} is not a number {f'above {least:g}, up' if above else f'from {least:g}'} to {most:g}")
+        raise InvalidValue(f"{shown(value)} is not {wanted}{_hint(value, lambda meant: least <= meant <= most)}")
 
-    return Check(read, {"type": "number", "exclusiveMinimum" if above else "minimum": least, "maximum": most})
+    return Check(read, {"type": "number", "minimum": least, "maximum": most}, wanted)
+
+
+def duration(least: float, most: float, *, above: bool = False) -> Check:
+    """Accept seconds, or text as `durations` reads it, and keep seconds; with `above`, the least one is itself not allowed."""
+    start = f"above {least:g}, up to" if above else f"from {durations.written(least)} to"
+    wanted = f"a duration {start} {durations.written(most)}"
+    example = min(max(0.5, least), most)
+    hint = f": write for example {example:g} or {durations.written(example)}"
+
+    def read(value: object) -> float:
+        seconds: object = value
+        if isinstance(value, str):
+            ns = durations.parse(value)
+            seconds = None if ns is None else ns / NS
+        if not _is_number(seconds):
+            meant = _hint(value, lambda meant: least <= meant <= most)
+            raise InvalidValue(f"{shown(value)} is not {wanted}{meant or hint}")
+        if least <= seconds <= most and not (above and seconds == least):
+            return float(seconds)
+        raise InvalidValue(f"{shown(value)} is not {wanted}")
+
+    numbers = {"type": "number", "exclusiveMinimum" if above else "minimum": least, "maximum": most}
+    return Check(read, {"anyOf": [numbers, {"type": "string", "pattern": f"^({durations.PATTERN})$"}]}, wanted)
 
 
 def rising(each: Check, most: int, parts_of_one: int) -> Check:
     """Accept a list of numbers, each greater than the one before it, also where both are rounded to whole parts of one."""
+    wanted = f"a list of 1 to {most} rising values"
 
     def read(value: object) -> tuple[float, ...]:
         if not isinstance(value, list) or not 1 <= len(value) <= most:
             what = f"a list of {len(value)}" if isinstance(value, list) else shown(value)
-            raise InvalidValue(f"{what} is not a list of 1 to {most} rising numbers")
+            raise InvalidValue(f"{what} is not {wanted}")
         kept: list[float] = []
-        for index, item in enumerate(value):
-            try:
-                bound = each.read(item)
-            except InvalidValue as wrong:
-                raise wrong.inside(f"[{index}]") from None
-            if kept and round(bound * parts_of_one) <= round(kept[-1] * parts_of_one):
-                raise InvalidValue(f"{shown(item)} is not greater than the bound before it ({kept[-1]:g})", f"[{index}]")
-            kept.append(bound)
+        with gathering() as found:
+            for index, item in enumerate(value):
+                with found.inside(f"[{index}]"):
+                    bound = each.read(item)
+                    if kept and round(bound * parts_of_one) <= round(kept[-1] * parts_of_one):
+                        raise InvalidValue(f"{shown(item)} is not greater than the one before it ({kept[-1]:g})")
+                    kept.append(bound)
         return tuple(kept)
 
-    return Check(read, {"type": "array", "items": each.schema, "minItems": 1, "maxItems": most, "uniqueItems": True})
+    schema = {"type": "array", "items": each.schema, "minItems": 1, "maxItems": most, "uniqueItems": True}
+    return Check(read, schema, f"{wanted}; each is {each.wanted}")
 
 
 def text(wanted: str, pattern: str, refusal: Callable[[str], str | None] = lambda _: None) -> Check:
@@ -104,121 +124,76 @@ def text(wanted: str, pattern: str, refusal: Callable[[str], str | None] = lambd
             raise InvalidValue(f"{shown(value)} {reason}")
         return value
 
-    return Check(read, {"type": "string", "pattern": f"^{pattern}$"})
+    return Check(read, {"type": "string", "pattern": f"^{pattern}$"}, wanted)
 
 
 def list_of(each: Check, most: int) -> Check:
     """Accept a list of at most so many values."""
 
     def read(value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list) or len(value) > most:
-            what = f"a list of {len(value)}" if isinstance(value, list) else shown(value)
-            raise InvalidValue(f"{what} is not a list of at most {most}")
+        if not isinstance(value, list):
+            hint = f": write [{json.dumps(value)}]" if isinstance(value, str | int) and len(str(value)) < 40 else ""
+            raise InvalidValue(f"{shown(value)} is not a list{hint}")
+        if len(value) > most:
+            raise InvalidValue(f"a list of {len(value)} is longer than {most}")
         kept = []
-        for index, item in enumerate(value):
-            try:
-                kept.append(each.read(item))
-            except InvalidValue as wrong:
-                raise wrong.inside(f"[{index}]") from None
+        with gathering() as found:
+            for index, item in enumerate(value):
+                with found.inside(f"[{index}]"):
+                    kept.append(each.read(item))
         return tuple(kept)
 
-    return Check(read, {"type": "array", "items": each.schema, "maxItems": most})
+    return Check(read, {"type": "array", "items": each.schema, "maxItems": most}, f"a list of at most {most}; each is {each.wanted}")
 
 
 def keywords() -> Check:
     """Accept a mapping from names to what JSON can hold."""
+    wanted = "a mapping of keys to values"
 
     def read(value: object) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise InvalidValue(f"{shown(value)} is not a mapping of keys to values")
-        for key, item in value.items():
-            if not key.isidentifier():
-                raise InvalidValue("is not a name that Python can take as a keyword").inside(key)
-            try:
-                json.dumps(item, allow_nan=False)
-            except (TypeError, ValueError):  # a date, infinity
-                raise InvalidValue(f"{shown(item)} is neither text, number, boolean, list nor mapping").inside(key) from None
+            raise InvalidValue(f"{shown(value)} is not {wanted}")
+        with gathering() as found:
+            for key, item in value.items():
+                with found.inside(key):
+                    if not key.isidentifier():
+                        raise InvalidValue("not a valid name of a Python argument: use letters, digits and _")
+                    try:
+                        json.dumps(item, allow_nan=False)
+                    except (TypeError, ValueError):  # a date, infinity
+                        raise InvalidValue(f"{shown(item)} is neither text, number, boolean, list nor mapping") from None
         return value
 
-    return Check(read, {"type": "object", "propertyNames": {"pattern": "^[^0-9\\W]\\w*$"}})
+    return Check(read, {"type": "object", "propertyNames": {"pattern": "^[^0-9\\W]\\w*$"}}, wanted)
 
 
-def directory() -> Check:
+def procfs() -> Check:
+    """Accept a directory that holds at least one of `stat` and `self`, as each procfs does (with `subset=pid`, only `self`)."""
+    wanted = "a directory where procfs is mounted"
+
     def read(value: object) -> str:
-        if isinstance(value, str) and "\0" not in value and Path(value).is_dir():
-            return value
-        raise InvalidValue(f"{shown(value)} is not a directory")
+        try:
+            if isinstance(value, str) and any(os.path.lexists(f"{value}/{name}") for name in ("stat", "self")):
+                return value
+        except ValueError:  # a null character
+            pass
+        raise InvalidValue(f"{shown(value)} is not {wanted}: it has neither stat nor self")
 
-    return Check(read, {"type": "string"})
-
-
-def section(of: type[Any]) -> Check:
-    """Accept a mapping whose keys are the options that a dataclass declares. Those without a default have to be there."""
-    options = options_of(of)
-    required = [each.name for each in fields(of) if each.name in options and each.default is MISSING and each.default_factory is MISSING]
-
-    def read(value: object) -> Any:
-        if value is None:  # a section whose keys are all commented out
-            value = {}
-        if not isinstance(value, dict):
-            raise InvalidValue(f"{shown(value)} is not a mapping of keys to values")
-        kept = {}
-        for key, item in value.items():
-            if key not in options:
-                raise InvalidValue(f"unknown key{suggestion(key, options) or ' (known here: ' + ', '.join(options) + ')'}").inside(str(key))
-            try:
-                kept[key] = options[key].read(item)
-            except InvalidValue as wrong:
-                raise wrong.inside(key) from None
-        for key in required:
-            if key not in kept:
-                raise InvalidValue("is missing").inside(key)
-        return of(**kept)
-
-    schema = {"type": ["object", "null"], "additionalProperties": False, "properties": _properties(of)}
-    return Check(read, schema | {"type": "object", "required": required} if required else schema)
+    return Check(read, {"type": "string"}, wanted)
 
 
-def options_of(of: type[Any]) -> dict[str, Check]:
-    """Give the check of each key, in the order of the declaration."""
-    return {field.name: field.metadata["check"] for field in fields(of) if "check" in field.metadata}
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _properties(of: type[Any]) -> dict[str, Schema]:
-    properties = {}
-    for field in fields(of):
-        if "check" in field.metadata:
-            default = {} if field.default is MISSING else {"default": field.default}
-            properties[field.name] = {"description": field.metadata["about"]} | field.metadata["check"].schema | default
-    return properties
-
-
-def shown(value: object) -> str:
-    """Put a value from a file on one short line, much as YAML writes it."""
-    match value:
-        case None | bool():
-            return json.dumps(value)
-        case dict() | list():
-            return f"a {'mapping' if isinstance(value, dict) else 'list'}"
-        case int() if abs(value) >= 10**_MOST_SHOWN:
-            return "an integer of very many digits"
-        case int() | float():
-            return str(value)
-    return f"'{short(str(value))}'"
-
-
-def short(words: str) -> str:
-    """Put what may be any text on one line that no terminal takes for a command, and cut it."""
-    return one_line(words if len(words) <= _MOST_SHOWN else f"{words[:_MOST_SHOWN]}...")
-
-
-def one_line(words: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in words)
-
-
-def suggestion(word: object, known: Iterable[str]) -> str:
-    """Suggest a known word, where one is near."""
-    import difflib  # noqa: PLC0415 - only a mistake needs it
-
-    found = difflib.get_close_matches(word[:_MOST_SHOWN], known, n=1) if isinstance(word, str) else []
-    return f" (did you mean {found[0]}?)" if found else ""
+def _hint(value: object, fits: Callable[[float], bool]) -> str:
+    """Say how to write the number that some text seems to mean: 5e-4 (text in YAML 1.1), "0.5", 0,5 or 50%."""
+    if not isinstance(value, str) or len(value) > 40:
+        return ""
+    try:
+        meant = float(value.removesuffix("%").replace(",", ".")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        return ""
+    if not math.isfinite(meant) or not fits(meant):
+        return ""
+    return f": write {meant:.9f}".rstrip("0").rstrip(".")

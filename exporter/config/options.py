@@ -5,54 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
-from exporter.config import address, checks
-from exporter.config.checks import (
-    Check,
-    InvalidValue,
-    Schema,
-    boolean,
-    directory,
-    integer,
-    keywords,
-    list_of,
-    number,
-    one_line,
-    one_of,
-    rising,
-    text,
-)
+from exporter.config import address
+from exporter.config.checks import Schema, boolean, duration, integer, keywords, list_of, number, one_of, rising, text
+from exporter.config.sections import document, group, option, required, section
 from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale
 
 AUTO = "auto"
 RESERVED_PATHS = ("/-/healthy", "/-/ready", "/api/v1/short-processes", "/api/v1/stream")
 
-_MAX_BYTES = 1 << 20
-_Taken = TypeVar("_Taken")
 _BELOW_A_SECOND = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 _BUCKETS = (*_BELOW_A_SECOND, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
-
-
-class ConfigError(Exception):
-    """The configuration can't be used. The message is one line."""
-
-
-def option(default: Any, check: Check, about: str) -> Any:
-    """Declare an option of the file."""
-    return field(default=default, metadata={"check": check, "about": about})
-
-
-def required(check: Check, about: str) -> Any:
-    """Declare an option that has no default."""
-    return field(metadata={"check": check, "about": about})
-
-
-def group(of: type[Any], about: str) -> dict[str, Any]:
-    """Declare a group of options."""
-    return {"check": checks.section(of), "about": about}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,34 +31,34 @@ class EbpfBcc:
 
 @dataclass(frozen=True, slots=True)
 class FastScan:
-    interval_seconds: float = option(0.1, number(0.02, 1), "Seconds from one scan of /proc to the next.")
+    interval_seconds: float = option(0.1, duration(0.02, 1), "Seconds from one scan of /proc to the next.")
     cpu_share: float = option(0.05, number(0.005, 0.5), "Most CPU that looking for new processes may use, as a share of one core.")
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    interval_seconds: float = option(1.0, number(0.1, 10), "Seconds from one scan of /proc to the next.")
+    interval_seconds: float = option(1.0, duration(0.1, 10), "Seconds from one scan of /proc to the next.")
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
     mode: str = option(AUTO, one_of(AUTO, *Mode), "How processes are seen; auto takes the best mode that works.")
-    short_threshold_seconds: float = option(1.0, number(0, 3600, above=True), "A process that lived less long than this is short.")
-    retry_seconds: float = option(60.0, number(1, 86400), "How often better modes than the active one are tried again.")
-    ebpf_bcc: EbpfBcc = field(default_factory=EbpfBcc, metadata=group(EbpfBcc, "Options of the mode ebpf_bcc."))
-    fast_scan: FastScan = field(default_factory=FastScan, metadata=group(FastScan, "Options of the mode fast_scan."))
-    scan: Scan = field(default_factory=Scan, metadata=group(Scan, "Options of the mode scan."))
+    short_threshold_seconds: float = option(1.0, duration(0, 3600, above=True), "A process that lived less long than this is short.")
+    retry_seconds: float = option(60.0, duration(1, 86400), "How often better modes than the active one are tried again.")
+    ebpf_bcc: EbpfBcc = group(EbpfBcc, "Options of the mode ebpf_bcc.")
+    fast_scan: FastScan = group(FastScan, "Options of the mode fast_scan.")
+    scan: Scan = group(Scan, "Options of the mode scan.")
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
     runtime_buckets_seconds: tuple[float, ...] = option(
         _BUCKETS,
-        rising(number(1 / NS, 1e9), MAX_BOUNDS, parts_of_one=NS),
+        rising(duration(1 / NS, 1e9), MAX_BOUNDS, parts_of_one=NS),
         "Upper bounds of the runtime histogram's buckets, in seconds, rising.",
     )
     max_comms: int = option(60, integer(1, 1000), "Most comms that have series of their own; the others count as other.")
-    new_series_hold_seconds: float = option(60.0, number(0, 3600), "How long a new comm is exposed at 0 before its true value.")
+    new_series_hold_seconds: float = option(60.0, duration(0, 3600), "How long a new comm is exposed at 0 before its true value.")
     per_comm_histogram: bool = option(False, boolean(), "Expose a histogram of runtimes for each comm too.")
 
 
@@ -156,8 +121,8 @@ class Filter:
     exe: tuple[str, ...] = option((), _GLOBS, "Globs, one of which matches the path of the executable.")
     uid: tuple[int, ...] = option((), list_of(integer(0, 2**32 - 2), 100), "Real user ids.")
     outcome: tuple[str, ...] = option((), list_of(one_of(*Outcome), len(Outcome)), "How the process ended.")
-    min_runtime_seconds: float = option(0.0, number(0, 3600), "It lived at least so long.")
-    max_runtime_seconds: float = option(3600.0, number(0, 3600), "It lived at most so long.")
+    min_runtime_seconds: float = option(0.0, duration(0, 3600), "It lived at least so long.")
+    max_runtime_seconds: float = option(3600.0, duration(0, 3600), "It lived at most so long.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +133,11 @@ class HandlerConfig:
     path: tuple[str, ...] = option(
         (), list_of(text("an absolute path", _ABSOLUTE), 10), "Directories to import it from; none: installed packages."
     )
-    filter: Filter = field(default_factory=Filter, metadata=group(Filter, "Which records it gets; all by default."))
+    filter: Filter = group(Filter, "Which records it gets; all by default.")
     options: dict[str, Any] = field(
         default_factory=dict, metadata={"check": keywords(), "about": "What its class is called with, as keyword arguments."}
     )
-    timeout_seconds: float = option(5.0, number(0.1, 600), "Longest that one call may take.")
+    timeout_seconds: float = option(5.0, duration(0.1, 600), "Longest that one call may take.")
 
 
 _SINK_PATH = text("the absolute path of a file, or nothing", rf"({_ABSOLUTE})?")
@@ -183,37 +148,37 @@ _DAY = 86400.0
 class Jsonl:
     path: str = option("", _SINK_PATH, "File, one JSON object a line; empty for none.")
     max_bytes: int = option(100 << 20, integer(1 << 20, 1 << 40), "Size at which the file is rotated.")
-    max_age_seconds: float = option(_DAY, number(60, 366 * _DAY), "Age at which the file is rotated.")
+    max_age_seconds: float = option(_DAY, duration(60, 366 * _DAY), "Age at which the file is rotated.")
     keep: int = option(7, integer(1, 1000), "How many rotated files are kept.")
-    filter: Filter = field(default_factory=Filter, metadata=group(Filter, "Which records it gets; all by default."))
+    filter: Filter = group(Filter, "Which records it gets; all by default.")
 
 
 @dataclass(frozen=True, slots=True)
 class Sqlite:
     path: str = option("", _SINK_PATH, "SQLite database; empty for none.")
     max_bytes: int = option(1 << 30, integer(1 << 20, 1 << 40), "Size above which the oldest records are deleted.")
-    max_age_seconds: float = option(7 * _DAY, number(60, 3660 * _DAY), "Age above which records are deleted.")
-    filter: Filter = field(default_factory=Filter, metadata=group(Filter, "Which records it gets; all by default."))
+    max_age_seconds: float = option(7 * _DAY, duration(60, 3660 * _DAY), "Age above which records are deleted.")
+    filter: Filter = group(Filter, "Which records it gets; all by default.")
 
 
 @dataclass(frozen=True, slots=True)
 class Sinks:
-    jsonl: Jsonl = field(default_factory=Jsonl, metadata=group(Jsonl, "Records as lines of JSON."))
-    sqlite: Sqlite = field(default_factory=Sqlite, metadata=group(Sqlite, "Records in a database."))
+    jsonl: Jsonl = group(Jsonl, "Records as lines of JSON.")
+    sqlite: Sqlite = group(Sqlite, "Records in a database.")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    detection: Detection = field(default_factory=Detection, metadata=group(Detection, "How processes are seen."))
-    metrics: Metrics = field(default_factory=Metrics, metadata=group(Metrics, "What is exposed."))
+    detection: Detection = group(Detection, "How processes are seen.")
+    metrics: Metrics = group(Metrics, "What is exposed.")
     handlers: tuple[HandlerConfig, ...] = option(
-        (), list_of(checks.section(HandlerConfig), 16), "Python code that gets the record of each short process."
+        (), list_of(section(HandlerConfig), 16), "Python code that gets the record of each short process."
     )
-    sinks: Sinks = field(default_factory=Sinks, metadata=group(Sinks, "Where records of short processes are kept."))
-    records: Records = field(default_factory=Records, metadata=group(Records, "Records of single short processes."))
-    web: Web = field(default_factory=Web, metadata=group(Web, "How it is served."))
-    security: Security = field(default_factory=Security, metadata=group(Security, "What the exporter may do."))
-    log: Log = field(default_factory=Log, metadata=group(Log, "What is logged, to standard error."))
+    sinks: Sinks = group(Sinks, "Where records of short processes are kept.")
+    records: Records = group(Records, "Records of single short processes.")
+    web: Web = group(Web, "How it is served.")
+    security: Security = group(Security, "What the exporter may do.")
+    log: Log = group(Log, "What is logged, to standard error.")
     procfs: str = "/proc"
     no_ebpf: bool = False
 
@@ -227,83 +192,9 @@ class Config:
         )
 
 
-_FLAG_ONLY: dict[str, Check] = {"procfs": directory(), "no_ebpf": boolean()}
-
-
-def load(path: str) -> Config:
-    """Read a file, or raise `ConfigError`."""
-    settings: Config = read(path, checks.section(Config).read)
-    return settings
-
-
-def read(path: str, take: Callable[[object], _Taken]) -> _Taken:
-    """Read any YAML file: what `take` makes of its content, or `ConfigError`, also for what `take` finds `InvalidValue`."""
-    from exporter.config import yamlfile  # noqa: PLC0415 - yaml costs memory, and many run without a file
-
-    name = one_line(path) or "''"
-    try:
-        return take(yamlfile.parse(_text(path, name)))
-    except InvalidValue as wrong:
-        raise ConfigError(f"{name}: {wrong.at or 'top level'}: {wrong.reason}") from None
-    except yamlfile.BadYaml as bad:
-        raise ConfigError(f"{name}: {one_line(str(bad))}") from None
-
-
-def override(config: Config, key: str, value: object, name: str) -> Config:
-    """Replace one option; `name` is what a message calls it."""
-    try:
-        replaced: Config = _replaced(config, key.split("."), value)
-    except InvalidValue as wrong:
-        raise ConfigError(f"{name}: {wrong.reason}") from None
-    return replaced
-
-
-def after_reload(running: Config, fresh: Config) -> tuple[Config, list[str]]:
-    """Return what holds once `fresh` was read while `running` did, and the keys whose change waits for a restart."""
-    kept = running.detection  # what counters and the loader rest on
-    detection = replace(fresh.detection, short_threshold_seconds=kept.short_threshold_seconds, ebpf_bcc=kept.ebpf_bcc)
-    config = replace(running, detection=detection, log=fresh.log)
-    return config, _different(config, fresh)
-
-
-def _different(one: Any, other: Any) -> list[str]:
-    names: list[str] = []
-    for each in fields(one):
-        mine, theirs = getattr(one, each.name), getattr(other, each.name)
-        if is_dataclass(mine):
-            names += (f"{each.name}.{name}" for name in _different(mine, theirs))
-        elif mine != theirs:
-            names.append(each.name)
-    return names
-
-
 def schema() -> Schema:
     """Make the JSON schema of the file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "shortproc-exporter"} | checks.section(Config).schema
-
-
-def _replaced(node: Any, keys: list[str], value: object) -> Any:
-    name, *rest = keys
-    if rest:
-        return replace(node, **{name: _replaced(getattr(node, name), rest, value)})
-    check = _FLAG_ONLY.get(name) or checks.options_of(type(node))[name]
-    return replace(node, **{name: check.read(value)})
-
-
-def _text(path: str, name: str) -> str:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - to pathlib, no name at all is the current folder
-            data = file.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"{name}: cannot be read: {reason.lower()}") from None
-    if len(data) > _MAX_BYTES:
-        raise ConfigError(f"{name}: larger than {_MAX_BYTES >> 20} MiB")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{name}: line {line}: not UTF-8") from None
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "shortproc-exporter"} | document(Config).schema
 
 
 if __name__ == "__main__":

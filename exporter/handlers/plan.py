@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporter.config.options import Config, ConfigError, Filter
+from exporter.config.options import Filter, HandlerConfig, Sinks
+from exporter.config.problems import ConfigError
 from exporter.handlers import loading
 from exporter.handlers.trust import refusal
 
@@ -48,32 +49,45 @@ class Plan:
         return asdict(self)
 
 
-def make(config: Config, config_file: str | None = None) -> Plan | None:
-    """Plan, and check what can be checked without running anything; None where nothing is configured. Raises `ConfigError`."""
-    sinks = list(_sinks(config))
-    names: list[str] = []
-    handlers = []
-    for each in config.handlers:
-        names.append(each.name)
-        label = each.name if names.count(each.name) == 1 else f"{each.name}#{names.count(each.name)}"
-        handlers.append(Planned(label, each.name, each.path, each.filter, each.options, each.timeout_seconds))
-    if not handlers and not sinks:
+def make(handlers: Sequence[HandlerConfig], sinks: Sinks, config_file: str | None = None) -> Plan | None:
+    """Plan, and check what can be checked without running anything; None if nothing is configured. Raises `ConfigError`."""
+    planned = _handlers(handlers)
+    stores = list(_sinks(sinks))
+    if not planned and not stores:
         return None
     me = os.geteuid()
-    user, group = _user_of(sinks) if me == 0 else (None, None)
     owners = (me,)
-    if handlers and config_file is not None and (reason := refusal(os.path.abspath(config_file), owners)):  # noqa: PTH100 - keeps links
-        raise ConfigError(f"{config_file}: handlers: it is not trusted to name code: {reason}")
-    for number, planned in enumerate(handlers):
+    problems: list[str] = []
+    if planned and config_file is not None and (reason := refusal(os.path.abspath(config_file), owners)):  # noqa: PTH100 - keeps links
+        problems.append(f"handlers: refusing to load the handlers named in {config_file}: {reason}")
+    for number, each in enumerate(planned):
         try:
-            loading.check(planned.target, planned.path, owners)
+            loading.check(each.target, each.path, owners)
         except loading.LoadError as unloadable:
-            raise ConfigError(f"handlers[{number}]: {unloadable}") from None
-    return Plan((*handlers, *sinks), bool(handlers), user, group, owners)
+            problems.append(f"handlers[{number}]: {unloadable}")
+    user, group = None, None
+    if me == 0:
+        try:
+            user, group = _user_of(stores)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    return Plan((*planned, *stores), bool(planned), user, group, owners)
 
 
-def _sinks(config: Config) -> Iterable[Planned]:
-    jsonl, sqlite = config.sinks.jsonl, config.sinks.sqlite
+def _handlers(handlers: Sequence[HandlerConfig]) -> list[Planned]:
+    names: list[str] = []
+    planned = []
+    for each in handlers:
+        names.append(each.name)
+        label = each.name if names.count(each.name) == 1 else f"{each.name}#{names.count(each.name)}"
+        planned.append(Planned(label, each.name, each.path, each.filter, each.options, each.timeout_seconds))
+    return planned
+
+
+def _sinks(sinks: Sinks) -> Iterable[Planned]:
+    jsonl, sqlite = sinks.jsonl, sinks.sqlite
     if jsonl.path:
         options = {key: getattr(jsonl, key) for key in ("path", "max_bytes", "max_age_seconds", "keep")}
         yield Planned("jsonl", f"{loading.BUILT_IN}jsonl:Jsonl", filter=jsonl.filter, options=options)
@@ -83,25 +97,27 @@ def _sinks(config: Config) -> Iterable[Planned]:
 
 
 def _user_of(sinks: list[Planned]) -> tuple[int, int]:
-    """Whom to become, as root: the owner of the sinks' directory, which is then the one who can write there; nobody without sinks."""
+    """Return user and group of the child, as root: the owner of the sinks' directory, who can write there; nobody without sinks."""
     owners: dict[int, str] = {}
     group = NOBODY
+    problems = []
     for sink in sinks:
         folder, key = Path(sink.options["path"]).parent, f"sinks.{sink.label}.path"
         try:
             found = folder.stat()
         except OSError as error:
-            raise ConfigError(f"{key}: directory {folder}: {(error.strerror or str(error)).lower()}") from None
+            problems.append(f"{key}: cannot use the directory {folder}: {(error.strerror or str(error)).lower()}")
+            continue
         if found.st_uid == 0:
-            raise ConfigError(
-                f"{key}: {folder} belongs to root, and no sink runs as root; give it a directory that belongs to another user"
-            )
-        if reason := refusal(str(folder), (found.st_uid,)):
-            raise ConfigError(f"{key}: {reason}")
+            problems.append(f"{key}: {folder} belongs to root, and sinks do not run as root: use a directory that belongs to another user")
+        elif reason := refusal(str(folder), (found.st_uid,)):
+            problems.append(f"{key}: refusing to write there: {reason}")
         owners[found.st_uid] = str(folder)
         group = found.st_gid or NOBODY
     if len(owners) > 1:
-        raise ConfigError(f"sinks: {' and '.join(owners.values())} belong to different users, and all sinks run as one")
+        problems.append(f"sinks: {' and '.join(owners.values())} belong to different users, but all sinks run as one user")
+    if problems:
+        raise ConfigError(*problems)
     user = next(iter(owners), NOBODY)
     with contextlib.suppress(KeyError):  # a user that has only a number
         group = pwd.getpwuid(user).pw_gid or group

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from urllib.parse import urlsplit
 
-from exporter.config.checks import InvalidValue, one_of, shown
-from exporter.config.options import Config, ConfigError, Filter
+from exporter.config.checks import one_of
+from exporter.config.options import Config, Filter
+from exporter.config.problems import ConfigError, InvalidValue, shown
 from exporter.model import NS, Outcome
 
 USAGE = "shortproc-exporter snoop [flags]"
@@ -135,7 +136,7 @@ def _outcomes(outcomes: list[str]) -> tuple[str, ...]:
     try:
         return tuple(one_of(*Outcome).read(each) for each in outcomes)
     except InvalidValue as wrong:
-        raise ConfigError(f"--outcome: {wrong.reason}") from None
+        raise ConfigError(f"--outcome: {wrong}") from None
 
 
 def _url(text: str | None) -> str | None:

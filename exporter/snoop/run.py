@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from exporter.config.checks import one_line
 from exporter.config.options import Config
+from exporter.config.problems import one_line
 from exporter.model import ModeUnavailable
 from exporter.process import log
 from exporter.snoop.flags import Options, beyond

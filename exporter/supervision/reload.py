@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from exporter.config.options import Config, ConfigError, after_reload
+from exporter.config.loading import after_reload
+from exporter.config.options import Config
+from exporter.config.problems import ConfigError
 from exporter.model import ModeUnavailable
 from exporter.process import log
 from exporter.process.log import fields
@@ -41,11 +43,11 @@ class Reloader:
             self._supervisor.reconfigure(config)
         except (ConfigError, ModeUnavailable) as refusal:
             self.last.successful = False
-            logger.error("configuration refused; the one before stays", extra=fields(reason=refusal))  # noqa: TRY400
+            logger.error("configuration rejected; keeping the previous one", extra=fields(reason=refusal))  # noqa: TRY400
             return
         self._config = config
         log.setup(config.log.level, config.log.format)
         self.last.successful, self.last.succeeded_at = True, time.time()
-        logger.info("configuration read again")
+        logger.info("configuration reloaded")
         if waiting:
-            logger.warning("some changes take effect with a restart only", extra=fields(keys=", ".join(waiting)))
+            logger.warning("some changes need a restart", extra=fields(keys=", ".join(waiting)))

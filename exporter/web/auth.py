@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 MOST_REMEMBERED = 1000
-"""InvalidValue passwords."""
+"""Wrong passwords, of all users together."""
 MOST_WAITING = 8
 MOST_WAITING_OF_ONE_PEER = 2
 WAIT_SECONDS = 5.0
@@ -33,17 +33,17 @@ def refusal(hashed: str) -> str | None:
     """Say why text is no hash that can be checked, or nothing. The text itself, which may be a password, is not shown."""
     match = _HASH.fullmatch(hashed)
     if match is None:
-        return "is not a bcrypt hash, such as htpasswd -nBC 10 '' makes ($2y$10$ and 53 characters)"
+        return "not a bcrypt hash: make one with htpasswd -nBC 10 '' ($2y$10$ and 53 characters)"
     if not 4 <= int(match[1]) <= MOST_COST:
-        return f"has cost {match[1]}, which is not from 4 to {MOST_COST}; at a higher one, no scrape would wait for it"
+        return f"bcrypt cost {match[1]} is not from 4 to {MOST_COST}: a scrape would not wait for a higher one"
     try:
         import bcrypt  # noqa: PLC0415 - most run without
     except ImportError as error:
-        return f"needs Python's package bcrypt, which can't be imported: {error}"
+        return f"needs the Python package bcrypt, which cannot be imported: {error}"
     try:
         bcrypt.hashpw(b"", f"{hashed[:4]}04{hashed[6:29]}".encode())  # the same salt, at the lowest cost
     except ValueError:
-        return "is not a bcrypt hash: its salt can't be read"
+        return "not a bcrypt hash: its salt is invalid"
     return None
 
 

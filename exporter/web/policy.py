@@ -1,4 +1,4 @@
-"""On what terms a connection is served: secured or not, for whom, how often, under which headers."""
+"""The access policy of a connection: TLS, users, rate limit and headers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # they are made by whoever configures them; most run without
 
 
 class Refused(Exception):
-    """A request is not let in."""
+    """A request is rejected with `response`."""
 
     def __init__(self, response: Response) -> None:
         super().__init__()
@@ -34,35 +34,35 @@ class AccessPolicy:
     limiter: Limiter | None = None
 
     def admit(self, request: Request, peer: str) -> bool:
-        """Say whether a password told who asks, or raise `Refused`. Takes as long as its check, which `peer` can't have many of."""
+        """Return whether the request came with a valid password. Raises `Refused`. May wait for the check of a password."""
         if self.limiter is not None and not self.limiter.allows():
-            raise Refused(Response.line(HTTPStatus.TOO_MANY_REQUESTS, "more requests than rate_limit allows"))
+            raise Refused(Response.line(HTTPStatus.TOO_MANY_REQUESTS, "too many requests: rate_limit is exceeded"))
         if self.users is None:
             return False
         given = _credentials(request.headers.get("authorization", ""))
         known = given is not None and self.users.know(*given, peer)
         if known is None:
-            raise Refused(Response.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many passwords to check", **{"Retry-After": "1"}))
+            raise Refused(Response.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many passwords to check: try again", **{"Retry-After": "1"}))
         if not known:
-            raise Refused(Response.line(HTTPStatus.UNAUTHORIZED, "name and password are needed", **{"WWW-Authenticate": _CHALLENGE}))
+            raise Refused(Response.line(HTTPStatus.UNAUTHORIZED, "user name and password required", **{"WWW-Authenticate": _CHALLENGE}))
         return True
 
 
 class PolicySource(Protocol):
-    """Where terms come from. They are equal only if they are the same object."""
+    """Where policies come from. Two are equal only if they are the same object."""
 
     last: AccessPolicy
-    """Those in force, without looking whether they changed."""
+    """The policy in force, without checking whether the file changed."""
 
     def policy(self) -> AccessPolicy:
-        """Those in force. May read files."""
+        """Return the policy in force. May read files."""
 
     def reread(self) -> None:
-        """Read all of it anew. Raises `ConfigError` where that can't be."""
+        """Read everything again. Raises `ConfigError`."""
 
 
 class Open:
-    """Everyone is served, as far as the site itself lets them."""
+    """A policy without any restriction."""
 
     last = AccessPolicy()
 

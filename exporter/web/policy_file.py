@@ -1,4 +1,4 @@
-"""The web configuration file, read again when it or a file that it names changes. A bad one is refused whole, and the one before stays."""
+"""The web configuration file, read again when it or a file that it names changes. If it is bad, the previous one stays."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import threading
 import time
 from pathlib import Path
 
-from exporter.config import options
-from exporter.config.checks import InvalidValue, one_line
-from exporter.config.options import ConfigError
+from exporter.config import loading
+from exporter.config.problems import ConfigError, InvalidValue, Problem, one_line
 from exporter.web import webconfig
 from exporter.web.auth import Users
 from exporter.web.limiter import Limiter
@@ -27,7 +26,7 @@ Stamp = tuple[tuple[int, ...], ...]
 
 
 class PolicyFile:
-    """Makes terms of the file at `path`. Making one raises `ConfigError` where they can't be had. Safe from any thread."""
+    """The access policy that the file at `path` describes. Making one raises `ConfigError` if the file is bad. Safe from any thread."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -40,10 +39,10 @@ class PolicyFile:
         self.last = AccessPolicy()
         self.reread()
         if self._settings.http_server_config.http2:
-            logger.warning("http2 is not spoken here; HTTP/1.1 is", extra={"fields": {"file": path, "key": "http_server_config.http2"}})
+            logger.warning("HTTP/2 is not supported; HTTP/1.1 is used", extra={"fields": {"file": path, "key": "http_server_config.http2"}})
 
     def policy(self) -> AccessPolicy:
-        """Give those in force. One thread a second looks at the files; the others do not wait for it."""
+        """Return the policy in force. One thread a second checks whether the files changed; the others do not wait for it."""
         if time.monotonic() >= self._check_at and self._lock.acquire(blocking=False):
             try:
                 self._look()
@@ -54,8 +53,8 @@ class PolicyFile:
 
     def reread(self) -> None:
         if os.path.exists(self._path) and not os.path.isfile(self._path):  # noqa: PTH110, PTH113 - what can't be seen is said below
-            raise ConfigError(f"{one_line(self._path)}: is not a regular file")  # a pipe would give it once, or never
-        options.read(self._path, self._take)
+            raise ConfigError(f"{one_line(self._path)}: not a regular file")  # a pipe would give it once, or never
+        loading.read(self._path, self._take)
 
     def _look(self) -> None:
         stamp = self._stamped()
@@ -67,13 +66,13 @@ class PolicyFile:
         except ConfigError as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
-                logger.error("web configuration refused; the one before stays", extra={"fields": {"reason": error}})  # noqa: TRY400
+                logger.error("web configuration rejected; keeping the previous one", extra={"fields": {"reason": error}})  # noqa: TRY400
             return
         self._complaint = ""
         self._stamp = stamp if stamp == self._stamped() else None
 
     def _stamped(self) -> Stamp | None:
-        """What changes whenever the content of a file does; None where one can't be seen, or is too new to tell."""
+        """Return what changes whenever the content of a file does; None if one cannot be read, or changed too recently to tell."""
         paths = [self._path]
         if (tls := self._settings.tls_server_config) is not None:
             paths += [str(self._folder / name) for name in (tls.cert_file, tls.key_file, tls.client_ca_file) if name]
@@ -90,7 +89,7 @@ class PolicyFile:
         return Path(self._path).parent
 
     def _take(self, content: object) -> None:
-        """Put in force what the file holds; keep the parts that did not change, and what they remember."""
+        """Apply the content of the file; keep the parts that did not change, with their state."""
         settings = webconfig.read(content)
         if wrong := webconfig.weakness(self._settings, settings):
             raise wrong
@@ -106,7 +105,7 @@ class PolicyFile:
             limiter=last.limiter if limit == same.rate_limit else Limiter(limit.interval, limit.burst) if limit.interval else None,
         )
         if same != WebConfig():
-            logger.info("web configuration read again", extra={"fields": {"file": self._path}})
+            logger.info("web configuration reloaded", extra={"fields": {"file": self._path}})
         self._settings, self._material, self.last = settings, material, policy
 
 
@@ -116,4 +115,4 @@ def _tls(settings: TlsServer | None, material: Material | None) -> Tls | None:
     try:
         return Tls(settings, material)
     except OSError as error:  # no more descriptors
-        raise InvalidValue(f"can't be used now: {error}", "tls_server_config") from None
+        raise InvalidValue(Problem(f"cannot be used now: {error}", "tls_server_config")) from None

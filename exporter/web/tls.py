@@ -17,7 +17,7 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
-from exporter.config.checks import InvalidValue, shown
+from exporter.config.problems import InvalidValue, Problem, gathering, shown
 from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.web.webconfig import CURVES, SUITES, VERSIONS, TlsServer
 
@@ -44,7 +44,12 @@ class Material:
     @classmethod
     def of(cls, tls: TlsServer, folder: Path) -> Material:
         """Read what the settings name; paths are relative to `folder`. Raises `InvalidValue`."""
-        return cls(*(_content(tls, each.name, folder) for each in fields(cls)))
+        content = {}
+        with gathering() as found:
+            for each in fields(cls):
+                with found.inside("tls_server_config"):
+                    content[each.name] = _content(tls, each.name, folder)
+        return cls(**content)
 
 
 class Socket(ssl.SSLSocket):
@@ -118,14 +123,14 @@ def _content(tls: TlsServer, key: str, folder: Path) -> bytes:
     path = folder / name
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe may take for ever
-            raise _wrong(f"{key}_file", f"{shown(str(path))} is not a regular file")
+            raise InvalidValue(Problem(f"{shown(str(path))} is not a regular file", f"{key}_file"))
         with path.open("rb") as file:
             content: bytes = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise _wrong(f"{key}_file", f"{shown(str(path))} cannot be read: {reason.lower()}") from None
+        raise InvalidValue(Problem(f"{shown(str(path))} cannot be read: {reason.lower()}", f"{key}_file")) from None
     if len(content) > _MAX_BYTES:
-        raise _wrong(f"{key}_file", f"{shown(str(path))} is larger than {_MAX_BYTES >> 20} MiB")
+        raise InvalidValue(Problem(f"{shown(str(path))} is larger than {_MAX_BYTES >> 20} MiB", f"{key}_file"))
     return content
 
 
@@ -139,7 +144,7 @@ def _context(settings: TlsServer, material: Material) -> ssl.SSLContext:
     if material.client_ca:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as in Go, whoever is in the file is trusted, a root or not
         if reason := _not_certificates(context, material.client_ca):
-            raise _wrong(_given(settings, "client_ca"), f"holds no certificate that can be used: {reason}")
+            raise _invalid(_given(settings, "client_ca"), f"contains no valid certificate: {reason}")
     context.verify_mode = _AUTHENTICATION[settings.client_auth_type]
     return context
 
@@ -148,7 +153,9 @@ def _limit(context: ssl.SSLContext, settings: TlsServer) -> None:
     for key in ("min_version", "max_version"):
         version = getattr(settings, key)
         if version in _OLD and not (ssl.HAS_TLSv1 and ssl.HAS_TLSv1_1 and context.security_level == 0):
-            raise _wrong(key, f"{version} is not spoken by the OpenSSL here (at its security level, {context.security_level})")
+            raise _invalid(
+                key, f"{version} is not supported by this OpenSSL at its security level {context.security_level}: use TLS12 or TLS13"
+            )
     context.minimum_version = ssl.TLSVersion[VERSIONS[settings.min_version]]
     context.maximum_version = ssl.TLSVersion[VERSIONS[settings.max_version]]
     if not settings.prefer_server_cipher_suites:
@@ -157,29 +164,29 @@ def _limit(context: ssl.SSLContext, settings: TlsServer) -> None:
         with contextlib.suppress(ssl.SSLError):  # none of them can be used
             context.set_ciphers(":".join(suites))
         if missing := set(suites) - {str(each["name"]) for each in context.get_ciphers()}:
-            raise _wrong("cipher_suites", f"the OpenSSL here can't use {', '.join(sorted(missing))}")
+            raise _invalid("cipher_suites", f"this OpenSSL does not support {', '.join(sorted(missing))}")
     for curve in settings.curve_preferences:
         try:
             context.set_ecdh_curve(CURVES[curve])
         except (ssl.SSLError, ValueError):
-            raise _wrong("curve_preferences", f"{curve} can't be chosen by the ssl of this Python") from None
+            raise _invalid("curve_preferences", f"{curve} is not supported by the ssl module of this Python") from None
 
 
 def _load_certificate(context: ssl.SSLContext, settings: TlsServer, material: Material) -> None:
     cert, key = _given(settings, "cert"), _given(settings, "key")
     if b"ENCRYPTED" in material.key:
-        raise _wrong(key, "is encrypted, and nobody is there to ask for its password")
+        raise _invalid(key, "is encrypted: store it without a password, since nobody is there to type it")
     try:
         with _file(material.cert) as cert_path, _file(material.key) as key_path:
             context.load_cert_chain(cert_path, key_path, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise _wrong(key, f"is not the key of the certificate in {cert}") from None
+            raise _invalid(key, f"does not belong to the certificate in {cert}") from None
         if reason := _not_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), material.cert):
-            raise _wrong(cert, f"holds no certificate that can be used: {reason}") from None
+            raise _invalid(cert, f"contains no valid certificate: {reason}") from None
         if error.reason is not None and error.library == "SSL":
-            raise _wrong(cert, f"can't be used: {_reason(error)}") from None
-        raise _wrong(key, f"holds no key that can be used: {_reason(error)}") from None
+            raise _invalid(cert, f"cannot be used: {_reason(error)}") from None
+        raise _invalid(key, f"contains no valid key: {_reason(error)}") from None
 
 
 def _not_certificates(context: ssl.SSLContext, pem: bytes) -> str | None:
@@ -242,5 +249,5 @@ def _given(settings: TlsServer, key: str) -> str:
     return key if getattr(settings, key) else f"{key}_file"
 
 
-def _wrong(key: str, reason: str) -> InvalidValue:
-    return InvalidValue(reason, f"tls_server_config.{key}")
+def _invalid(key: str, reason: str) -> InvalidValue:
+    return InvalidValue(Problem(reason, f"tls_server_config.{key}"))

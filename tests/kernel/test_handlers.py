@@ -61,7 +61,7 @@ def sinks(folder: Path) -> Sinks:
 
 @contextmanager
 def running(config: Config) -> Iterator[Handlers]:
-    wanted = plan.make(config)
+    wanted = plan.make(config.handlers, config.sinks)
     assert wanted is not None
     handlers = Handlers(wanted)
     handlers.start()
@@ -186,10 +186,10 @@ def test_what_was_committed_survives_sigkill(folder: Path) -> None:
 _EXPORTER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from exporter.config.options import Config, Jsonl, Sinks
+from exporter.config.options import Jsonl, Sinks
 from exporter.handlers import plan
 from exporter.handlers.parent import Handlers
-handlers = Handlers(plan.make(Config(sinks=Sinks(jsonl=Jsonl(path=sys.argv[2])))))
+handlers = Handlers(plan.make((), Sinks(jsonl=Jsonl(path=sys.argv[2]))))
 handlers.start()
 while not handlers._look().progress >= 2: time.sleep(0.01)
 print(handlers._child.pid, flush=True)

@@ -135,14 +135,14 @@ def test_flood_keeps_out_neither_the_known_nor_other_addresses(users: Users, mon
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("", "is not a bcrypt hash"),
-        ("wonder", "is not a bcrypt hash"),
-        ("$2x$04$" + "." * 53, "is not a bcrypt hash"),
-        ("$2y$04$" + "." * 52, "is not a bcrypt hash"),
+        ("", "not a bcrypt hash"),
+        ("wonder", "not a bcrypt hash"),
+        ("$2x$04$" + "." * 53, "not a bcrypt hash"),
+        ("$2y$04$" + "." * 52, "not a bcrypt hash"),
         ("$2y$03$" + "." * 53, "cost 03"),
         ("$2y$31$" + "." * 53, "cost 31"),
-        ("$2y$04$" + "." * 21 + "z" + "." * 31, "its salt can't be read"),
-        ("$2y$04$" + "." * 53 + "\n", "is not a bcrypt hash"),
+        ("$2y$04$" + "." * 21 + "z" + "." * 31, "its salt is invalid"),
+        ("$2y$04$" + "." * 53 + "\n", "not a bcrypt hash"),
     ],
 )
 def test_bad_hash(text: str, part: str) -> None:

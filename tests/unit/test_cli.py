@@ -60,6 +60,7 @@ def test_no_flags_run_with_the_defaults(started: dict[str, Config]) -> None:
 def test_every_flag_reaches_its_option(started: dict[str, Config], tmp_path: Path) -> None:
     """A flag that changes nothing would mislead."""
     flags = "--mode=netlink --no-ebpf --web.listen-address=[::1]:1 --web.telemetry-path /m --log.level debug --log.format=json"
+    (tmp_path / "self").touch()
     assert cli.main([*flags.split(), f"--path.procfs={tmp_path}"]) == 0
     config = started["app"]
     assert (config.detection.mode, config.no_ebpf, config.procfs) == (Mode.NETLINK, True, str(tmp_path))
@@ -93,7 +94,7 @@ def test_flag_beats_file(started: dict[str, Config], tmp_path: Path) -> None:
         ("--mod=scan", "unrecognized arguments: --mod=scan"),
         ("--web.listen-address=:70000", "--web.listen-address: ':70000' has a port above 65535"),
         ("--log.level=loud doctor", "--log.level: 'loud' is not one of debug, info, warn, error"),
-        ("--path.procfs=/nowhere", "--path.procfs: '/nowhere' is not a directory"),
+        ("--path.procfs=/nowhere", "--path.procfs: '/nowhere' is not a directory where procfs is mounted: it has neither stat nor self"),
         ("--fast-scan --mode=scan", "--fast-scan and --mode=scan contradict each other"),
         ("--fast-scan --mode=auto", "--fast-scan and --mode=auto contradict each other"),
         ("--no-ebpf --mode=ebpf_core", "--no-ebpf and --mode=ebpf_core contradict each other"),

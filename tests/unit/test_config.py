@@ -1,63 +1,27 @@
+"""Options: their defaults, what they may be, and what is said of what they may not be."""
+
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from exporter.config import checks
-from exporter.config import options as config
-from exporter.config.options import Config, ConfigError, FastScan, Web
-from exporter.model import MAX_BOUNDS, Mode
+from exporter.config import durations, loading, options
+from exporter.config.options import Config, FastScan, Web
+from exporter.config.problems import ConfigError
+from exporter.model import MAX_BOUNDS, NS, Mode
+from tests.unit.config_files import KEYS, Load, loader, refusal
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-Load = Callable[[str | bytes], Config]
 
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    def load_text(text: str | bytes) -> Config:
-        path = tmp_path / "exporter.yml"
-        path.write_bytes(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
-        return config.load(str(path))
-
-    return load_text
-
-
-def refusal(load: Load, text: str | bytes) -> str:
-    """The message without the path of the file."""
-    with pytest.raises(ConfigError) as caught:
-        load(text)
-    message = str(caught.value)
-    assert message.isprintable()  # so it is one line
-    file, _, rest = message.partition(": ")
-    assert file.endswith("exporter.yml")
-    return rest
-
-
-def keys_of(section: type[Any], prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(section):
-        factory: Any = field.default_factory
-        if isinstance(factory, type):
-            yield from keys_of(factory, f"{prefix}{field.name}.")
-        elif "check" in field.metadata:
-            yield prefix + field.name
-
-
-KEYS = list(keys_of(Config))
-
-
-def nested(key: str, value: str) -> str:
-    *sections, last = key.split(".")
-    return "".join(f"{'  ' * depth}{name}:\n" for depth, name in enumerate(sections)) + f"{'  ' * len(sections)}{last}: {value}\n"
+    return loader(tmp_path)
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -74,7 +38,7 @@ def test_defaults_are_the_documented_ones() -> None:
 def test_shipped_file_says_the_defaults() -> None:
     """The file claims to show every option at its default."""
     path = REPOSITORY / "config" / "exporter.yml"
-    assert config.load(str(path)) == Config()
+    assert loading.load(str(path)) == Config()
     written = yaml.safe_load(path.read_text())
     for key in KEYS:
         value = written
@@ -86,7 +50,7 @@ def test_shipped_file_says_the_defaults() -> None:
 def test_shipped_schema_is_current() -> None:
     """Editors check files against the committed schema; `python -m exporter.config.options > config/schema.json` renews it."""
     committed = json.loads((REPOSITORY / "config" / "schema.json").read_text())
-    assert committed == json.loads(json.dumps(config.schema()))
+    assert committed == json.loads(json.dumps(options.schema()))
 
 
 def test_every_default_passes_its_own_check() -> None:
@@ -96,7 +60,7 @@ def test_every_default_passes_its_own_check() -> None:
         for name in key.split("."):
             value = getattr(value, name)
         plain = list(value) if isinstance(value, tuple) else value
-        assert config.override(Config(), key, plain, key) == Config()
+        assert loading.override(Config(), key, plain, key) == Config()
 
 
 @pytest.mark.parametrize(
@@ -136,13 +100,16 @@ def test_measures_are_exact_nanoseconds(load: Load) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("metrics: {runtime_buckets_seconds: [0.1, 0.2, 0.5, 0.5]}", "[3]: 0.5 is not greater than the bound before it (0.5)"),
-        ("metrics: {runtime_buckets_seconds: [0.1, 0.1000000001]}", "[1]: 0.1000000001 is not greater than the bound before it (0.1)"),
-        ("metrics: {runtime_buckets_seconds: [0, 1]}", "[0]: 0 is not a number from 1e-09 to 1e+09"),
-        ("metrics: {runtime_buckets_seconds: [1, .inf]}", "[1]: inf is not a number from 1e-09 to 1e+09"),
-        ("metrics: {runtime_buckets_seconds: []}", ": a list of 0 is not a list of 1 to 31 rising numbers"),
-        ("metrics: {runtime_buckets_seconds: 1}", ": 1 is not a list of 1 to 31 rising numbers"),
-        ("metrics: {runtime_buckets_seconds: [[1]]}", "[0]: a list is not a number from 1e-09 to 1e+09"),
+        ("metrics: {runtime_buckets_seconds: [0.1, 0.2, 0.5, 0.5]}", "[3]: 0.5 is not greater than the one before it (0.5)"),
+        ("metrics: {runtime_buckets_seconds: [0.1, 0.1000000001]}", "[1]: 0.1000000001 is not greater than the one before it (0.1)"),
+        ("metrics: {runtime_buckets_seconds: [0, 1]}", "[0]: 0 is not a duration from 1ns to 1000000000s"),
+        ("metrics: {runtime_buckets_seconds: [1, .inf]}", "[1]: inf is not a duration from 1ns to 1000000000s"),
+        ("metrics: {runtime_buckets_seconds: []}", ": a list of 0 is not a list of 1 to 31 rising values"),
+        ("metrics: {runtime_buckets_seconds: 1}", ": 1 is not a list of 1 to 31 rising values"),
+        (
+            "metrics: {runtime_buckets_seconds: [[1]]}",
+            "[0]: a list is not a duration from 1ns to 1000000000s: write for example 0.5 or 500ms",
+        ),
     ],
 )
 def test_bad_buckets(load: Load, text: str, message: str) -> None:
@@ -166,10 +133,24 @@ def test_number_of_buckets_has_a_limit(load: Load) -> None:
         ("metrics: {max_comms: 1.0}", "metrics.max_comms: 1.0 is not an integer from 1 to 1000"),
         ("metrics: {max_comms: null}", "metrics.max_comms: null is not an integer from 1 to 1000"),
         ("metrics: {max_comms: {a: 1}}", "metrics.max_comms: a mapping is not an integer from 1 to 1000"),
-        ('detection: {short_threshold_seconds: "1"}', "detection.short_threshold_seconds: '1' is not a number above 0, up to 3600"),
-        ("detection: {short_threshold_seconds: 0}", "detection.short_threshold_seconds: 0 is not a number above 0, up to 3600"),
-        ("metrics: {new_series_hold_seconds: .nan}", "metrics.new_series_hold_seconds: nan is not a number from 0 to 3600"),
-        ("detection: {scan: {interval_seconds: 11}}", "detection.scan.interval_seconds: 11 is not a number from 0.1 to 10"),
+        (
+            "detection: {short_threshold_seconds: 5e-4}",
+            "detection.short_threshold_seconds: '5e-4' is not a duration above 0, up to 1h: write 0.0005",
+        ),
+        (
+            "detection: {short_threshold_seconds: '0,5'}",
+            "detection.short_threshold_seconds: '0,5' is not a duration above 0, up to 1h: write 0.5",
+        ),
+        (
+            "detection: {short_threshold_seconds: half}",
+            "detection.short_threshold_seconds: 'half' is not a duration above 0, up to 1h: write for example 0.5 or 500ms",
+        ),
+        ("detection: {scan: {interval_seconds: 11s}}", "detection.scan.interval_seconds: '11s' is not a duration from 100ms to 10s"),
+        ("metrics: {max_comms: '60'}", "metrics.max_comms: '60' is not an integer from 1 to 1000: write 60"),
+        ("detection: {fast_scan: {cpu_share: 5%}}", "detection.fast_scan.cpu_share: '5%' is not a number from 0.005 to 0.5: write 0.05"),
+        ("detection: {short_threshold_seconds: 0}", "detection.short_threshold_seconds: 0 is not a duration above 0, up to 1h"),
+        ("metrics: {new_series_hold_seconds: .nan}", "metrics.new_series_hold_seconds: nan is not a duration from 0s to 1h"),
+        ("detection: {scan: {interval_seconds: 11}}", "detection.scan.interval_seconds: 11 is not a duration from 100ms to 10s"),
         ("detection: {fast_scan: {cpu_share: 0.6}}", "detection.fast_scan.cpu_share: 0.6 is not a number from 0.005 to 0.5"),
         ("detection: {scan: 5}", "detection.scan: 5 is not a mapping of keys to values"),
         ("log: {level: warning}", "log.level: 'warning' is not one of debug, info, warn, error (did you mean warn?)"),
@@ -183,9 +164,13 @@ def test_number_of_buckets_has_a_limit(load: Load) -> None:
         ("- 1", "top level: a list is not a mapping of keys to values"),
         ("metrics: {max_comm: 3}", "metrics.max_comm: unknown key (did you mean max_comms?)"),
         ("detektion: {}", "detektion: unknown key (did you mean detection?)"),
-        ("procfs: /proc", "procfs: unknown key (known here: detection, metrics, handlers, sinks, records, web, security, log)"),
-        ("log: {format: json, format: logfmt}", "log.format: given twice (again on line 1)"),
-        ("log: {level: info}\nweb:\nlog: {format: json}", "log: given twice (again on line 3)"),
+        ("procfs: /proc", "procfs: unknown key (known keys here: detection, metrics, handlers, sinks, records, web, security, log)"),
+        ("log: {format: json, format: logfmt}", "log.format: duplicate key, again on line 1"),
+        ("mode: scan", "mode: unknown key: it belongs under detection; check the indentation"),
+        ("detection: {web: {}}", "detection.web: unknown key: it belongs at top level; check the indentation"),
+        ("filter: {}", "filter: unknown key: it belongs under sinks.jsonl or sinks.sqlite; check the indentation"),
+        ("sinks: {jsonl: {filter: {comm: make}}}", "sinks.jsonl.filter.comm: 'make' is not a list: write [\"make\"]"),
+        ("log: {level: info}\nweb:\nlog: {format: json}", "log: duplicate key, again on line 3"),
     ],
 )
 def test_bad_value(load: Load, text: str, message: str) -> None:
@@ -213,85 +198,50 @@ def test_good_listen_address(load: Load, address: str) -> None:
     assert load(f'web: {{listen_address: "{address}"}}').web.listen_address == address
 
 
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("log: {level: info", "line 1"),
-        ("log:\n  level: [", "line 2"),
-        ("log:\n\tlevel: info", "line 2"),
-        ("a: b: c", "line 1"),
-        ("log: {level: \0}", "character"),
-        (b"log: {}\nweb: \xff", "line 2: not UTF-8"),
-        ("a: &x 1\nb: *x", "anchors (&) and aliases (*) are not taken"),
-        ("log: *x", "anchors (&) and aliases (*) are not taken"),
-        ("a: &x [*x]", "anchors"),
-        ("log: {}\n---\nweb: {}", "document"),
-        ("? [a]\n: 1", "a key has to be a word"),
-        ("a: " + "[" * 100_000, "nested more than 20 deep"),
-        ("- " * 100_000, "nested more than 20 deep"),
-        ("log: {level: " + "9" * 100_000 + "}", "longer than 1000 characters"),
-        ("log: {level: " + "1:" * 100_000 + "1}", "longer than 1000 characters"),
-        ("log: {level: !!python/name:os.system x}", "log.level: 'x' can't be read as python/name:os.system"),
-        ("log: {level: 2026-99-99}", "log.level: '2026-99-99' can't be read as timestamp"),
-        ("<<: {log: {}}", "<<: unknown key"),
-        ("#" * (1 << 20) + "\n", "larger than 1 MiB"),
-        ('"a\\nb\\ud800\\e": 1', "a\\nb\\ud800\\x1b: unknown key"),
-    ],
-)
-def test_bad_file(load: Load, text: str | bytes, part: str) -> None:
-    """Whatever a file holds, the answer is one line and no traceback."""
-    assert part in refusal(load, text)
-
-
-def test_unreadable_files(tmp_path: Path) -> None:
-    """A wrong path has to be told from a wrong content."""
-    for path in (tmp_path / "missing", tmp_path, "a\0b", tmp_path / ("x" * 300)):
-        with pytest.raises(ConfigError, match="cannot be read: ") as caught:
-            config.load(str(path))
-        assert str(caught.value).isprintable()
-
-
-def test_file_with_a_byte_order_mark(load: Load) -> None:
-    """Some editors write one."""
-    assert load(b"\xef\xbb\xbflog: {level: debug}").log.level == "debug"
-
-
 def test_override_names_the_flag() -> None:
     """A person who mistyped a flag must not be sent to a file."""
-    assert config.override(Config(), "detection.mode", "netlink", "--mode").detection.mode == "netlink"
+    assert loading.override(Config(), "detection.mode", "netlink", "--mode").detection.mode == "netlink"
     with pytest.raises(ConfigError, match=r"^--mode: 'netlik' is not one of .* \(did you mean netlink\?\)$"):
-        config.override(Config(), "detection.mode", "netlik", "--mode")
-    with pytest.raises(ConfigError, match=r"^--path\.procfs: '/nowhere' is not a directory$"):
-        config.override(Config(), "procfs", "/nowhere", "--path.procfs")
+        loading.override(Config(), "detection.mode", "netlik", "--mode")
+    with pytest.raises(
+        ConfigError, match=r"^--path\.procfs: '/nowhere' is not a directory where procfs is mounted: it has neither stat nor self$"
+    ):
+        loading.override(Config(), "procfs", "/nowhere", "--path.procfs")
 
 
-SCALARS = st.one_of(
-    st.text(max_size=40),
-    st.integers().map(str),
-    st.floats().map(repr),
-    st.sampled_from(
-        ["~", "yes", "2026-01-01", "0x1f", "1_000", "1:30", "!!float 1", "!!int a", "!!binary eA==", "!x y", "1e400", "{}", "[]", "|\n x"]
-    ),
-    st.text().map(json.dumps),
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("0.5", 0.5),
+        ("500ms", 0.5),
+        ("2s", 2),
+        ("1m", 60),
+        ("1m30.5s", 90.5),
+        ("100us", 0.0001),
+        ("100µs", 0.0001),
+        ("0.3s", 0.3),
+        ("'2'", 2),
+    ],
 )
+def test_durations(load: Load, written: str, seconds: float) -> None:
+    """A duration is written as for the flags of snoop, or as seconds; the schema allows the same."""
+    assert load(f"detection: {{short_threshold_seconds: {written}}}").detection.short_threshold_seconds == seconds
+    as_schema = options.schema()["properties"]["detection"]["properties"]["short_threshold_seconds"]["anyOf"]
+    value = yaml.safe_load(written)
+    assert re.search(as_schema[1]["pattern"], value) if isinstance(value, str) else as_schema[0]["type"] == "number"
 
 
-@given(key=st.sampled_from(KEYS), scalar=SCALARS)
-@settings(max_examples=400, deadline=None)
-def test_any_scalar_is_taken_or_refused_with_its_key(tmp_path_factory: pytest.TempPathFactory, key: str, scalar: str) -> None:
-    """No value may get past the checks as an exception that nobody catches."""
-    path = tmp_path_factory.getbasetemp() / f"any-{os.getpid()}.yml"
-    path.write_bytes(nested(key, scalar).encode("utf-8", "surrogatepass"))
-    try:
-        config.load(str(path))
-    except ConfigError as error:
-        message = str(error)
-        assert message.isprintable()
-        # Text that is not YAML at all has a line instead.
-        assert key in message or re.search(r"yml: (line \d+|unacceptable character|\S+: unknown key|\S+: given twice)", message)
+@pytest.mark.parametrize("seconds", [0, 1e-9, 0.0005, 0.02, 0.1, 1, 90, 3600, 86400, 366 * 86400, 1e9])
+def test_a_duration_is_written_as_it_is_read(seconds: float) -> None:
+    """Messages and help show limits in this form, for people to copy."""
+    assert durations.parse(durations.written(seconds)) == round(seconds * NS)
 
 
-def test_shown_is_short() -> None:
-    """A value of 1 MiB must not fill the screen."""
-    assert len(checks.shown("x" * 100_000)) < 80
-    assert len(checks.shown(10**900)) < 80
+def test_procfs_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    """Another directory would look like an empty host. With subset=pid there is only `self`, which dangles in another namespace."""
+    (tmp_path / "self").symlink_to("12")
+    for folder in ("/proc", str(tmp_path), str(REPOSITORY / "tests/fixtures/proc")):
+        assert loading.override(Config(), "procfs", folder, "--path.procfs").procfs == folder
+    for folder in ("/", "/nowhere", "a\0b"):
+        with pytest.raises(ConfigError, match=r"^--path\.procfs: .* is not a directory where procfs is mounted"):
+            loading.override(Config(), "procfs", folder, "--path.procfs")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import options as config
-from exporter.config.options import Config, ConfigError, HandlerConfig, Jsonl, Sinks, Sqlite
+from exporter.config import loading as config
+from exporter.config.options import HandlerConfig, Jsonl, Sinks, Sqlite
+from exporter.config.problems import ConfigError
 from exporter.handlers import loading, plan
 from exporter.handlers.plan import Planned
 from exporter.handlers.trust import refusal
@@ -28,19 +29,19 @@ def code(tmp_path: Path) -> Path:
     return folder
 
 
-def wanting(code: Path | None, name: str = "some_handlers:Keep", n: int = 1) -> Config:
+def wanting(code: Path | None, name: str = "some_handlers:Keep", n: int = 1) -> tuple[HandlerConfig, ...]:
     path = () if code is None else (str(code),)
-    return Config(handlers=(HandlerConfig(name, path),) * n)
+    return (HandlerConfig(name, path),) * n
 
 
 def test_nothing_configured_is_nothing_run() -> None:
     """Who wants no handlers pays for no process."""
-    assert plan.make(Config()) is None
+    assert plan.make((), Sinks()) is None
 
 
 def test_each_handler_has_a_label_of_its_own(code: Path) -> None:
     """One class may serve two purposes, and a metric with the same labels twice is refused by Prometheus."""
-    made = plan.make(wanting(code, n=2))
+    made = plan.make(wanting(code, n=2), Sinks())
     assert made is not None
     assert [each.label for each in made.handlers] == ["some_handlers:Keep", "some_handlers:Keep#2"]
     assert made.live
@@ -53,29 +54,29 @@ def test_code_that_others_can_write_is_refused(code: Path, tmp_path: Path) -> No
     with pytest.raises(
         ConfigError, match=r"^handlers\[0\]: module some_handlers is not trusted: .*some_handlers.py can be written by others"
     ):
-        plan.make(wanting(code))
+        plan.make(wanting(code), Sinks())
     module.chmod(0o644)
-    assert plan.make(wanting(code))
+    assert plan.make(wanting(code), Sinks())
     code.chmod(0o777)
     with pytest.raises(ConfigError, match=r"code can be written by others \(mode 777\)"):
-        plan.make(wanting(code))
+        plan.make(wanting(code), Sinks())
     code.chmod(0o755)
     (tmp_path / "link").symlink_to(code)
-    assert plan.make(wanting(tmp_path / "link"))
+    assert plan.make(wanting(tmp_path / "link"), Sinks())
     code.chmod(0o775)
     with pytest.raises(ConfigError, match="code can be written by others"):
-        plan.make(wanting(tmp_path / "link"))
+        plan.make(wanting(tmp_path / "link"), Sinks())
 
 
 def test_a_configuration_that_others_can_write_names_no_code(code: Path, tmp_path: Path) -> None:
     """They could name any module there is."""
     file = tmp_path / "exporter.yml"
     file.write_text("")
-    assert plan.make(wanting(code), str(file))
+    assert plan.make(wanting(code), Sinks(), str(file))
     file.chmod(0o666)
-    with pytest.raises(ConfigError, match=r"exporter\.yml: handlers: it is not trusted to name code"):
-        plan.make(wanting(code), str(file))
-    assert plan.make(Config(), str(file)) is None
+    with pytest.raises(ConfigError, match=r"handlers: refusing to load the handlers named in .*exporter\.yml can be written by others"):
+        plan.make(wanting(code), Sinks(), str(file))
+    assert plan.make((), Sinks(), str(file)) is None
 
 
 @pytest.mark.parametrize("name", ["some_handlers:Keep", "tests.unit.handler_child:x"])
@@ -83,7 +84,7 @@ def test_the_working_directory_is_not_searched(code: Path, monkeypatch: pytest.M
     """Whoever starts the exporter may stand anywhere."""
     monkeypatch.chdir(code if name.startswith("some") else REPOSITORY)
     with pytest.raises(ConfigError, match=r"handlers\[0\]: there is no module"):
-        plan.make(wanting(None, name))
+        plan.make(wanting(None, name), Sinks())
     with running(Planned("lost", name)) as consumer:  # the child looks again
         eventually(lambda: of(consumer, "lost").errors == 1)
 
@@ -126,14 +127,14 @@ def test_names_of_several_parts(code: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("handlers: [{}]", "handlers[0].name: is missing"),
+        ("handlers: [{}]", "handlers[0].name: missing; this key has no default"),
         ("handlers: [{name: os}]", "handlers[0].name: 'os' is not module:name"),
         ("handlers: [{name: 'a:B', nam: 1}]", "handlers[0].nam: unknown key (did you mean name?)"),
         ("handlers: [{name: 'a:B', path: [here]}]", "handlers[0].path[0]: 'here' is not an absolute path"),
-        ("handlers: [{name: 'a:B', options: {a-b: 1}}]", "handlers[0].options.a-b: is not a name"),
+        ("handlers: [{name: 'a:B', options: {a-b: 1}}]", "handlers[0].options.a-b: not a valid name of a Python argument"),
         ("handlers: [{name: 'a:B', options: {day: 2026-01-01}}]", "handlers[0].options.day: '2026-01-01' is neither text"),
         ("handlers: [{name: 'a:B', filter: {outcome: [good]}}]", "handlers[0].filter.outcome[0]: 'good' is not one of"),
-        ("handlers: {name: 'a:B'}", "handlers: a mapping is not a list of at most 16"),
+        ("handlers: {name: 'a:B'}", "handlers: a mapping is not a list"),
         ("sinks: {jsonl: {path: records.jsonl}}", "sinks.jsonl.path: 'records.jsonl' is not the absolute path"),
         ("sinks: {jsonl: {keep: 0}}", "sinks.jsonl.keep: 0 is not an integer from 1"),
         ("sinks: {sqlite: {filter: {uid: [-1]}}}", "sinks.sqlite.filter.uid[0]: -1 is not an integer"),
@@ -175,9 +176,9 @@ def test_the_manual_shows_code_that_runs(tmp_path: Path) -> None:
 def test_a_sink_of_root_is_refused(tmp_path: Path) -> None:
     """The child must not stay root, and could not rotate files in a directory of root's as anybody else."""
     with pytest.raises(ConfigError, match=r"^sinks.jsonl.path: .* belongs to root"):
-        plan.make(Config(sinks=Sinks(jsonl=Jsonl(path=str(tmp_path / "a")))))
-    with pytest.raises(ConfigError, match=r"^sinks.sqlite.path: directory /no/such: no such file"):
-        plan.make(Config(sinks=Sinks(sqlite=Sqlite(path="/no/such/file"))))
+        plan.make((), Sinks(jsonl=Jsonl(path=str(tmp_path / "a"))))
+    with pytest.raises(ConfigError, match=r"^sinks.sqlite.path: cannot use the directory /no/such: no such file"):
+        plan.make((), Sinks(sqlite=Sqlite(path="/no/such/file")))
 
 
 def test_the_interface_costs_little_to_import() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter.config import options as config
+from exporter.config import loading as config
 from exporter.process import privileges, version
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from exporter import cli
-from exporter.config.options import Config, Filter, load
+from exporter.config.loading import load
+from exporter.config.options import Config, Filter
 from exporter.snoop import lines, run
 from exporter.snoop.flags import Options, beyond
 

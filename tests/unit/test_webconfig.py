@@ -10,8 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.config.checks import InvalidValue
-from exporter.config.options import ConfigError
+from exporter.config.problems import ConfigError, InvalidValue
 from exporter.web import webconfig
 from exporter.web.policy import AccessPolicy
 from exporter.web.policy_file import PolicyFile
@@ -74,45 +73,52 @@ def test_blank_headers_are_left_alone(guarded: Guarded) -> None:
         ("basic_auth_user: {}", "basic_auth_user: unknown key (did you mean basic_auth_users?)"),
         ("- 1", "top level: a list is not a mapping of keys to values"),
         ("tls_server_config: {certfile: a}", "tls_server_config.certfile: unknown key (did you mean cert_file?)"),
-        ("tls_server_config: {min_version: TLS12}", "tls_server_config.cert_file: is missing, and so is cert"),
-        ("tls_server_config: {cert_file: a}", "tls_server_config.key_file: is missing, and so is key"),
-        ("tls_server_config: {cert_file: a, cert: b, key: c}", "tls_server_config.cert: contradicts cert_file"),
+        ("tls_server_config: {min_version: TLS12}", "tls_server_config.cert_file: missing: set it, or cert; "),
+        ("tls_server_config: {cert_file: a}", "tls_server_config.key_file: missing: set it, or key"),
+        ("tls_server_config: {cert_file: a, cert: b, key: c}", "tls_server_config.cert: set either cert or cert_file, not both"),
         (
             f"{TLS}  min_version: TLS14",
             "tls_server_config.min_version: 'TLS14' is not one of TLS10, TLS11, TLS12, TLS13 (did you mean TLS13?)",
         ),
-        (f"{TLS}  min_version: TLS13\n  max_version: TLS12", "tls_server_config.max_version: TLS12 is below min_version"),
+        (f"{TLS}  min_version: TLS13\n  max_version: TLS12", "tls_server_config.max_version: TLS12 is older than min_version (TLS13)"),
         (
             f"{TLS}  client_auth_type: RequireAnyClientCert",
-            "tls_server_config.client_auth_type: 'RequireAnyClientCert' would take certificates that nobody verified",
+            "tls_server_config.client_auth_type: 'RequireAnyClientCert' would accept certificates without verifying them",
         ),
         (
             f"{TLS}  client_auth_type: RequireAndVerifyClientCert",
-            "tls_server_config.client_ca_file: is missing: without it, whoever has a certificate from any public authority would be let in",
+            "tls_server_config.client_ca_file: missing: without it, a certificate from any public authority would be accepted",
         ),
         (
             f"{TLS}  client_ca_file: a",
-            "tls_server_config.client_ca_file: has no effect without client_auth_type: RequireAndVerifyClientCert",
+            "tls_server_config.client_ca_file: has no effect: set client_auth_type: RequireAndVerifyClientCert too",
         ),
         (
             f"{TLS}  client_allowed_sans: [a]",
-            "tls_server_config.client_allowed_sans: has no effect without client_auth_type: RequireAndVerifyClientCert",
+            "tls_server_config.client_allowed_sans: has no effect: set client_auth_type: RequireAndVerifyClientCert too",
         ),
         (
             f"{TLS}  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]",
-            "tls_server_config.cipher_suites[0]: 'TLS_RSA_WITH_RC4_128_SHA' is not the name of a suite that Go's tls.CipherSuites() has",
+            "tls_server_config.cipher_suites[0]: 'TLS_RSA_WITH_RC4_128_SHA' is not the name of a cipher suite in Go's tls.CipherSuites()",
         ),
         (
+            f"{TLS}  cipher_suites: [{{a: b}}, [1], null]",
+            "tls_server_config.cipher_suites[0]: a mapping is not the name of a cipher suite",
+        ),
+        (f"{TLS}  client_auth_type: {{a: b}}", "tls_server_config.client_auth_type: a mapping is not one of NoClientCert, "),
+        (f"{TLS}  curve_preferences: [{{a: b}}]", "tls_server_config.curve_preferences[0]: a mapping is not one of CurveP256, "),
+        (f"{TLS}  client_allowed_sans: [{{a: b}}]", "tls_server_config.client_allowed_sans[0]: a mapping is not a name"),
+        (
             f"{TLS}  cipher_suites: [TLS_AES_128_GCM_SHA256]",
-            "tls_server_config.cipher_suites: names no suite of TLS 1.2; for TLS 1.3 alone, set min_version: TLS13",
+            "tls_server_config.cipher_suites: lists no suite of TLS 1.2: to allow TLS 1.3 only, set min_version: TLS13",
         ),
         (
             f"{TLS}  curve_preferences: [CurveP256, CurveP384]",
-            "tls_server_config.curve_preferences: names more than one curve, and Python's ssl takes one alone",
+            "tls_server_config.curve_preferences: lists more than one curve, and Python's ssl supports one",
         ),
         (
             "http_server_config: {headers: {Server: a}}",
-            "http_server_config.headers.Server: unknown key (known here: Content-Security-Policy, ",
+            "http_server_config.headers.Server: unknown key (known keys here: Content-Security-Policy, ",
         ),
         (
             "http_server_config: {headers: {X-Frame-Options: DENY}}",
@@ -120,15 +126,15 @@ def test_blank_headers_are_left_alone(guarded: Guarded) -> None:
         ),
         (
             'http_server_config: {headers: {Content-Security-Policy: "a\\r\\nSet-Cookie: b"}}',
-            "http_server_config.headers.Content-Security-Policy: 'a\\r\\nSet-Cookie: b' is not a value of a header, in printable ASCII",
+            "http_server_config.headers.Content-Security-Policy: 'a\\r\\nSet-Cookie: b' is not a header value in printable ASCII",
         ),
         ("http_server_config: {http2: 1}", "http_server_config.http2: 1 is not true or false"),
-        ("basic_auth_users: {'a:b': x}", "basic_auth_users.a:b: has a colon, which ends a name in basic authentication"),
-        ("basic_auth_users: [a]", "basic_auth_users: a list is not a mapping of names to bcrypt hashes"),
-        ("basic_auth_users: {alice: secret}", "basic_auth_users.alice: is not a bcrypt hash, such as htpasswd -nBC 10 '' makes"),
+        ("basic_auth_users: {'a:b': x}", "basic_auth_users.a:b: a user name cannot contain a colon in basic authentication"),
+        ("basic_auth_users: [a]", "basic_auth_users: a list is not a mapping of user names to bcrypt hashes"),
+        ("basic_auth_users: {alice: secret}", "basic_auth_users.alice: not a bcrypt hash: make one with htpasswd -nBC 10 ''"),
         ("rate_limit: {interval: 1, burst: 1}", "rate_limit.interval: 1 is not a duration with its unit, such as 1s or 100ms"),
         ("rate_limit: {interval: -1s, burst: 1}", "rate_limit.interval: '-1s' is not a duration with its unit, such as 1s or 100ms"),
-        ("rate_limit: {interval: 1s}", "rate_limit.burst: is 0, which would refuse every request"),
+        ("rate_limit: {interval: 1s}", "rate_limit.burst: is 0, which would reject every request"),
         ("rate_limit: {interval: 1s, burst: -1}", "rate_limit.burst: -1 is not an integer from 0 to 1000000"),
     ],
 )
@@ -140,7 +146,7 @@ def test_bad_value(guarded: Guarded, text: str, message: str) -> None:
 @pytest.mark.parametrize("version", ["min_version: TLS10", "min_version: TLS11", "min_version: TLS10\n  max_version: TLS11"])
 def test_old_tls(guarded: Guarded, pair: certificates.Pair, version: str) -> None:
     """OpenSSL would not speak it, whatever the file says."""
-    assert "is not spoken by the OpenSSL here" in refusal(guarded, f"{TLS}  {version}")
+    assert "is not supported by this OpenSSL" in refusal(guarded, f"{TLS}  {version}")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_change_of_the_file_is_taken(running: PolicyFile, caplog: pytest.LogCapt
     assert (after.users, after.tls) == (before.users, before.tls)
     write(running, f"{TLS}basic_auth_users: {{alice: {OTHER_HASH}}}\n")
     assert running.policy().users is not before.users
-    assert [record.getMessage() for record in caplog.records] == ["web configuration read again"] * 2
+    assert [record.getMessage() for record in caplog.records] == ["web configuration reloaded"] * 2
 
 
 def test_certificates_that_rotate(running: PolicyFile, pair: certificates.Pair) -> None:
@@ -76,7 +76,7 @@ def test_bad_change_is_refused_whole_and_said_once(running: PolicyFile, caplog: 
     for _ in range(5):
         assert running.policy() is before
     (record,) = caplog.records
-    assert record.getMessage() == "web configuration refused; the one before stays"
+    assert record.getMessage() == "web configuration rejected; keeping the previous one"
     assert "tls_server_config.min_version: 'TLS99'" in str(record.fields["reason"])  # type: ignore[attr-defined]
     Path(running._path).unlink()
     assert running.policy() is before
@@ -104,7 +104,7 @@ def test_protection_is_not_taken_away_while_running(running: PolicyFile, caplog:
     """That takes a restart, and the log says so."""
     write(running, "rate_limit: {interval: 1s, burst: 5}\n")
     running.policy()
-    assert "tls_server_config: is taken away, which takes a restart" in str(caplog.records[-1].fields["reason"])  # type: ignore[attr-defined]
+    assert "tls_server_config: protection cannot be removed while running: restart the exporter" in str(caplog.records[-1].fields["reason"])  # type: ignore[attr-defined]
 
 
 def test_unchanged_files_are_not_read_again(running: PolicyFile, monkeypatch: pytest.MonkeyPatch) -> None:

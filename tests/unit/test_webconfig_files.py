@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter import cli
-from exporter.config.options import ConfigError
+from exporter.config.problems import ConfigError
 from exporter.web import webconfig
 from exporter.web.policy import AccessPolicy
 from exporter.web.policy_file import PolicyFile
@@ -42,12 +42,12 @@ def test_bad_certificates(guarded: Guarded, pair: certificates.Pair) -> None:
     good = {path: path.read_bytes() for path in pair}
     key_of_another = certificates.client().key.read_bytes()
     for path, content, message in (
-        (pair.key, key_of_another, "key_file: is not the key of the certificate in cert_file"),
-        (pair.key, b"", "key_file: holds no key that can be used: "),
-        (pair.key, b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n", "key_file: is encrypted, and nobody is there to ask for its password"),
-        (pair.cert, b"", "cert_file: holds no certificate that can be used: "),
-        (pair.cert, b"\xff\0", "cert_file: holds no certificate that can be used: "),
-        (pair.cert, good[pair.cert][:200], "cert_file: holds no certificate that can be used: "),
+        (pair.key, key_of_another, "key_file: does not belong to the certificate in cert_file"),
+        (pair.key, b"", "key_file: contains no valid key: "),
+        (pair.key, b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n", "key_file: is encrypted: store it without a password"),
+        (pair.cert, b"", "cert_file: contains no valid certificate: "),
+        (pair.cert, b"\xff\0", "cert_file: contains no valid certificate: "),
+        (pair.cert, good[pair.cert][:200], "cert_file: contains no valid certificate: "),
         (pair.cert, b"#" * (1 << 20) + b"\n", f"cert_file: '{str(pair.cert)[:60]}"),
     ):
         path.write_bytes(content)
@@ -58,7 +58,7 @@ def test_bad_certificates(guarded: Guarded, pair: certificates.Pair) -> None:
     pair.key.write_bytes(good[pair.key])
     (pair.key.parent / "ca").write_text("nothing")
     ca = f"{TLS}  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca"
-    assert refusal(guarded, ca).startswith("tls_server_config.client_ca_file: holds no certificate that can be used: ")
+    assert refusal(guarded, ca).startswith("tls_server_config.client_ca_file: contains no valid certificate: ")
 
 
 def test_http2_is_warned_about_only_where_it_is_asked_for(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
@@ -68,7 +68,7 @@ def test_http2_is_warned_about_only_where_it_is_asked_for(guarded: Guarded, capl
     assert not caplog.records
     made = guarded("http_server_config: {http2: true}")
     made.policy()
-    assert [record.getMessage() for record in caplog.records] == ["http2 is not spoken here; HTTP/1.1 is"]
+    assert [record.getMessage() for record in caplog.records] == ["HTTP/2 is not supported; HTTP/1.1 is used"]
 
 
 def test_what_was_read_is_complained_about_once(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
@@ -105,7 +105,7 @@ def test_pipes_are_not_waited_for(guarded: Guarded, pair: certificates.Pair) -> 
         assert refusal(guarded, TLS).endswith(" is not a regular file")
         Path(f"{path}.kept").replace(path)
     os.mkfifo(pair.key.parent / "pipe")
-    with pytest.raises(ConfigError, match="pipe: is not a regular file"):
+    with pytest.raises(ConfigError, match="pipe: not a regular file"):
         PolicyFile(str(pair.key.parent / "pipe"))
 
 

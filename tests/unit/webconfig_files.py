@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.options import ConfigError
+from exporter.config.problems import ConfigError
 from exporter.web.policy_file import PolicyFile
 from tests.unit import certificates
 

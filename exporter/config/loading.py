@@ -1,0 +1,94 @@
+"""Reads configuration files, and puts flags over what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from exporter.config.checks import Check, boolean, procfs
+from exporter.config.options import Config
+from exporter.config.problems import ConfigError, InvalidValue, one_line
+from exporter.config.sections import document, options_of
+
+_Taken = TypeVar("_Taken")
+
+_MAX_BYTES = 1 << 20
+_FLAG_ONLY: dict[str, Check] = {"procfs": procfs(), "no_ebpf": boolean()}
+
+
+def load(path: str) -> Config:
+    """Read a file. Raises `ConfigError` with all its problems."""
+    settings: Config = read(path, document(Config).read)
+    return settings
+
+
+def read(path: str, take: Callable[[object], _Taken]) -> _Taken:
+    """Read any YAML file and return what `take` makes of its content, which may raise `InvalidValue`. Raises `ConfigError`."""
+    from exporter.config import yamlfile  # noqa: PLC0415 - yaml costs memory, and many run without a file
+
+    name = one_line(path) or "''"
+    try:
+        content, problems = yamlfile.parse(_text(path, name))
+    except yamlfile.BadYaml as bad:
+        raise ConfigError(f"{name}: {bad}") from None
+    try:
+        taken = take(content)
+    except InvalidValue as invalid:
+        told = {each.at for each in problems}  # what could not be read is not to be called wrong, too
+        problems += (each for each in invalid.problems if each.at not in told)
+    if problems:
+        raise ConfigError(*(f"{name}: {each.at or 'top level'}: {each.reason}" for each in problems))
+    return taken
+
+
+def override(config: Config, key: str, value: object, name: str) -> Config:
+    """Replace one option; `name` is what a message calls it. Raises `ConfigError`."""
+    try:
+        replaced: Config = _replaced(config, key.split("."), value)
+    except InvalidValue as invalid:
+        raise ConfigError(*(f"{name}: {each.reason}" for each in invalid.problems)) from None
+    return replaced
+
+
+def after_reload(running: Config, fresh: Config) -> tuple[Config, list[str]]:
+    """Return what holds once `fresh` was read while `running` did, and the keys whose change waits for a restart."""
+    kept = running.detection  # what counters and the loader rest on
+    detection = replace(fresh.detection, short_threshold_seconds=kept.short_threshold_seconds, ebpf_bcc=kept.ebpf_bcc)
+    config = replace(running, detection=detection, log=fresh.log)
+    return config, _different(config, fresh)
+
+
+def _different(one: Any, other: Any) -> list[str]:
+    names: list[str] = []
+    for each in fields(one):
+        mine, theirs = getattr(one, each.name), getattr(other, each.name)
+        if is_dataclass(mine):
+            names += (f"{each.name}.{name}" for name in _different(mine, theirs))
+        elif mine != theirs:
+            names.append(each.name)
+    return names
+
+
+def _replaced(node: Any, keys: list[str], value: object) -> Any:
+    name, *rest = keys
+    if rest:
+        return replace(node, **{name: _replaced(getattr(node, name), rest, value)})
+    check = _FLAG_ONLY.get(name) or options_of(type(node))[name]
+    return replace(node, **{name: check.read(value)})
+
+
+def _text(path: str, name: str) -> str:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - to pathlib, no name at all is the current folder
+            data = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{name}: cannot be read: {reason.lower()}") from None
+    if len(data) > _MAX_BYTES:
+        raise ConfigError(f"{name}: larger than {_MAX_BYTES >> 20} MiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{name}: line {line}: not UTF-8") from None

@@ -1,0 +1,103 @@
+"""Sections of a file: dataclasses whose fields are its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, field, fields
+from typing import Any
+
+from exporter.config.checks import Check, Schema
+from exporter.config.problems import MOST_TOLD, InvalidValue, Problem, gathering, near, shown
+
+_WANTED = "a mapping of keys to values"
+
+
+def option(default: Any, check: Check, about: str) -> Any:
+    """Declare a key of a section."""
+    return field(default=default, metadata={"check": check, "about": about})
+
+
+def required(check: Check, about: str) -> Any:
+    """Declare a key that has no default."""
+    return field(metadata={"check": check, "about": about})
+
+
+def group(of: type[Any], about: str) -> Any:
+    """Declare a key that holds a section."""
+    return field(default_factory=of, metadata={"check": section(of), "about": about, "section": of})
+
+
+def section(of: type[Any]) -> Check:
+    """Accept a mapping whose keys are the options that a dataclass declares. Those without a default have to be there."""
+    options = options_of(of)
+    must = [each.name for each in fields(of) if each.name in options and each.default is MISSING and each.default_factory is MISSING]
+
+    def read(value: object) -> Any:
+        if value is None:  # a section whose keys are all commented out
+            value = {}
+        if not isinstance(value, dict):
+            raise InvalidValue(f"{shown(value)} is not {_WANTED}")
+        kept = {}
+        with gathering() as found:
+            for key, item in value.items():
+                with found.inside(key):
+                    if key not in options:
+                        raise InvalidValue(Problem("unknown key", known=tuple(options)))
+                    kept[key] = options[key].read(item)
+            found.problems += (Problem("missing; this key has no default", key) for key in must if key not in value)
+        return of(**kept)
+
+    schema = {"type": ["object", "null"], "additionalProperties": False, "properties": _properties(of)}
+    return Check(read, schema | {"type": "object", "required": must} if must else schema, _WANTED)
+
+
+def document(of: type[Any]) -> Check:
+    """Accept a whole file: a section whose problems tell where an unknown key belongs."""
+    whole = section(of)
+
+    def read(value: object) -> Any:
+        try:
+            return whole.read(value)
+        except InvalidValue as invalid:
+            told, others = invalid.problems[:MOST_TOLD], invalid.problems[MOST_TOLD:]
+            raise InvalidValue(*(_placed(each, of) for each in told), *others) from None
+
+    return Check(read, whole.schema, whole.wanted)
+
+
+def options_of(of: type[Any]) -> dict[str, Check]:
+    """Return the check of each key, in the order of the declaration."""
+    return {each.name: each.metadata["check"] for each in fields(of) if "check" in each.metadata}
+
+
+def _placed(problem: Problem, root: type[Any]) -> Problem:
+    """Add to an unknown key the known one that is meant, or the section where it belongs."""
+    if not problem.known:
+        return problem
+    key = problem.at.rpartition(".")[2]
+    parents = [parent or "top level" for parent, name in _keys(root) if name == key]
+    if parents:
+        hint = f": it belongs {'at' if parents == ['top level'] else 'under'} {' or '.join(parents)}; check the indentation"
+    elif guess := near(key, problem.known):
+        hint = f" (did you mean {guess}?)"
+    else:
+        hint = f" (known keys here: {', '.join(problem.known)})"
+    return problem._replace(reason=f"{problem.reason}{hint}")
+
+
+def _keys(of: type[Any], parent: str = "") -> Iterator[tuple[str, str]]:
+    """Each key of a section and of those in it, as the path of its section and its name."""
+    for each in fields(of):
+        if "check" in each.metadata:
+            yield parent, each.name
+        if "section" in each.metadata:
+            yield from _keys(each.metadata["section"], f"{parent}.{each.name}" if parent else each.name)
+
+
+def _properties(of: type[Any]) -> dict[str, Schema]:
+    properties = {}
+    for each in fields(of):
+        if "check" in each.metadata:
+            default = {} if each.default is MISSING else {"default": each.default}
+            properties[each.name] = {"description": each.metadata["about"]} | each.metadata["check"].schema | default
+    return properties
