@@ -76,6 +76,18 @@ def test_each_mode_is_explained() -> None:
     assert [mode for mode in Mode if f"## {mode}" not in page] == []
 
 
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_the_readme_repeats_the_measured_figures_of_the_modes() -> None:
+    """`bench` writes them into docs/modes.md; a figure that is typed a second time must be the same."""
+    table = METRICS.with_name("modes.md").read_text().partition("<!-- measured -->\n")[2].partition("\n\n")[0]
+    measured = {column[0]: set(column[1:]) for column in zip(*map(cells, table.splitlines()), strict=True)}
+    stated = {row[0]: row[3:] for row in map(cells, (ROOT / "README.md").read_text().splitlines()) if len(row) == 6}
+    assert {mode for mode in Mode if not stated[f"`{mode}`"] or set(stated[f"`{mode}`"]) - measured[f"`{mode}`"]} == set()
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_document_names_a_metric_that_is_not_there(path: Path, exposed: dict[str, Metric]) -> None:
     """A query that is copied from it must find something. `shortproc_comm_*` and the like name several."""

@@ -26,7 +26,7 @@ PROMETHEUS = ROOT / "deploy/prometheus"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 RUNBOOK = ROOT / "docs/runbook.md"
-WITH_QUERIES = [ROOT / "docs/promql.md"]
+WITH_QUERIES = [ROOT / "docs/promql.md", ROOT / "README.md"]
 FOREIGN = {"up", "node_uname_info", "process_start_time_seconds"}
 """Metrics of others that rules may rest on."""
 IGNORED_LOSSES = {Lost.UNSEEN, Lost.VANISHED, Lost.UNREADABLE, Lost.NAME_RACE, Lost.SWITCH_UNSURE, Lost.EXES_FULL}
