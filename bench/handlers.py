@@ -18,7 +18,8 @@ from pathlib import Path
 from exporter.config.options import Config, HandlerConfig, Jsonl, Sinks, Sqlite
 from exporter.handlers import plan
 from exporter.handlers.parent import Handlers
-from exporter.model import Mode, Record
+from exporter.model import Mode, Outcome
+from exporter.records.record import Record
 
 _RECORDS = 100_000
 _BATCH = 500
@@ -52,7 +53,7 @@ def _record(number: int) -> Record:
         comm,
         b"make",
         b"/usr/bin/" + comm,
-        0,
+        Outcome.OK,
         0,
         1_000_000,
         b"/user.slice",

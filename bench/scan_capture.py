@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, UNKNOWN_OUTCOME, Lost, RuntimeScale
+from exporter.model import NS, Lost, Outcome, RuntimeScale
 from exporter.sources.scan.fast import FastScanSource
 from exporter.sources.scan.slow import ScanSource
 
@@ -68,8 +68,8 @@ def fast_scan_window(lives: Path, life_ms: float, rate: int, seconds: int, *, by
     counts = source.drain()
     procfs.close()
     mine = counts.of(target.encode())
-    named = mine.exits[UNKNOWN_OUTCOME]
-    seen = named + max(0, counts.of(lives.name.encode()).exits[UNKNOWN_OUTCOME] - 1)  # less the one that starts them
+    named = mine.exits[Outcome.UNKNOWN.position]
+    seen = named + max(0, counts.of(lives.name.encode()).exits[Outcome.UNKNOWN.position] - 1)  # less the one that starts them
     return Result(
         life_ms=life_ms,
         started=started,

@@ -21,13 +21,14 @@ All handlers run one after another, in one process without privileges. One that 
 
 from __future__ import annotations
 
-from exporter.model import Outcome, Record, comm_text
+from exporter.model import Outcome, comm_text
 from exporter.records.encoding import as_json
+from exporter.records.record import Record
 
 __all__ = ["OUTCOMES", "Handler", "Outcome", "Record", "as_json", "comm_text"]
 
-OUTCOMES = tuple(Outcome)
-"""`OUTCOMES[record.outcome]` is how the process ended."""
+OUTCOMES = {outcome: outcome for outcome in Outcome}
+"""For handlers written when `record.outcome` was a number: `OUTCOMES[record.outcome]` still is how the process ended."""
 
 
 class Handler:

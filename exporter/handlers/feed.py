@@ -6,12 +6,11 @@ import contextlib
 import fcntl
 import os
 import select
-import struct
 from collections import deque
 from collections.abc import Sequence
 
 from exporter.handlers.wire import MOST_RECORDS, frame
-from exporter.model import Record
+from exporter.records.record import Record
 
 MOST_BYTES = 8 << 20
 """In the queue; some 60,000 records, less if they come one by one. The pipe holds up to 1 MiB more."""
@@ -65,7 +64,7 @@ class Feed:
             part = batch[at : at + MOST_RECORDS]
             try:
                 data = frame(part)
-            except (struct.error, KeyError):
+            except ValueError:
                 self.dropped["malformed"] += len(part)
                 continue
             if self._bytes + len(data) + _OVERHEAD > MOST_BYTES:

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 
-from exporter.handlers import OUTCOMES, Record
+from exporter.handlers import Record
 from exporter.handlers.sink import Sink, open_file, open_folder
 from exporter.model import NS
 from exporter.records.encoding import name
@@ -133,4 +133,4 @@ def _number(database: sqlite3.Connection, pragma: str) -> int:
 def _row(record: Record) -> tuple[str | int | None, ...]:
     r = record
     names = name(r.comm), name(r.parent_comm), name(r.exe)
-    return (r.ended_ns, r.runtime_ns, r.pid, r.ppid, r.uid, *names, OUTCOMES[r.outcome], r.code, r.cpu_ns, name(r.cgroup), str(r.mode))
+    return (r.ended_ns, r.runtime_ns, r.pid, r.ppid, r.uid, *names, str(r.outcome), r.code, r.cpu_ns, name(r.cgroup), str(r.mode))

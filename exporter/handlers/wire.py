@@ -1,41 +1,37 @@
 """What goes between the exporter and the handlers' child: frames of records one way, a page of numbers the other way.
 
-A frame is its size and how many records it holds, then the records: fixed fields, then four names. The page is a memory file that the
-child writes and the exporter reads; it holds nothing but unsigned 64-bit numbers: a child gone bad can say nothing worse than a wrong one.
+A frame is its size, then the records as a pickle: the exporter writes it and the child reads it, never the other way round, since
+whoever writes a pickle can run code in whoever reads it. The page is a memory file that the child writes and the exporter reads; it holds
+nothing but unsigned 64-bit numbers: a child gone bad can say nothing worse than a wrong one.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import pickle
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from exporter.model import Mode, Record
+from exporter.records.record import Record
 
 MOST_RECORDS = 500
 """In a frame, and in a call of a handler."""
 
-_HEAD = struct.Struct("<II")
-_RECORD = struct.Struct("<qqIIqqiBBBBHH")
-_MODES = tuple(Mode)
-_MODE_NUMBERS = {mode: number for number, mode in enumerate(_MODES)}
-_MOST_NAME, _MOST_PATH = 255, 65535
+MOST_FRAME_BYTES = 4 << 20
+"""Twice what 500 records take whose every name is as long as Linux allows."""
+
+_SIZE = struct.Struct("<I")
 
 
 def frame(batch: Sequence[Record]) -> bytes:
-    """Pack records. Raises `struct.error` for a number that no record can have."""
-    parts = [b""]
-    for ended, runtime, pid, ppid, uid, comm, parent, exe, outcome, code, cpu, cgroup, mode in batch:
-        names = comm[:_MOST_NAME], parent[:_MOST_NAME], exe[:_MOST_PATH], cgroup[:_MOST_PATH]
-        sizes = map(len, names)
-        fixed = (-1 if uid is None else uid, -1 if cpu is None else cpu, -1 if code is None else code, outcome, _MODE_NUMBERS[mode])
-        parts.append(_RECORD.pack(ended, runtime, pid, ppid, *fixed, *sizes))
-        parts.extend(names)
-    parts[0] = _HEAD.pack(sum(map(len, parts)), len(batch))
-    return b"".join(parts)
+    """Pack at most `MOST_RECORDS` records. Raises `ValueError` if they are larger than records can be."""
+    body = pickle.dumps([tuple(record) for record in batch], pickle.HIGHEST_PROTOCOL)  # as tuples: a third of the time
+    if len(body) > MOST_FRAME_BYTES:
+        raise ValueError(f"{len(body)} bytes")
+    return _SIZE.pack(len(body)) + body
 
 
 class Frames:
@@ -48,47 +44,20 @@ class Frames:
         """Give the records of the frames that are complete now, at most `MOST_RECORDS` at a time."""
         data = self._rest + data
         at, records = 0, list[Record]()
-        while len(data) - at >= _HEAD.size:
-            size, count = _HEAD.unpack_from(data, at)
-            end = at + _HEAD.size + size
+        while len(data) - at >= _SIZE.size:
+            begin = at + _SIZE.size
+            end = begin + _SIZE.unpack_from(data, at)[0]
             if end > len(data):
                 break
-            if len(records) + count > MOST_RECORDS:
+            batch = list(map(Record._make, pickle.loads(data[begin:end])))  # noqa: S301 - the exporter wrote it
+            if len(records) + len(batch) > MOST_RECORDS:
                 yield records
                 records = []
-            _read(data, at + _HEAD.size, count, records)
+            records += batch
             at = end
         self._rest = data[at:]
         if records:
             yield records
-
-
-def _read(data: bytes, at: int, count: int, records: list[Record]) -> None:
-    for _ in range(count):
-        ended, runtime, pid, ppid, uid, cpu, code, outcome, mode, comm, parent, exe, cgroup = _RECORD.unpack_from(data, at)
-        at += _RECORD.size
-        parent += comm
-        exe += parent
-        cgroup += exe
-        names = data[at : at + cgroup]
-        at += cgroup
-        records.append(
-            Record(
-                ended,
-                runtime,
-                pid,
-                ppid,
-                None if uid < 0 else uid,
-                names[:comm],
-                names[comm:parent],
-                names[parent:exe],
-                outcome,
-                None if code < 0 else code,
-                None if cpu < 0 else cpu,
-                names[exe:],
-                _MODES[mode],
-            )
-        )
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ DROPS = {
     ("handlers", "down"): "The process of the handlers was being started again.",
     ("handlers", "timeout"): "A handler took too long, and its process was ended.",
     ("handlers", "crash"): "Their process died.",
-    ("handlers", "malformed"): "Their process could not read it.",
+    ("handlers", "malformed"): "They were larger than records can be.",
 }
 """Who may drop records, and why: there from the start."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 NS = 1_000_000_000
 FOREVER_NS = 2**64 - 1
@@ -37,7 +36,13 @@ class Mode(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a process ended. The order is that of `ProcessCounts.exits`. What stands below each is printed in docs/metrics.md."""
+    """How a process ended. What stands below each is printed in docs/metrics.md."""
+
+    position: int
+    """Its place in `ProcessCounts.exits`."""
+
+    def __init__(self, _: str) -> None:
+        self.position = len(type(self).__members__)
 
     OK = "ok"
     """Exit code 0."""
@@ -47,9 +52,6 @@ class Outcome(StrEnum):
     """Ended by a signal."""
     UNKNOWN = "unknown"
     """The mode could not tell."""
-
-
-UNKNOWN_OUTCOME = list(Outcome).index(Outcome.UNKNOWN)
 
 
 class Lost(StrEnum):
@@ -109,33 +111,6 @@ class ModeUnavailable(Exception):
 
 class SourceFailed(Exception):
     """A running source broke and can see nothing more. The message says how, in one sentence."""
-
-
-class Record(NamedTuple):
-    """One short process, as a person or a program may want to look at it. Never its arguments, never its environment."""
-
-    ended_ns: int
-    """Unix time."""
-    runtime_ns: int
-    pid: int
-    ppid: int
-    """The parent's at the end; 0 where it is not known."""
-    uid: int | None
-    """The real user's; None where it is not known."""
-    comm: bytes
-    parent_comm: bytes
-    exe: bytes
-    """Path that the last exec named, at most 256 bytes; empty where there was none, or where it is not known."""
-    outcome: int
-    """Its place in `Outcome`."""
-    code: int | None
-    """The exit code, or the number of the signal, as the outcome tells; None where it is not known."""
-    cpu_ns: int | None
-    """None where it is not known yet."""
-    cgroup: bytes
-    """Path in the cgroup 2 hierarchy; empty where it is not known."""
-    mode: Mode
-    """Which one saw it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ class ProcessCounts:
     """The same events, of one comm or of all processes. Buckets are not cumulative; the last is +Inf."""
 
     exits: list[int] = field(default_factory=lambda: [0] * len(Outcome))
+    """By `Outcome.position`."""
     short_exits: int = 0
     execs: int = 0
     runtime_ns: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from exporter.model import NS, UNKNOWN_OUTCOME
+from exporter.model import NS, Outcome
 
 _SAME_START_NS = NS // 10
 """Two modes may date a start this far apart (`/proc` counts it in ticks of 10 ms); the kernel does not give out an id again so soon."""
@@ -19,8 +19,7 @@ class End(NamedTuple):
     runtime_ns: int
     comm: bytes
     parent_comm: bytes
-    outcome: int = UNKNOWN_OUTCOME
-    """Its place in `Outcome`."""
+    outcome: Outcome = Outcome.UNKNOWN
     cpu_ns: int | None = None
     """None where it is not known yet, or never will be."""
     core_dump: bool = False

@@ -7,12 +7,12 @@ import time
 from functools import lru_cache
 from typing import Any
 
-from exporter.model import NS, SIGNALS, UNKNOWN_OUTCOME, Outcome, Record, comm_text
+from exporter.model import NS, SIGNALS, Outcome, comm_text
+from exporter.records.record import Record
 
 Json = dict[str, Any]
 
-OUTCOMES = tuple(str(outcome) for outcome in Outcome)
-_SIGNAL = OUTCOMES.index(Outcome.SIGNAL)
+_OK, _ERROR, _SIGNAL = Outcome.OK, Outcome.ERROR, Outcome.SIGNAL
 _CACHED = 4096
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
@@ -32,9 +32,9 @@ def as_json(record: Record) -> Json:
         "comm": name(record.comm),
         "parent_comm": name(record.parent_comm) or None,
         "exe": name(record.exe) or None,
-        "outcome": OUTCOMES[record.outcome],
-        "exit_code": record.code if record.outcome not in (_SIGNAL, UNKNOWN_OUTCOME) else None,
-        "signal": _signal(record.code) if record.outcome == _SIGNAL and record.code is not None else None,
+        "outcome": record.outcome.value,
+        "exit_code": record.code if record.outcome in (_OK, _ERROR) else None,
+        "signal": _signal(record.code) if record.outcome is _SIGNAL and record.code is not None else None,
         "cpu_seconds": None if record.cpu_ns is None else record.cpu_ns / NS,
         "cgroup": name(record.cgroup) or None,
         "mode": record.mode.value,
@@ -44,13 +44,13 @@ def as_json(record: Record) -> Json:
 def line(record: Record) -> str:
     """`as_json` as JSON text, faster than by way of it."""
     r = record
-    killed = r.outcome == _SIGNAL and r.code is not None
-    code = "null" if r.code is None or r.outcome in (_SIGNAL, UNKNOWN_OUTCOME) else r.code
+    killed = r.outcome is _SIGNAL and r.code is not None
+    code = r.code if r.code is not None and r.outcome in (_OK, _ERROR) else "null"
     return (
         f'{{"ended_at":"{rfc3339(r.ended_ns)}","started_at":"{rfc3339(r.ended_ns - r.runtime_ns)}","runtime_seconds":{r.runtime_ns / NS},'
         f'"pid":{r.pid},"ppid":{r.ppid or "null"},"uid":{"null" if r.uid is None else r.uid},'
         f'"comm":{_quoted(r.comm)},"parent_comm":{_quoted_or_null(r.parent_comm)},"exe":{_quoted_or_null(r.exe)},'
-        f'"outcome":"{OUTCOMES[r.outcome]}","exit_code":{code},"signal":{json.dumps(_signal(r.code)) if killed else "null"},'
+        f'"outcome":"{r.outcome}","exit_code":{code},"signal":{json.dumps(_signal(r.code)) if killed else "null"},'
         f'"cpu_seconds":{"null" if r.cpu_ns is None else r.cpu_ns / NS},"cgroup":{_quoted_or_null(r.cgroup)},"mode":"{r.mode.value}"}}'
     )
 

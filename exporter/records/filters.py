@@ -8,7 +8,8 @@ from fnmatch import translate
 from functools import lru_cache
 
 from exporter.config.options import Filter
-from exporter.model import NS, Outcome, Record, comm_text
+from exporter.model import NS, Outcome, comm_text
+from exporter.records.record import Record
 
 _CACHED = 4096
 
@@ -29,7 +30,7 @@ def compiled(wanted: Filter) -> Callable[[Record], bool] | None:
         uids = frozenset(wanted.uid)
         parts.append(lambda record: record.uid in uids)
     if wanted.outcome:
-        outcomes = frozenset(list(Outcome).index(Outcome(each)) for each in wanted.outcome)
+        outcomes = frozenset(map(Outcome, wanted.outcome))
         parts.append(lambda record: record.outcome in outcomes)
     default = Filter()
     if (wanted.min_runtime_seconds, wanted.max_runtime_seconds) != (default.min_runtime_seconds, default.max_runtime_seconds):

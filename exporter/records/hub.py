@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from exporter.model import NS, Record
+from exporter.model import NS
+from exporter.records.record import Record
 
 Batch = Sequence[Record]
 """Records in the order of their ends, as far as the source knows it."""

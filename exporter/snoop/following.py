@@ -15,7 +15,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from exporter.model import NS, SIGNALS, Mode, Outcome, Record
+from exporter.model import NS, SIGNALS, Mode, Outcome
+from exporter.records.record import Record
 from exporter.snoop.printer import Inbox
 
 _CONNECT_SECONDS = 5.0
@@ -25,7 +26,6 @@ _MOST_BYTES = 4 << 20
 """Of one line; ten times what the exporter sends."""
 _MOST_SAID = 300
 
-_OUTCOMES = list(Outcome)
 _NUMBERS = {name: number for number, name in SIGNALS.items()}
 _ESCAPE = re.compile(r"\\(?:\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]{9})Z")
@@ -153,7 +153,6 @@ def parsed(data: str) -> tuple[list[Record], int]:
 
 def record(fields: dict[str, Any]) -> Record:
     """Read back what `exporter.records.encoding.as_json` wrote. Trusts nothing: it raises an error, or gives a sound record."""
-    outcome = Outcome(fields["outcome"])
     signal = fields["signal"]
     code = fields["exit_code"] if signal is None else _NUMBERS.get(signal) or int(signal.removeprefix("SIG"))  # SIG35 has no name
     return Record(
@@ -165,7 +164,7 @@ def record(fields: dict[str, Any]) -> Record:
         comm=raw(fields["comm"]),
         parent_comm=raw(fields["parent_comm"] or ""),
         exe=raw(fields["exe"] or ""),
-        outcome=_OUTCOMES.index(outcome),
+        outcome=Outcome(fields["outcome"]),
         code=None if code is None else _whole(code),
         cpu_ns=None if fields["cpu_seconds"] is None else _ns(fields["cpu_seconds"]),
         cgroup=raw(fields["cgroup"] or ""),

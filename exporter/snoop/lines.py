@@ -6,10 +6,10 @@ import time
 import unicodedata
 from functools import lru_cache
 
-from exporter.model import NS, SIGNALS, UNKNOWN_COMM, Outcome, Record, comm_text
+from exporter.model import NS, SIGNALS, UNKNOWN_COMM, Outcome, comm_text
+from exporter.records.record import Record
 
 _MS = 1_000_000
-_OUTCOMES = tuple(Outcome)
 _CACHED = 4096
 _CUT = ">"
 NOTHING = "-"
@@ -39,7 +39,7 @@ def span(ns: int | None) -> str:
 
 def outcome(record: Record) -> str:
     """How it ended, as a shell's `$?` would tell."""
-    kind, code = _OUTCOMES[record.outcome], record.code
+    kind, code = record.outcome, record.code
     if kind is Outcome.OK:
         return "0"
     if kind is Outcome.UNKNOWN:

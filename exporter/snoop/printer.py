@@ -10,10 +10,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from exporter.model import Record
 from exporter.records.encoding import as_json, encode
 from exporter.records.filters import compiled
 from exporter.records.hub import Batch
+from exporter.records.record import Record
 from exporter.snoop import lines
 from exporter.snoop.flags import Options
 from exporter.snoop.summary import Summary

@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from exporter.model import OTHER, Outcome, Record
+from exporter.model import OTHER, Outcome
+from exporter.records.record import Record
 from exporter.snoop.lines import name, padded, span
 
 _ROWS = 20
 _MOST_COMMS = 4096
 """Kept apart; comm is chosen by whoever runs the process."""
-_ERROR, _SIGNAL = (list(Outcome).index(each) for each in (Outcome.ERROR, Outcome.SIGNAL))
 
 
 @dataclass(slots=True)
@@ -26,8 +26,8 @@ class Sum:
     def add(self, record: Record) -> None:
         """Add one."""
         self.count += 1
-        self.errors += record.outcome == _ERROR
-        self.signals += record.outcome == _SIGNAL
+        self.errors += record.outcome is Outcome.ERROR
+        self.signals += record.outcome is Outcome.SIGNAL
         self.runtime_ns += record.runtime_ns
         self.cpu_ns = None if self.cpu_ns is None or record.cpu_ns is None else self.cpu_ns + record.cpu_ns
 

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
-from exporter.model import Gauges, Mode, Record
+from exporter.model import Gauges, Mode
 from exporter.model.counts import Counts
 from exporter.model.ends import Ends
+from exporter.records.record import Record
 
 Publish = Callable[[Sequence[Record]], None]
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from signal import SIGKILL
 
 from exporter.kernel.layout import MAX_LISTED
-from exporter.model import FOREVER_NS, NS, Lost, Mode, Record, RuntimeScale
+from exporter.model import FOREVER_NS, NS, Lost, Mode, RuntimeScale
 from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ends import End, Ends
+from exporter.records.record import Record
 from exporter.sources.base import Publish
 
 MAX_SHORT = 10_000
@@ -204,7 +205,7 @@ class Tally:
         short = end.runtime_ns < self._scale.threshold_ns
         bucket = bisect_left(self._scale.bounds_ns, end.runtime_ns)
         for each in (counts.total, self._named(end.comm)):
-            each.exits[end.outcome] += 1
+            each.exits[end.outcome.position] += 1
             each.runtime_ns += end.runtime_ns
             each.short_exits += short
             if each.buckets:

@@ -17,8 +17,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from urllib.parse import unquote_plus
 
-from exporter.model import NS, Outcome, Record, comm_text
+from exporter.model import NS, Outcome, comm_text
 from exporter.records.encoding import encode, line
+from exporter.records.record import Record
 
 MAX_LIMIT = 100_000
 """As many as can be stored."""
@@ -26,7 +27,6 @@ _LIMIT = 100
 _LONGEST_PATTERN = 64
 _SECONDS = re.compile(r"([0-9]{1,11})(?:\.([0-9]{1,9}))?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_OUTCOMES = list(Outcome)
 
 _Filter = Callable[[Record], bool]
 
@@ -89,10 +89,9 @@ def _pattern(pattern: str, name: str) -> Callable[[bytes], bool]:
 
 
 def _outcome(text: str, name: str) -> _Filter:
-    if text not in _OUTCOMES:
-        raise BadQuery(f"{name} is none of {', '.join(_OUTCOMES)}")
-    wanted = _OUTCOMES.index(Outcome(text))
-    return lambda record: record.outcome == wanted
+    if text not in list(Outcome):
+        raise BadQuery(f"{name} is none of {', '.join(Outcome)}")
+    return lambda record: record.outcome == text
 
 
 def _min_runtime(text: str, name: str) -> _Filter:

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
-from exporter.model import Record
 from exporter.records.encoding import Json, as_json
+from exporter.records.record import Record
 from exporter.web.parts import Histogram, Table, shares
 
 _STATIC = Path(__file__).parent / "static"

@@ -16,10 +16,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from exporter.model import Record
 from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.records.encoding import Json, as_json, encode
 from exporter.records.hub import Batch, Hub
+from exporter.records.record import Record
 
 logger = logging.getLogger(__name__)
 

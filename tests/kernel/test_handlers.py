@@ -20,7 +20,8 @@ import pytest
 from exporter.config.options import Config, HandlerConfig, Jsonl, Sinks, Sqlite
 from exporter.handlers import plan
 from exporter.handlers.parent import Handlers
-from exporter.model import Mode, Record
+from exporter.model import Mode, Outcome
+from exporter.records.record import Record
 
 OWNER = 54321
 CHECKOUT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it is abo
 
 
 def record(number: int) -> Record:
-    return Record(time.time_ns(), 1000, number, 1, 0, b"comm", b"parent", b"/bin/x", 0, 0, 1, b"/", Mode.EBPF_CORE)
+    return Record(time.time_ns(), 1000, number, 1, 0, b"comm", b"parent", b"/bin/x", Outcome.OK, 0, 1, b"/", Mode.EBPF_CORE)
 
 
 def eventually(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import Mode, ModeUnavailable, Outcome, Record
+from exporter.model import Mode, ModeUnavailable, Outcome
 from exporter.model.counts import Counts
 from exporter.records.hub import Hub
+from exporter.records.record import Record
 from exporter.sources.base import Source
 from exporter.sources.ebpf import decode
 from exporter.sources.ebpf.source import EbpfSource
@@ -21,8 +22,6 @@ from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.scan.slow import ScanSource
 from tests.kernel.bcc_watching import watching_bcc
 from tests.kernel.programs import SCALE, Program, descriptors, ended, until, watching
-
-OUTCOMES = list(Outcome)
 
 
 class Got:
@@ -56,7 +55,7 @@ def test_all_that_is_known(core: EbpfSource, workload: Program, nothing: Program
     for record in records:
         assert (record.comm, record.parent_comm, record.exe) == (nothing.comm, workload.comm, os.fsencode(nothing.path))
         assert (record.ppid, record.uid, record.mode) == (parent.pid, os.geteuid(), Mode.EBPF_CORE)
-        assert (OUTCOMES[record.outcome], record.code) == (Outcome.OK, 0)
+        assert (record.outcome, record.code) == (Outcome.OK, 0)
         assert 0 < record.runtime_ns < SCALE.threshold_ns
         assert record.cgroup.startswith(b"/")
     assert parent.ppid == os.getpid()
@@ -71,7 +70,7 @@ def test_how_it_ended(core: EbpfSource, workload: Program, words: tuple[object, 
     got = Got(core)
     workload.storm(*words)
     got.of(workload.comm, 6)
-    assert [(OUTCOMES[each.outcome], each.code) for each in got.records if each.comm == workload.comm].count((outcome, code)) == 5
+    assert [(each.outcome, each.code) for each in got.records if each.comm == workload.comm].count((outcome, code)) == 5
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -172,7 +171,7 @@ def test_netlink_tells_what_it_knows(workload: Program) -> None:
     source.stop()
     procfs.close()
     assert len(records) >= 20
-    assert {(OUTCOMES[each.outcome], each.code) for each in records} <= {(Outcome.ERROR, 3), (Outcome.OK, 0)}
+    assert {(each.outcome, each.code) for each in records} <= {(Outcome.ERROR, 3), (Outcome.OK, 0)}
 
 
 def test_a_scan_tells_what_it_saw(workload: Program) -> None:
@@ -185,7 +184,7 @@ def test_a_scan_tells_what_it_saw(workload: Program) -> None:
     mine = until(lambda: [each for each in got.records if (each.comm, each.ppid) == (b"sleep", os.getpid())], bool)
     source.stop()
     procfs.close()
-    assert [OUTCOMES[each.outcome] for each in mine] == [Outcome.UNKNOWN]
+    assert [each.outcome for each in mine] == [Outcome.UNKNOWN]
 
 
 def test_the_hub_keeps_the_latest(core: EbpfSource, workload: Program) -> None:

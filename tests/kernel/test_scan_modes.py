@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, UNKNOWN_OUTCOME, Lost, RuntimeScale
+from exporter.model import NS, Lost, Outcome, RuntimeScale
 from exporter.model.counts import Counts
 from exporter.sources.base import Source
 from exporter.sources.scan.fast import FastScanSource
@@ -64,7 +64,7 @@ def until(source: Source, holds: Callable[[Counts], bool]) -> Counts:
 
 def exits(counts: Counts, comm: bytes) -> int:
     """How many of `comm` ended."""
-    return counts.of(comm).exits[UNKNOWN_OUTCOME]
+    return counts.of(comm).exits[Outcome.UNKNOWN.position]
 
 
 def test_fast_scan_names_and_times_short_lives(fast: FastScanSource) -> None:
@@ -73,8 +73,8 @@ def test_fast_scan_names_and_times_short_lives(fast: FastScanSource) -> None:
         os.waitpid(child(b"t-fast-short", 0.05), 0)
     counts = until(fast, lambda counts: exits(counts, b"t-fast-short") >= 15)
     mine = counts.of(b"t-fast-short")
-    assert mine.exits[UNKNOWN_OUTCOME] <= 20
-    assert 0.02 < mine.runtime_ns / NS / mine.exits[UNKNOWN_OUTCOME] < 0.2
+    assert mine.exits[Outcome.UNKNOWN.position] <= 20
+    assert 0.02 < mine.runtime_ns / NS / mine.exits[Outcome.UNKNOWN.position] < 0.2
     assert fast.clones() >= 15
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from exporter.handlers.parent import Handlers, HandlerStatus
 from exporter.handlers.plan import Plan, Planned
-from exporter.model import NS, Mode, Record
+from exporter.model import NS, Mode, Outcome
+from exporter.records.record import Record
 
 MODULE = """
 import os, sys, time
@@ -55,7 +56,19 @@ class NotMade(Handler):
 
 def record(number: int = 1, **changes: Any) -> Record:
     plain = Record(
-        time.time_ns(), 2 * NS // 1000, number, 1, 1000, b"cc1", b"make", b"/usr/bin/cc1", 0, 0, 1_500_000, b"/user.slice", Mode.EBPF_CORE
+        time.time_ns(),
+        2 * NS // 1000,
+        number,
+        1,
+        1000,
+        b"cc1",
+        b"make",
+        b"/usr/bin/cc1",
+        Outcome.OK,
+        0,
+        1_500_000,
+        b"/user.slice",
+        Mode.EBPF_CORE,
     )
     return plain._replace(**changes)
 

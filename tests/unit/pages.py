@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from exporter.config.options import Config
-from exporter.model import Mode, Outcome, Record
+from exporter.model import Mode, Outcome
 from exporter.model.counts import ProcessCounts
 from exporter.records.hub import Hub
+from exporter.records.record import Record
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 from exporter.supervision.supervisor import Supervisor
@@ -43,7 +44,7 @@ def record(number: int = 0, comm: bytes = b"cc1", outcome: Outcome = Outcome.OK,
         comm=comm,
         parent_comm=b"make",
         exe=b"/usr/bin/" + comm,
-        outcome=list(Outcome).index(outcome),
+        outcome=outcome,
         code=code,
         cpu_ns=300_000,
         cgroup=b"/system.slice/build.service",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from exporter.model import NS, Mode, Outcome, Record
+from exporter.model import NS, Mode, Outcome
+from exporter.records.record import Record
 
-OK, ERROR, SIGNAL, UNKNOWN = range(len(Outcome))
+OK, ERROR, SIGNAL, UNKNOWN = Outcome
 TYPICAL = Record(
     1_700_000_000_123_456_789, 1_234_567, 4242, 1, 0, b"true", b"make", b"/bin/true", OK, 0, 987_000, b"/user.slice", Mode.EBPF_CORE
 )

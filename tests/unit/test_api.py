@@ -62,9 +62,9 @@ def test_all_that_is_known() -> None:
 
 def test_both_ways_to_spell_a_record_agree() -> None:
     """The quick one, for many, and the plain one."""
-    unknown = RECORDS[0]._replace(uid=None, cpu_ns=None, code=None, ppid=0, exe=b"", parent_comm=b"", cgroup=b"", outcome=3)
-    killed = RECORDS[0]._replace(outcome=2, code=40, comm=b'\xff"<\n')
-    for each in (*RECORDS, unknown, killed, killed._replace(code=9), killed._replace(outcome=1)):
+    unknown = RECORDS[0]._replace(uid=None, cpu_ns=None, code=None, ppid=0, exe=b"", parent_comm=b"", cgroup=b"", outcome=Outcome.UNKNOWN)
+    killed = RECORDS[0]._replace(outcome=Outcome.SIGNAL, code=40, comm=b'\xff"<\n')
+    for each in (*RECORDS, unknown, killed, killed._replace(code=9), killed._replace(outcome=Outcome.ERROR)):
         assert json.loads(line(each)) == as_json(each)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from exporter.kernel.wait_status import outcome_of, with_fate
-from exporter.model import UNKNOWN_OUTCOME
+from exporter.model import Outcome
 from exporter.model.ends import End
 
-OK, ERROR, SIGNAL, _ = range(4)
+OK, ERROR, SIGNAL, UNKNOWN = Outcome
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ OK, ERROR, SIGNAL, _ = range(4)
         (9, SIGNAL, 9, False, True),
     ],
 )
-def test_fate(status: int, outcome: int, code: int, core_dump: bool, sigkill: bool) -> None:
+def test_fate(status: int, outcome: Outcome, code: int, core_dump: bool, sigkill: bool) -> None:
     """As wait(2) tells an exit from a signal."""
     end = with_fate(End(0, 0, b"", b""), status)
     assert (end.outcome, end.code, end.core_dump, end.sigkill) == (outcome, code, core_dump, sigkill)
@@ -29,4 +29,4 @@ def test_fate(status: int, outcome: int, code: int, core_dump: bool, sigkill: bo
 
 def test_what_is_not_known_is_no_success() -> None:
     """Programs that can't tell write -1."""
-    assert outcome_of(-1) == (UNKNOWN_OUTCOME, None)
+    assert outcome_of(-1) == (UNKNOWN, None)

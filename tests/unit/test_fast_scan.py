@@ -11,7 +11,7 @@ import pytest
 
 from exporter.kernel.inotify import IN_OPEN, Inotify, proc_reports
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, UNKNOWN_OUTCOME
+from exporter.model import NS, Outcome
 from exporter.sources.scan import fast
 from exporter.sources.scan.fast import CREDIT_NS, MS, YOUNG_NS, Budget, FastScanSource
 from tests.unit.fake_proc import SCALE, TICK, FakeProc
@@ -116,7 +116,7 @@ def test_nothing_grows_with_time(scene: Scene) -> None:
     for _ in range(5):
         scene.turn(0.2)
     counts = scene.source.drain()
-    assert counts.forks == counts.total.exits[UNKNOWN_OUTCOME] == 2_000
+    assert counts.forks == counts.total.exits[Outcome.UNKNOWN.position] == 2_000
     assert scene.table.processes.keys() == {500}
     assert len(scene.exits) == len(scene.source._young) == len(scene.table.unread) == 0
     assert counts.lost == {}

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from exporter.config.options import Filter
-from exporter.model import NS, Mode, Outcome, Record
+from exporter.model import NS, Mode, Outcome
 from exporter.records.filters import compiled
+from exporter.records.record import Record
 
-ERROR = list(Outcome).index(Outcome.ERROR)
-RECORD = Record(1, NS // 2, 10, 1, 1000, b"python3", b"make", b"/usr/bin/python3", ERROR, 1, 5, b"/", Mode.EBPF_CORE)
+RECORD = Record(1, NS // 2, 10, 1, 1000, b"python3", b"make", b"/usr/bin/python3", Outcome.ERROR, 1, 5, b"/", Mode.EBPF_CORE)
 
 
 def passes(wanted: Filter, record: Record = RECORD) -> bool:

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from exporter.handlers.parent import Handlers, _plausible
-from exporter.handlers.wire import HandlerTally
+from exporter.handlers.wire import MOST_FRAME_BYTES, HandlerTally
+from exporter.model import Outcome
 from exporter.records.hub import Hub
 from tests.unit.handler_child import eventually, lines, of, planned, record, running
 
 HOSTILE = [
     record(1, comm=b"a\nb\"c'd\\", parent_comm=b"\xff\xfe\x1b[31m", exe=b"/tmp/<script>alert(1)</script>", cgroup="/ü".encode()),
-    record(2, comm=b"", exe=b"", cgroup=b"", uid=None, code=None, cpu_ns=None, ppid=0, outcome=3),
+    record(2, comm=b"", exe=b"", cgroup=b"", uid=None, code=None, cpu_ns=None, ppid=0, outcome=Outcome.UNKNOWN),
     record(3, uid=2**32 - 2, ended_ns=2**63 - 1, runtime_ns=2**62, code=255, exe=b"/" + b"x" * 255),
 ]
 
@@ -173,7 +174,7 @@ def test_the_child_is_told_nothing_in_public(tmp_path: Path, monkeypatch: pytest
 def test_what_no_record_can_hold_is_counted(tmp_path: Path) -> None:
     """`offer` must not raise, whatever a source makes of a broken event."""
     with running(planned(tmp_path, "Keep", path=str(tmp_path / "kept"))) as consumer:
-        consumer.offer([record(-1)])
+        consumer.offer([record(0, exe=bytes(MOST_FRAME_BYTES))])
         consumer.offer([record(1)])
         consumer.offer([])
     assert consumer.dropped()["malformed"] == 1

@@ -15,6 +15,7 @@ from exporter.config.problems import ConfigError
 from exporter.handlers import loading, plan
 from exporter.handlers.plan import Planned
 from exporter.handlers.trust import refusal
+from exporter.model import Outcome
 from tests.unit.handler_child import MODULE, eventually, of, planned, record, running
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -159,7 +160,7 @@ def test_the_examples_work() -> None:
         "example", "crash_loop:CrashLoop", (str(REPOSITORY / "config/examples/handlers"),), options=loaded.handlers[0].options
     )
     with running(handler) as consumer:
-        consumer.offer([record(number, outcome=number % 2, comm=b"a\n") for number in range(40)])
+        consumer.offer([record(number, outcome=(Outcome.OK, Outcome.ERROR)[number % 2], comm=b"a\n") for number in range(40)])
     assert (of(consumer, "example").handled, of(consumer, "example").errors) == (20, 0)
 
 

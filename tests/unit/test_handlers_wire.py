@@ -3,12 +3,14 @@ from __future__ import annotations
 import logging
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.handlers.wire import MOST_RECORDS, Frames, HandlerTally, Page, PageWriter, frame, page_size, read_page
-from exporter.model import Mode, Record
+from exporter.handlers.wire import MOST_FRAME_BYTES, MOST_RECORDS, Frames, HandlerTally, Page, PageWriter, frame, page_size, read_page
+from exporter.model import Mode, Outcome
 from exporter.process.rate_limited_log import RateLimitedLog
+from exporter.records.record import Record
 from tests.unit.handler_child import record
 
 SIGNED = st.integers(0, 2**63 - 1)
@@ -22,7 +24,7 @@ RECORDS = st.builds(
     st.binary(max_size=15),
     st.binary(max_size=15),
     st.binary(max_size=256),
-    st.integers(0, 3),
+    st.sampled_from(Outcome),
     st.none() | st.integers(0, 255),
     st.none() | SIGNED,
     st.binary(max_size=300),
@@ -50,11 +52,14 @@ def test_a_call_has_a_bound() -> None:
     assert [len(batch) for batch in Frames().feed(small)] == [MOST_RECORDS, 1]
 
 
-def test_names_have_a_bound() -> None:
-    """A size that doesn't fit its field would put everything after it out of step."""
-    long = record(comm=b"c" * 300, cgroup=b"/" * 70_000)
-    (got,) = next(Frames().feed(frame([long])))
-    assert (len(got.comm), len(got.cgroup)) == (255, 65535)
+def test_a_frame_has_a_bound() -> None:
+    """The queue in front of the pipe is bounded by bytes; the longest names that Linux allows have to fit."""
+    longest = record(comm=b"c" * 15, parent_comm=b"p" * 15, exe=b"/" * 255)
+    batch = [longest._replace(cgroup=b"/%04095d" % number) for number in range(MOST_RECORDS)]
+    assert len(frame(batch)) < MOST_FRAME_BYTES
+    assert next(Frames().feed(frame(batch))) == batch
+    with pytest.raises(ValueError, match="bytes"):
+        frame([longest._replace(cgroup=bytes(MOST_FRAME_BYTES))])
 
 
 def test_page_says_what_was_written() -> None:

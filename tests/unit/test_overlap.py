@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.model import FOREVER_NS, NS, Lost, Mode, ModeUnavailable, SourceFailed
+from exporter.model import FOREVER_NS, NS, Lost, Mode, ModeUnavailable, Outcome, SourceFailed
 from exporter.model.counts import Counts
 from exporter.model.ends import End, Ends
 from exporter.sources.tallied import TallySource
@@ -37,7 +37,7 @@ SEEN = st.builds(Seen, st.integers(0, LATEST), st.integers(0, LATEST), st.boolea
 
 
 def end(pid: int, *, knows: bool) -> End:
-    return End(pid * 10 * NS, 500 + pid, b"c%d" % (pid % 3), b"parent", 0, 100 if knows else None)
+    return End(pid * 10 * NS, 500 + pid, b"c%d" % (pid % 3), b"parent", Outcome.OK, 100 if knows else None)
 
 
 @given(st.lists(SEEN, max_size=60))
@@ -73,8 +73,8 @@ def test_cpu_is_charged_once(old_cpu: int | None, new_cpu: int | None, charged: 
     old, new = FakeSource(), FakeSource()
     old.list_ends(on=True)
     new.start(quiet=True)
-    old.tally.ended(1, End(0, 5, b"a", b"b", 0, old_cpu))
-    new.tally.ended(1, End(0, 5, b"a", b"b", 0, new_cpu))
+    old.tally.ended(1, End(0, 5, b"a", b"b", Outcome.OK, old_cpu))
+    new.tally.ended(1, End(0, 5, b"a", b"b", Outcome.OK, new_cpu))
     total = settle(old, new, SCALE)
     total.add_nameless(old.drain())
     assert (sum(total.total.exits), total.total.cpu_ns, total.total.short_cpu_ns) == (1, charged, charged)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.model import UNKNOWN_OUTCOME, Lost
+from exporter.model import Lost, Outcome
 from exporter.sources.scan import pid_probe
 from exporter.sources.scan.pid_probe import given_out
 from tests.unit.fast_scan_scene import LIMIT, Scene
@@ -85,7 +85,7 @@ def test_a_pid_given_out_again(scene: Scene) -> None:
     scene.turn()
     counts = scene.source.drain()
     assert counts.forks == 2
-    assert {comm: each.exits[UNKNOWN_OUTCOME] for comm, each in counts.by_comm.items()} == {b"old": 1}
+    assert {comm: each.exits[Outcome.UNKNOWN.position] for comm, each in counts.by_comm.items()} == {b"old": 1}
 
 
 def test_gone_before_it_was_read(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def _process_and_thread(scene: Scene) -> None:
     scene.proc.remove(1001)
     scene.turn(listing=True)
     counts = scene.source.drain()
-    assert counts.total.exits[UNKNOWN_OUTCOME] == 1
+    assert counts.total.exits[Outcome.UNKNOWN.position] == 1
     assert counts.lost == {}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel.procfs import Procfs
-from exporter.model import NS, UNKNOWN_COMM, UNKNOWN_OUTCOME, Lost, ModeUnavailable, RuntimeScale, SourceFailed
+from exporter.model import NS, UNKNOWN_COMM, Lost, ModeUnavailable, Outcome, RuntimeScale, SourceFailed
 from exporter.model.ends import End
 from exporter.sources.scan.slow import ScanSource
 from exporter.sources.tally import MAX_NAMES, SecondsRing, Tally
@@ -51,7 +51,7 @@ def test_a_process_comes_and_goes(scene: Scene) -> None:
     counts = scene.source.peek()
     cc = counts.by_comm[b"cc"]
     assert (counts.forks, counts.threads) == (1, 0)
-    assert cc.exits[UNKNOWN_OUTCOME] == cc.short_exits == 1
+    assert cc.exits[Outcome.UNKNOWN.position] == cc.short_exits == 1
     assert cc.cpu_ns == cc.short_cpu_ns == 4 * TICK
     assert cc.runtime_ns == pytest.approx(0.4 * NS, abs=TICK)
     assert cc.buckets == []
@@ -67,7 +67,7 @@ def test_long_lives_are_not_short(scene: Scene) -> None:
     scene.after(1)
     counts = scene.source.drain()
     assert counts.forks == scene.source.clones() == 0
-    assert (counts.by_comm[b"make"].short_exits, counts.by_comm[b"make"].exits[UNKNOWN_OUTCOME]) == (0, 1)
+    assert (counts.by_comm[b"make"].short_exits, counts.by_comm[b"make"].exits[Outcome.UNKNOWN.position]) == (0, 1)
     assert counts.short_exits_by_parent == {}
 
 
@@ -105,7 +105,7 @@ def test_a_zombie_ends_once(scene: Scene) -> None:
     scene.proc.remove(600)
     scene.after(0.1)
     counts = scene.source.drain()
-    assert counts.by_comm[b"zed"].exits[UNKNOWN_OUTCOME] == 1
+    assert counts.by_comm[b"zed"].exits[Outcome.UNKNOWN.position] == 1
     assert counts.by_comm[b"zed"].cpu_ns == 2 * TICK
     assert 600 not in scene.source._table.processes
 
@@ -198,7 +198,7 @@ def test_a_known_process_that_vanishes_while_read_has_ended(scene: Scene) -> Non
     scene.after(1)
     counts = scene.source.drain()
     assert counts.lost == {}
-    assert counts.by_comm[b"make"].exits[UNKNOWN_OUTCOME] == 1
+    assert counts.by_comm[b"make"].exits[Outcome.UNKNOWN.position] == 1
 
 
 def test_an_unknown_parent_has_a_name(scene: Scene) -> None:
@@ -219,7 +219,7 @@ def test_nothing_grows_with_time(scene: Scene) -> None:
         for pid in range(first, first + 500):
             scene.proc.remove(pid)
         scene.after(0.1)
-    assert scene.source.drain().total.exits[UNKNOWN_OUTCOME] == 2_000
+    assert scene.source.drain().total.exits[Outcome.UNKNOWN.position] == 2_000
     assert scene.source._table.processes.keys() == {1, 500}
     assert not scene.source._table.unread
 

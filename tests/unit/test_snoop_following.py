@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.model import Record, comm_text
+from exporter.model import comm_text
 from exporter.records.encoding import as_json, encode
+from exporter.records.record import Record
 from exporter.snoop import following
 from exporter.snoop.following import Following, StreamLost
 from exporter.snoop.printer import Inbox

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.config.options import Filter
-from exporter.model import Record
+from exporter.model import Outcome
 from exporter.records.encoding import as_json
+from exporter.records.record import Record
 from exporter.snoop import lines, printer, summary
 from exporter.snoop.flags import Options
 from exporter.snoop.printer import Inbox, Output, Printer
@@ -92,7 +93,7 @@ def test_columns_stand_under_their_titles() -> None:
     ("outcome", "code", "shown"),
     [(OK, 0, "0"), (ERROR, 3, "exit 3"), (SIGNAL, 11, "SIGSEGV"), (SIGNAL, 35, "SIG35"), (UNKNOWN, None, "-"), (SIGNAL, None, "signal")],
 )
-def test_outcomes(outcome: int, code: int | None, shown: str) -> None:
+def test_outcomes(outcome: Outcome, code: int | None, shown: str) -> None:
     """They are told as a shell tells them."""
     assert lines.outcome(TYPICAL._replace(outcome=outcome, code=code)) == shown
 

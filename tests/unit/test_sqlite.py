@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.handlers import sqlite
-from exporter.model import NS
+from exporter.model import NS, Outcome
 from tests.unit.handler_child import record
 from tests.unit.sink_files import MIB, count, private, rows_to
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def test_rows_are_exact_and_indexed(folder: Path) -> None:
     """Times are whole nanoseconds, and a question about a time or a name must not read the whole table."""
     rows = rows_to(folder)
-    rows.handle([record(7, ended_ns=1_700_000_000_000_000_001, code=None, outcome=2)])
+    rows.handle([record(7, ended_ns=1_700_000_000_000_000_001, code=None, outcome=Outcome.SIGNAL)])
     rows.close()
     database = sqlite3.connect(folder / "records.db")
     assert database.execute("SELECT * FROM records").fetchall() == [

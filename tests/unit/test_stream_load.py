@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.model import Record
 from exporter.records.hub import Hub
+from exporter.records.record import Record
 from exporter.web.connection import Limits
 from exporter.web.stream import MOST_STREAMS
 from tests.unit.pages import record, served, soon

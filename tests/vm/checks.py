@@ -22,8 +22,9 @@ from pathlib import Path
 from exporter.kernel import bpf
 from exporter.kernel.layout import CommRow
 from exporter.loaders.check import main as check_programs
-from exporter.model import NS, Lost, Record, RuntimeScale
+from exporter.model import NS, Lost, RuntimeScale
 from exporter.model.counts import Counts, ProcessCounts
+from exporter.records.record import Record
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.bcc_watching import watching_bcc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from exporter.handlers import OUTCOMES, Handler, Outcome, Record, comm_text
+from exporter.handlers import Handler, Outcome, Record, comm_text
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ class CrashLoop(Handler):
         self.failures: dict[tuple[bytes, bytes], list[int]] = {}
 
     def filter(self, record: Record) -> bool:
-        return OUTCOMES[record.outcome] in (Outcome.ERROR, Outcome.SIGNAL)
+        return record.outcome in (Outcome.ERROR, Outcome.SIGNAL)
 
     def handle(self, batch: list[Record]) -> None:
         for record in batch:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from exporter.kernel.bpf import Rows
 from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, CommRow, Cpu, Listed, ListedKey
-from exporter.model import Lost, RuntimeScale
+from exporter.model import Lost, Outcome, RuntimeScale
 from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.ends import End
 
@@ -26,6 +26,7 @@ def _words(of: type[ctypes.Structure], *names: str) -> Iterator[int]:
 _LONG, _EXECS, _RUNTIME, _CHILDREN = _words(CommRow, "long_exits", "execs", "runtime_ns", "short_children")
 _BUCKETS, _SHORT_CPU, _LONG_CPU, _CPU_RECORDED = _words(CommRow, "buckets", "short_cpu_ns", "long_cpu_ns", "cpu_recorded")
 _OUTCOMES = slice(0, _LONG)
+_BY_POSITION = tuple(Outcome)
 _FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(Cpu, "forks", "threads", "core_dumps", "comms_entered")
 _UNLISTED, _DROPPED = _words(Cpu, "unlisted", "records_dropped")
 _LOST, _SIGNALS, _RING = _words(Cpu, "lost", "signals", "ring")
@@ -133,7 +134,7 @@ def ends_of(rows: Rows) -> Iterator[tuple[int, End]]:
     values = (Listed.from_buffer_copy(rows.values, at) for at in range(0, len(rows.values), ctypes.sizeof(Listed)))
     for key, listed in zip(map(ListedKey.from_buffer_copy, rows.keys), values, strict=True):
         cpu_ns = listed.cpu_ns if listed.is_cpu_known else None
-        how = listed.outcome, cpu_ns, bool(listed.core_dump), bool(listed.sigkill)
+        how = _BY_POSITION[listed.outcome], cpu_ns, bool(listed.core_dump), bool(listed.sigkill)
         yield key.pid, End(key.start_ns, listed.runtime_ns, listed.comm, listed.parent_comm, *how)
 
 

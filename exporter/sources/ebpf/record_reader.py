@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from exporter.kernel.cgroups import Cgroups
 from exporter.kernel.wait_status import outcome_of
-from exporter.model import Mode, Record
+from exporter.model import Mode
+from exporter.records.record import Record
 from exporter.sources.base import Publish
 
 logger = logging.getLogger(__name__)
