@@ -1,82 +1,124 @@
-"""The command line: it turns flags and file into a `Config` and hands that to the command."""
+"""The command line: its commands and flags, and what runs for each."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from exporter.config import loading
+from exporter.config import flags, loading
 from exporter.config.options import AUTO, Config
 from exporter.config.problems import ConfigError, one_line, suggestion
 from exporter.model import Mode
 from exporter.process import version
+from exporter.snoop import flags as snoop_flags
 
 if TYPE_CHECKING:
     from exporter.handlers.plan import Plan
 
 OK, FAILED, BAD_USAGE = 0, 1, 2
 
-_USAGE = """shortproc-exporter [flags]
-       shortproc-exporter snoop [flags]
-       shortproc-exporter doctor [flags]
-       shortproc-exporter check-config [FILE] [flags]"""
+_NAME = "shortproc-exporter"
 
-_ABOUT = """Prometheus exporter for processes that live too briefly for top, ps and a 1 s scan of /proc to see:
-how many there are, how long they live, how much CPU they burn, how they end, and how much of that it missed.
+_ABOUT = """Prometheus exporter for processes that are too short-lived for top, ps and a scan of /proc each second: how many there
+are, how long they run, how much CPU they use, how they exit, and how many of them it missed. Without a command it
+serves metrics until SIGTERM or SIGINT; SIGHUP reloads the configuration."""
 
-commands:
-  (none)                run, and serve metrics until SIGTERM or SIGINT
-  snoop                 print short processes as they end; its flags: shortproc-exporter snoop --help
-  doctor                say of each mode whether it works here or why not, and which one auto would take
-  check-config [FILE]   say whether a configuration file is good, and the web configuration file that it names"""
-
-_EPILOG = """A flag beats the file. Each option of the file, its meaning and its default: config/exporter.yml.
+_EPILOG = """Flags override the configuration file; config/exporter.yml describes every option of it.
 
 examples:
   shortproc-exporter                                    metrics at http://localhost:10199/metrics
   shortproc-exporter --web.listen-address=127.0.0.1:9000
   shortproc-exporter --mode=ebpf_core --log.level=debug
-  shortproc-exporter snoop --parent=make                what does make start?
-  shortproc-exporter doctor                             why is a mode not used?
+  shortproc-exporter snoop --help                       flags of a command
+
+exit status: 0 success, 1 cannot listen or write output, 2 bad usage or configuration, or the requested mode cannot run"""
+
+_DOCTOR = """Start each mode for a moment. Report which modes work here, why the others don't, and which one the exporter would use."""
+
+_DOCTOR_EPILOG = """Run it as the user, and in the container, that the exporter runs in.
+
+examples:
+  shortproc-exporter doctor
+  shortproc-exporter doctor --config.file=/etc/shortproc-exporter/exporter.yml
+
+exit status: 0 the exporter would start, 1 no mode works, 2 bad usage or configuration"""
+
+_CHECK = """Check a configuration file, the handlers and sinks in it, and the web configuration file that it names. Print all problems."""
+
+_CHECK_EPILOG = """examples:
   shortproc-exporter check-config /etc/shortproc-exporter/exporter.yml
+  shortproc-exporter check-config --web.config.file=web.yml
 
-exit status: 0 fine, 1 it could not listen or print, 2 bad usage or configuration, or the mode asked for can't run here."""
+exit status: 0 the configuration is good, 2 it is not"""
 
-_OPTIONS = {
-    "--mode": "detection.mode",
-    "--web.listen-address": "web.listen_address",
-    "--web.telemetry-path": "web.telemetry_path",
-    "--web.config.file": "web.config_file",
-    "--path.procfs": "procfs",
-    "--log.level": "log.level",
-    "--log.format": "log.format",
-}
+Given = Mapping[str, Any]
+"""The flags on the command line, by name; a flag that takes no value has True."""
 
 
 class UsageError(Exception):
-    """The command line can't be used. The message is one line."""
+    """The command line cannot be used. The message is one line."""
+
+
+class _UnknownCommand(UsageError):
+    def __init__(self, word: str, known: Sequence[str]) -> None:
+        hint = suggestion(word, known) or f": the commands are {', '.join(known)}"
+        super().__init__(f"unknown command {one_line(word)}{hint}")
+        self.word = word
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=min(120, shutil.get_terminal_size((120, 0)).columns))
+
+
+class _Command(NamedTuple):
+    argument: str
+    """What it takes besides flags, for its usage."""
+    summary: str
+    about: str
+    epilog: str
+    run: Callable[[Given, list[str]], int]
 
 
 class _Parser(argparse.ArgumentParser):
+    """Raises `UsageError` where argparse would print and exit."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(formatter_class=_Formatter, allow_abbrev=False, add_help=False, **how)
+
+    @property
+    def flags(self) -> list[str]:
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+    def add(self, group: Any, name: str, about: str, *aliases: str, metavar: str = "") -> None:
+        """Add a flag that is absent from the result where it is not given."""
+        how: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
+        group.add_argument(*aliases, name, dest=name, default=argparse.SUPPRESS, help=about, **how)
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        plainer = message.replace("expected one argument", "needs a value").replace("ignored explicit argument", "takes no value, but got")
+        raise UsageError(plainer.removeprefix("argument "))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise _UnknownCommand(value, tuple(action.choices))
 
 
 def main(arguments: list[str]) -> int:
     """Run a command line and return its exit status."""
     try:
-        parser = _parser(snoop="snoop" in arguments)
-        args = parser.parse_intermixed_args(arguments)
-        if args.help:
+        command, parser, given, files = _parsed(arguments)
+        if "--help" in given:
             return _say(parser.format_help().rstrip())
-        if args.version:
+        if "--version" in given:
             return _say(version.text())
-        return _command(args)
+        return _COMMANDS[command].run(given, files)
     except UsageError as error:
         _complain(str(error))
     except ConfigError as error:
@@ -85,106 +127,117 @@ def main(arguments: list[str]) -> int:
     return BAD_USAGE
 
 
-def _parser(*, snoop: bool) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="shortproc-exporter",
-        usage=_USAGE,
-        description=_ABOUT,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    flags = parser.add_argument_group("flags")
-    flags.add_argument("--config.file", metavar="FILE", help="configuration file (YAML)")
-    flags.add_argument("--mode", metavar="MODE", help=f"how to see processes: {', '.join((AUTO, *Mode))} (default auto)")
-    flags.add_argument("--no-ebpf", action="store_true", help="let auto begin at netlink")
-    flags.add_argument("--fast-scan", action="store_true", help="the same as --mode=fast_scan")
-    if not snoop:
-        flags.add_argument("--web.listen-address", metavar="HOST:PORT", help="where to listen (default :10199, every address)")
-        flags.add_argument("--web.telemetry-path", metavar="PATH", help="path of the metrics (default /metrics)")
-        flags.add_argument("--web.config.file", metavar="FILE", help="TLS, users, headers and rate limit (YAML, as for other exporters)")
-    flags.add_argument("--path.procfs", metavar="DIR", help="where proc is mounted (default /proc)")
-    flags.add_argument("--log.level", metavar="LEVEL", help="debug, info, warn or error (default info)")
-    flags.add_argument("--log.format", metavar="FORMAT", help="logfmt or json (default logfmt)")
-    flags.add_argument("--version", action="store_true", help="print the version")
-    flags.add_argument("-h", "--help", action="store_true", help="print this")
-    if snoop:
-        from exporter.snoop.flags import add_to  # noqa: PLC0415 - the exporter does without
-
-        add_to(parser)
-    return parser
+def _parsed(arguments: list[str]) -> tuple[str, _Parser, Given, list[str]]:
+    """Return the command, its parser, its flags, and the other arguments."""
+    summaries = "\n".join(f"  {f'{name} {each.argument}':<22}{each.summary}" for name, each in _COMMANDS.items() if name)
+    root = _Parser(prog=_NAME, usage=f"{_NAME} [COMMAND] [flags]", description=f"{_ABOUT}\n\ncommands:\n{summaries}", epilog=_EPILOG)
+    parsers = {"": root}
+    group = root.add_subparsers(prog=_NAME, help=argparse.SUPPRESS, parser_class=_Parser)
+    for name, each in _COMMANDS.items():
+        if name:
+            usage = " ".join(word for word in (_NAME, name, each.argument, "[flags]") if word)
+            parsers[name] = group.add_parser(name, usage=usage, description=each.about, epilog=each.epilog)
+            parsers[name].set_defaults(command=name)
+    parsers["check-config"].add_argument("files", nargs="*", help=argparse.SUPPRESS)
+    snoop_flags.add_to(parsers["snoop"])
+    for name, parser in parsers.items():
+        _add_flags(parser, name)
+    try:
+        found, unknown = root.parse_known_args(arguments)
+    except _UnknownCommand as error:
+        before = arguments[: arguments.index(error.word)]
+        if (flag := next((each for each in before if _is_unknown_flag(each, root)), None)) is None:
+            raise
+        raise _unknown(flag, root, parsers) from None
+    given = vars(found)
+    command, files = given.pop("command", ""), given.pop("files", [])
+    if unknown or (unknown := [flag for flag in given if flag not in parsers[command].flags]):
+        raise _unknown(unknown[0], parsers[command], parsers)
+    return command, parsers[command], given, files
 
 
-def _command(args: argparse.Namespace) -> int:
-    match args.words:
-        case []:
-            settings = _configuration(args)
-            from exporter import app  # noqa: PLC0415 - check-config and --version do without
-
-            return app.main(settings, lambda: _reread(args), _plan(args, settings))
-        case ["doctor"]:
-            settings = _configuration(args)
-            from exporter import doctor  # noqa: PLC0415
-
-            return _to_stdout(lambda: doctor.main(settings))
-        case ["snoop"]:
-            return _snoop(args)
-        case ["check-config", *files] if len(files) <= 1:
-            return _check_config(args, files)
-        case ["doctor" | "snoop" | "check-config" as command, *_]:
-            raise UsageError(f"too many words after {command}: {one_line(' '.join(args.words[1:]))}")
-        case [word, *_]:
-            hint = suggestion(word, ("snoop", "doctor", "check-config")) or " (there are snoop, doctor and check-config)"
-            raise UsageError(f"unknown command {one_line(word)}{hint}")
-    raise AssertionError
+def _add_flags(parser: _Parser, command: str) -> None:
+    """Add the flags that several commands have."""
+    group = parser.add_argument_group("flags")
+    parser.add(group, "--config.file", "configuration file (YAML)", metavar="FILE")
+    for flag in flags.declared():
+        is_of_server = flag.name.startswith("--web.")
+        if not (is_of_server and command == "snoop"):
+            about = argparse.SUPPRESS if is_of_server and command == "doctor" else flag.help
+            parser.add(group, flag.name, about, metavar=flag.metavar)
+    parser.add(group, "--fast-scan", f"the same as --mode={Mode.FAST_SCAN}")
+    parser.add(group, "--version", "print the version")
+    parser.add(group, "--help", "print this help", "-h")
 
 
-def _snoop(args: argparse.Namespace) -> int:
-    from exporter.snoop import flags, run  # noqa: PLC0415
+def _is_unknown_flag(argument: str, parser: _Parser) -> bool:
+    return argument.startswith("-") and argument.partition("=")[0] not in parser.flags
 
-    wanted = flags.options(args)
-    settings = _configuration(args)
-    if vars(args)["log.level"] is None:  # its lines would stand between those of snoop
+
+def _unknown(argument: str, parser: _Parser, parsers: dict[str, _Parser]) -> UsageError:
+    if not argument.startswith("-"):
+        return UsageError(f"unexpected argument {one_line(argument)}: see {parser.prog} --help")
+    flag = argument.partition("=")[0]
+    of = next((name for name, each in parsers.items() if flag in each.flags), None)
+    if of is None:
+        return UsageError(f"unknown flag {one_line(flag)}{suggestion(flag, parser.flags) or f': see {parser.prog} --help'}")
+    return UsageError(f"{flag} is a flag of {parsers[of].prog}: {f'write it after {of}' if of else f'{parser.prog} has no such flag'}")
+
+
+def _serve(given: Given, _files: list[str]) -> int:
+    settings = _configuration(given)
+    from exporter import app  # noqa: PLC0415 - check-config and --version do without
+
+    return app.main(settings, lambda: _configuration(given), _plan(given, settings))
+
+
+def _doctor(given: Given, _files: list[str]) -> int:
+    settings = _configuration(given)
+    from exporter import doctor  # noqa: PLC0415
+
+    return _to_stdout(lambda: doctor.main(settings))
+
+
+def _snoop(given: Given, _files: list[str]) -> int:
+    from exporter.snoop import run  # noqa: PLC0415 - the exporter does without
+
+    wanted = snoop_flags.options(given)
+    settings = _configuration(given)
+    if "--log.level" not in given:  # lines of the log would stand between those of snoop
         settings = loading.override(settings, "log.level", "error", "--log.level")
     return _to_stdout(lambda: run.main(wanted, settings))
 
 
-def _check_config(args: argparse.Namespace, files: list[str]) -> int:
-    named = vars(args)["config.file"]
-    if named is not None and files:
-        raise UsageError("check-config takes one file, as an argument or by --config.file")
-    path, web_path = files[0] if files else named, vars(args)["web.config.file"]
-    if path is None and web_path is None:
-        raise UsageError("check-config needs a file")
-    vars(args)["config.file"] = path
-    settings = _configuration(args)
-    _plan(args, settings)
+def _check_config(given: Given, files: list[str]) -> int:
+    names = [*files, *([given["--config.file"]] if "--config.file" in given else [])]
+    if len(names) > 1:
+        raise UsageError("check-config takes one file, as an argument or with --config.file")
+    if not names and "--web.config.file" not in given:
+        raise UsageError(f"check-config needs a file: {_NAME} check-config FILE")
+    if names:
+        given = {**given, "--config.file": names[0]}
+    settings = _configuration(given)
+    _plan(given, settings)
     if settings.web.config_file:
         from exporter.web.policy_file import PolicyFile  # noqa: PLC0415
 
         PolicyFile(settings.web.config_file)
-    return _say(f"{one_line(path or web_path)}: ok")
+    return _say(f"{one_line(names[0] if names else given['--web.config.file'])}: ok")
 
 
-def _configuration(args: argparse.Namespace) -> Config:
-    """Everything from the file, and over it what the flags say."""
-    given = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items() if value not in (None, False)}
+def _configuration(given: Given) -> Config:
+    """Read the file, and put the flags over it. Raises `ConfigError`."""
     path = given.get("--config.file")
-    settings = loading.load(path) if path is not None else Config()
-    for flag, key in _OPTIONS.items():
-        if flag in given:
-            settings = loading.override(settings, key, given[flag], flag)
+    settings = flags.over(loading.load(path) if path is not None else Config(), given)
     mode = settings.detection.mode
-    if args.fast_scan:
+    if "--fast-scan" in given:
         if "--mode" in given and mode != Mode.FAST_SCAN:
-            raise UsageError(f"--fast-scan and --mode={mode} contradict each other")
-        settings = loading.override(settings, "detection.mode", str(Mode.FAST_SCAN), "--fast-scan")
-    elif args.no_ebpf and mode != AUTO and _loads_programs(Mode(mode)):
+            raise ConfigError(f"set either --fast-scan or --mode={mode}, not both")
+        return loading.override(settings, "detection.mode", str(Mode.FAST_SCAN), "--fast-scan")
+    if settings.no_ebpf and mode != AUTO and _loads_programs(Mode(mode)):
         wanted = f"--mode={mode}" if "--mode" in given else f"detection.mode: {mode} in {one_line(str(path))}"
-        raise UsageError(f"--no-ebpf and {wanted} contradict each other")
-    return loading.override(settings, "no_ebpf", args.no_ebpf, "--no-ebpf")
+        raise ConfigError(f"set either --no-ebpf or {wanted}, not both")
+    return settings
 
 
 def _loads_programs(mode: Mode) -> bool:
@@ -193,24 +246,25 @@ def _loads_programs(mode: Mode) -> bool:
     return SPECS[mode].loads_programs
 
 
-def _plan(args: argparse.Namespace, settings: Config) -> Plan | None:
-    """What handlers and sinks need, checked as far as that can be without running anything."""
+def _plan(given: Given, settings: Config) -> Plan | None:
+    """Plan handlers and sinks, checked as far as possible without running anything. Raises `ConfigError`."""
     if settings.handlers == Config().handlers and settings.sinks == Config().sinks:
         return None
     from exporter.handlers import plan  # noqa: PLC0415 - most run without
 
-    path = vars(args)["config.file"]
+    path = given["--config.file"]
     try:
         return plan.make(settings.handlers, settings.sinks, path)
     except ConfigError as error:
         raise ConfigError(*(f"{one_line(path)}: {each}" for each in error.problems)) from None
 
 
-def _reread(args: argparse.Namespace) -> Config:
-    try:
-        return _configuration(args)
-    except UsageError as error:  # a flag contradicts what the file says now
-        raise ConfigError(str(error)) from error
+_COMMANDS = {
+    "": _Command("", "", _ABOUT, _EPILOG, _serve),
+    "snoop": _Command("", "print short processes as they exit", snoop_flags.ABOUT, snoop_flags.EPILOG, _snoop),
+    "doctor": _Command("", "report which modes work here, and why the others don't", _DOCTOR, _DOCTOR_EPILOG, _doctor),
+    "check-config": _Command("[FILE]", "check a configuration file, and all that it names", _CHECK, _CHECK_EPILOG, _check_config),
+}
 
 
 def _say(text: str) -> int:
@@ -222,7 +276,7 @@ def _say(text: str) -> int:
 
 
 def _to_stdout(command: Callable[[], int]) -> int:
-    """Run a command that prints, and end as other tools do where nobody reads (`... | head -1`) or nothing can be written."""
+    """Run a command that prints, and exit as other tools do if the reader has gone (`... | head -1`) or the output cannot be written."""
     try:
         status = command()
         if sys.stdout is not None:
@@ -238,10 +292,10 @@ def _to_stdout(command: Callable[[], int]) -> int:
 
 
 def _drop_stdout() -> None:
-    """Let what is still buffered go nowhere: the interpreter would complain of it at exit."""
+    """Discard what is still buffered: the interpreter would complain about it at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str) -> None:
-    print(f"shortproc-exporter: error: {one_line(message)}", file=sys.stderr)  # noqa: T201
+    print(f"{_NAME}: error: {one_line(message)}", file=sys.stderr)  # noqa: T201

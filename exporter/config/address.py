@@ -6,7 +6,7 @@ import re
 import socket
 
 PATTERN = r"(\[[0-9A-Fa-f:.]+(%[0-9A-Za-z._-]+)?\]|[0-9A-Za-z._-]*):[0-9]{1,5}"
-WANTED = "an address as HOST:PORT, :PORT or [IPv6]:PORT"
+WANTED = "an address: HOST:PORT, :PORT or [IPv6]:PORT"
 
 
 def split(address: str) -> tuple[str, int]:

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from exporter.config.checks import Check, boolean, procfs
 from exporter.config.options import Config
 from exporter.config.problems import ConfigError, InvalidValue, one_line
-from exporter.config.sections import document, options_of
+from exporter.config.sections import document
 
 _Taken = TypeVar("_Taken")
 
 _MAX_BYTES = 1 << 20
-_FLAG_ONLY: dict[str, Check] = {"procfs": procfs(), "no_ebpf": boolean()}
 
 
 def load(path: str) -> Config:
@@ -74,7 +72,7 @@ def _replaced(node: Any, keys: list[str], value: object) -> Any:
     name, *rest = keys
     if rest:
         return replace(node, **{name: _replaced(getattr(node, name), rest, value)})
-    check = _FLAG_ONLY.get(name) or options_of(type(node))[name]
+    check = next(each.metadata["check"] for each in fields(node) if each.name == name)
     return replace(node, **{name: check.read(value)})
 
 

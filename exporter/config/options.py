@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from exporter.config import address
+from exporter.config import address, checks
 from exporter.config.checks import Schema, boolean, duration, integer, keywords, list_of, number, one_of, rising, text
-from exporter.config.sections import document, group, option, required, section
+from exporter.config.sections import document, flag_only, group, option, required, section
 from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale
 
 AUTO = "auto"
@@ -24,27 +24,38 @@ _BUCKETS = (*_BELOW_A_SECOND, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 class EbpfBcc:
     interpreter: str = option(
         "",
-        text("the absolute path of a Python interpreter, or nothing", r"(/[ -~]+)?"),
-        "Python interpreter that has bcc; empty to look for one. It is run as root.",
+        text("an absolute path or empty", r"(/[ -~]+)?"),
+        "Python interpreter that has bcc (Debian and Ubuntu: package python3-bpfcc). It runs as root. Empty: search for one.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class FastScan:
-    interval_seconds: float = option(0.1, duration(0.02, 1), "Seconds from one scan of /proc to the next.")
-    cpu_share: float = option(0.05, number(0.005, 0.5), "Most CPU that looking for new processes may use, as a share of one core.")
+    interval_seconds: float = option(0.1, duration(0.02, 1), "Time from one scan of /proc to the next.")
+    cpu_share: float = option(
+        0.05, number(0.005, 0.5), "Maximum CPU for finding new processes, as a share of one core. With more CPU it sees shorter runtimes."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    interval_seconds: float = option(1.0, duration(0.1, 10), "Seconds from one scan of /proc to the next.")
+    interval_seconds: float = option(1.0, duration(0.1, 10), "Time from one scan of /proc to the next.")
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    mode: str = option(AUTO, one_of(AUTO, *Mode), "How processes are seen; auto takes the best mode that works.")
-    short_threshold_seconds: float = option(1.0, duration(0, 3600, above=True), "A process that lived less long than this is short.")
-    retry_seconds: float = option(60.0, duration(1, 86400), "How often better modes than the active one are tried again.")
+    mode: str = option(
+        AUTO,
+        one_of(AUTO, *Mode),
+        "How processes are observed. auto picks the best mode that works, falls back when it fails, and retries better ones. "
+        "The name of a mode forces it: the exporter exits with the reason if that mode cannot run.",
+        flag="--mode",
+        metavar="MODE",
+    )
+    short_threshold_seconds: float = option(
+        1.0, duration(0, 3600, above=True), "A process whose runtime, from fork to exit, is below this is short."
+    )
+    retry_seconds: float = option(60.0, duration(1, 86400), "How often better modes than the active one are retried.")
     ebpf_bcc: EbpfBcc = group(EbpfBcc, "Options of the mode ebpf_bcc.")
     fast_scan: FastScan = group(FastScan, "Options of the mode fast_scan.")
     scan: Scan = group(Scan, "Options of the mode scan.")
@@ -55,57 +66,85 @@ class Metrics:
     runtime_buckets_seconds: tuple[float, ...] = option(
         _BUCKETS,
         rising(duration(1 / NS, 1e9), MAX_BOUNDS, parts_of_one=NS),
-        "Upper bounds of the runtime histogram's buckets, in seconds, rising.",
+        "Upper bounds of the buckets of shortproc_process_runtime_seconds.",
     )
-    max_comms: int = option(60, integer(1, 1000), "Most comms that have series of their own; the others count as other.")
-    new_series_hold_seconds: float = option(60.0, duration(0, 3600), "How long a new comm is exposed at 0 before its true value.")
-    per_comm_histogram: bool = option(False, boolean(), "Expose a histogram of runtimes for each comm too.")
+    max_comms: int = option(
+        60, integer(1, 1000), 'Maximum number of command names (comms) that have their own series. Others are counted under comm="other".'
+    )
+    new_series_hold_seconds: float = option(
+        60.0,
+        duration(0, 3600),
+        "How long a new comm is exposed at 0 before its true value, so that Prometheus sees the increase. Use two scrape intervals.",
+    )
+    per_comm_histogram: bool = option(
+        False,
+        boolean(),
+        "Expose a runtime histogram for each comm too (shortproc_comm_runtime_seconds). It adds a series for each comm and bucket.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    capacity: int = option(1000, integer(0, 100_000), "How many records of single short processes are kept; 0 for none.")
+    capacity: int = option(1000, integer(0, 100_000), "Number of recent records that are kept in memory; 0 for none.")
 
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    listen_address: str = option(":10199", text(address.WANTED, address.PATTERN, address.refusal), "Where to listen.")
+    listen_address: str = option(
+        ":10199",
+        text(address.WANTED, address.PATTERN, address.refusal),
+        "Address to listen on. :PORT listens on every IPv4 and IPv6 address of the host.",
+        flag="--web.listen-address",
+        metavar="HOST:PORT",
+    )
     telemetry_path: str = option(
         "/metrics",
         text(
-            "a path that starts with one / and goes on in printable ASCII without space, ? and #",
+            "a path: / and printable ASCII without space, ? and #",
             r"""/[!"$-.0->@-~][!"$->@-~]*""",
-            lambda path: f"is taken (taken are /, {', '.join(RESERVED_PATHS)})" if path in RESERVED_PATHS else None,
+            lambda path: f"is reserved, as are /, {', '.join(RESERVED_PATHS)}" if path in RESERVED_PATHS else None,
         ),
         "Path of the metrics.",
+        flag="--web.telemetry-path",
+        metavar="PATH",
     )
     config_file: str = option(
         "",
-        text("the path of a file, or nothing", r"[^\0]*"),
-        "Web configuration, as of other exporters: TLS, users, headers, rate limit. Empty for none.",
+        text("the path of a file or empty", r"[^\0]*"),
+        "Web configuration file: TLS, users, headers and rate limit. The format is that of Prometheus' exporters (docs/web-config.md). It "
+        "is reloaded when it changes. A relative path starts at the working directory. Empty: none.",
+        flag="--web.config.file",
+        metavar="FILE",
     )
     public_records: bool = option(
         False,
         boolean(),
-        "Show names and records of processes on the page /, its API and its stream to everyone, not only to the host itself and to who "
-        "authenticates.",
+        "Show names and records of processes on the page /, its API and its stream to every client, not only to local and authenticated "
+        "ones. The metrics have names in any case.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    drop_privileges: bool = option(True, boolean(), "Give up every privilege once the exporter has started.")
+    drop_privileges: bool = option(
+        True,
+        boolean(),
+        "Drop all privileges after the start. A small process beside the exporter keeps them, to load eBPF programs again when needed.",
+    )
     user: str = option(
         "",
-        text("the name or the number of a user, or nothing", r"([a-z_][a-z0-9_-]{0,31}|[0-9]{1,10})?"),
-        "User to become where it is started as root; empty for shortproc-exporter, if there is one, else nobody.",
+        text("the name or number of a user or empty", r"([a-z_][a-z0-9_-]{0,31}|[0-9]{1,10})?"),
+        "User to switch to when started as root. Empty: shortproc-exporter, if that user exists, else nobody. The user must be able to "
+        "read this file, or SIGHUP fails.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    level: str = option("info", one_of("debug", "info", "warn", "error"), "Least severe level that is logged.")
-    format: str = option("logfmt", one_of("logfmt", "json"), "Form of a log line.")
+    level: str = option(
+        "info", one_of("debug", "info", "warn", "error"), "Minimum level of messages that are logged.", flag="--log.level", metavar="LEVEL"
+    )
+    format: str = option("logfmt", one_of("logfmt", "json"), "Format of log lines.", flag="--log.format", metavar="FORMAT")
 
 
 _GLOBS = list_of(text("a glob, such as make or python*", r".+"), 100)
@@ -114,73 +153,78 @@ _ABSOLUTE = r"/.+[^/]"
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which records are wanted: those that satisfy every key that is given."""
+    """Which records are wanted: those that match every key that is set."""
 
-    comm: tuple[str, ...] = option((), _GLOBS, "Globs, one of which matches the comm.")
-    parent: tuple[str, ...] = option((), _GLOBS, "Globs, one of which matches the parent's comm.")
-    exe: tuple[str, ...] = option((), _GLOBS, "Globs, one of which matches the path of the executable.")
-    uid: tuple[int, ...] = option((), list_of(integer(0, 2**32 - 2), 100), "Real user ids.")
-    outcome: tuple[str, ...] = option((), list_of(one_of(*Outcome), len(Outcome)), "How the process ended.")
-    min_runtime_seconds: float = option(0.0, duration(0, 3600), "It lived at least so long.")
-    max_runtime_seconds: float = option(3600.0, duration(0, 3600), "It lived at most so long.")
+    comm: tuple[str, ...] = option((), _GLOBS, "Globs for the comm; one of them has to match.")
+    parent: tuple[str, ...] = option((), _GLOBS, "Globs for the comm of the parent; one of them has to match.")
+    exe: tuple[str, ...] = option((), _GLOBS, "Globs for the path of the executable; one of them has to match.")
+    uid: tuple[int, ...] = option((), list_of(integer(0, 2**32 - 2), 100), "Real user IDs.")
+    outcome: tuple[str, ...] = option((), list_of(one_of(*Outcome), len(Outcome)), "How the process exited.")
+    min_runtime_seconds: float = option(0.0, duration(0, 3600), "Minimum runtime.")
+    max_runtime_seconds: float = option(3600.0, duration(0, 3600), "Maximum runtime.")
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerConfig:
     name: str = required(
-        text("module:name, such as mymodule:Handler", r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"), "Module and class, as module:name."
+        text("module:name, such as mymodule:Handler", r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"), "Python module and class, as module:name."
     )
     path: tuple[str, ...] = option(
-        (), list_of(text("an absolute path", _ABSOLUTE), 10), "Directories to import it from; none: installed packages."
+        (), list_of(text("an absolute path", _ABSOLUTE), 10), "Directories to import the module from. Empty: installed packages."
     )
-    filter: Filter = group(Filter, "Which records it gets; all by default.")
-    options: dict[str, Any] = field(
-        default_factory=dict, metadata={"check": keywords(), "about": "What its class is called with, as keyword arguments."}
-    )
-    timeout_seconds: float = option(5.0, duration(0.1, 600), "Longest that one call may take.")
+    filter: Filter = group(Filter, "Which records it gets.")
+    options: dict[str, Any] = field(default_factory=dict, metadata={"check": keywords(), "about": "Keyword arguments of the class."})
+    timeout_seconds: float = option(5.0, duration(0.1, 600), "Maximum duration of one call.")
 
 
-_SINK_PATH = text("the absolute path of a file, or nothing", rf"({_ABSOLUTE})?")
+_SINK_PATH = text("an absolute path or empty", rf"({_ABSOLUTE})?")
 _DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Jsonl:
-    path: str = option("", _SINK_PATH, "File, one JSON object a line; empty for none.")
-    max_bytes: int = option(100 << 20, integer(1 << 20, 1 << 40), "Size at which the file is rotated.")
-    max_age_seconds: float = option(_DAY, duration(60, 366 * _DAY), "Age at which the file is rotated.")
-    keep: int = option(7, integer(1, 1000), "How many rotated files are kept.")
-    filter: Filter = group(Filter, "Which records it gets; all by default.")
+    path: str = option("", _SINK_PATH, "File, in an existing directory. Empty: no such sink.")
+    max_bytes: int = option(100 << 20, integer(1 << 20, 1 << 40), "Size at which the file is rotated: it becomes .1, and so on.")
+    max_age_seconds: float = option(_DAY, duration(60, 366 * _DAY), "Age of the first record at which the file is rotated.")
+    keep: int = option(7, integer(1, 1000), "Number of rotated files that are kept.")
+    filter: Filter = group(Filter, "Which records it gets: those that match every key that is set.")
 
 
 @dataclass(frozen=True, slots=True)
 class Sqlite:
-    path: str = option("", _SINK_PATH, "SQLite database; empty for none.")
+    path: str = option("", _SINK_PATH, "Database file, in an existing directory. Empty: no such sink.")
     max_bytes: int = option(1 << 30, integer(1 << 20, 1 << 40), "Size above which the oldest records are deleted.")
     max_age_seconds: float = option(7 * _DAY, duration(60, 3660 * _DAY), "Age above which records are deleted.")
-    filter: Filter = group(Filter, "Which records it gets; all by default.")
+    filter: Filter = group(Filter, "Which records it gets, as in sinks.jsonl.filter.")
 
 
 @dataclass(frozen=True, slots=True)
 class Sinks:
     jsonl: Jsonl = group(Jsonl, "Records as lines of JSON.")
-    sqlite: Sqlite = group(Sqlite, "Records in a database.")
+    sqlite: Sqlite = group(Sqlite, "Records in an SQLite database.")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    detection: Detection = group(Detection, "How processes are seen.")
+    detection: Detection = group(Detection, "How processes are observed.")
     metrics: Metrics = group(Metrics, "What is exposed.")
     handlers: tuple[HandlerConfig, ...] = option(
-        (), list_of(section(HandlerConfig), 16), "Python code that gets the record of each short process."
+        (),
+        list_of(section(HandlerConfig), 16),
+        "Python code that gets the record of each short process (docs/handlers.md). This file, the module and all directories above them "
+        "must be writable only by root and the user that the exporter runs as.",
     )
-    sinks: Sinks = group(Sinks, "Where records of short processes are kept.")
-    records: Records = group(Records, "Records of single short processes.")
-    web: Web = group(Web, "How it is served.")
-    security: Security = group(Security, "What the exporter may do.")
-    log: Log = group(Log, "What is logged, to standard error.")
-    procfs: str = "/proc"
-    no_ebpf: bool = False
+    sinks: Sinks = group(
+        Sinks,
+        "Where records of short processes are stored. When started as root, sinks run as the owner of their directory, which must be "
+        "another user than root, and the only one who can write there (docs/handlers.md).",
+    )
+    records: Records = group(Records, "Records of short processes, for the page and its API.")
+    web: Web = group(Web, "The web server.")
+    security: Security = group(Security, "Privileges.")
+    log: Log = group(Log, "The log, on standard error.")
+    procfs: str = flag_only("/proc", checks.procfs(), "Directory where procfs is mounted.", flag="--path.procfs", metavar="DIR")
+    no_ebpf: bool = flag_only(False, boolean(), "Skip the eBPF modes.", flag="--no-ebpf")
 
     @property
     def runtime_scale(self) -> RuntimeScale:

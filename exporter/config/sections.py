@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, field, fields
+from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 from exporter.config.checks import Check, Schema
@@ -12,9 +12,14 @@ from exporter.config.problems import MOST_TOLD, InvalidValue, Problem, gathering
 _WANTED = "a mapping of keys to values"
 
 
-def option(default: Any, check: Check, about: str) -> Any:
-    """Declare a key of a section."""
-    return field(default=default, metadata={"check": check, "about": about})
+def option(default: Any, check: Check, about: str, flag: str = "", metavar: str = "") -> Any:
+    """Declare a key of a section, and the flag that overrides it, if there is one."""
+    return field(default=default, metadata={"check": check, "about": about, "flag": flag, "metavar": metavar})
+
+
+def flag_only(default: Any, check: Check, about: str, flag: str, metavar: str = "") -> Any:
+    """Declare what only a flag can set. Without `metavar`, the flag takes no value."""
+    return field(default=default, metadata={"check": check, "about": about, "flag": flag, "metavar": metavar, "flag_only": True})
 
 
 def required(check: Check, about: str) -> Any:
@@ -29,8 +34,8 @@ def group(of: type[Any], about: str) -> Any:
 
 def section(of: type[Any]) -> Check:
     """Accept a mapping whose keys are the options that a dataclass declares. Those without a default have to be there."""
-    options = options_of(of)
-    must = [each.name for each in fields(of) if each.name in options and each.default is MISSING and each.default_factory is MISSING]
+    options: dict[str, Check] = {each.name: each.metadata["check"] for each in keys_of(of)}
+    must = [each.name for each in keys_of(of) if each.default is MISSING and each.default_factory is MISSING]
 
     def read(value: object) -> Any:
         if value is None:  # a section whose keys are all commented out
@@ -65,9 +70,9 @@ def document(of: type[Any]) -> Check:
     return Check(read, whole.schema, whole.wanted)
 
 
-def options_of(of: type[Any]) -> dict[str, Check]:
-    """Return the check of each key, in the order of the declaration."""
-    return {each.name: each.metadata["check"] for each in fields(of) if "check" in each.metadata}
+def keys_of(of: type[Any]) -> list[Field[Any]]:
+    """Return the keys of a section, in the order of their declaration."""
+    return [each for each in fields(of) if "check" in each.metadata and "flag_only" not in each.metadata]
 
 
 def _placed(problem: Problem, root: type[Any]) -> Problem:
@@ -87,17 +92,15 @@ def _placed(problem: Problem, root: type[Any]) -> Problem:
 
 def _keys(of: type[Any], parent: str = "") -> Iterator[tuple[str, str]]:
     """Each key of a section and of those in it, as the path of its section and its name."""
-    for each in fields(of):
-        if "check" in each.metadata:
-            yield parent, each.name
+    for each in keys_of(of):
+        yield parent, each.name
         if "section" in each.metadata:
             yield from _keys(each.metadata["section"], f"{parent}.{each.name}" if parent else each.name)
 
 
 def _properties(of: type[Any]) -> dict[str, Schema]:
     properties = {}
-    for each in fields(of):
-        if "check" in each.metadata:
-            default = {} if each.default is MISSING else {"default": each.default}
-            properties[each.name] = {"description": each.metadata["about"]} | each.metadata["check"].schema | default
+    for each in keys_of(of):
+        default = {} if each.default is MISSING else {"default": each.default}
+        properties[each.name] = {"description": each.metadata["about"]} | each.metadata["check"].schema | default
     return properties

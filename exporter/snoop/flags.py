@@ -1,51 +1,71 @@
-"""What the command line of snoop says, checked. Imports little: the exporter itself runs without the rest."""
+"""The flags of snoop, and what they mean. It imports little: the exporter itself builds these flags too, for its help."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from typing import Any
 from urllib.parse import urlsplit
 
-from exporter.config.checks import one_of
-from exporter.config.options import Config, Filter
+from exporter.config.checks import Check, duration, list_of, one_of, text
+from exporter.config.options import Filter
 from exporter.config.problems import ConfigError, InvalidValue, shown
-from exporter.model import NS, Outcome
+from exporter.model import Outcome
 
-USAGE = "shortproc-exporter snoop [flags]"
-
-ABOUT = """Print short processes as they end, a line for each, until Ctrl-C, which prints a summary by comm.
+ABOUT = """Print short processes as they exit, one on each line, until Ctrl-C, which prints a summary by comm.
 
 columns:
-  TIME      when it ended, by the local clock
-  PID PPID  its process id, and its parent's
-  COMM      its name
-  RUNTIME   from its fork to its end
-  CPU       user and system time of all its threads
+  TIME      local time of the exit
+  PID PPID  process ID, and the parent's
+  COMM      command name
+  RUNTIME   time from fork to exit
+  CPU       user and system time of all threads
   OUTCOME   0, exit N, or the signal that killed it
-  PARENT    its parent's name
-  EXE       path of the executable, as its last exec named it
-What the mode in use can't know is shown as -."""
+  PARENT    command name of the parent
+  EXE       path of the executable, as given to the last exec
+A field that the active mode cannot know is shown as -."""
 
-EPILOG = """A time is in seconds, or ends with us, ms, s, m or h. A glob is one of the shell; quote it.
-Only errors are logged unless --log.level says more.
+EPILOG = """A TIME is in seconds, or has a unit: us, ms, s, m or h. A GLOB is one of the shell; quote it.
+Only errors are logged, unless --log.level is set.
 
 examples:
-  shortproc-exporter snoop                                   what is it that top doesn't show?
+  shortproc-exporter snoop                                   what does top not show?
   shortproc-exporter snoop --parent=make --max-runtime=5ms
-  shortproc-exporter snoop --outcome=error --outcome=signal  only what failed
+  shortproc-exporter snoop --outcome=error --outcome=signal  only failures
   shortproc-exporter snoop --duration=10s --json > processes.jsonl
   shortproc-exporter snoop --url=http://localhost:10199      from a running exporter; needs no privilege
 
-exit status: 0 after --count or --duration, 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads the output,
-1 the exporter at --url or the output was lost, 2 bad usage or configuration, or the mode asked for can't run here."""
+exit status: 0 after --count or --duration, 130 after Ctrl-C, 143 after SIGTERM, 141 if the reader of the output exited,
+1 if the exporter at --url or the output was lost, 2 for bad usage or configuration, or if the requested mode cannot run"""
 
-_UNITS = {"us": 1000, "ms": 1000_000, "": NS, "s": NS, "m": 60 * NS, "h": 3600 * NS}
-_TIME = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?)({'|'.join(_UNITS)})")
-_COUNT = re.compile(r"[1-9][0-9]{0,17}")
-_OWN_SOURCE = ("config.file", "mode", "no_ebpf", "fast_scan", "path.procfs")
-_LONGEST_NS = 1000 * 3600 * NS
+_OWN_SOURCE = ("--config.file", "--mode", "--no-ebpf", "--fast-scan", "--path.procfs")
+_TIME = duration(0, 1000 * 3600)
+_GLOBS = list_of(text("a glob, such as make or python*", r"(?s:.+)"), 1000)
+_OUTCOMES = list_of(one_of(*Outcome), 1000)
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, str) or not re.fullmatch("[1-9][0-9]{0,17}", value):
+        raise InvalidValue(f"{shown(value)} is not a whole number above 0")
+    return int(value)
+
+
+def _url(value: object) -> str:
+    text = str(value)
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query and not parts.fragment
+    except ValueError:  # of the port, or a bracket that is not closed
+        good = False
+    if not good or not re.fullmatch(r"[!-~]+", text):
+        raise InvalidValue(f"{shown(text)} is not a URL such as http://localhost:10199")
+    return text.rstrip("/")
+
+
+_COUNT = Check(_count, {}, "a whole number above 0")
+_URL = Check(_url, {}, "a URL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,95 +78,70 @@ class Options:
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Make it the parser of snoop."""
-    parser.usage, parser.description, parser.epilog = USAGE, ABOUT, EPILOG
+    """Add the flags that only snoop has."""
     flags = parser.add_argument_group("flags of snoop")
-    for flag, what, about in (
-        ("--comm", "GLOB", "only those of this name"),
-        ("--parent", "GLOB", "only those whose parent has this name"),
-        ("--outcome", "OUTCOME", f"only those that ended so: {', '.join(Outcome)}"),
-    ):
-        flags.add_argument(flag, metavar=what, action="append", default=[], help=f"{about} (may be repeated)")
-    flags.add_argument("--min-runtime", metavar="TIME", help="only those that lived at least so long")
-    flags.add_argument("--max-runtime", metavar="TIME", help="only those that lived at most so long")
-    flags.add_argument("--count", metavar="N", help="end after so many lines")
-    flags.add_argument("--duration", metavar="TIME", help="end after this time")
-    flags.add_argument("--json", action="store_true", help="print JSON objects, one a line, with the keys of /api/v1/short-processes")
-    flags.add_argument("--url", metavar="URL", help="let a running exporter look, at such as http://localhost:10199")
 
+    def add(name: str, metavar: str, about: str, **how: Any) -> None:
+        flags.add_argument(name, dest=name, default=argparse.SUPPRESS, metavar=metavar, help=about, **how)
 
-def options(args: argparse.Namespace) -> Options:
-    """Check what the flags say, or raise `ConfigError`."""
-    if args.url is not None and (other := next((name for name in _OWN_SOURCE if vars(args)[name]), None)):
-        raise ConfigError(f"--url and --{other.replace('_', '-')} contradict each other")
-    least, most = _ns(args.min_runtime, "--min-runtime"), _ns(args.max_runtime, "--max-runtime")
-    duration = _ns(args.duration, "--duration")
-    if least is not None and most is not None and least > most:
-        raise ConfigError("--min-runtime is longer than --max-runtime")
-    default = Filter()
-    return Options(
-        filter=Filter(
-            comm=_globs(args.comm, "--comm"),
-            parent=_globs(args.parent, "--parent"),
-            outcome=_outcomes(args.outcome),
-            min_runtime_seconds=default.min_runtime_seconds if least is None else least / NS,
-            max_runtime_seconds=default.max_runtime_seconds if most is None else most / NS,
-        ),
-        json=args.json,
-        count=_count(args.count),
-        duration_seconds=None if duration is None else duration / NS,
-        url=_url(args.url),
+    add("--comm", "GLOB", "only processes with this comm (may be repeated)", action="append")
+    add("--parent", "GLOB", "only processes whose parent has this comm (may be repeated)", action="append")
+    add("--outcome", "OUTCOME", f"only processes that exited like this: {', '.join(Outcome)} (may be repeated)", action="append")
+    add("--min-runtime", "TIME", "minimum runtime")
+    add("--max-runtime", "TIME", "maximum runtime")
+    add("--count", "N", "exit after N lines")
+    add("--duration", "TIME", "exit after this time")
+    add("--url", "URL", "read from a running exporter, e.g. http://localhost:10199")
+    flags.add_argument(
+        "--json",
+        dest="--json",
+        default=argparse.SUPPRESS,
+        action="store_true",
+        help="print JSON objects, one on each line, with the keys of /api/v1/short-processes",
     )
 
 
-def beyond(wanted: Filter, config: Config) -> str | None:
-    """Warn of a runtime that no short process has; raise `ConfigError` where nothing at all would be shown."""
-    threshold = config.detection.short_threshold_seconds
-    limit = f"only processes below {threshold:g} s are short (detection.short_threshold_seconds)"
-    if wanted.min_runtime_seconds >= threshold:
+def options(given: Mapping[str, Any]) -> Options:
+    """Check the flags that are given, by name. Raises `ConfigError`."""
+    if "--url" in given and (other := next((name for name in _OWN_SOURCE if name in given), None)):
+        raise ConfigError(f"set either --url or {other}, not both: the exporter at --url has its own configuration")
+    problems: list[str] = []
+
+    def read(name: str, check: Check, default: Any = None) -> Any:
+        try:
+            return check.read(given[name]) if name in given else default
+        except InvalidValue as invalid:
+            problems.extend(f"{name}: {each.reason}" for each in invalid.problems)
+            return default
+
+    anything = Filter()
+    least = read("--min-runtime", _TIME, anything.min_runtime_seconds)
+    most = read("--max-runtime", _TIME, anything.max_runtime_seconds)
+    if least > most and "--max-runtime" in given:
+        problems.append("--min-runtime is longer than --max-runtime")
+    found = Options(
+        filter=Filter(
+            comm=read("--comm", _GLOBS, ()),
+            parent=read("--parent", _GLOBS, ()),
+            outcome=read("--outcome", _OUTCOMES, ()),
+            min_runtime_seconds=least,
+            max_runtime_seconds=most,
+        ),
+        json="--json" in given,
+        count=read("--count", _COUNT),
+        duration_seconds=read("--duration", _TIME),
+        url=read("--url", _URL),
+    )
+    if problems:
+        raise ConfigError(*problems)
+    return found
+
+
+def beyond(wanted: Filter, threshold_seconds: float) -> str | None:
+    """Warn of a runtime that no short process has. Raises `ConfigError` if nothing at all would be shown."""
+    limit = f"only processes with a runtime below {threshold_seconds:g} s are short (detection.short_threshold_seconds)"
+    if wanted.min_runtime_seconds >= threshold_seconds:
         raise ConfigError(f"--min-runtime: nothing would be shown: {limit}")
-    if threshold < wanted.max_runtime_seconds != Filter().max_runtime_seconds:
-        return f"--max-runtime changes nothing: {limit}"
+    if threshold_seconds < wanted.max_runtime_seconds != Filter().max_runtime_seconds:
+        return f"--max-runtime has no effect: {limit}"
     return None
-
-
-def _ns(text: str | None, flag: str) -> int | None:
-    if text is None:
-        return None
-    match = _TIME.fullmatch(text)
-    ns = round(Decimal(match[1]) * _UNITS[match[2]]) if match else -1
-    if not 0 <= ns <= _LONGEST_NS:
-        raise ConfigError(f"{flag}: {shown(text)} is not a time such as 5ms, 0.5s or 2, of at most 1000h")
-    return ns
-
-
-def _count(text: str | None) -> int | None:
-    if text is not None and not _COUNT.fullmatch(text):
-        raise ConfigError(f"--count: {shown(text)} is not a whole number above 0")
-    return None if text is None else int(text)
-
-
-def _globs(globs: list[str], flag: str) -> tuple[str, ...]:
-    if not all(globs):
-        raise ConfigError(f"{flag}: '' matches nothing; a glob is wanted, such as make or python*")
-    return tuple(globs)
-
-
-def _outcomes(outcomes: list[str]) -> tuple[str, ...]:
-    try:
-        return tuple(one_of(*Outcome).read(each) for each in outcomes)
-    except InvalidValue as wrong:
-        raise ConfigError(f"--outcome: {wrong}") from None
-
-
-def _url(text: str | None) -> str | None:
-    if text is None:
-        return None
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query and not parts.fragment
-    except ValueError:  # of the port, or a bracket that is not closed
-        good = False
-    if not good or not re.fullmatch(r"[!-~]+", text):
-        raise ConfigError(f"--url: {shown(text)} is not an address such as http://localhost:10199")
-    return text.rstrip("/")

@@ -51,7 +51,7 @@ def main(options: Options, config: Config) -> int:
     """Print until told to stop, or enough was printed. Returns the exit status; raises `OSError` where nothing can be printed."""
     if sys.stdout is None:
         return _refuse("there is no standard output", FAILED)
-    if options.url is None and (warning := beyond(options.filter, config)):
+    if options.url is None and (warning := beyond(options.filter, config.detection.short_threshold_seconds)):
         tell(warning)
     log.setup(config.log.level, config.log.format)
     signal.pthread_sigmask(signal.SIG_BLOCK, {*_STOPS, _ENDED})  # before the first thread or child, which inherit it

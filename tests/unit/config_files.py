@@ -43,7 +43,7 @@ def keys_of(section: type[Any], prefix: str = "") -> Iterator[str]:
         factory: Any = field.default_factory
         if isinstance(factory, type):
             yield from keys_of(factory, f"{prefix}{field.name}.")
-        elif "check" in field.metadata:
+        elif "check" in field.metadata and "flag_only" not in field.metadata:
             yield prefix + field.name
 
 

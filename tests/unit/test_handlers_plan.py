@@ -136,7 +136,7 @@ def test_names_of_several_parts(code: Path) -> None:
         ("handlers: [{name: 'a:B', options: {day: 2026-01-01}}]", "handlers[0].options.day: '2026-01-01' is neither text"),
         ("handlers: [{name: 'a:B', filter: {outcome: [good]}}]", "handlers[0].filter.outcome[0]: 'good' is not one of"),
         ("handlers: {name: 'a:B'}", "handlers: a mapping is not a list"),
-        ("sinks: {jsonl: {path: records.jsonl}}", "sinks.jsonl.path: 'records.jsonl' is not the absolute path"),
+        ("sinks: {jsonl: {path: records.jsonl}}", "sinks.jsonl.path: 'records.jsonl' is not an absolute path or empty"),
         ("sinks: {jsonl: {keep: 0}}", "sinks.jsonl.keep: 0 is not an integer from 1"),
         ("sinks: {sqlite: {filter: {uid: [-1]}}}", "sinks.sqlite.filter.uid[0]: -1 is not an integer"),
         ("sinks: {csv: {}}", "sinks.csv: unknown key"),

@@ -1,0 +1,48 @@
+"""Flags of the command line that stand for options, as `options` declares them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from exporter.config import loading
+from exporter.config.options import Config
+from exporter.config.problems import ConfigError
+
+
+class Flag(NamedTuple):
+    name: str
+    key: str
+    """Of the option, such as `log.level`."""
+    metavar: str
+    """Empty for a flag without a value."""
+    help: str
+
+
+def declared(of: type[Any] = Config, prefix: str = "") -> Iterator[Flag]:
+    """Each flag of the options of a section, in their order."""
+    for each in fields(of):
+        if "section" in each.metadata:
+            yield from declared(each.metadata["section"], f"{prefix}{each.name}.")
+        elif each.metadata.get("flag"):
+            choices = each.metadata["check"].schema.get("enum")
+            first = each.metadata["about"].partition(". ")[0].removesuffix(".")
+            about = first[0].lower() + first[1:]
+            values = f": {', '.join(choices)}" if choices else ""
+            default = f" (default {each.default})" if each.default else ""
+            yield Flag(each.metadata["flag"], f"{prefix}{each.name}", each.metadata["metavar"], f"{about}{values}{default}")
+
+
+def over(config: Config, given: Mapping[str, Any]) -> Config:
+    """Put the flags that are given, by name, over the options. Raises `ConfigError` with the problems of all of them."""
+    problems: list[str] = []
+    for flag in declared():
+        if flag.name in given:
+            try:
+                config = loading.override(config, flag.key, given[flag.name], flag.name)
+            except ConfigError as error:
+                problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    return config
