@@ -148,7 +148,7 @@ def test_the_loader_does_not_stay(source: EbpfSource) -> None:
 
 
 def test_kernel_memory(source: EbpfSource) -> None:
-    """All maps together stay within what DESIGN promises, as the kernel itself adds it up."""
+    """All maps together take at most 16 MiB, as the kernel itself adds it up."""
     memory = sum(map_memory(each.fd) for each in source._kernel.maps.values())
     assert MIB // 8 < memory <= 16 * MIB
     assert re.search(r"maps take \d+\.\d MiB", source.about())

@@ -50,7 +50,7 @@ ZERO: Vector = vector(ProcessCounts())
 
 @dataclass
 class Life:
-    """A series from its admission to its eviction, as the rules in DESIGN.md have it."""
+    """A series from its admission to its eviction, as ADR 4 has the rules."""
 
     admitted_ns: int
     last_ns: int
