@@ -61,7 +61,9 @@ def test_wheel(wheel: Path) -> None:
         assert packed.read("exporter/_bpf/lifecycle.bpf.o").startswith(b"\x7fELF")
     static = {str(path.relative_to(ROOT)) for path in (ROOT / "exporter/web/static").iterdir()}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "exporter").rglob("*.py")}
-    assert names >= {"exporter/_bpf/lifecycle.bcc.c", "exporter/_bpf/lifecycle.h", *static, *modules}
+    assert names >= {"exporter/_bpf/lifecycle.bcc.c", "exporter/_bpf/lifecycle.h", "exporter/py.typed", *static, *modules}
+    licences = {f"LICENSES/{path.name}" for path in (ROOT / "LICENSES").iterdir()} | {"LICENSE"}
+    assert {name.partition("/licenses/")[2] for name in names} >= licences
     assert not [name for name in names if not name.startswith(("exporter/", "shortproc_exporter-"))]
 
 
@@ -86,6 +88,7 @@ def test_sdist(tmp_path: Path) -> None:
         "bpf/lifecycle.bpf.c",
         "hatch_build.py",
         "config/exporter.yml",
+        "LICENSES/GPL-2.0-only.txt",
     }
 
 
