@@ -12,20 +12,24 @@ OBJECT := exporter/_bpf/lifecycle.bpf.o
 
 # What the exporter itself needs, and what the tests and benchmarks need besides
 RUN_PACKAGES := python3-venv clang libbpf1 libbpf-dev libc6-dev linux-libc-dev python3-bpfcc
-TEST_PACKAGES := gcc openssl python3-bcrypt python3-psutil python3-yaml systemd systemd-container
+TEST_PACKAGES := gcc openssl python3-bcrypt python3-psutil python3-yaml systemd systemd-container prometheus prometheus-alertmanager chromium
 BENCH_PACKAGES := bpftrace bpftool
+PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench install-deps,$(MAKECMDGOALS)),$(TEST_PACKAGES)) \
+	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES))
+
+C_FILES = $(shell find bpf bench tests -name '*.[ch]')
+SHELL_FILES := .ci/need .ci/run deploy/debian/{build,postinst,postrm,prerm,rtupdate} tests/vm/run
 
 .PHONY: help
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: install-deps
-install-deps: ## Install the system packages that everything here needs (as root, with apt)
-	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(RUN_PACKAGES) $(TEST_PACKAGES) make
+install-deps: ## Install the system packages that running and testing need (as root, with apt); starts no service
+	@.ci/need $(PACKAGES)
 
 .PHONY: all
-all: deps-run .venv/ready object ## Build the BPF object and .venv
+all: install-deps .venv/ready object ## Build the BPF object and .venv
 
 .PHONY: check-bpf
 check-bpf: all ## Load every BPF program into this kernel's verifier; print instructions, maps and result
@@ -36,28 +40,53 @@ run: all ## Run the exporter; metrics at http://localhost:10199/metrics (ARGS="-
 	@exec $(BIN)/shortproc-exporter $(ARGS)
 
 .PHONY: test
-test: deps-test all .venv/dev ## Run all tests; kernel tests run as root and say why where they can't
+test: all .venv/dev ## Run all tests; kernel tests run as root and say why where they can't (ARGS="tests/unit -k name")
 	@$(BIN)/pytest -q $(ARGS)
 
+.PHONY: coverage
+coverage: all .venv/dev ## Run all tests, and fail if they take fewer branches of exporter/ than they did (as root)
+	@rm -rf build/coverage && install -d -m 1777 build/coverage
+	@$(BIN)/coverage run -m pytest -q $(ARGS)
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report
+
 .PHONY: lint
-lint: all .venv/dev ## Check style and types
+lint: all .venv/dev current ## Check style, types, spelling, imports, and that generated files are current
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports
+	@$(BIN)/codespell
+	@$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+	@$(BIN)/shellcheck --severity=warning $(SHELL_FILES)
+
+.PHONY: current
+current: all .venv/dev ## Check that generated files are what their generators write
 	@$(BIN)/python -m grafana --check
 	@$(BIN)/python -m exporter.metrics.document --check
+	@$(BIN)/python -m exporter.config.options | diff -u config/schema.json -
+
+.PHONY: format
+format: all .venv/dev ## Format Python and C, and mend what ruff can
+	@$(BIN)/ruff check --fix --exit-zero --quiet .
+	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(C_FILES)
+
+.PHONY: hooks
+hooks: all .venv/dev ## Have git run the checks of `make lint` on what is committed (pre-commit)
+	@$(BIN)/pre-commit install
 
 .PHONY: dashboards
 dashboards: all .venv/dev ## Write grafana/*.json anew from their generator
 	@$(BIN)/python -m grafana
 
 .PHONY: docs
-docs: all .venv/dev ## Write docs/metrics.md anew from the code
+docs: all .venv/dev ## Write docs/metrics.md and config/schema.json anew from the code
 	@$(BIN)/python -m exporter.metrics.document
+	@$(BIN)/python -m exporter.config.options >config/schema.json
 
 .PHONY: bench
-bench: deps-bench all ## Measure costs side by side with other tools, in one run (as root)
+bench: all ## Measure costs side by side with other tools, in one run (as root)
 	@$(BIN)/python -m bench
 
 .PHONY: wheel
@@ -76,25 +105,6 @@ image: ## Build the container image shortproc-exporter (with docker, or DOCKER="
 clean: ## Remove everything that was built
 	rm -rf .venv exporter/_bpf dist build
 
-# Install what is missing as root; else say the one line to type, and go on with what there is.
-define need
-	@missing=$$(dpkg-query -W -f '$${Status} $${Package}\n' $(1) 2>/dev/null | grep '^install ok installed' | cut -d' ' -f4 | sort \
-		| comm -13 - <(printf '%s\n' $(1) | sort) || true); \
-	if [ -z "$$missing" ] || ! command -v apt-get >/dev/null; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ]; then \
-		echo "installing" $$missing; apt-get update -qq; \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
-	else echo "missing packages; to have all of it, type: sudo apt-get install -y" $$missing >&2; fi
-endef
-
-.PHONY: deps-run deps-test deps-bench
-deps-run:
-	$(call need,$(RUN_PACKAGES))
-deps-test:
-	$(call need,$(TEST_PACKAGES))
-deps-bench: deps-test
-	$(call need,$(BENCH_PACKAGES))
-
 .venv/ready: pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
@@ -109,7 +119,7 @@ deps-bench: deps-test
 # Without clang the exporter still runs, by scanning
 .PHONY: object
 object:
-	@if command -v clang >/dev/null; then $(MAKE) $(OBJECT); else echo "clang is missing: built without eBPF" >&2; fi
+	@if command -v clang >/dev/null; then $(MAKE) -s $(OBJECT); else echo "clang is missing: built without eBPF" >&2; fi
 
 $(OBJECT): bpf/lifecycle.bpf.c bpf/lifecycle.h bpf/kernel.h bpf/maps.h bpf/build.py
 	@$(PYTHON) bpf/build.py $@

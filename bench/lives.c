@@ -18,7 +18,7 @@
 
 static void live(long us)
 {
-	struct timespec left = { us / 1000000, us % 1000000 * 1000 };
+	struct timespec left = {us / 1000000, us % 1000000 * 1000};
 
 	while (nanosleep(&left, &left) && errno == EINTR)
 		;

@@ -151,7 +151,8 @@ static __always_inline void send_record(struct cpu *cpu, struct comm *comm, stru
 	record->parent_comm = *parent_comm;
 	exe = bpf_map_lookup_elem(&exes, &pid);
 	if (exe)
-		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe->path); /* what is behind it stays as it is: fewer cold lines */
+		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe),
+					  exe->path); /* what is behind it stays as it is: fewer cold lines */
 	else
 		record->exe[0] = 0;
 	bpf_ringbuf_submit(record, control.records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);
@@ -163,8 +164,8 @@ static __always_inline void set_exit_note_if_needed(struct cpu *cpu, struct task
 		set_exit_note(cpu, leader, note);
 }
 
-static __always_inline int list_end(struct cpu *cpu, __u32 pid, struct exit_note *note, struct comm *comm, struct task_struct *parent, __u64 runtime,
-			       int code)
+static __always_inline int list_end(struct cpu *cpu, __u32 pid, struct exit_note *note, struct comm *comm, struct task_struct *parent,
+				    __u64 runtime, int code)
 {
 	struct listed_key key = {.pid = pid, .start_ns = note->start_ns};
 	struct listed end = {};

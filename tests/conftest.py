@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from exporter.handlers import process
 from exporter.loaders.core import refusal
 
 WORKLOAD = Path(__file__).parent / "kernel/workloads/workload.c"
@@ -15,6 +18,14 @@ WORKLOAD = Path(__file__).parent / "kernel/workloads/workload.c"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate-golden", action="store_true", help="write tests/fixtures/metrics.txt anew instead of comparing with it")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def covered_handlers() -> Iterator[None]:
+    """The handlers' child gets little of our environment. Under `make coverage` it gets what makes it part of the measurement, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_ENVIRONMENT", (*process._ENVIRONMENT, *(name for name in os.environ if name.startswith("COVERAGE_"))))
+        yield
 
 
 @pytest.fixture(scope="session")

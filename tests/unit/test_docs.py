@@ -19,7 +19,7 @@ from tests.unit.snapshots import CONFIG, worst
 
 ROOT = Path(__file__).parents[2]
 METRICS = ROOT / "docs/metrics.md"
-DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
 SERIES_ENDINGS = ("_bucket", "_sum", "_count")

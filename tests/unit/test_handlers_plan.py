@@ -185,5 +185,5 @@ def test_a_sink_of_root_is_refused(tmp_path: Path) -> None:
 def test_the_interface_costs_little_to_import() -> None:
     """Handlers import it, and so does the exporter where none is configured."""
     code = "import sys, exporter.handlers; print(*(name for name in ('sqlite3', 'ctypes', 'subprocess') if name in sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-S", "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""

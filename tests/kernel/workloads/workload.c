@@ -187,8 +187,7 @@ static long long cpu_ns(int who)
 	struct rusage usage;
 
 	getrusage(who, &usage);
-	return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000LL +
-	       (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000LL;
+	return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000LL + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000LL;
 }
 
 int main(int argc, char **argv)
