@@ -139,15 +139,15 @@ def _table(columns: list[Measured]) -> str:
 
     lines = [row("", [each.name for each in columns]), "|---" * (len(columns) + 1) + "|"]
     for number, life in enumerate(_LIVES_MS):
-        lines.append(row(f"seen of lives of {life:g} ms, {_RATE} a second", [f"{each.seen_percent[number]:.1f} %" for each in columns]))
-    lines.append(row(f"seen of {_STORM:,} fork+exec at full speed", [f"{each.storm_percent:.1f} %" for each in columns]))
+        lines.append(row(f"seen, runtime {life:g} ms, {_RATE} per second", [f"{each.seen_percent[number]:.1f} %" for each in columns]))
+    lines.append(row(f"seen, {_STORM:,} fork+exec at full speed", [f"{each.storm_percent:.1f} %" for each in columns]))
     for title, quantile in (("p50", 49), ("p99", 98)):
         cells = [f"{statistics.quantiles(each.latency_ms, n=100)[quantile]:.1f} ms" if each.latency_ms else "" for each in columns]
-        lines.append(row(f"end to count, {title}", cells))
+        lines.append(row(f"time from exit to count, {title}", cells))
     lines.append(row("CPU of the exporter, idle", [f"{each.idle_percent:.2f} %" for each in columns]))
-    lines.append(row("CPU of the exporter for each process of that storm", [f"{each.cpu_us_a_process:.1f} us" for each in columns]))
-    lines.append(row("resident memory after it", [f"{each.rss_mib:.1f} MiB" for each in columns]))
-    lines.append(row("ready after", [f"{each.ready_seconds:.2f} s" for each in columns]))
+    lines.append(row("CPU of the exporter per process at full speed", [f"{each.cpu_us_a_process:.1f} us" for each in columns]))
+    lines.append(row("resident memory after that", [f"{each.rss_mib:.1f} MiB" for each in columns]))
+    lines.append(row("time until ready", [f"{each.ready_seconds:.2f} s" for each in columns]))
     return "\n".join(lines)
 
 

@@ -255,7 +255,7 @@ def _size(count: float) -> str:
 
 def _fleet(title: str, sizes: Sizes, stored: Stored, memory: float, interval: int = 30) -> list[str]:
     rows = [
-        f"{title}: {stored.series} series, of which five are Prometheus' own; each {interval} s.",
+        f"{title}: {stored.series} series (five of them Prometheus' own), scraped every {interval} s.",
         "",
         "| hosts | series | samples/s | scrapes, gzip | disk, 15 days | memory for the series | remote write |",
         "|---|---|---|---|---|---|---|",
@@ -285,10 +285,10 @@ def _tables(hosts: dict[str, tuple[Sizes, Stored]], caps: dict[int, int], memory
     row("series stored", lambda _, stored: str(stored.series))
     for body in ("text", "text, gzip", "OpenMetrics", "OpenMetrics, gzip"):
         row(f"bytes of a scrape: {body}", lambda sizes, _, body=body: f"{sizes.bodies[body]:,}")  # type: ignore[misc]
-    row("bytes on disk a sample: chunks", lambda _, stored: f"{stored.chunk_bytes / stored.samples:.2f}")
-    row("bytes on disk a sample: with the index of a 2 h block", lambda _, stored: f"{stored.disk_bytes_a_sample:.2f}")
-    row("bytes of remote write a sample (snappy, bodies)", lambda _, stored: f"{stored.sent_bytes_a_sample:.1f}")
-    lines += ["", f"Prometheus' memory a series, from {_TARGETS} hosts in the head: {_size(memory)}.", ""]
+    row("bytes on disk per sample: chunks", lambda _, stored: f"{stored.chunk_bytes / stored.samples:.2f}")
+    row("bytes on disk per sample: with the index of a 2 h block", lambda _, stored: f"{stored.disk_bytes_a_sample:.2f}")
+    row("bytes of remote write per sample (snappy, bodies)", lambda _, stored: f"{stored.sent_bytes_a_sample:.1f}")
+    lines += ["", f"Memory of Prometheus per series, with {_TARGETS} hosts in the head: {_size(memory)}.", ""]
     lines += ["| `metrics.max_comms` | series after a flood of 20,000 names |", "|---|---|"]
     lines += [f"| {cap}{' (default)' if cap == _CAPS[0] else ''} | {series} |" for cap, series in caps.items()]
     lines.append("")
@@ -329,7 +329,7 @@ def main() -> None:
                 caps[cap] = _sizes(exporter).series
                 if cap == _CAPS[0]:
                     stored = _stored(exporter, busy.every_name)
-                    hosts[f"{_CAPS[0]} names, the most"] = (_sizes(exporter), stored)
+                    hosts[f"{_CAPS[0]} names, the maximum"] = (_sizes(exporter), stored)
                     memory = _memory_a_series(exporter)
     tables = _tables(hosts, caps, memory)
     print(tables)
