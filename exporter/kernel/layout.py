@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_char, c_int32, c_uint8, c_uint32, c_uint64
+from typing import Any
 
 from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Outcome, RuntimeScale
 
@@ -95,7 +96,7 @@ class Listed(ctypes.Structure):
     )
 
 
-class Record(ctypes.Structure):
+class RecordLayout(ctypes.Structure):
     _fields_ = (
         ("ended_ns", c_uint64),
         ("runtime_ns", c_uint64),
@@ -110,8 +111,10 @@ class Record(ctypes.Structure):
     )
 
 
-RECORD_FORMAT = f"QQQIIIi{COMM_LEN}s{COMM_LEN}s{EXE_LEN}s"
-"""`Record` for struct.unpack, many times as fast."""
+_FORMATS: dict[type[Any], str] = {c_uint64: "Q", c_uint32: "I", c_int32: "i"}
+RECORD_FIELDS = tuple(name for name, _ in RecordLayout._fields_)
+RECORD_FORMAT = "".join(_FORMATS.get(of, f"{ctypes.sizeof(of)}s") for _, of in RecordLayout._fields_)
+"""`RecordLayout` for struct.unpack, many times as fast."""
 
 
 class Config(ctypes.Structure):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ STRUCTS = {
     "listed": layout.Listed,
     "config": layout.Config,
     "second": layout.Second,
-    "record": layout.Record,
+    "record": layout.RecordLayout,
 }
 
 
@@ -64,6 +65,19 @@ def test_lengths(btf: Btf) -> None:
     assert btf.map_entries("comms") == layout.MAX_COMMS
     assert btf.map_entries("list") == layout.MAX_LISTED
     assert btf.map_entries("exes") == layout.MAX_EXES
+
+
+def test_records_are_unpacked_whole() -> None:
+    """Byte by byte: the format must hold no padding and leave nothing out."""
+    raw = bytes(range(256)) * 2
+    record = layout.RecordLayout.from_buffer_copy(raw)
+    values = struct.unpack_from(f"={layout.RECORD_FORMAT}", raw)
+    assert struct.calcsize(f"={layout.RECORD_FORMAT}") == ctypes.sizeof(layout.RecordLayout)
+    assert dict(zip(layout.RECORD_FIELDS, values, strict=True)) == {
+        name: raw[field.offset : field.offset + field.size] if isinstance(getattr(record, name), bytes) else getattr(record, name)
+        for name in layout.RECORD_FIELDS
+        for field in [getattr(layout.RecordLayout, name)]
+    }
 
 
 def test_reasons_of_loss() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.kernel.layout import PERF_BYTES_LEAST, PERF_BYTES_MOST, RECORDS_BYTES, Record, perf_bytes
+from exporter.kernel.layout import PERF_BYTES_LEAST, PERF_BYTES_MOST, RECORDS_BYTES, RecordLayout, perf_bytes
 from exporter.loaders.handover import receive, send
 from exporter.sources.ebpf.perfbuf import PerfBuffers
 
@@ -39,7 +39,7 @@ class Kernel:
         self._put(HEAD, head + len(data))
 
     def record(self, ended_ns: int) -> None:
-        body = bytes(Record(ended_ns=ended_ns, comm=b"cron", exe=b"/bin/cron"))
+        body = bytes(RecordLayout(ended_ns=ended_ns, comm=b"cron", exe=b"/bin/cron"))
         self.write(struct.pack("=IHHI", 9, 0, 8 + 4 + len(body) + 4, len(body) + 4) + body + bytes(4))
 
     def lose(self, number: int) -> None:

@@ -11,14 +11,13 @@ import mmap
 from struct import Struct
 from typing import Any
 
-from exporter.kernel.layout import RECORD_FORMAT
-from exporter.kernel.layout import Record as Layout
+from exporter.kernel.layout import RECORD_FORMAT, RecordLayout
 
 _HEADER = Struct("=IHH")  # type, misc, size
 _LOST, _SAMPLE = 2, 9
 _LOST_BODY = Struct("=8x8xQ")  # header, id, lost
 _RECORD = Struct(f"=8x4x{RECORD_FORMAT}")  # header, bytes that follow
-_SAMPLE_BYTES = (_HEADER.size + 4 + ctypes.sizeof(Layout) + 7) // 8 * 8
+_SAMPLE_BYTES = (_HEADER.size + 4 + ctypes.sizeof(RecordLayout) + 7) // 8 * 8
 _HEAD, _TAIL = 1024 // 8, 1032 // 8
 _BATCH = 4096
 """Records of all buffers together, about: what waits in those of many CPUs would be much memory."""

@@ -9,9 +9,12 @@ import os
 import select
 import threading
 import time
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Any, Protocol
 
 from exporter.kernel.cgroups import Cgroups
+from exporter.kernel.layout import RECORD_FIELDS
 from exporter.kernel.wait_status import outcome_of
 from exporter.model import Mode
 from exporter.records.record import Record
@@ -36,7 +39,7 @@ class RecordBuffer(Protocol):
     """Records that found no room, and that the programs were not told of."""
 
     def take(self) -> list[tuple[Any, ...]]:
-        """Take some of what is complete, in the order of `struct record`; nothing where all is taken."""
+        """Take some of what is complete, in the order of `RECORD_FIELDS`; nothing where all is taken."""
 
     def close(self) -> None:
         """Unmap."""
@@ -104,24 +107,23 @@ class RecordReader:
 
     def _records(self, taken: list[tuple[Any, ...]]) -> list[Record]:
         ahead_ns = time.time_ns() - time.monotonic_ns()
-        cgroup, mode = self._cgroups.path, self._mode
-        return [
-            Record(
-                ended_ns + ahead_ns,
-                runtime_ns,
-                pid,
-                ppid,
-                uid,
-                comm.rstrip(b"\0"),
-                parent.rstrip(b"\0"),
-                exe[: exe.find(b"\0")],
-                *outcome_of(code),
-                None,
-                cgroup(cgroup_id),
-                mode,
-            )
-            for ended_ns, runtime_ns, cgroup_id, pid, ppid, uid, code, comm, parent, exe in taken
-        ]
+        kernel = dict(zip(RECORD_FIELDS, zip(*taken, strict=True), strict=True))
+        outcomes, codes = zip(*map(outcome_of, kernel["code"]), strict=True)
+        columns: dict[str, Iterable[Any]] = (
+            kernel
+            | {  # what is not here is as the kernel wrote it
+                "ended_ns": [ns + ahead_ns for ns in kernel["ended_ns"]],
+                "comm": [name.rstrip(b"\0") for name in kernel["comm"]],
+                "parent_comm": [name.rstrip(b"\0") for name in kernel["parent_comm"]],
+                "exe": [path[: path.find(b"\0")] for path in kernel["exe"]],  # behind the first one, it may be of another process
+                "outcome": outcomes,
+                "code": codes,
+                "cpu_ns": repeat(None),
+                "cgroup": map(self._cgroups.path, kernel["cgroup"]),
+                "mode": repeat(self._mode),
+            }
+        )
+        return list(map(Record._make, zip(*map(columns.__getitem__, Record._fields), strict=False)))
 
 
 def _poll(*descriptors: int) -> select.poll:

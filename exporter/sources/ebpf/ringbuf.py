@@ -12,11 +12,10 @@ import mmap
 from struct import Struct
 from typing import Any
 
-from exporter.kernel.layout import RECORD_FORMAT, RECORDS_BYTES
-from exporter.kernel.layout import Record as Layout
+from exporter.kernel.layout import RECORD_FORMAT, RECORDS_BYTES, RecordLayout
 
 _HEADER = 8
-_STRIDE = _HEADER + ctypes.sizeof(Layout)
+_STRIDE = _HEADER + ctypes.sizeof(RecordLayout)
 _RECORD = Struct(f"={_HEADER}x{RECORD_FORMAT}")
 _WORDS = _STRIDE // 4
 _BUSY = 1 << 31
