@@ -63,7 +63,7 @@ lint: all .venv/dev current ## Check style, types, spelling, imports, and that g
 .PHONY: current
 current: all .venv/dev ## Check that generated files are what their generators write
 	@$(BIN)/python -m grafana --check
-	@$(BIN)/python -m exporter.metrics.document --check
+	@$(BIN)/python -m docs --check
 	@$(BIN)/python -m exporter.config.options | diff -u config/schema.json -
 
 .PHONY: format
@@ -81,8 +81,8 @@ dashboards: all .venv/dev ## Write grafana/*.json anew from their generator
 	@$(BIN)/python -m grafana
 
 .PHONY: docs
-docs: all .venv/dev ## Write docs/metrics.md and config/schema.json anew from the code
-	@$(BIN)/python -m exporter.metrics.document
+docs: all .venv/dev ## Write what is generated in documents, rules and config/schema.json anew
+	@$(BIN)/python -m docs
 	@$(BIN)/python -m exporter.config.options >config/schema.json
 
 .PHONY: bench

@@ -1,6 +1,6 @@
 """Every metric, declared once: `/metrics` and docs/metrics.md both rest on this.
 
-A name is the one that a scrape shows. `python -m exporter.metrics.document` writes the tables of the page.
+A name is the one that a scrape shows. `make docs` writes the tables of the page.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ MODES = (
     ModeSpec(
         Mode.FAST_SCAN,
         needs="nothing",
-        sees="most processes that live for 5 ms or longer; it publishes how many it missed",
+        sees="processes that live for 5 ms or longer, at moderate rates; no outcomes",
         make=_fast_scan,
         probe=_list_processes,
         fills=_SCAN_FILLS,
@@ -210,7 +210,7 @@ MODES = (
     ModeSpec(
         Mode.SCAN,
         needs="nothing",
-        sees="processes that live longer than its interval; it publishes how many it missed",
+        sees="processes that live longer than its interval (1 s); no outcomes",
         make=_scan,
         probe=_list_processes,
         fills=_SCAN_FILLS,

@@ -10,10 +10,15 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench import results
+from docs.__main__ import FILES
+from docs.marks import rendered
+from docs.modes_tables import facts
 from exporter.handlers.parent import HandlerStatus, Status
-from exporter.metrics.document import rendered
 from exporter.metrics.exposition import Exposition
 from exporter.model import Mode
+from exporter.model.facts import Fact
+from exporter.supervision.modes import MODES
 from exporter.supervision.reload import LastReload
 from tests.unit.snapshots import CONFIG, worst
 
@@ -52,16 +57,30 @@ def test_each_metric_is_described_with_its_type_and_labels(exposed: dict[str, Me
     assert described == real
 
 
-def test_the_page_of_metrics_is_current() -> None:
-    """Its tables are made of what the code says; `make docs` writes them."""
-    page = METRICS.read_text()
-    assert rendered(page) == page
+@pytest.mark.parametrize("name", FILES)
+def test_generated_tables_are_current(name: str) -> None:
+    """They say what the code and the last measurement say; `make docs` writes them."""
+    text = (ROOT / name).read_text()
+    assert rendered(text, FILES[name]()) == text
 
 
 def test_a_table_without_a_place_is_noticed() -> None:
-    """Whoever edits the page can't drop one by mistake."""
+    """An edit of the page can't drop one by mistake."""
     with pytest.raises(ValueError, match="losses"):
-        rendered(METRICS.read_text().replace("<!-- generated: losses -->", ""))
+        rendered(METRICS.read_text().replace("<!-- generated: losses -->", ""), FILES["docs/metrics.md"]())
+
+
+def test_a_new_mode_is_in_the_tables() -> None:
+    """Its declaration is enough: what it can't tell is there as well."""
+    toy = replace(MODES[0], fills={Fact.PROCESSES: "roughly"})
+    rows = {title: cells for title, *cells in facts([toy])}
+    assert rows[Fact.PROCESSES] == ["roughly"]
+    assert {cell for title, cells in rows.items() if title != Fact.PROCESSES for cell in cells} == {"no"}
+
+
+def test_only_whole_results_are_in_the_documents() -> None:
+    """One run of the benchmark measured every mode on one machine."""
+    assert {column["mode"] for column in results.read("modes")["modes"]} == set(Mode)
 
 
 def test_each_help_text_is_a_plain_sentence(exposed: dict[str, Metric]) -> None:
@@ -74,18 +93,6 @@ def test_each_mode_is_explained() -> None:
     """The tables name them, and lead there."""
     page = METRICS.with_name("modes.md").read_text()
     assert [mode for mode in Mode if f"## {mode}" not in page] == []
-
-
-def cells(row: str) -> list[str]:
-    return [cell.strip() for cell in row.strip("|").split("|")]
-
-
-def test_the_readme_repeats_the_measured_figures_of_the_modes() -> None:
-    """`bench` writes them into docs/modes.md; a figure that is typed a second time must be the same."""
-    table = METRICS.with_name("modes.md").read_text().partition("<!-- measured -->\n")[2].partition("\n\n")[0]
-    measured = {column[0]: set(column[1:]) for column in zip(*map(cells, table.splitlines()), strict=True)}
-    stated = {row[0]: row[3:] for row in map(cells, (ROOT / "README.md").read_text().splitlines()) if len(row) == 6}
-    assert {mode for mode in Mode if not stated[f"`{mode}`"] or set(stated[f"`{mode}`"]) - measured[f"`{mode}`"]} == set()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,0 +1,88 @@
+"""The tables of docs/metrics.md, made of the code."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from itertools import pairwise
+from typing import TypeVar
+
+from docs.marks import code, table
+from exporter.metrics.catalogue import (
+    DROPS,
+    SIGNAL_NAMES,
+    ByName,
+    Family,
+    OfClient,
+    OfDetection,
+    OfExporter,
+    OfHandlers,
+    Whole,
+)
+from exporter.model import Lost, Outcome, SwitchReason
+from exporter.model.facts import Fact
+from exporter.supervision.modes import MODES, SWITCH_LOSSES, ModeSpec
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def blocks() -> dict[str, str]:
+    """What belongs between the marks, by the name in the mark."""
+    groups = {
+        "whole": (Whole,),
+        "by_name": (ByName,),
+        "detection": (OfDetection,),
+        "handlers": (OfHandlers,),
+        "exporter": (OfExporter, OfClient),
+    }
+    causes = ((code(reason), _modes_that_lose(reason), about) for reason, about in meanings(Lost))
+    drops = ((code(consumer), code(reason), about) for (consumer, reason), about in DROPS.items())
+    return {
+        **{name: table(("metric", "type", "labels", "unit", "modes", "meaning"), _rows(*group)) for name, group in groups.items()},
+        "outcomes": table(("`outcome`", "meaning"), ((code(outcome), about) for outcome, about in meanings(Outcome))),
+        "signals": f"`signal` is one of {', '.join(map(code, SIGNAL_NAMES))}.\n",
+        "switches": table(("`reason`", "meaning"), ((code(reason), about) for reason, about in meanings(SwitchReason))),
+        "drops": table(("`consumer`", "`reason`", "meaning"), drops),
+        "losses": table(("`reason`", "modes", "what is lost"), causes),
+    }
+
+
+def families(group: type) -> Iterator[Family]:
+    """List the metrics of a group."""
+    return (each for each in vars(group).values() if isinstance(each, Family))
+
+
+def meanings(of: type[E]) -> Iterator[tuple[E, str]]:
+    """List the members, each with the text that stands below it in the source."""
+    nodes = pairwise(ast.walk(ast.parse(inspect.getsource(of))))
+    below = {
+        node.targets[0].id: ast.literal_eval(text.value)
+        for node, text in nodes
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(text, ast.Expr)
+    }
+    return ((member, " ".join(below[member.name].split())) for member in of)
+
+
+def _rows(*groups: type) -> Iterator[Sequence[str]]:
+    for family in (each for group in groups for each in families(group)):
+        labels = ", ".join(map(code, family.labels))
+        yield code(family.name), family.kind, labels, family.unit, _modes_that_tell(family.fact), f"{family.about} {family.more}".rstrip()
+
+
+def _modes_that_tell(fact: Fact) -> str:
+    return _modes([spec for spec in MODES if fact in spec.fills])
+
+
+def _modes_that_lose(reason: Lost) -> str:
+    return _modes([spec for spec in MODES if reason in spec.losses | SWITCH_LOSSES])
+
+
+def _modes(specs: Sequence[ModeSpec]) -> str:
+    """List the modes; `ebpf` stands for all modes that are based on it."""
+    if len(specs) == len(MODES):
+        return "all"
+    ebpf = [spec for spec in MODES if spec.loads_programs]
+    rest = [spec.mode.value for spec in specs if spec not in ebpf]
+    return ", ".join(map(code, ["ebpf", *rest] if all(spec in specs for spec in ebpf) else [spec.mode.value for spec in specs]))

@@ -1,0 +1,106 @@
+"""What a mode is declared to tell, it tells, and nothing else: metrics' tables, docs/modes.md and reviewers rest on the declaration."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.config.options import Config, Detection, FastScan, Scan
+from exporter.kernel.procfs import Procfs
+from exporter.loaders.direct import Direct
+from exporter.model import Gauges, Lost, ModeUnavailable, Outcome
+from exporter.model.counts import Counts
+from exporter.model.facts import Fact
+from exporter.records.record import Record
+from exporter.supervision.modes import MODES, SWITCH_LOSSES, Host, ModeSpec, loader_settings
+from tests.kernel.programs import Program, until
+
+CONFIG = Config(detection=Detection(fast_scan=FastScan(0.05), scan=Scan(0.1)))
+UNTOLD = {Fact.EXIT_TIMES}
+"""How exact a time is can't be told from one: the histogram of latencies shows it."""
+STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
+
+
+@pytest.fixture
+def everything_on() -> Iterator[None]:
+    """The kernel keeps statistics of programs, and writes core dumps."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can try all modes")
+    before, limits = STATISTICS.read_text(), resource.getrlimit(resource.RLIMIT_CORE)
+    STATISTICS.write_text("1")
+    resource.setrlimit(resource.RLIMIT_CORE, (limits[1], limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, limits)
+    STATISTICS.write_text(before)
+
+
+def told(counts: Counts, gauges: Gauges, records: list[Record], name: bytes) -> set[Fact]:
+    """Return the facts that something was told of."""
+    total = counts.total
+    outcomes = dict(zip(Outcome, total.exits, strict=True))
+    mine = [record for record in records if record.comm == name]
+    found = {
+        Fact.PROCESSES: counts.forks and total.runtime_ns and sum(total.exits),
+        Fact.NAMES: mine,
+        Fact.PARENTS: any(record.parent_comm == name for record in mine),
+        Fact.OUTCOMES: outcomes[Outcome.ERROR] and outcomes[Outcome.SIGNAL],
+        Fact.CORE_DUMPS: counts.core_dumps,
+        Fact.EXECS: total.execs,
+        Fact.KILLS: counts.signals.get(signal.SIGKILL),
+        Fact.SIGNALS: counts.signals.get(signal.SIGXFSZ),
+        Fact.CPU: total.cpu_ns,
+        Fact.SCAN_DURATION: gauges.scan_duration_seconds,
+        Fact.PROGRAM_STATISTICS: counts.program_runs,
+        Fact.RECORD_USER: any(record.uid is not None for record in mine),
+        Fact.RECORD_EXE: any(record.exe for record in records),
+        Fact.RECORD_CGROUP: any(record.cgroup for record in mine),
+        Fact.RECORD_CPU: any(record.cpu_ns for record in mine),
+    }
+    return {fact for fact, value in found.items() if value}
+
+
+@pytest.mark.parametrize("spec", MODES, ids=lambda spec: spec.mode)
+def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, workload: Program, nothing: Program) -> None:
+    """Facts that it has only with the kernel's headers may be missing; no other may, and none may come undeclared."""
+    procfs = Procfs()
+    host = Host(CONFIG, procfs, Direct(loader_settings(CONFIG)))
+    try:
+        spec.probe(host)
+    except ModeUnavailable as reason:
+        pytest.skip(str(reason))
+    source, records = spec.make(host), list[Record]()
+    source.start()
+    try:
+        source.publish(records.extend, live=True)
+        workload.storm("burn", 2, 400, 1)
+        workload.storm("forkexec", 3, nothing.path)
+        workload.storm("end", 3, 3)
+        workload.storm("kill", 3, int(signal.SIGXFSZ))
+        workload.storm("kill", 3, int(signal.SIGKILL))
+        workload.storm("kill", 3, int(signal.SIGABRT))
+        until(lambda: sum(source.peek().of(workload.comm).exits), lambda n: n >= 2)
+        time.sleep(0.3)  # CPU comes after the exit
+        gauges = source.gauges()
+    finally:
+        source.stop()
+        counts: Counts = source.drain()
+        procfs.close()
+    found = told(counts, gauges, records, workload.comm)
+    declared = set(spec.fills) - UNTOLD
+    unsure = {fact for fact, how in spec.fills.items() if "headers" in how}
+    if Path("/proc/sys/kernel/core_pattern").read_text().strip() == "":
+        unsure.add(Fact.CORE_DUMPS)
+    assert found - declared == set()
+    assert declared - found - unsure == set()
+    assert set(counts.lost) <= spec.losses | SWITCH_LOSSES, "each loss is declared"
+
+
+def test_every_loss_is_declared_by_a_mode() -> None:
+    """Else docs/metrics.md would say that it can't occur."""
+    assert SWITCH_LOSSES.union(*(spec.losses for spec in MODES)) == set(Lost)
