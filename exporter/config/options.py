@@ -10,6 +10,7 @@ from typing import Any
 
 from exporter.config import address, checks
 from exporter.config.checks import Schema, boolean, duration, integer, keywords, list_of, number, one_of, rising, text
+from exporter.config.globs import GLOBS
 from exporter.config.sections import document, flag_only, group, option, required, section
 from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale
 
@@ -147,7 +148,6 @@ class Log:
     format: str = option("logfmt", one_of("logfmt", "json"), "Format of log lines.", flag="--log.format", metavar="FORMAT")
 
 
-_GLOBS = list_of(text("a glob, such as make or python*", r".+"), 100)
 _ABSOLUTE = r"/.+[^/]"
 
 
@@ -155,9 +155,9 @@ _ABSOLUTE = r"/.+[^/]"
 class Filter:
     """Which records are wanted: those that match every key that is set."""
 
-    comm: tuple[str, ...] = option((), _GLOBS, "Globs for the comm; one of them has to match.")
-    parent: tuple[str, ...] = option((), _GLOBS, "Globs for the comm of the parent; one of them has to match.")
-    exe: tuple[str, ...] = option((), _GLOBS, "Globs for the path of the executable; one of them has to match.")
+    comm: tuple[str, ...] = option((), GLOBS, "Globs for the comm; one of them has to match.")
+    parent: tuple[str, ...] = option((), GLOBS, "Globs for the comm of the parent; one of them has to match.")
+    exe: tuple[str, ...] = option((), GLOBS, "Globs for the path of the executable; one of them has to match.")
     uid: tuple[int, ...] = option((), list_of(integer(0, 2**32 - 2), 100), "Real user IDs.")
     outcome: tuple[str, ...] = option((), list_of(one_of(*Outcome), len(Outcome)), "How the process exited.")
     min_runtime_seconds: float = option(0.0, duration(0, 3600), "Minimum runtime.")

@@ -1,12 +1,11 @@
-"""The filters of the configuration, as one function."""
+"""A filter of the configuration, of snoop or of a query, as one function."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from fnmatch import translate
 from functools import lru_cache
 
+from exporter.config.globs import matcher
 from exporter.config.options import Filter
 from exporter.model import NS, Outcome, comm_text
 from exporter.records.record import Record
@@ -42,11 +41,6 @@ def compiled(wanted: Filter) -> Callable[[Record], bool] | None:
 
 
 def _matcher(globs: Sequence[str]) -> Callable[[bytes], bool]:
-    """Whether one of the globs matches a name, in the form in which it is shown everywhere."""
-    matches = re.compile("|".join(map(translate, globs))).match
-
-    @lru_cache(_CACHED)
-    def matcher(name: bytes) -> bool:
-        return matches(comm_text(name)) is not None
-
-    return matcher
+    """Return whether one of the globs matches a name, in the form in which it is shown everywhere."""
+    matches = matcher(globs)
+    return lru_cache(_CACHED)(lambda name: matches(comm_text(name)))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from exporter.config.checks import Check, duration, list_of, one_of, text
+from exporter.config.checks import Check, duration, list_of, one_of
+from exporter.config.globs import GLOBS
 from exporter.config.options import Filter
 from exporter.config.problems import ConfigError, InvalidValue, shown
 from exporter.model import Outcome
@@ -27,7 +28,8 @@ columns:
   EXE       path of the executable, as given to the last exec
 A field that the active mode cannot know is shown as -."""
 
-EPILOG = """A TIME is in seconds, or has a unit: us, ms, s, m or h. A GLOB is one of the shell; quote it.
+EPILOG = """A TIME is in seconds, or has a unit: us, ms, s, m or h. A GLOB is one of the shell, so quote it: * stands
+for any text, ? for one character, [a-z] for one of a set, [!a-z] for any other, [[] for [.
 Only errors are logged, unless --log.level is set.
 
 examples:
@@ -42,7 +44,6 @@ exit status: 0 after --count or --duration, 130 after Ctrl-C, 143 after SIGTERM,
 
 _OWN_SOURCE = ("--config.file", "--mode", "--no-ebpf", "--fast-scan", "--path.procfs")
 _TIME = duration(0, 1000 * 3600)
-_GLOBS = list_of(text("a glob, such as make or python*", r"(?s:.+)"), 1000)
 _OUTCOMES = list_of(one_of(*Outcome), 1000)
 
 
@@ -121,8 +122,8 @@ def options(given: Mapping[str, Any]) -> Options:
         problems.append("--min-runtime is longer than --max-runtime")
     found = Options(
         filter=Filter(
-            comm=read("--comm", _GLOBS, ()),
-            parent=read("--parent", _GLOBS, ()),
+            comm=read("--comm", GLOBS, ()),
+            parent=read("--parent", GLOBS, ()),
             outcome=read("--outcome", _OUTCOMES, ()),
             min_runtime_seconds=least,
             max_runtime_seconds=most,

@@ -61,7 +61,7 @@ def test_times(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -> No
         (["--duration=x\ny"], r"--duration: 'x\ny' is not a duration from 0s to 1000h: write for example 0.5 or 500ms"),
         (["--min-runtime=2ms", "--max-runtime=1ms"], "--min-runtime is longer than --max-runtime"),
         (["--outcome=fine"], "--outcome: 'fine' is not one of ok, error, signal, unknown"),
-        (["--comm="], "--comm: '' is not a glob, such as make or python*"),
+        (["--comm="], "--comm: '' is not a glob of 1 to 256 characters, such as make or python*"),
         (["--url=localhost:10199"], "--url: 'localhost:10199' is not a URL such as http://localhost:10199"),
         (["--url=http://h:99999"], "--url: 'http://h:99999' is not a URL such as http://localhost:10199"),
         (["--url=http://a b"], "--url: 'http://a b' is not a URL such as http://localhost:10199"),
