@@ -30,28 +30,24 @@ def readme() -> dict[str, str]:
     columns: dict[str, Column] = {}
     for column in result["modes"]:
         columns.setdefault(column["mode"], column)  # the first of a mode is the one with privileges
+
+    def measured(spec: ModeSpec) -> Sequence[str]:
+        column = columns.get(spec.mode)
+        if column is None:
+            return ("not measured", "", "")
+        seen, idle = _percent(column["storm_seen_percent"]), _percent(column["idle_cpu_percent"], 2)
+        return seen, idle, _quantity(column["storm_cpu_us"], "us")
+
     best, unprivileged = MODES[0], next(spec for spec in MODES if not spec.loader)
     seen = (
         ("`ps` once a second", "nothing", f"at most {result['ps']['seen_at_most']}"),
-        *(
-            (f"this exporter, mode {code(spec.mode)}", spec.needs, _percent(columns[spec.mode]["storm_seen_percent"]))
-            for spec in (unprivileged, best)
-        ),
+        *((f"this exporter, mode {code(spec.mode)}", spec.needs, measured(spec)[0]) for spec in (unprivileged, best)),
     )
-    rows = (
-        (
-            code(spec.mode),
-            spec.needs,
-            spec.sees,
-            _percent(columns[spec.mode]["storm_seen_percent"]),
-            _percent(columns[spec.mode]["idle_cpu_percent"], 2),
-            f"{columns[spec.mode]['storm_cpu_us']:.0f} us",
-        )
-        for spec in MODES
-    )
+    storm = f"{result['storm']:,}"
+    rows = ((code(spec.mode), spec.needs, spec.sees, *measured(spec)) for spec in MODES)
     return {
-        "seen": table(("", "needs", f"seen of {result['storm']:,} processes"), seen) + f"\n{_source(result)}\n",
-        "modes": table(("mode", "needs", "sees", f"of {result['storm']:,} at full speed", "CPU, idle", "CPU per process"), rows),
+        "seen": table(("", "needs", f"seen of {storm} processes"), seen) + f"\n{_source(result)}\n",
+        "modes": table(("mode", "needs", "sees", f"of {storm} at full speed", "CPU, idle", "CPU per process"), rows),
     }
 
 
@@ -78,7 +74,7 @@ def _title(column: Column) -> str:
 
 
 def _takes_privileges(column: Column) -> bool:
-    return next(bool(spec.loader) for spec in MODES if spec.mode == column["mode"])
+    return any(spec.loader for spec in MODES if spec.mode == column["mode"])
 
 
 def _measured(result: dict[str, Any]) -> Iterator[Sequence[str]]:

@@ -18,6 +18,8 @@ from exporter.process import version
 REPOSITORY = Path(__file__).resolve().parents[2]
 Capture = pytest.CaptureFixture[str]
 
+MODES = ", ".join(["auto", *Mode])
+
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Config]:
@@ -105,8 +107,8 @@ def test_flags_override_the_file(started: dict[str, Config], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--mode=foo", "--mode: 'foo' is not one of auto, ebpf_core, ebpf_bcc, netlink, fast_scan, scan"),
-        ("--mode=", "--mode: '' is not one of auto, ebpf_core, ebpf_bcc, netlink, fast_scan, scan"),
+        ("--mode=foo", f"--mode: 'foo' is not one of {MODES}"),
+        ("--mode=", f"--mode: '' is not one of {MODES}"),
         ("--mode", "--mode: needs a value"),
         ("--no-ebpf=1", "--no-ebpf: takes no value, but got '1'"),
         ("--mod=scan", "unknown flag --mod (did you mean --mode?)"),
@@ -123,10 +125,7 @@ def test_flags_override_the_file(started: dict[str, Config], tmp_path: Path) -> 
         ),
         (
             "--mode=foo --log.level=loud --log.format=json",
-            (
-                "--mode: 'foo' is not one of auto, ebpf_core, ebpf_bcc, netlink, fast_scan, scan\n"
-                "shortproc-exporter: error: --log.level: 'loud' is not one of debug, info, warn, error"
-            ),
+            (f"--mode: 'foo' is not one of {MODES}\nshortproc-exporter: error: --log.level: 'loud' is not one of debug, info, warn, error"),
         ),
         ("--web.listen-address=:70000", "--web.listen-address: ':70000' has a port above 65535"),
         ("--log.level=loud doctor", "--log.level: 'loud' is not one of debug, info, warn, error"),

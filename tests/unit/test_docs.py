@@ -10,7 +10,6 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench import results
 from docs.__main__ import FILES
 from docs.marks import rendered
 from docs.modes_tables import facts
@@ -76,11 +75,6 @@ def test_a_new_mode_is_in_the_tables() -> None:
     rows = {title: cells for title, *cells in facts([toy])}
     assert rows[Fact.PROCESSES] == ["roughly"]
     assert {cell for title, cells in rows.items() if title != Fact.PROCESSES for cell in cells} == {"no"}
-
-
-def test_only_whole_results_are_in_the_documents() -> None:
-    """One run of the benchmark measured every mode on one machine."""
-    assert {column["mode"] for column in results.read("modes")["modes"]} == set(Mode)
 
 
 def test_each_help_text_is_a_plain_sentence(exposed: dict[str, Metric]) -> None:

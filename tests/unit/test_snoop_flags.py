@@ -9,8 +9,11 @@ import pytest
 from exporter import cli
 from exporter.config.loading import load
 from exporter.config.options import Config, Filter
+from exporter.model import Mode
 from exporter.snoop import lines, run
 from exporter.snoop.flags import Options, beyond
+
+MODES = ", ".join(["auto", *Mode])
 
 
 def started(monkeypatch: pytest.MonkeyPatch, arguments: str) -> Options:
@@ -72,7 +75,7 @@ def test_times(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -> No
             ["--min-runtime=1s"],
             "--min-runtime: nothing would be shown: only processes with a runtime below 1 s are short (detection.short_threshold_seconds)",
         ),
-        (["--mode=top"], "--mode: 'top' is not one of auto, ebpf_core, ebpf_bcc, netlink, fast_scan, scan"),
+        (["--mode=top"], f"--mode: 'top' is not one of {MODES}"),
         (["--web.listen-address=:1"], "--web.listen-address is a flag of shortproc-exporter: shortproc-exporter snoop has no such flag"),
         (["now"], "unexpected argument now: see shortproc-exporter snoop --help"),
     ],
