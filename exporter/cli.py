@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -15,11 +16,13 @@ from exporter.config import flags, loading
 from exporter.config.options import AUTO, Config
 from exporter.config.problems import ConfigError, one_line, suggestion
 from exporter.model import Mode
-from exporter.process import version
+from exporter.process import shortage, version
 from exporter.snoop import flags as snoop_flags
 
 if TYPE_CHECKING:
     from exporter.handlers.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 OK, FAILED, BAD_USAGE = 0, 1, 2
 
@@ -124,6 +127,12 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         for line in error.lines:
             _complain(line)
+    except (OSError, RuntimeError) as error:
+        if (advice := shortage.advice(error)) is None:
+            raise
+        logger.debug("a shortage ended the exporter", exc_info=True)
+        _complain(advice)
+        return FAILED
     return BAD_USAGE
 
 

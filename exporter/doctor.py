@@ -28,25 +28,25 @@ def main(config: Config) -> int:
             selected = spec.mode
         print(f"{spec.mode:<10}  {'usable' if usable else 'no':<6}  {reason}".rstrip())
         if not usable:
-            print(f"{'':<20}it needs {spec.needs.replace('`', '')}")
+            print(f"{'':<20}needs: {spec.needs.replace('`', '')}")
     print()
     if not procfs.in_initial_pid_namespace():
         inexact = " and ".join(spec.mode for spec in MODES if not spec.exact)
         print(
-            "note: this is not the host's first pid namespace. A scan sees only this namespace, while the kernel counts the whole host's "
-            f"clones: no capture ratio in {inexact}"
+            "note: this is not the host's pid namespace. A scan sees only this namespace, but the kernel counts the clones of the whole "
+            f"host: {inexact} have no capture ratio"
         )
     asked = config.detection.mode
     if selected is None:
-        print(f"{asked} would take: none; the exporter would not start")
+        print(f"mode {asked} selects: none; the exporter would not start")
     else:
-        print(f"{asked} would take: {selected}")
+        print(f"mode {asked} selects: {selected}")
     procfs.close()
     return 0 if selected is not None else 1
 
 
 def _tried(spec: ModeSpec, host: Host) -> tuple[bool, str]:
-    """Really start it, for a moment."""
+    """Start it for a moment; return whether it works, and details or the reason."""
     try:
         source = spec.make(host)
         source.start()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import errno
 import socket
-from pathlib import Path
 from typing import NamedTuple, Self
 
 from exporter.kernel.attached import LEASE, Handover
+from exporter.kernel.capabilities import in_initial_user_namespace
 from exporter.kernel.proc_connector import UNSUBSCRIBE, Subscription, open_socket
 from exporter.kernel.procfs import Procfs
 from exporter.kernel.taskstats import Registration
 from exporter.model import ModeUnavailable
 
-INITIAL_USER_NAMESPACE = 0xEFFFFFFD
-"""Its inode: `PROC_USER_INIT_INO` of include/linux/proc_ns.h."""
 BUFFER_BYTES = 32 << 20
 """Room for some 40,000 events, or 14,000 messages of taskstats; it takes memory only while they wait."""
 
@@ -73,13 +71,13 @@ def opened(procfs: Procfs) -> Sockets:
 def refusal(procfs: Procfs) -> str | None:
     """Why this mode can surely not run here, as far as that can be told without starting it."""
     if not procfs.in_initial_pid_namespace():
-        return "process events are only for the initial pid namespace; run in the host's (hostPID, --pid=host)"
+        return "process events exist only in the host's pid namespace: use hostPID or --pid=host"
     try:
-        if Path(procfs.root, "self/ns/user").stat().st_ino != INITIAL_USER_NAMESPACE:
-            return "process events are only for the initial user namespace; run in the host's (no --userns, no rootless container)"
+        if not in_initial_user_namespace(procfs.root):
+            return "process events exist only in the host's user namespace: do not use --userns or a rootless container"
         open_socket().close()
     except OSError as error:
-        return f"{procfs.root}/self/ns/user can't be read: {error.strerror}"
+        return f"cannot read {procfs.root}/self/ns/user: {error.strerror}"
     except ModeUnavailable as error:
         return str(error)
     return None

@@ -46,8 +46,8 @@ _UNANSWERED_SECONDS = 0.3
 Event = tuple[int, int, int, int, int, int, int, int, int, int, int]
 """what, cpu, timestamp_ns, sequence number, acknowledged number, and the six words of data."""
 
-NO_PRIVILEGE = "this kernel gives process events only to CAP_NET_ADMIN"
-OTHER_NETWORK = "the proc connector is only in the initial network namespace; run in the host's (hostNetwork, --network=host)"
+NO_PRIVILEGE = "this kernel sends process events only to processes with CAP_NET_ADMIN: run as root, or grant it"
+OTHER_NETWORK = "process events exist only in the host's network namespace: use hostNetwork or --network=host"
 
 
 def events(slots: memoryview, sizes: list[int]) -> Iterator[Event | None]:
@@ -104,7 +104,7 @@ class Subscription:
             made.filtered = made._subscribe()
         except OSError as error:
             sock.close()
-            raise ModeUnavailable(f"the subscription to process events failed: {error.strerror}") from error
+            raise ModeUnavailable(f"cannot subscribe to process events: {error.strerror}") from error
         except ModeUnavailable:
             sock.close()
             raise
@@ -124,7 +124,9 @@ class Subscription:
             self.socket.send(request(LISTEN, 0, WANTED_EVENTS))
             return True
         if not self._listen(None):
-            raise ModeUnavailable("the kernel did not acknowledge the subscription to process events")
+            raise ModeUnavailable(
+                "the kernel does not acknowledge the subscription: use the host's network namespace, or grant CAP_NET_ADMIN"
+            )
         return False
 
     def _listen(self, wanted: int | None) -> bool:
@@ -175,8 +177,10 @@ def open_socket() -> socket.socket:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_CONNECTOR)
     except OSError as error:
         if error.errno == errno.EPROTONOSUPPORT:
-            raise ModeUnavailable("this kernel has no proc connector (CONFIG_PROC_EVENTS), or not in this network namespace") from error
-        raise ModeUnavailable(f"the proc connector can't be opened: {error.strerror}") from error
+            raise ModeUnavailable(
+                "the proc connector is missing: use a kernel that is built with CONFIG_PROC_EVENTS=y, and the host's network namespace"
+            ) from error
+        raise ModeUnavailable(f"cannot open the proc connector: {error.strerror}") from error
     try:
         sock.bind((0, CN_IDX_PROC))
         sock.connect((0, 0))
@@ -188,5 +192,5 @@ def open_socket() -> socket.socket:
         sock.close()
         if error.errno == errno.EPERM:
             raise ModeUnavailable(NO_PRIVILEGE) from error
-        raise ModeUnavailable(f"the group of process events can't be joined: {error.strerror}") from error
+        raise ModeUnavailable(f"cannot join the group of process events: {error.strerror}") from error
     return sock

@@ -18,6 +18,7 @@ from pathlib import Path
 from exporter.kernel import release
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import possible_cpus
+from exporter.kernel.capabilities import bpf_refusal
 from exporter.kernel.layout import (
     EXE_LEN,
     CommRow,
@@ -36,6 +37,7 @@ from exporter.loaders.base import Settings
 from exporter.loaders.handover import run
 from exporter.loaders.live_processes import Filler, LiveProcess
 from exporter.model import KERNEL_THREADS, Lost, ModeUnavailable, RuntimeScale
+from exporter.process.shortage import advice, worded
 
 PLACES = (Path(__file__).parents[1] / "_bpf", Path(__file__).parents[2] / "bpf")
 """Where the sources are: in a wheel, and in a checkout."""
@@ -101,7 +103,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
         handover.maps["control"].update(bytes(4), bytes(control))
     except OSError as error:
         handover.close()
-        raise ModeUnavailable(f"the programs load, but can't be told of the processes that were there before: {error}") from error
+        raise ModeUnavailable(f"cannot tell the programs about the processes that were there before: {worded(error)}") from error
     return handover
 
 
@@ -117,19 +119,22 @@ def refusal(settings: Settings | None = None) -> str | None:
 def _require(interpreter: str) -> tuple[Path, str]:
     """The sources, and the interpreter that has bcc."""
     if release.version() < _OLDEST:
-        raise ModeUnavailable(f"kernel {os.uname().release} is too old: 4.18 is the first that these programs load into")
+        raise ModeUnavailable(f"kernel {os.uname().release} is too old: this mode needs 4.18 or later")
     sources = next((place for place in PLACES if (place / "lifecycle.bcc.c").exists()), None)
     if sources is None:
-        raise ModeUnavailable("the programs' source, lifecycle.bcc.c, is not installed")
+        raise ModeUnavailable("the source of the programs, lifecycle.bcc.c, is not installed: install the exporter again")
     if os.geteuid() != 0:
-        raise ModeUnavailable("bcc must be run by root")
+        raise ModeUnavailable("bcc needs root: run the exporter as root")
+    if reason := bpf_refusal():
+        raise ModeUnavailable(reason)
     candidates = [interpreter] if interpreter else [sys.executable, "/usr/bin/python3", shutil.which("python3", path=_PATH)]
     found = next((each for each in candidates if each and _has_bcc(each)), None)
     if found is None and interpreter:
-        raise ModeUnavailable(f"{interpreter} has no bcc, or is older than Python 3.9")
+        raise ModeUnavailable(f"{interpreter} has no bcc, or is older than Python 3.9: change detection.ebpf_bcc.interpreter")
     if found is None:
         raise ModeUnavailable(
-            "no Python interpreter here has bcc (Debian and Ubuntu: apt install python3-bpfcc), or its path must be configured"
+            "no Python interpreter here has bcc: install it (Debian and Ubuntu: apt install python3-bpfcc), or set "
+            "detection.ebpf_bcc.interpreter to one that has it"
         )
     return sources, found
 
@@ -143,7 +148,9 @@ def _has_bcc(interpreter: str) -> bool:
         command = [interpreter, "-I", "-c", _FIND]
         try:
             subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_FIND_SECONDS, check=True)  # noqa: S603
-        except (OSError, subprocess.SubprocessError):
+        except (OSError, subprocess.SubprocessError) as error:
+            if shortage := advice(error):
+                raise ModeUnavailable(f"cannot search for bcc: {shortage}") from error
             return False
         _with_bcc.add(interpreter)
     return True
@@ -177,8 +184,8 @@ def _enter_old(handover: Handover, proc: str, on_log: Callable[[str], None], *, 
     procfs = Procfs(proc)
     kthreadd = procfs.stat(2)
     if isinstance(kthreadd, Lost) or kthreadd.comm != KERNEL_THREADS:
-        on_log(f"note: {proc} does not list the host's processes: those that are there already will not be counted when they end")
+        on_log(f"note: {proc} does not list the host's processes: those that already run are not counted when they exit")
         return
     unsettled = Filler(handover.maps["live_processes"], procfs, count_threads=count_threads).fill()
     if unsettled:
-        on_log(f"note: {unsettled} processes found no room, or changed too quickly to be noted: they will not be counted when they end")
+        on_log(f"note: {unsettled} running processes found no room in the map, or changed too quickly: they are not counted when they exit")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import errno
 import importlib
 import json
 import mmap
@@ -34,6 +35,11 @@ _MAX_DESCRIPTORS = 250
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
 _ATTACH_ORDER = ("on_free", "on_exit", "on_path", "on_exec", "on_own_rename", "on_rename", "on_signal", "on_newtask", "on_birth")
 """A process that ends while this goes on must not leave its birth behind, and must find its free attached."""
+_ADVICE = {
+    errno.EPERM: "allow bpf(2) and perf_event_open(2) in the seccomp profile or security module of the container",
+    errno.EACCES: "a security module (SELinux, AppArmor) forbids it, or the verifier, whose log --log.level=debug shows",
+}
+"""What to do, by errno."""
 _WITH_HEADERS, _WITHOUT = "task.bcc.c", "live_processes.bcc.c"
 """What goes behind `lifecycle.bcc.c`."""
 
@@ -55,7 +61,7 @@ def main() -> None:
         except _RefusedError as reason:
             answer, descriptors = {"unusable": str(reason)}, []
         except OSError as error:
-            answer, descriptors = {"unusable": f"the kernel can't be asked about its tracepoints: {error}"}, []
+            answer, descriptors = {"unusable": f"cannot read the kernel's tracepoints: {error}"}, []
         with contextlib.suppress(BrokenPipeError):
             _send(ours, json.dumps(answer).encode(), descriptors)
     sys.stdout.flush()
@@ -75,7 +81,7 @@ def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     try:
         bcc = importlib.import_module("bcc")
     except (ImportError, OSError) as error:
-        raise _RefusedError(f"bcc can't be imported by {sys.executable}: {error}") from error
+        raise _RefusedError(f"{sys.executable} cannot import bcc: {error}") from error
     with_ring = request["use_ring"] and _has_rings(bcc)
     facts = {"group_dead": not request["force_guard"] and "group_dead" in _format(tracefs, "sched/sched_process_exit")}
     flags = {
@@ -107,8 +113,8 @@ def _tracefs(*, alone: bool) -> str:
             return folder
     if not alone or _libc.mount(b"tracefs", _TRACEFS[0].encode(), b"tracefs", 0, None):
         reason = os.strerror(ctypes.get_errno())
-        raise _RefusedError(f"tracefs is not mounted, and the loader may not mount it for itself ({reason}): mount it at {_TRACEFS[0]}")
-    _say(f"note: tracefs is not mounted here: the loader mounts it at {_TRACEFS[0]} for itself alone, until it ends")
+        raise _RefusedError(f"tracefs is not mounted, and the loader cannot mount it ({reason}): mount -t tracefs tracefs {_TRACEFS[0]}")
+    _say(f"note: tracefs is not mounted: the loader mounts it at {_TRACEFS[0]} for itself, until it exits")
     return _TRACEFS[0]
 
 
@@ -119,7 +125,7 @@ def _programs(bcc: Any, sources: str, headers: str | None, flags: list[str]) -> 
         try:
             return _compiled(bcc, sources, _WITH_HEADERS, headers, [*flags, "-DWITH_TASK"])
         except _RefusedError as reason:
-            _say(f"note: the kernel's headers are installed, but {reason}; so outcomes and CPU stay unknown")
+            _say(f"note: the kernel's headers are installed, but {reason}; outcomes and CPU stay unknown")
     return _compiled(bcc, sources, _WITHOUT, sources, flags)
 
 
@@ -177,15 +183,17 @@ def _attempt(what: str, do: Any) -> Any:
     try:
         return do()
     except Exception as error:
+        number = ctypes.get_errno()
         _say(f"{what}: {error!r}")
-        reason = os.strerror(ctypes.get_errno()) if ctypes.get_errno() else str(error)
-        raise _RefusedError(f"bcc can't {what} the programs ({reason}): its messages are shown at log.level debug") from error
+        reason = os.strerror(number) if number else str(error)
+        advice = _ADVICE.get(number, "--log.level=debug shows the messages of bcc")
+        raise _RefusedError(f"bcc cannot {what} the programs ({reason}): {advice}") from error
 
 
 def _map(bcc: Any, kernel: Any, name: str, expected: list[int]) -> int:
     key_size, value_size = (getattr(bcc.lib, f"bpf_table_{what}_size")(kernel.module, name.encode()) for what in ("key", "leaf"))
     if expected[0] != key_size or (expected[1] % value_size if value_size else expected[1]):  # user space sees a value for each CPU
-        raise _RefusedError(f"the map {name} has elements of {key_size} and {value_size} bytes, not of {expected}")
+        raise _RefusedError(f"the map {name} has elements of {key_size} and {value_size} bytes instead of {expected}: report this")
     return _map_fd(bcc, kernel, name)
 
 
@@ -198,7 +206,7 @@ def _map_fd(bcc: Any, kernel: Any, name: str) -> int:
 def _fill(bcc: Any, fd: int, name: str, value: bytes) -> None:
     zero = ctypes.c_int(0)
     if bcc.lib.bpf_update_elem(fd, ctypes.byref(zero), ctypes.create_string_buffer(value, len(value)), 0):
-        raise _RefusedError(f"the map {name} can't be filled: {os.strerror(ctypes.get_errno())}")
+        raise _RefusedError(f"cannot fill the map {name}: {os.strerror(ctypes.get_errno())}")
 
 
 def _attach(kernel: Any, name: str) -> int:

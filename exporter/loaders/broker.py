@@ -24,6 +24,7 @@ from exporter.loaders.base import Settings, log_line
 from exporter.loaders.direct import Direct
 from exporter.loaders.handover import BOOT, accepted, discard, receive, send
 from exporter.model import Mode, ModeUnavailable
+from exporter.process.shortage import worded
 
 _ANSWER_SECONDS = 70
 """Longer than a loader may take."""
@@ -72,9 +73,9 @@ class Broker:
             self._owed += 1
             message, descriptors = self._answer(_ANSWER_SECONDS)
         except OSError as error:
-            raise ModeUnavailable(f"the loader process does not answer ({error.strerror or error}): restart the exporter") from error
+            raise ModeUnavailable(f"the broker does not answer ({worded(error)}): restart the exporter") from error
         if not message:
-            raise ModeUnavailable("the loader process has gone: restart the exporter")
+            raise ModeUnavailable("the broker has exited: restart the exporter")
         answer: dict[str, Any] = json.loads(message)
         for line in answer["log"]:
             log_line(line)
@@ -163,9 +164,9 @@ def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.
     except ModeUnavailable as reason:
         return {"unusable": str(reason)}, []
     except OSError as error:  # something is short; to end of it would be for good
-        return {"unusable": f"the loader process can't do it now: {error.strerror or error}"}, []
+        return {"unusable": f"the broker cannot load it now: {worded(error)}"}, []
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        return {"unusable": f"the loader process does not understand: {error!r}"}, []
+        return {"unusable": f"the broker does not understand the request: {error!r}"}, []
 
 
 class _Lines(logging.Handler):

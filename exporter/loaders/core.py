@@ -12,18 +12,20 @@ from pathlib import Path
 
 from exporter.kernel import release
 from exporter.kernel.attached import Handover
+from exporter.kernel.capabilities import bpf_refusal
 from exporter.kernel.layout import Config, Control, kernel_config, kernel_control
 from exporter.loaders import handover
 from exporter.loaders.base import Settings
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
 from exporter.model import ModeUnavailable, RuntimeScale
+from exporter.process.shortage import advice
 
 OBJECT = Path(__file__).parents[1] / "_bpf" / "lifecycle.bpf.o"
 
 _OLDEST = (5, 8)
-_CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39  # include/uapi/linux/capability.h
+_NO_MEMLOCK = (5, 11)
+"""The first kernel that charges maps to the cgroup instead of RLIMIT_MEMLOCK."""
 _BTF = Path("/sys/kernel/btf/vmlinux")
-_LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _SECTIONS = {".bss": "shared", ".data.control": "control"}
 # free before exit: a process that ends in between must find its free attached
 _ATTACH_ORDER = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask")
@@ -109,36 +111,31 @@ def refusal(settings: Settings | None = None) -> str | None:  # noqa: ARG001 - o
 def _require(path: Path) -> None:
     """Refuse what is sure to fail, in words that say more than the kernel's errno would."""
     if release.version() < _OLDEST:
-        raise ModeUnavailable(f"kernel {os.uname().release} is too old: 5.8 is the first that these programs load into")
+        raise ModeUnavailable(f"kernel {os.uname().release} is too old: this mode needs 5.8 or later")
     if not _BTF.exists():
-        raise ModeUnavailable(f"the kernel has no BTF ({_BTF}): it must be built with CONFIG_DEBUG_INFO_BTF=y")
+        raise ModeUnavailable(f"the kernel has no BTF ({_BTF}): use one that is built with CONFIG_DEBUG_INFO_BTF=y")
     if not path.exists():
-        raise ModeUnavailable("the BPF object is not built: install clang and libbpf-dev, then `make all` or `pip install .` again")
-    if not _capable():
-        raise ModeUnavailable("loading eBPF programs takes CAP_BPF and CAP_PERFMON: run as root, or grant both")
-    if _LOCKDOWN.exists() and "[confidentiality]" in _LOCKDOWN.read_text():
-        raise ModeUnavailable("the kernel is locked down for confidentiality (lockdown=confidentiality), which forbids eBPF to read it")
-
-
-def _capable() -> bool:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            effective = int(line.split()[1], 16)
-            has = [bool(effective >> number & 1) for number in (_CAP_SYS_ADMIN, _CAP_BPF, _CAP_PERFMON)]
-            return has[0] or (has[1] and has[2])
-    return False
+        raise ModeUnavailable("the BPF object is not built: install clang and libbpf-dev, then run `make all` or `pip install .` again")
+    if reason := bpf_refusal():
+        raise ModeUnavailable(reason)
 
 
 def _explain(error: OSError) -> str:
     step = error.filename or "loading"
-    if error.errno in (errno.EPERM, errno.EACCES):
+    if error.errno == errno.EACCES:
         return (
-            f"the kernel refused {step} ({error.strerror}): a seccomp filter or security module of the container, "
-            "or RLIMIT_MEMLOCK on kernels before 5.11"
+            f"the kernel rejected {step} ({error.strerror}): a security module (SELinux, AppArmor) forbids it, or the verifier, whose log "
+            "--log.level=debug shows"
         )
+    if error.errno == errno.EPERM:
+        memlock = "" if release.version() >= _NO_MEMLOCK else ", or raise the limit of locked memory (ulimit -l unlimited)"
+        profile = f"allow bpf(2) in the seccomp profile or security module of the container{memlock}"
+        return f"the kernel rejected {step} ({error.strerror}): {profile}"
     if error.errno == errno.ESRCH and step == "btf__find_by_name_kind":
         return "the kernel's BTF does not describe the tracepoint sched_process_exit"
-    return f"{step} failed ({error.strerror}): the verifier's log is shown at log.level debug"
+    if shortage := advice(error):
+        return f"{step} failed: {shortage}"
+    return f"{step} failed ({error.strerror}): --log.level=debug shows the log of the verifier"
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Any
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import BpfMap, possible_cpus
 from exporter.model import ModeUnavailable
+from exporter.process.shortage import few_files, worded
 
 MAX_MESSAGE = 64 * 1024
 _MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
@@ -47,8 +48,12 @@ def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: 
     """
     try:
         return _run(command, request, timeout, on_log)
-    except OSError as error:  # no process more may be started, or no file opened
-        raise ModeUnavailable(f"the loader can't be run now: {error.strerror or error}") from error
+    except OSError as error:
+        raise ModeUnavailable(f"cannot run the loader: {worded(error)}") from error
+    except ModeUnavailable as refusal:
+        if hint := few_files():
+            raise ModeUnavailable(f"{hint}; {refusal}") from refusal
+        raise
 
 
 def _run(command: list[str], request: dict[str, Any], timeout: float, on_log: Callable[[str], None]) -> Handover:
@@ -65,7 +70,7 @@ def _run(command: list[str], request: dict[str, Any], timeout: float, on_log: Ca
             child.wait(timeout)
         except (TimeoutError, subprocess.TimeoutExpired) as error:
             discard(descriptors)
-            raise ModeUnavailable(f"the loader did not answer within {timeout:g} s") from error
+            raise ModeUnavailable(f"the loader did not answer within {timeout:g} s: the host may be overloaded") from error
         finally:
             if child.poll() is None:
                 child.kill()
@@ -74,7 +79,7 @@ def _run(command: list[str], request: dict[str, Any], timeout: float, on_log: Ca
             for line in log_file.read(_MAX_LOG).decode(errors="replace").splitlines():
                 on_log(line)
     if not message:
-        raise ModeUnavailable(f"the loader ended with status {child.returncode} before it was done")
+        raise ModeUnavailable(f"the loader exited with status {child.returncode} before it had finished")
     return accepted(json.loads(message), descriptors)
 
 

@@ -7,11 +7,10 @@ import os
 import pwd
 import struct
 from collections.abc import Iterable
-from pathlib import Path
 
 from exporter.kernel import release
+from exporter.kernel.capabilities import CAP_BPF, CAP_SYS_ADMIN, permitted
 
-CAP_SYS_ADMIN, CAP_BPF = 21, 39  # include/uapi/linux/capability.h
 USER = "shortproc-exporter"
 """Whom it becomes, if there is such a user and no other is configured."""
 NOBODY = 65534
@@ -29,7 +28,7 @@ class NoSuchUser(Exception):
 
 def has_any() -> bool:
     """Whether there is something to give up."""
-    return os.geteuid() == 0 or _permitted() != 0
+    return os.geteuid() == 0 or permitted() != 0
 
 
 def user_of(name: str) -> tuple[int, int]:
@@ -41,9 +40,9 @@ def user_of(name: str) -> tuple[int, int]:
             return NOBODY, NOBODY
         if name.isdigit():
             return int(name), int(name)
-        raise NoSuchUser(f"there is no user {name!r} here") from None
+        raise NoSuchUser(f"there is no user {name!r} on this host") from None
     if found.pw_uid == 0:
-        raise NoSuchUser(f"{name!r} is root: say security.drop_privileges: false to keep all privileges")
+        raise NoSuchUser(f"{name!r} is root: to keep all privileges, set security.drop_privileges: false")
     return found.pw_uid, found.pw_gid
 
 
@@ -60,7 +59,7 @@ def drop(user: int, group: int, keep: Iterable[int]) -> None:
     Raises `OSError`, or `NoSuchUser` where root may not become another: then nothing must be served.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    kept = sum(1 << number for number in keep) & _permitted()
+    kept = sum(1 << number for number in keep) & permitted()
     if os.geteuid() == 0:
         must(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
         try:
@@ -69,8 +68,8 @@ def drop(user: int, group: int, keep: Iterable[int]) -> None:
             os.setresuid(user, user, user)
         except OSError as error:  # a container's root without the two, or a user namespace in which there is no such user
             why = (error.strerror or str(error)).lower()
-            how = "give it CAP_SETUID and CAP_SETGID, start it as another user, or say security.drop_privileges: false"
-            raise NoSuchUser(f"root can't become user {user} here ({why}): {how}") from None
+            how = "grant CAP_SETUID and CAP_SETGID, start as another user, or set security.drop_privileges: false"
+            raise NoSuchUser(f"cannot switch to user {user} ({why}): {how}") from None
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # fails where the kernel has none (before 4.3)
     set_capabilities(libc, kept)
     must(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -81,13 +80,6 @@ def set_capabilities(libc: ctypes.CDLL, wanted: int) -> None:
     """Have these effective and permitted, none inheritable. Raises `OSError`."""
     low, high = wanted & 0xFFFFFFFF, wanted >> 32
     must(libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", low, low, 0, high, high, 0)))
-
-
-def _permitted() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapPrm:"):
-            return int(line.split()[1], 16)
-    return 0
 
 
 def must(result: int) -> None:

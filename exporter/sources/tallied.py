@@ -8,6 +8,7 @@ from collections.abc import Callable
 from exporter.model import ModeUnavailable, SourceFailed
 from exporter.model.counts import Counts
 from exporter.model.ends import Ends
+from exporter.process.shortage import advice
 from exporter.sources.base import Publish, Source
 from exporter.sources.tally import Tally
 
@@ -54,7 +55,7 @@ class TallySource(Source):
             thread.start()
         except RuntimeError as error:
             self._release()
-            raise ModeUnavailable(str(error)) from error
+            raise ModeUnavailable(advice(error) or str(error)) from error
         self._thread = thread
 
     def _check(self) -> None:

@@ -29,9 +29,13 @@ def listen(address: str) -> socket.socket:
 
 
 def bind_error_message(address: str, error: OSError) -> str:
-    """One line for a person who can't be listened to."""
-    reason = error.strerror or str(error)
-    return f"cannot listen on {address}: {reason[:1].lower()}{reason[1:]}"
+    """Return one line: what failed, which address, what to do."""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno == errno.EADDRINUSE:
+        reason += f" (ss -ltnp 'sport = :{split(address)[1]}' shows by what)"
+    elif error.errno == errno.EACCES:
+        reason += " (ports below 1024 need CAP_NET_BIND_SERVICE)"
+    return f"cannot listen on {address}: {reason}; choose another address with --web.listen-address"
 
 
 def _bound(family: int, where: tuple[str | int, ...] | tuple[int, bytes]) -> socket.socket:

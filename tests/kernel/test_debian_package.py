@@ -81,7 +81,7 @@ def test_life_of_a_package(machine: Machine, package: Path, tmp_path_factory: py
     install(machine, package)
     assert f"version {__version__} (revision: {version.revision()})" in machine.run(NAME, "--version")
     assert machine.run(NAME, "check-config", f"/{CONFIG}") == f"/{CONFIG}: ok\n"
-    assert "auto would take: " in machine.run(NAME, "doctor")
+    assert "mode auto selects: " in machine.run(NAME, "doctor")
     assert (machine.root / ENABLED).is_symlink()
     texts = re.findall(r"/(usr/share/common-licenses/[\w.-]*\w)", (machine.root / f"usr/share/doc/{NAME}/copyright").read_text())
     assert {Path(text).name for text in texts if (machine.root / text).is_file()} == {"Apache-2.0", "GPL-2"}

@@ -151,7 +151,7 @@ def test_kernel_memory(source: EbpfSource) -> None:
     """All maps together take at most 16 MiB, as the kernel itself adds it up."""
     memory = sum(map_memory(each.fd) for each in source._kernel.maps.values())
     assert MIB // 8 < memory <= 16 * MIB
-    assert re.search(r"maps take \d+\.\d MiB", source.about())
+    assert re.search(r"maps use \d+\.\d MiB", source.about())
 
 
 def test_reading_without_batches(source: EbpfSource, workload: Program, monkeypatch: pytest.MonkeyPatch, always_due: None) -> None:

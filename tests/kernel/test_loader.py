@@ -23,7 +23,7 @@ CHECKOUT = Path(core.__file__).parents[2]
 def test_the_object_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A source checkout, or a wheel that was built without clang."""
     monkeypatch.setattr(core, "OBJECT", tmp_path / "missing.o")
-    with pytest.raises(ModeUnavailable, match=r"the BPF object is not built: install clang .* then `make all`"):
+    with pytest.raises(ModeUnavailable, match=r"the BPF object is not built: install clang .* then run `make all`"):
         load_core(SCALE, lambda line: None)
     assert "not built" in (core.refusal() or "")
 
@@ -46,7 +46,7 @@ def test_the_verifier_refuses(requires_bpf: None, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "refused.o").write_bytes(whole.replace(helper, b"\x85\x00\x00\x00\x10\x27\x00\x00"))
     monkeypatch.setattr(core, "OBJECT", tmp_path / "refused.o")
     log: list[str] = []
-    with pytest.raises(ModeUnavailable, match=r"bpf_object__load failed .*log\.level debug"):
+    with pytest.raises(ModeUnavailable, match=r"bpf_object__load failed .*--log\.level=debug"):
         load_core(SCALE, log.append)
     assert any("invalid func" in line for line in log)
 
@@ -65,7 +65,7 @@ except ModeUnavailable as reason:
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=CHECKOUT, user=nobody, group=nobody, extra_groups=[], capture_output=True, text=True, check=False)
     assert result.stderr == ""
-    assert result.stdout == "loading eBPF programs takes CAP_BPF and CAP_PERFMON: run as root, or grant both\n"
+    assert result.stdout == "loading eBPF programs needs CAP_BPF and CAP_PERFMON: run as root, or grant both\n"
 
 
 def test_the_loader_hangs() -> None:
@@ -80,7 +80,7 @@ def test_the_loader_hangs() -> None:
 def test_the_loader_dies() -> None:
     """Its status is told, and its last words go to the log."""
     log: list[str] = []
-    with pytest.raises(ModeUnavailable, match=r"the loader ended with status 1 before it was done"):
+    with pytest.raises(ModeUnavailable, match=r"the loader exited with status 1 before it had finished"):
         handover.load("this_module_is_not_there", {}, timeout=10, on_log=log.append)
     assert any("ModuleNotFoundError" in line for line in log)
 

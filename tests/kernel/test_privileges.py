@@ -21,11 +21,11 @@ import pytest
 
 from exporter.config.options import Config
 from exporter.kernel.bpf import BpfMap
+from exporter.kernel.capabilities import CAP_BPF
 from exporter.kernel.netlink_sockets import Sockets
 from exporter.kernel.proc_connector import open_socket
 from exporter.loaders.broker import Broker, serve
 from exporter.model import Mode, ModeUnavailable
-from exporter.process.privileges import CAP_BPF
 from exporter.supervision.modes import loader_settings
 from tests.kernel.programs import Program, until
 from tests.kernel.test_app import CHECKOUT, Running, _mode, command, free_port, public, refused, running
@@ -169,7 +169,7 @@ def test_a_root_that_may_not_change(root: None, confined: list[str]) -> None:
         pytest.skip(f"{confined[0]} can't do that here: {result.stderr.strip()}")
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
-    assert "security.user: root can't become user 65534 here (operation not permitted): give it CAP_SETUID" in result.stderr
+    assert "security.user: cannot switch to user 65534 (operation not permitted): grant CAP_SETUID" in result.stderr
 
 
 def test_without_its_broker_it_goes_on(root: None, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_it_answers_again_and_again() -> None:
         assert until(lambda: len(list(Path(f"/proc/{broker.pid}/fd").iterdir())), lambda n: n <= before) <= before
     finally:
         broker.close()
-    with pytest.raises(ModeUnavailable, match="loader process"):
+    with pytest.raises(ModeUnavailable, match="the broker"):
         broker.probe(Mode.EBPF_CORE)
 
 

@@ -175,18 +175,19 @@ def test_an_old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Said before anything is tried."""
     release = os.uname()
     monkeypatch.setattr(os, "uname", lambda: os.uname_result((*release[:2], "4.14.35-x", *release[3:])))
-    assert bcc.refusal() == "kernel 4.14.35-x is too old: 4.18 is the first that these programs load into"
+    assert bcc.refusal() == "kernel 4.14.35-x is too old: this mode needs 4.18 or later"
 
 
 def test_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual case."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert bcc.refusal() == "bcc must be run by root"
+    assert bcc.refusal() == "bcc needs root: run the exporter as root"
 
 
 def test_no_interpreter_has_bcc(monkeypatch: pytest.MonkeyPatch) -> None:
     """What to install is said; and it may be installed while we run."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(bcc, "bpf_refusal", lambda: None)
     monkeypatch.setattr(bcc, "_has_bcc", lambda interpreter: False)
     assert "apt install python3-bpfcc" in (bcc.refusal() or "")
     monkeypatch.setattr(bcc, "_has_bcc", lambda interpreter: True)
@@ -208,4 +209,4 @@ def test_another_project_of_that_name(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_no_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A wheel that was put together wrongly."""
     monkeypatch.setattr(bcc, "PLACES", (tmp_path,))
-    assert bcc.refusal() == "the programs' source, lifecycle.bcc.c, is not installed"
+    assert bcc.refusal() == "the source of the programs, lifecycle.bcc.c, is not installed: install the exporter again"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.kernel import netlink_sockets
+from exporter.kernel import capabilities
 from exporter.kernel.netlink_sockets import refusal
 from exporter.kernel.proc_connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, SLOT_BYTES, comm_of
 from exporter.kernel.recvmmsg import Datagrams, widen
@@ -158,5 +158,5 @@ def test_a_kernel_without_it(monkeypatch: pytest.MonkeyPatch, proc: FakeProc) ->
     monkeypatch.setattr("socket.socket", absent)
     (proc.root / "self/ns").mkdir(parents=True)
     proc.write("self/ns/user", b"")
-    monkeypatch.setattr(netlink_sockets, "INITIAL_USER_NAMESPACE", (proc.root / "self/ns/user").stat().st_ino)
+    monkeypatch.setattr(capabilities, "INITIAL_USER_NAMESPACE", (proc.root / "self/ns/user").stat().st_ino)
     assert "CONFIG_PROC_EVENTS" in (refusal(proc.procfs) or "")

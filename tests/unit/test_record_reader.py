@@ -76,7 +76,7 @@ def test_without_a_thread_a_mode_can_not_run(no_threads: None) -> None:
     with theirs:
         sockets = Sockets(Subscription(ours, 0, filtered=True), None, "")
         for source in (NetlinkSource(SCALE, Procfs(), lambda: sockets), ScanSource(SCALE, Procfs(), NS)):
-            with pytest.raises(ModeUnavailable, match="can't start new thread"):
+            with pytest.raises(ModeUnavailable, match="cannot start another process or thread"):
                 source.start()
             source.stop()
     assert descriptors() == before

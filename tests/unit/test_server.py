@@ -169,7 +169,10 @@ def test_port_in_use(client: Client) -> None:
     where = f"127.0.0.1:{client.server.port}"
     with pytest.raises(OSError, match="in use") as caught:
         Server(where, "/metrics", client.pages)
-    assert listening.bind_error_message(where, caught.value) == f"cannot listen on {where}: address already in use"
+    assert listening.bind_error_message(where, caught.value) == (
+        f"cannot listen on {where}: address already in use (ss -ltnp 'sport = :{client.server.port}' shows by what); "
+        "choose another address with --web.listen-address"
+    )
     with pytest.raises(OSError, match="known") as caught:
         Server("no-such-host.invalid:1", "/metrics", client.pages)
     assert listening.bind_error_message("x", caught.value).startswith("cannot listen on x: ")

@@ -7,8 +7,9 @@ import pwd
 
 import pytest
 
+from exporter.kernel.capabilities import CAP_BPF, CAP_SYS_ADMIN
 from exporter.process import privileges
-from exporter.process.privileges import CAP_BPF, CAP_SYS_ADMIN, NOBODY, NoSuchUser, user_of
+from exporter.process.privileges import NOBODY, NoSuchUser, user_of
 
 
 @pytest.mark.parametrize(

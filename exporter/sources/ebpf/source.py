@@ -206,7 +206,7 @@ class EbpfSource(Source):
     def about(self) -> str:
         """What its maps cost."""
         memory = sum(map_memory(each.fd) for each in self._kernel.maps.values())
-        return f"the programs load and attach; their maps take {memory / 2**20:.1f} MiB of kernel memory"
+        return f"the programs load and attach; their maps use {memory / 2**20:.1f} MiB of kernel memory"
 
     def _record_buffer(self) -> RecordBuffer:
         if self._kernel.buffers:

@@ -109,7 +109,9 @@ class NetlinkSource(TallySource):
         registration, subscription = self._registration, self._subscription
         mib = [f"{each.buffer_bytes / (1 << 20):.3g}" for each in (subscription, registration) if each is not None]
         names = (
-            "taskstats tells names and CPU" if registration is not None else f"no taskstats, so no CPU and few names ({self._no_taskstats})"
+            "taskstats reports names and CPU"
+            if registration is not None
+            else f"no taskstats, so no CPU and few names ({self._no_taskstats})"
         )
         filtered = (
             "the kernel filters events" if subscription is not None and subscription.filtered else "this kernel does not filter events"

@@ -107,9 +107,9 @@ class FastScanSource(Scanning):
 
     def about(self) -> str:
         """Which of its means work here."""
-        probes = "PIDs are probed as they are given out" if self._probe is not None else "PIDs can't be probed here"
-        ends = "pidfds tell ends" if self._exits is not None else "the listing tells ends (no pidfds here)"
-        execs = "inotify tells of execs" if self._inotify is not None else "no inotify here"
+        probes = "new PIDs are probed" if self._probe is not None else "PIDs cannot be probed here"
+        ends = "pidfds report exits" if self._exits is not None else "exits are found by listing (no pidfds here)"
+        execs = "inotify reports execs" if self._inotify is not None else "no inotify here"
         reports = "reports processes" if self.proc_inotify_fires else "reports nothing"
         return f"{probes}; {ends}; {execs}; inotify on {self._procfs.root} {reports}"
 

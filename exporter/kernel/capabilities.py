@@ -1,0 +1,49 @@
+"""What this process may do (capabilities(7), user_namespaces(7), kernel_lockdown(7))."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
+"""Numbers of include/uapi/linux/capability.h."""
+INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+"""Its inode: `PROC_USER_INIT_INO` of include/linux/proc_ns.h."""
+
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+
+
+def effective() -> int:
+    """Return the effective capabilities, as a mask."""
+    return _mask("CapEff")
+
+
+def permitted() -> int:
+    """Return the capabilities that could be made effective, as a mask."""
+    return _mask("CapPrm")
+
+
+def in_initial_user_namespace(procfs: str = "/proc") -> bool:
+    """Raises `OSError` where `procfs` does not tell."""
+    return Path(procfs, "self/ns/user").stat().st_ino == INITIAL_USER_NAMESPACE
+
+
+def bpf_refusal() -> str | None:
+    """Return why this process cannot load eBPF programs, in words that say more than the errno of bpf(2) would, or None."""
+    try:
+        if not in_initial_user_namespace():
+            return "eBPF programs can only be loaded from the host's user namespace: do not use --userns or a rootless container"
+    except OSError:  # a kernel without them
+        pass
+    mask = effective()
+    if not mask >> CAP_SYS_ADMIN & 1 and not (mask >> CAP_BPF & 1 and mask >> CAP_PERFMON & 1):
+        return "loading eBPF programs needs CAP_BPF and CAP_PERFMON: run as root, or grant both"
+    if _LOCKDOWN.exists() and "[confidentiality]" in _LOCKDOWN.read_text():
+        return "the kernel does not let eBPF programs read it: boot it without lockdown=confidentiality"
+    return None
+
+
+def _mask(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1], 16)
+    return 0
