@@ -223,7 +223,11 @@ def booted(machine: Machine) -> Iterator[Callable[..., str]]:
         children = Path(f"/proc/{container.pid}/task/{container.pid}/children")
         init: list[str] = []
         try:
-            init = until(lambda: children.read_text().split() if container.poll() is None else ["gone"], bool)
+            # nspawn starts helpers of its own first
+            init = until(
+                lambda: [pid for pid in children.read_text().split() if comm(pid) == "systemd"] if container.poll() is None else ["gone"],
+                bool,
+            )
             if init == ["gone"]:
                 pytest.skip(f"systemd-nspawn can't run here: {container.communicate()[0].strip()}")
 
@@ -245,10 +249,22 @@ def booted(machine: Machine) -> Iterator[Callable[..., str]]:
             yield systemctl
         finally:
             if container.poll() is None:
-                os.kill(int(init[0]), signal.SIGKILL)
-                container.communicate(timeout=10)
+                with suppress(ProcessLookupError):
+                    os.kill(int(init[0]) if init else container.pid, signal.SIGKILL)
+                try:
+                    container.communicate(timeout=10)
+                except subprocess.TimeoutExpired:
+                    container.kill()
+                    raise
             if "--keep-unit" in nspawn:
                 remove_control_groups()
+
+
+def comm(pid: str) -> str:
+    """Its name; empty where it has gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def remove_control_groups() -> None:
