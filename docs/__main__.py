@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs import metrics_tables, modes_tables
+from docs import config_files, metrics_tables, modes_tables
 from docs.marks import rendered
 
 ROOT = Path(__file__).parents[1]
@@ -18,18 +18,18 @@ FILES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "deploy/prometheus/rules/settings.yml": modes_tables.settings,
 }
 """Each file, and what makes its blocks by the names in the marks."""
+WHOLE: Mapping[str, Callable[[], str]] = {"config/exporter.yml": config_files.example, "config/schema.json": config_files.schema}
+"""Each file that is generated altogether."""
 
 
 def main() -> str | None:
     """Write the files, or say which are not current."""
-    parser = argparse.ArgumentParser(prog="python -m docs", description="Write what is generated in documents and rules.")
+    parser = argparse.ArgumentParser(prog="python -m docs", description="Write what is generated in documents, rules and configuration.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not current")
     checking = parser.parse_args().check
-    stale = {}
-    for name, blocks in FILES.items():
-        written = (ROOT / name).read_text()
-        if (text := rendered(written, blocks())) != written:
-            stale[name] = text
+    written = {name: (ROOT / name).read_text() for name in (*FILES, *WHOLE)}
+    wanted = {name: rendered(written[name], blocks()) for name, blocks in FILES.items()} | {name: make() for name, make in WHOLE.items()}
+    stale = {name: text for name, text in wanted.items() if text != written[name]}
     if checking:
         return f"not current: {', '.join(stale)}; write them with: make docs" if stale else None
     for name, text in stale.items():

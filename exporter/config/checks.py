@@ -58,6 +58,18 @@ def integer(least: int, most: int) -> Check:
     return Check(read, {"type": "integer", "minimum": least, "maximum": most}, wanted)
 
 
+def size(least: int, most: int) -> Check:
+    """Accept a number of bytes."""
+    check = integer(least, most)
+    return Check(check.read, check.schema, f"a number of bytes from {least} ({in_bytes(least)}) to {most} ({in_bytes(most)})")
+
+
+def in_bytes(number: int) -> str:
+    """Write a size with the largest unit that needs no fraction."""
+    power = next(power for power in (4, 3, 2, 1, 0) if number % (1 << 10 * power) == 0)
+    return f"{number >> 10 * power} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
 def number(least: float, most: float) -> Check:
     wanted = f"a number from {least:g} to {most:g}"
 

@@ -31,7 +31,8 @@ def declared(of: type[Any] = Config, prefix: str = "") -> Iterator[Flag]:
             about = first[0].lower() + first[1:]
             values = f": {', '.join(choices)}" if choices else ""
             default = f" (default {each.default})" if each.default else ""
-            yield Flag(each.metadata["flag"], f"{prefix}{each.name}", each.metadata["metavar"], f"{about}{values}{default}")
+            name, _, metavar = each.metadata["flag"].partition(" ")
+            yield Flag(name, f"{prefix}{each.name}", metavar, f"{about}{values}{default}")
 
 
 def over(config: Config, given: Mapping[str, Any]) -> Config:

@@ -1,6 +1,6 @@
-"""Every option: its default, what it may hold and what it means. The file, the flags and the JSON schema all rest on this declaration.
+"""Every option: its default, what it may hold and what it means.
 
-`python -m exporter.config.options` prints the schema.
+Flags and their help, config/exporter.yml and config/schema.json all come from these declarations (`make docs`).
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.config import address, checks
-from exporter.config.checks import Schema, boolean, duration, integer, keywords, list_of, number, one_of, rising, text
+from exporter.config.checks import boolean, duration, integer, keywords, list_of, number, one_of, rising, size, text
 from exporter.config.globs import GLOBS
-from exporter.config.sections import document, flag_only, group, option, required, section
+from exporter.config.sections import flag_only, group, groups, option, required
 from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale
 
 AUTO = "auto"
@@ -50,8 +50,7 @@ class Detection:
         one_of(AUTO, *Mode),
         "How processes are observed. auto picks the best mode that works, falls back when it fails, and retries better ones. "
         "The name of a mode forces it: the exporter exits with the reason if that mode cannot run.",
-        flag="--mode",
-        metavar="MODE",
+        flag="--mode MODE",
     )
     short_threshold_seconds: float = option(
         1.0, duration(0, 3600, above=True), "A process whose runtime, from fork to exit, is below this is short."
@@ -95,8 +94,7 @@ class Web:
         ":10199",
         text(address.WANTED, address.PATTERN, address.refusal),
         "Address to listen on. :PORT listens on every IPv4 and IPv6 address of the host.",
-        flag="--web.listen-address",
-        metavar="HOST:PORT",
+        flag="--web.listen-address HOST:PORT",
     )
     telemetry_path: str = option(
         "/metrics",
@@ -106,16 +104,14 @@ class Web:
             lambda path: f"is reserved, as are /, {', '.join(RESERVED_PATHS)}" if path in RESERVED_PATHS else None,
         ),
         "Path of the metrics.",
-        flag="--web.telemetry-path",
-        metavar="PATH",
+        flag="--web.telemetry-path PATH",
     )
     config_file: str = option(
         "",
         text("the path of a file or empty", r"[^\0]*"),
         "Web configuration file: TLS, users, headers and rate limit. The format is that of Prometheus' exporters (docs/web-config.md). It "
         "is reloaded when it changes. A relative path starts at the working directory. Empty: none.",
-        flag="--web.config.file",
-        metavar="FILE",
+        flag="--web.config.file FILE",
     )
     public_records: bool = option(
         False,
@@ -143,9 +139,9 @@ class Security:
 @dataclass(frozen=True, slots=True)
 class Log:
     level: str = option(
-        "info", one_of("debug", "info", "warn", "error"), "Minimum level of messages that are logged.", flag="--log.level", metavar="LEVEL"
+        "info", one_of("debug", "info", "warn", "error"), "Minimum level of messages that are logged.", flag="--log.level LEVEL"
     )
-    format: str = option("logfmt", one_of("logfmt", "json"), "Format of log lines.", flag="--log.format", metavar="FORMAT")
+    format: str = option("logfmt", one_of("logfmt", "json"), "Format of log lines.", flag="--log.format FORMAT")
 
 
 _ABSOLUTE = r"/.+[^/]"
@@ -155,7 +151,7 @@ _ABSOLUTE = r"/.+[^/]"
 class Filter:
     """Which records are wanted: those that match every key that is set."""
 
-    comm: tuple[str, ...] = option((), GLOBS, "Globs for the comm; one of them has to match.")
+    comm: tuple[str, ...] = option((), GLOBS, 'Globs of the shell for the comm, such as [make, "python*"]; one of them has to match.')
     parent: tuple[str, ...] = option((), GLOBS, "Globs for the comm of the parent; one of them has to match.")
     exe: tuple[str, ...] = option((), GLOBS, "Globs for the path of the executable; one of them has to match.")
     uid: tuple[int, ...] = option((), list_of(integer(0, 2**32 - 2), 100), "Real user IDs.")
@@ -167,13 +163,21 @@ class Filter:
 @dataclass(frozen=True, slots=True)
 class HandlerConfig:
     name: str = required(
-        text("module:name, such as mymodule:Handler", r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"), "Python module and class, as module:name."
+        text("a name of the form module:name", r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"),
+        "Python module and class.",
+        example="slow_builds:SlowBuilds",
     )
     path: tuple[str, ...] = option(
-        (), list_of(text("an absolute path", _ABSOLUTE), 10), "Directories to import the module from. Empty: installed packages."
+        (),
+        list_of(text("an absolute path", _ABSOLUTE), 10),
+        "Directories to import the module from. None: installed packages.",
+        example="[/etc/shortproc-exporter/handlers]",
     )
-    filter: Filter = group(Filter, "Which records it gets.")
-    options: dict[str, Any] = field(default_factory=dict, metadata={"check": keywords(), "about": "Keyword arguments of the class."})
+    filter: Filter = group(Filter, "Which records it gets, as in sinks.jsonl.filter below.", example="{comm: [make, cc1]}")
+    options: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"check": keywords(), "about": "Keyword arguments of the class.", "example": "{threshold_seconds: 0.5}"},
+    )
     timeout_seconds: float = option(5.0, duration(0.1, 600), "Maximum duration of one call.")
 
 
@@ -184,7 +188,7 @@ _DAY = 86400.0
 @dataclass(frozen=True, slots=True)
 class Jsonl:
     path: str = option("", _SINK_PATH, "File, in an existing directory. Empty: no such sink.")
-    max_bytes: int = option(100 << 20, integer(1 << 20, 1 << 40), "Size at which the file is rotated: it becomes .1, and so on.")
+    max_bytes: int = option(100 << 20, size(1 << 20, 1 << 40), "Size at which the file is rotated: it becomes .1, and so on.")
     max_age_seconds: float = option(_DAY, duration(60, 366 * _DAY), "Age of the first record at which the file is rotated.")
     keep: int = option(7, integer(1, 1000), "Number of rotated files that are kept.")
     filter: Filter = group(Filter, "Which records it gets: those that match every key that is set.")
@@ -193,7 +197,7 @@ class Jsonl:
 @dataclass(frozen=True, slots=True)
 class Sqlite:
     path: str = option("", _SINK_PATH, "Database file, in an existing directory. Empty: no such sink.")
-    max_bytes: int = option(1 << 30, integer(1 << 20, 1 << 40), "Size above which the oldest records are deleted.")
+    max_bytes: int = option(1 << 30, size(1 << 20, 1 << 40), "Size above which the oldest records are deleted.")
     max_age_seconds: float = option(7 * _DAY, duration(60, 3660 * _DAY), "Age above which records are deleted.")
     filter: Filter = group(Filter, "Which records it gets, as in sinks.jsonl.filter.")
 
@@ -206,24 +210,25 @@ class Sinks:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    detection: Detection = group(Detection, "How processes are observed.")
-    metrics: Metrics = group(Metrics, "What is exposed.")
-    handlers: tuple[HandlerConfig, ...] = option(
-        (),
-        list_of(section(HandlerConfig), 16),
+    detection: Detection = group(Detection, "Detection of processes.")
+    metrics: Metrics = group(Metrics, "The metrics.")
+    handlers: tuple[HandlerConfig, ...] = groups(
+        HandlerConfig,
+        16,
         "Python code that gets the record of each short process (docs/handlers.md). This file, the module and all directories above them "
         "must be writable only by root and the user that the exporter runs as.",
     )
     sinks: Sinks = group(
         Sinks,
         "Where records of short processes are stored. When started as root, sinks run as the owner of their directory, which must be "
-        "another user than root, and the only one who can write there (docs/handlers.md).",
+        "another user than root, and the only one who can write there (docs/handlers.md):\n"
+        "  useradd --system shortproc && install -d -o shortproc -g shortproc -m 0750 /var/lib/shortproc",
     )
     records: Records = group(Records, "Records of short processes, for the page and its API.")
     web: Web = group(Web, "The web server.")
     security: Security = group(Security, "Privileges.")
     log: Log = group(Log, "The log, on standard error.")
-    procfs: str = flag_only("/proc", checks.procfs(), "Directory where procfs is mounted.", flag="--path.procfs", metavar="DIR")
+    procfs: str = flag_only("/proc", checks.procfs(), "Directory where procfs is mounted.", flag="--path.procfs DIR")
     no_ebpf: bool = flag_only(False, boolean(), "Skip the eBPF modes.", flag="--no-ebpf")
 
     @property
@@ -234,14 +239,3 @@ class Config:
             bounds_ns=tuple(round(bound * NS) for bound in self.metrics.runtime_buckets_seconds),
             per_comm_buckets=self.metrics.per_comm_histogram,
         )
-
-
-def schema() -> Schema:
-    """Make the JSON schema of the file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "shortproc-exporter"} | document(Config).schema
-
-
-if __name__ == "__main__":
-    import json
-
-    print(json.dumps(schema(), indent=2))  # noqa: T201

@@ -6,30 +6,38 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
-from exporter.config.checks import Check, Schema
+from exporter.config.checks import Check, Schema, list_of
 from exporter.config.problems import MOST_TOLD, InvalidValue, Problem, gathering, near, shown
 
 _WANTED = "a mapping of keys to values"
 
 
-def option(default: Any, check: Check, about: str, flag: str = "", metavar: str = "") -> Any:
-    """Declare a key of a section, and the flag that overrides it, if there is one."""
-    return field(default=default, metadata={"check": check, "about": about, "flag": flag, "metavar": metavar})
+def option(default: Any, check: Check, about: str, *, flag: str = "", example: str = "") -> Any:
+    """Declare a key of a section, and the flag that overrides it, if there is one. `example` is a value, as YAML.
+
+    `flag` is its name and what its value is called, such as `--mode MODE`; without the latter it takes no value.
+    """
+    return field(default=default, metadata={"check": check, "about": about, "flag": flag, "example": example})
 
 
-def flag_only(default: Any, check: Check, about: str, flag: str, metavar: str = "") -> Any:
-    """Declare what only a flag can set. Without `metavar`, the flag takes no value."""
-    return field(default=default, metadata={"check": check, "about": about, "flag": flag, "metavar": metavar, "flag_only": True})
+def flag_only(default: Any, check: Check, about: str, flag: str) -> Any:
+    """Declare what only a flag can set."""
+    return field(default=default, metadata={"check": check, "about": about, "flag": flag, "flag_only": True})
 
 
-def required(check: Check, about: str) -> Any:
-    """Declare a key that has no default."""
-    return field(metadata={"check": check, "about": about})
+def required(check: Check, about: str, example: str) -> Any:
+    """Declare a key that has no default; `example` is a value, as YAML."""
+    return field(metadata={"check": check, "about": about, "example": example})
 
 
-def group(of: type[Any], about: str) -> Any:
+def group(of: type[Any], about: str, example: str = "") -> Any:
     """Declare a key that holds a section."""
-    return field(default_factory=of, metadata={"check": section(of), "about": about, "section": of})
+    return field(default_factory=of, metadata={"check": section(of), "about": about, "section": of, "example": example})
+
+
+def groups(of: type[Any], most: int, about: str) -> Any:
+    """Declare a key that holds a list of sections."""
+    return field(default=(), metadata={"check": list_of(section(of), most), "about": about, "items": of})
 
 
 def section(of: type[Any]) -> Check:

@@ -129,7 +129,7 @@ def test_names_of_several_parts(code: Path) -> None:
     ("text", "message"),
     [
         ("handlers: [{}]", "handlers[0].name: missing; this key has no default"),
-        ("handlers: [{name: os}]", "handlers[0].name: 'os' is not module:name"),
+        ("handlers: [{name: os}]", "handlers[0].name: 'os' is not a name of the form module:name"),
         ("handlers: [{name: 'a:B', nam: 1}]", "handlers[0].nam: unknown key (did you mean name?)"),
         ("handlers: [{name: 'a:B', path: [here]}]", "handlers[0].path[0]: 'here' is not an absolute path"),
         ("handlers: [{name: 'a:B', options: {a-b: 1}}]", "handlers[0].options.a-b: not a valid name of a Python argument"),
