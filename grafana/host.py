@@ -25,12 +25,12 @@ THIRD, QUARTER = (8, 8), (6, 8)
 
 def page() -> model.Dashboard:
     """The page."""
-    about = "Short-lived processes on one host, who they are, and how complete what is known of them is."
+    about = "Short-lived processes on one host, and how complete this data is."
     sections = {
         "": _verdict(),
         "Processes": _processes(),
-        "Lifetimes and CPU": _lifetimes(),
-        "Names": _names(),
+        "Runtimes and CPU": _lifetimes(),
+        "Command names": _names(),
         "Detection": _detection(),
         "The exporter": _exporter(),
     }
@@ -40,15 +40,15 @@ def page() -> model.Dashboard:
 def _verdict() -> Iterable[Panel]:
     texts = {
         "complete": "Complete: mode {{mode}}, seen",
-        "degraded": "Complete counts, but a better mode than {{mode}} was wanted; seen",
+        "degraded": "Complete, but {{mode}} is not the preferred mode; seen",
         "partial": "Partial: mode {{mode}}, seen",
-        "unknown": "Unknown: mode {{mode}} can't tell how much it misses",
+        "unknown": "Unknown: mode {{mode}} cannot report how much it misses",
     }
     verdicts = [verdict for verdict in ONE.verdicts() if verdict.name in texts]
     said = (now(f"{ONE.active()} * on ({HOST}) group_left () ({verdict.expr})", texts[verdict.name]) for verdict in verdicts)
     frame = Frame(
         "Is this page complete?",
-        "Of the processes and threads that the kernel counted in the time shown, the share seen.",
+        "Fraction of the processes and threads counted by the kernel that the exporter observed.",
         SHARE,
         (14, 4),
         "shortproccaptureratiolow",
@@ -58,26 +58,26 @@ def _verdict() -> Iterable[Panel]:
         panel.override_by_query(letter, [looks.fixed(looks.VERDICTS[verdict.name])])
     yield panel.override_by_query("D", [model.DynamicConfigValue("mappings", [looks.states(("?", looks.MUTED), ("?", looks.MUTED))])])
 
-    frame = Frame("Mode", "The way of seeing processes that is active now.", NONE, (4, 4), "shortprocmodedegraded")
+    frame = Frame("Mode", "Active detection mode.", NONE, (4, 4), "shortprocmodedegraded")
     yield tiles(frame, now(ONE.mode())).mappings([looks.MODE_STATES])
-    frame = Frame("Better one wanted", "Whether a better mode than the active one was wanted.", NONE, (3, 4), "shortprocmodedegraded")
+    frame = Frame("Degraded", "Whether the active mode is not the preferred one.", NONE, (3, 4), "shortprocmodedegraded")
     yield tiles(frame, now(f"max({ONE.of('shortproc_detection_degraded')})")).mappings([looks.DEGRADED_STATES])
     yield looks.lost_tile(ONE.grown(LOST), (3, 4))
 
 
 def _processes() -> Iterable[Panel]:
-    frame = Frame("Ends", "Processes that end each second, and the short ones of them.", PER_SECOND, THIRD, "shortprocburst")
+    frame = Frame("Exits", "Processes that exit per second, all and short.", PER_SECOND, THIRD, "shortprocburst")
     yield lines(frame, _rate(ENDED, "all"), _rate(SHORT, "short"), colours=ALL_AND_SHORT)
 
-    frame = Frame("Bursts", "Short processes in the busiest second of each minute, beside their mean.", COUNT, THIRD, "shortprocburst")
+    frame = Frame("Bursts", "Short processes in the busiest second of each minute, and their mean rate.", COUNT, THIRD, "shortprocburst")
     peak = ONE.of("shortproc_ended_short_processes_peak_per_second")
     busiest = query(f"max(max_over_time({peak}[$__rate_interval]))", "busiest second")
     yield lines(frame, busiest, _rate(SHORT, "mean"), colours={"busiest second": looks.BAD, "mean": looks.SHORT})
 
-    frame = Frame("Outcomes", "How processes end: with exit code 0, with another one, or by a signal.", PER_SECOND, THIRD)
+    frame = Frame("Outcomes", "Exits per second by outcome: exit code 0, another exit code, or killed by a signal.", PER_SECOND, THIRD)
     yield lines(frame, query(f"sum by (outcome) ({ONE.rate(ENDED)})", "{{outcome}}"), colours=looks.OUTCOMES, stacked=True)
 
-    frame = Frame("Starts", "Processes and threads started, programs executed, and processes that dumped core.", PER_SECOND)
+    frame = Frame("Starts", "Forks, new threads, execs and core dumps per second.", PER_SECOND)
     yield lines(
         frame,
         _rate("shortproc_forked_processes_total", "forks"),
@@ -85,39 +85,41 @@ def _processes() -> Iterable[Panel]:
         _rate("shortproc_execs_total", "execs"),
         _rate("shortproc_core_dumps_total", "core dumps"),
     )
-    frame = Frame("Signals", "The signals delivered most; SIGKILL counts the processes killed by it.", PER_SECOND)
+    frame = Frame("Signals", "Signals delivered most often; SIGKILL counts processes killed by it.", PER_SECOND)
     yield lines(frame, query(ONE.top("signal", "shortproc_signals_delivered_total"), "{{signal}}"))
 
 
 def _lifetimes() -> Iterable[Panel]:
     bucket = "shortproc_process_runtime_seconds_bucket"
-    frame = Frame("Lifetimes", "How long the processes that ended had lived, and how many there were.", SECONDS)
+    frame = Frame("Runtimes", "Exited processes by runtime.", SECONDS)
     yield looks.heat(frame, f"sum by (le) (increase({ONE.of(bucket)}[$__rate_interval]))")
-    frame = Frame("Quantiles of lifetimes", "Half, 90 % and 99 % of the processes that ended had lived no longer than this.", SECONDS)
+    frame = Frame("Runtime quantiles", "Median, 90 % and 99 % quantile of the runtime of exited processes.", SECONDS)
     yield lines(frame, *_quantiles(bucket, 0.5, 0.9, 0.99)).scale_distribution(looks.logarithmic())
 
-    frame = Frame("CPU of ended processes", "CPU cores' worth that ended processes had burned.", CORES, runbook="shortproccpuhigh")
+    frame = Frame("CPU of exited processes", "CPU cores used by processes, counted when they exit.", CORES, runbook="shortproccpuhigh")
     all_cpu = _rate("shortproc_ended_processes_cpu_seconds_total", "all")
     yield lines(frame, all_cpu, _rate("shortproc_ended_short_processes_cpu_seconds_total", "short"), colours=ALL_AND_SHORT)
-    frame = Frame("Share of CPU", "Of the CPU that all ended processes burned, the share of the short ones.", SHARE)
+    frame = Frame("Share of CPU", "CPU time of short processes as a fraction of that of all exited processes.", SHARE)
     yield lines(frame, query(ONE.short_cpu_share(), "short"), colours=ALL_AND_SHORT).max(1)
 
 
 def _names() -> Iterable[Panel]:
-    frame = Frame("Short processes by name", "The names of which most short processes end.", PER_SECOND, THIRD)
+    frame = Frame("Short processes by name", "Command names with the highest rates of short processes.", PER_SECOND, THIRD)
     yield lines(frame, query(ONE.top("comm", COMM_SHORT, NAMED), "{{comm}}"))
-    frame = Frame("CPU by name", "The names whose short processes burn most CPU.", CORES, THIRD)
+    frame = Frame("CPU by name", "Command names whose short processes use the most CPU cores.", CORES, THIRD)
     yield lines(frame, query(ONE.top("comm", COMM_CPU, NAMED), "{{comm}}"))
-    frame = Frame("Failures by name", "The names that end most with an error or by a signal.", PER_SECOND, THIRD, "shortproccrashloop")
+    frame = Frame(
+        "Failures by name", "Command names that exit most often with an error or a signal.", PER_SECOND, THIRD, "shortproccrashloop"
+    )
     yield lines(frame, query(ONE.top("comm", COMM_ENDED, NAMED, 'outcome=~"error|signal"'), "{{comm}}"))
 
     def total(metric: str, *more: str) -> str:
         return f"sum by (comm) ({ONE.grown(metric, NAMED, *more)})"
 
-    frame = Frame("Names", "Every name in the time shown; names beyond the exporter's cap are together as other.", COUNT, (16, 10))
+    frame = Frame("Command names", "All command names in the time range; names beyond the exporter's cap count as other.", COUNT, (16, 10))
     columns = [
         Column("Short", total(COMM_SHORT), COUNT),
-        Column("Ended", total(COMM_ENDED), COUNT),
+        Column("Exits", total(COMM_ENDED), COUNT),
         Column("Failed", total(COMM_ENDED, 'outcome="error"'), COUNT),
         Column("Killed", total(COMM_ENDED, 'outcome="signal"'), COUNT),
         Column("Execs", total("shortproc_comm_execs_total"), COUNT),
@@ -125,52 +127,60 @@ def _names() -> Iterable[Panel]:
         Column("CPU of all", total("shortproc_comm_cpu_seconds_total"), SECONDS),
     ]
     yield rows(frame, {"comm": "Name"}, columns)
-    frame = Frame("Short processes by parent", "The names that start most of the short processes.", PER_SECOND, (8, 10))
+    frame = Frame("Short processes by parent", "Command names of the parents that start the most short processes.", PER_SECOND, (8, 10))
     yield lines(frame, query(ONE.top("parent_comm", "shortproc_parent_short_exits_total"), "{{parent_comm}}"))
 
 
 def _detection() -> Iterable[Panel]:
     frame = Frame(
         "Mode over time",
-        "The mode that was active; what it can't see is missing in the graphs above.",
+        "Active mode; the graphs above show only what it can see.",
         NONE,
         THIRD,
         "shortprocmodedegraded",
     )
     yield looks.timeline(frame, query(ONE.mode(), "mode")).mappings([looks.MODE_STATES])
-    frame = Frame("Modes that can run here", "Which modes could run; the exporter's own page says why not.", NONE, THIRD)
+    frame = Frame("Available modes", "Modes that work on this host; the exporter's page shows why the others do not.", NONE, THIRD)
     available = query(f"max by (mode) ({ONE.of('shortproc_detection_mode_available')})", "{{mode}}")
-    yield looks.timeline(frame, available).mappings([looks.states(("can't run", looks.MUTED), ("can run", looks.GOOD))])
-    frame = Frame("Capture ratio", "Of what the kernel counted within a minute, the share seen.", SHARE, THIRD, "shortproccaptureratiolow")
+    yield looks.timeline(frame, available).mappings([looks.states(("unavailable", looks.MUTED), ("available", looks.GOOD))])
+    frame = Frame(
+        "Capture ratio",
+        "Fraction of the kernel's clones that were observed, over the last minute.",
+        SHARE,
+        THIRD,
+        "shortproccaptureratiolow",
+    )
     yield lines(frame, query(f"min({ONE.of('shortproc_detection_capture_ratio')})", "seen"), colours={"seen": looks.GOOD}).max(1)
 
-    frame = Frame("Lost events", "What could not be seen, timed, charged or named, by cause.", PER_SECOND, THIRD, "shortproceventslost")
-    yield lines(frame, query(ONE.top("reason", LOST), "{{reason}}"))
     frame = Frame(
-        "Records dropped", "Records of single processes that were dropped; the processes are counted all the same.", PER_SECOND, THIRD
+        "Lost events", "Events that could not be observed, timed, attributed or named, by reason.", PER_SECOND, THIRD, "shortproceventslost"
     )
+    yield lines(frame, query(ONE.top("reason", LOST), "{{reason}}"))
+    frame = Frame("Dropped records", "Records of single processes that were dropped; the processes are counted.", PER_SECOND, THIRD)
     yield lines(frame, query(ONE.top("consumer, reason", "shortproc_records_dropped_total"), "{{consumer}}: {{reason}}"))
-    frame = Frame("Latency of records", "From the end of a short process to its record in the exporter.", SECONDS, THIRD)
+    frame = Frame("Record latency", "Time from the exit of a short process to its record in the exporter.", SECONDS, THIRD)
     yield lines(frame, *_quantiles("shortproc_detection_latency_seconds_bucket", 0.5, 0.99)).scale_distribution(looks.logarithmic())
 
 
 def _exporter() -> Iterable[Panel]:
-    frame = Frame("CPU of the exporter", "CPU cores that the exporter keeps busy.", CORES, QUARTER)
+    frame = Frame("CPU of the exporter", "CPU cores used by the exporter.", CORES, QUARTER)
     yield lines(frame, _rate("process_cpu_seconds_total", "CPU"))
     frame = Frame("Memory of the exporter", "Resident memory of the exporter.", BYTES, QUARTER)
     yield lines(frame, _gauge("process_resident_memory_bytes", "resident"))
-    frame = Frame("Time of a scrape", "How long Prometheus waits for a scrape, and how long the exporter works for it.", SECONDS, QUARTER)
+    frame = Frame("Scrape duration", "Duration of a scrape seen by Prometheus, and the part spent in the exporter.", SECONDS, QUARTER)
     scan = _gauge("shortproc_scan_duration_seconds", "pass over /proc")
     yield lines(frame, _gauge("scrape_duration_seconds", "scrape"), _gauge("shortproc_collect_duration_seconds", "collecting"), scan)
-    frame = Frame("Names and open files", "Names that have series of their own, and file descriptors of the exporter.", COUNT, QUARTER)
-    yield lines(frame, _gauge("shortproc_tracked_comms", "names"), _gauge("process_open_fds", "open files"))
+    frame = Frame(
+        "Series and open files", "Command names with their own series, and open file descriptors of the exporter.", COUNT, QUARTER
+    )
+    yield lines(frame, _gauge("shortproc_tracked_comms", "command names"), _gauge("process_open_fds", "open files"))
 
-    frame = Frame("Handlers and sinks", "What became of the records given to them; empty where none is configured.", PER_SECOND)
+    frame = Frame("Handlers and sinks", "Records by result, for each handler and sink; empty if none is configured.", PER_SECOND)
     handled = {"stored or handled": "records", "errors": "errors", "timeouts": "timeouts", "lost": "lost_records"}
     yield lines(frame, *(_by_handler(f"shortproc_handler_{metric}_total", legend) for legend, metric in handled.items()))
-    frame = Frame("Configuration", "Whether the configuration that was read last is in force, or was refused.", NONE)
+    frame = Frame("Configuration", "Whether the last reload of the configuration was accepted or rejected.", NONE)
     loaded = _gauge("shortproc_exporter_config_last_reload_successful", "configuration")
-    yield looks.timeline(frame, loaded).mappings([looks.states(("refused", looks.BAD), ("in force", looks.GOOD))])
+    yield looks.timeline(frame, loaded).mappings([looks.states(("rejected", looks.BAD), ("accepted", looks.GOOD))])
 
 
 def _rate(metric: str, legend: str) -> Query:

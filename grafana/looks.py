@@ -148,7 +148,7 @@ LOST_STEPS = steps(GOOD, (0.5, WARN))
 
 def lost_tile(lost: str, size: tuple[int, int]) -> stat.Panel:
     """How much was lost, by any cause."""
-    about = "What could not be seen, timed, charged or named in the time shown."
+    about = "Events that could not be observed, timed, attributed or named."
     tile = tiles(Frame("Lost events", about, COUNT, size, "shortproceventslost"), now(f"sum({lost})"))
     return tile.thresholds(LOST_STEPS).color_scheme(by_threshold())
 

@@ -63,8 +63,14 @@ def _variables(*, one_host: bool) -> Iterable[DatasourceVariable | QueryVariable
     instance = _labels("instance", "Host", f'{info}{{job=~"$job"}}')
     yield instance if one_host else instance.multi(True).include_all(True).all_value(".+")
     named = f'shortproc_comm_exits_total{{job=~"$job", instance{host}"$instance"}}'
-    yield _labels("comm", "Name", named).multi(True).include_all(True).all_value(".*").description("The name (comm) of processes.")
-    yield ConstantVariable("runbook").label("Address of the runbook").value(RUNBOOK_PATH)
+    yield (
+        _labels("comm", "Command name", named)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .description("Command name (comm) of the processes.")
+    )
+    yield ConstantVariable("runbook").label("Runbook URL").value(RUNBOOK_PATH)
 
 
 def _labels(label: str, shown: str, of: str) -> QueryVariable:

@@ -53,7 +53,7 @@ def test_each_variable_lists_something(fleet: Fleet, page: str) -> None:
 def test_each_host_is_counted_under_its_verdict(fleet: Fleet) -> None:
     """A host whose figures are too low must not pass for one that sees everything."""
     counted = {}
-    for target, asked in panel("shortproc-fleet", "Hosts by how complete their data is"):
+    for target, asked in panel("shortproc-fleet", "Hosts by completeness"):
         (answer,) = fleet.ask(asked, ".+")
         counted[target["legendFormat"]] = answer["values"][0][1]
     assert counted == dict.fromkeys(fleet.hosts, "1")
@@ -67,7 +67,7 @@ def test_the_banner_says_one_thing_of_each_host(fleet: Fleet) -> None:
         said[name] = [target["legendFormat"].partition(":")[0] for target, series in answers for _ in series]
     assert said == {
         "complete": ["Complete"],
-        "degraded": ["Complete counts, but a better mode than {{mode}} was wanted; seen"],
+        "degraded": ["Complete, but {{mode}} is not the preferred mode; seen"],
         "partial": ["Partial"],
         "unknown": ["Unknown"],
         "blind": [],
@@ -77,7 +77,7 @@ def test_the_banner_says_one_thing_of_each_host(fleet: Fleet) -> None:
 
 def test_names_are_counted_right(fleet: Fleet) -> None:
     """A query may return data and be wrong all the same: the table is compared with what was run."""
-    (_, asked), *_ = panel("shortproc-host", "Names")
+    (_, asked), *_ = panel("shortproc-host", "Command names")
     counts = {one["metric"].get("comm"): float(one["values"][0][1]) for one in fleet.ask(asked, fleet.hosts["complete"])}
     assert counts[TINY] == pytest.approx(2 * ROUNDS * EACH, rel=0.3)  # increase() guesses beyond the first and last scrape
 
