@@ -78,7 +78,7 @@ def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, work
     source.start()
     try:
         source.publish(records.extend, live=True)
-        workload.storm("burn", 2, 400, 1)
+        workload.storm("burn", 4, 150, 1)  # long enough for a scan to see, and short
         workload.storm("forkexec", 3, nothing.path)
         workload.storm("end", 3, 3)
         workload.storm("kill", 3, int(signal.SIGXFSZ))
@@ -98,7 +98,7 @@ def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, work
         unsure.add(Fact.CORE_DUMPS)
     assert found - declared == set()
     assert declared - found - unsure == set()
-    assert set(counts.lost) <= spec.losses | SWITCH_LOSSES, "each loss is declared"
+    assert {reason for reason, n in counts.lost.items() if n} <= spec.losses | SWITCH_LOSSES
 
 
 def test_every_loss_is_declared_by_a_mode() -> None:
