@@ -3,9 +3,11 @@ from __future__ import annotations
 import sys
 
 from exporter import cli
+from exporter.process import signals
 
 
 def main() -> None:
+    signals.restore_dispositions()
     sys.exit(cli.main(sys.argv[1:]))
 
 

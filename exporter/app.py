@@ -19,6 +19,7 @@ from exporter.model import ModeUnavailable
 from exporter.process import log, privileges
 from exporter.process.log import fields
 from exporter.process.sdnotify import Notifier
+from exporter.process.signals import Signals
 from exporter.records.hub import Hub
 from exporter.supervision.modes import loader_settings
 from exporter.supervision.reload import Reloader
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Each is taken even where a parent ignores it, as `nohup` and shells do: they are how a daemon is spoken to."""
 
 EXIT_BIND = 1
 EXIT_CONFIG = 2
@@ -51,7 +53,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
     """
     log.setup(config.log.level, config.log.format)
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)  # an arena for each thread would cost memory, and Python runs one thread at a time
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # before the first thread, which inherits it; they are waited for below
+    signals = Signals(_SIGNALS)
     notifier = Notifier()
     hub = Hub(config.records.capacity)
     policies = _policies(config.web.config_file)
@@ -81,7 +83,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
             return _refuse(str(reason), EXIT_CONFIG)
         logger.info("listening", extra=fields(address=config.web.listen_address, path=config.web.telemetry_path, version=__version__))
         notifier.ready()
-        while (told := signal.sigtimedwait(_SIGNALS, _TICK_SECONDS)) is None or told.si_signo == signal.SIGHUP:
+        while (told := signals.wait(_TICK_SECONDS)) is None or told is signal.SIGHUP:
             if told is not None:
                 notifier.reloading()
                 reloader.run()
@@ -90,7 +92,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
             pages.tick()
             notifier.alive()
         notifier.stopping()
-        logger.info("stopping", extra=fields(signal=signal.Signals(told.si_signo).name))
+        logger.info("stopping", extra=fields(signal=told.name))
     finally:
         server.close()
         supervisor.stop()

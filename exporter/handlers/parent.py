@@ -156,7 +156,7 @@ class Handlers:
     def _watch(self, child: Child) -> str | None:
         """Feed the child until it ended or hangs: say how. None if we are closing, and all there was has been written to it."""
         tick = min(_TICK_SECONDS, *(each.timeout_seconds / 4 for each in self._plan.handlers))
-        seen, since = -1, time.monotonic()
+        seen, stood, before = -1, 0.0, time.monotonic()
         while True:
             whole = self._feed.wait(self._wake, tick)
             with contextlib.suppress(BlockingIOError):
@@ -166,6 +166,7 @@ class Handlers:
                 page, busy = self._look(), self._feed.sent > self._page.done
                 through = self._closing_at is not None and not self._feed
             now = time.monotonic()
+            turn, before = now - before, now
             if not whole or child.ended():
                 return "crash"
             if through:
@@ -173,8 +174,10 @@ class Handlers:
             if self._too_late():
                 return "timeout"
             if page.progress != seen or not (busy or page.progress % 2):
-                seen, since = page.progress, now
-            elif now - since > self._allowed(page):
+                seen, stood = page.progress, 0.0
+                continue
+            stood += min(turn, tick)  # a longer turn: this process stood still itself, and the child with it perhaps
+            if stood > self._allowed(page):
                 self._timed_out(page)
                 return "timeout"
 

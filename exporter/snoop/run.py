@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from exporter.config.options import Config
 from exporter.config.problems import one_line
 from exporter.model import ModeUnavailable
 from exporter.process import log
+from exporter.process.signals import Signals, hangup_is_ignored
 from exporter.snoop.flags import Options, beyond
 from exporter.snoop.following import Following, StreamLost
 from exporter.snoop.printer import Inbox, Output, Printer
@@ -23,8 +23,6 @@ OK, FAILED, BAD_USAGE = 0, 1, 2
 
 _TICK_SECONDS = 1.0
 _STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-_ENDED = signal.SIGUSR1
-"""How a thread tells this one to look."""
 _LAST_LINES_SECONDS = 2.0
 """For whoever reads our output to take what is left after a signal."""
 
@@ -54,16 +52,16 @@ def main(options: Options, config: Config) -> int:
     if options.url is None and (warning := beyond(options.filter, config.detection.short_threshold_seconds)):
         tell(warning)
     log.setup(config.log.level, config.log.format)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*_STOPS, _ENDED})  # before the first thread or child, which inherit it
+    signals = Signals(_STOPS - {signal.SIGHUP} if hangup_is_ignored() else _STOPS)
     inbox = Inbox()
-    source: Source = Watching(config, inbox, tell) if options.url is None else Following(options.url, inbox, tell, _wake)
+    source: Source = Watching(config, inbox, tell) if options.url is None else Following(options.url, inbox, tell, signals.wake)
     output = Output(sys.stdout.fileno(), sys.stdout.encoding)
-    printer = Printer(options, inbox, output, _wake)
+    printer = Printer(options, inbox, output, signals.wake)
     try:
         source.start()
         printer.start()
         deadline = math.inf if options.duration_seconds is None else time.monotonic() + options.duration_seconds
-        stop = _wait(lambda: not printer.ended and source.failure is None, deadline, source.tick)
+        stop = _wait(signals, lambda: not printer.ended and source.failure is None, deadline, source.tick)
     except ModeUnavailable as reason:
         return _refuse(str(reason), BAD_USAGE)
     except StreamLost as lost:
@@ -71,7 +69,7 @@ def main(options: Options, config: Config) -> int:
     finally:
         source.stop()
     inbox.close()
-    stop = stop or _wait(lambda: not printer.ended, math.inf)
+    stop = stop or _wait(signals, lambda: not printer.ended, math.inf)
     printer.join(_LAST_LINES_SECONDS)
     if printer.failure is not None:
         raise printer.failure
@@ -100,15 +98,10 @@ def _refuse(reason: str, status: int) -> int:
     return status
 
 
-def _wait(goes_on: Callable[[], bool], deadline: float, tick: Callable[[], None] = lambda: None) -> signal.Signals | None:
+def _wait(signals: Signals, goes_on: Callable[[], bool], deadline: float, tick: Callable[[], None] = lambda: None) -> signal.Signals | None:
     """Wait for a signal to stop, which is returned, or another end."""
     while goes_on() and (left := deadline - time.monotonic()) > 0:
-        told = signal.sigtimedwait({*_STOPS, _ENDED}, min(left, _TICK_SECONDS))
-        if told is not None and told.si_signo in _STOPS:
-            return signal.Signals(told.si_signo)
+        if (told := signals.wait(min(left, _TICK_SECONDS))) is not None:
+            return told
         tick()
     return None
-
-
-def _wake() -> None:
-    os.kill(os.getpid(), _ENDED)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +53,9 @@ class Snoop:
 
 
 @contextmanager
-def snooping(*arguments: str, uid: int | None = None) -> Iterator[Snoop]:
+def snooping(*arguments: str, uid: int | None = None, prefix: Sequence[str] = ()) -> Iterator[Snoop]:
     """Start it, wait until it has said how it sees, and kill it if it is still there after."""
-    command = [sys.executable, "-m", "exporter", "snoop", *arguments]
+    command = [*prefix, sys.executable, "-m", "exporter", "snoop", *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=pipe, stderr=pipe, text=True, **as_user(uid)) as child:
         try:
@@ -131,6 +131,28 @@ def test_terminated(number: signal.Signals) -> None:
     """Who ends it otherwise wants no summary, and learns from the status what ended it."""
     with snooping("--comm=nothing has this name") as snoop:
         assert snoop.ended(number) == (128 + number, [HEADER], "")
+
+
+def test_stopped_for_a_while(requires_bpf: None, workload: Program) -> None:
+    """Ctrl-Z and fg, a debugger, a frozen cgroup: it goes on where it was."""
+    with snooping(of(workload)) as snoop:
+        snoop.child.send_signal(signal.SIGSTOP)
+        workload.storm("end", 20, 7)
+        time.sleep(2.2)
+        snoop.child.send_signal(signal.SIGCONT)
+        rows = [snoop.line() for _ in range(1 + 20)]
+        status, _, complaints = snoop.ended(signal.SIGINT)
+    assert (status, complaints) == (130, "")
+    assert all(" exit 7 " in row for row in rows[1:])
+
+
+def test_nohup() -> None:
+    """It outlives its terminal where that is wanted, and can be ended all the same."""
+    with snooping("--comm=nothing has this name", prefix=["nohup"]) as snoop:
+        snoop.child.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        assert snoop.child.poll() is None
+        assert snoop.ended(signal.SIGTERM) == (128 + signal.SIGTERM, [HEADER], "")
 
 
 def test_a_reader_that_goes() -> None:
