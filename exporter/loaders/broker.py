@@ -24,11 +24,15 @@ from exporter.loaders.base import Settings, log_line
 from exporter.loaders.direct import Direct
 from exporter.loaders.handover import BOOT, accepted, discard, receive, send
 from exporter.model import Mode, ModeUnavailable
+from exporter.process.log import fields
 from exporter.process.shortage import worded
+
+logger = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 70
 """Longer than a loader may take."""
 _LATE_SECONDS = 1.0
+_END_SECONDS = 1.0
 _LOG_BYTES = 30_000
 
 
@@ -57,13 +61,12 @@ class Broker:
         self._ask(mode, probe=True)
 
     def close(self) -> None:
-        """Let it end."""
+        """Let it end by itself, as it does when its socket closes: it can't be killed by a process that has given up its privileges."""
         self._socket.close()
         try:
-            self._child.wait(1)
+            self._child.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+            logger.warning("the broker has not exited yet; it will do so by itself", extra=fields(pid=self.pid))
 
     def _ask(self, mode: Mode, *, quiet: bool = False, probe: bool = False) -> tuple[dict[str, Any], list[int]]:
         try:
@@ -72,6 +75,8 @@ class Broker:
             self._socket.send(json.dumps({"load": mode, "quiet": quiet, "probe": probe}).encode())
             self._owed += 1
             message, descriptors = self._answer(_ANSWER_SECONDS)
+        except TimeoutError as late:
+            raise ModeUnavailable(f"the broker did not answer {late}: restart the exporter") from late
         except OSError as error:
             raise ModeUnavailable(f"the broker does not answer ({worded(error)}): restart the exporter") from error
         if not message:
@@ -84,10 +89,9 @@ class Broker:
         return answer, descriptors
 
     def _answer(self, seconds: float) -> tuple[bytes, list[int]]:
-        self._socket.settimeout(seconds)
         self._owed -= 1
         try:
-            return receive(self._socket)
+            return receive(self._socket, seconds)
         except TimeoutError:
             self._owed += 1
             raise

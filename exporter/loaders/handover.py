@@ -12,10 +12,12 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -25,11 +27,13 @@ from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import BpfMap, possible_cpus
 from exporter.model import ModeUnavailable
 from exporter.process.shortage import few_files, worded
+from exporter.process.signals import stop_is_pending
 
 MAX_MESSAGE = 64 * 1024
 _MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
 _MAX_LOG = 1 << 20  # a verifier's log can be many times that, and tells its reason at the end
 _MORE = b"+"
+_LOOK_SECONDS = 0.1
 BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; importlib.import_module(sys.argv.pop(1)).main()"
 
 
@@ -65,12 +69,13 @@ def _run(command: list[str], request: dict[str, Any], timeout: float, on_log: Ca
         child = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs.fileno()])  # noqa: S603
         try:
             theirs.close()
-            ours.settimeout(timeout)
-            message, descriptors = receive(ours)
+            message, descriptors = receive(ours, timeout)
             child.wait(timeout)
-        except (TimeoutError, subprocess.TimeoutExpired) as error:
+        except TimeoutError as late:
+            raise ModeUnavailable(f"the loader did not answer {late}: the host may be overloaded") from late
+        except subprocess.TimeoutExpired as late:
             discard(descriptors)
-            raise ModeUnavailable(f"the loader did not answer within {timeout:g} s: the host may be overloaded") from error
+            raise ModeUnavailable(f"the loader answered, but did not exit within {timeout:g} s: the host may be overloaded") from late
         finally:
             if child.poll() is None:
                 child.kill()
@@ -93,15 +98,24 @@ def send(ours: socket.socket, message: bytes, descriptors: list[int]) -> None:
             return
 
 
-def receive(ours: socket.socket) -> tuple[bytes, list[int]]:
+def receive(ours: socket.socket, seconds: float) -> tuple[bytes, list[int]]:
     """One message with its descriptors; both empty where the other side has gone.
 
-    Raises `OSError`, and then has kept none. If it is no `TimeoutError`, the message is done with.
+    Raises `OSError`, and then has kept none. If it is no `TimeoutError`, the message is done with. Its time is over, too, when this process
+    is told to stop: loading may take a minute, and the other side may stand still.
     """
     descriptors = array.array("i")
     message, cut = _MORE, 0
+    deadline = time.monotonic() + seconds
+    poll = select.poll()
+    poll.register(ours, select.POLLIN)
     try:
         while message == _MORE:
+            while not poll.poll(_LOOK_SECONDS * 1000):
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"within {seconds:g} s")
+                if stop_is_pending():
+                    raise TimeoutError("before this process was told to stop")
             message, ancillary, flags, _ = ours.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC)
             cut |= flags & socket.MSG_CTRUNC
             for level, kind, data in ancillary:

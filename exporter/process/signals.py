@@ -37,7 +37,7 @@ def stop_is_pending() -> bool:
 
 
 class Signals:
-    """Blocks signals and waits for them, for as long as this process lives. Make it before the first thread or child: they inherit the mask."""
+    """Blocks signals and waits for them, as long as this process lives. Made before the first thread or child: they inherit the mask."""
 
     def __init__(self, numbers: Iterable[signal.Signals]) -> None:
         """Raises `OSError`."""

@@ -37,7 +37,7 @@ def test_an_answer_that_comes_late_is_not_taken_for_the_next(broker: Broker, mon
     monkeypatch.setattr("exporter.loaders.broker._ANSWER_SECONDS", 0.2)
     monkeypatch.setattr("exporter.loaders.broker._LATE_SECONDS", 0.2)
     for _ in range(2):
-        with pytest.raises(ModeUnavailable, match="does not answer"):
+        with pytest.raises(ModeUnavailable, match="did not answer within"):
             broker.load(Mode.SCAN)
     os.kill(broker.pid, signal.SIGCONT)
     monkeypatch.setattr("exporter.loaders.broker._ANSWER_SECONDS", 5)
@@ -49,8 +49,8 @@ def test_an_answer_that_comes_late_is_not_taken_for_the_next(broker: Broker, mon
 def test_an_answer_that_found_no_room_is_done_with(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for it again once there are descriptors."""
 
-    def cut(ours: socket.socket) -> None:
-        receive(ours)
+    def cut(ours: socket.socket, seconds: float) -> None:
+        receive(ours, seconds)
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as short:

@@ -82,9 +82,9 @@ def test_no_descriptor_is_left(pair: tuple[socket.socket, socket.socket]) -> Non
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 3, hard))
     try:
         with pytest.raises(OSError, match="open files"):
-            receive(ours)
+            receive(ours, 5)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert not {each for each in mine() if "memfd:map" in each}
     send(theirs, b"next", [])
-    assert receive(ours) == (b"next", [])
+    assert receive(ours, 5) == (b"next", [])

@@ -142,7 +142,7 @@ def test_more_descriptors_than_a_message_can_bring() -> None:
     with ours, theirs:
         given = [os.memfd_create(str(number)) for number in range(600)]
         send(theirs, b"{}", given)
-        message, got = receive(ours)
+        message, got = receive(ours, 5)
         names = [str(Path(f"/proc/self/fd/{fd}").readlink()) for fd in got]
         for fd in (*given, *got):
             os.close(fd)
