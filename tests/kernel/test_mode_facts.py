@@ -28,8 +28,9 @@ STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
 @pytest.fixture
-def everything_on() -> Iterator[None]:
+def everything_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The kernel keeps statistics of programs, and writes core dumps."""
+    monkeypatch.chdir(tmp_path)  # core dumps are written there
     if os.geteuid() != 0:
         pytest.skip("only root can try all modes")
     before, limits = STATISTICS.read_text(), resource.getrlimit(resource.RLIMIT_CORE)
