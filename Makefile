@@ -119,5 +119,5 @@ clean: ## Remove everything that was built
 object:
 	@if command -v clang >/dev/null; then $(MAKE) -s $(OBJECT); else echo "clang is missing: built without eBPF" >&2; fi
 
-$(OBJECT): bpf/lifecycle.bpf.c bpf/lifecycle.h bpf/kernel.h bpf/maps.h bpf/build.py
+$(OBJECT): bpf/lifecycle.bpf.c bpf/build.py $(wildcard bpf/*.h)
 	@$(PYTHON) bpf/build.py $@

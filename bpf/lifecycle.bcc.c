@@ -24,7 +24,7 @@
 #define CLONE_THREAD 0x00010000
 #endif
 
-/* A process that has just ended. */
+/* A process that has just exited. */
 struct life {
 	u64 start_ns;
 	u64 runtime_ns;
@@ -45,8 +45,6 @@ BPF_TABLE("hash", struct comm, struct counts, comms_a, MAX_COMMS);
 BPF_TABLE("hash", struct comm, struct counts, comms_b, MAX_COMMS);
 BPF_TABLE("array", int, u32, barrier_inner, 1);
 BPF_ARRAY_OF_MAPS(barrier, "barrier_inner", 1);
-BPF_F_TABLE("hash", struct listed_key, struct listed, listed, MAX_LISTED, BPF_F_NO_PREALLOC);
-
 BPF_F_TABLE("hash", u32, struct exe, exes, MAX_EXES, BPF_F_NO_PREALLOC);
 #ifdef WITH_RING
 BPF_RINGBUF_OUTPUT(records, RECORDS_BYTES / 4096);
@@ -128,21 +126,6 @@ static __always_inline void count_exec(struct known *known, struct comm *comm)
 		ADD(counts_of(known, comm)->execs, 1);
 }
 
-static __always_inline void list_end(struct known *known, u32 pid, struct life *life)
-{
-	struct listed_key key = {.pid = pid, .start_ns = life->start_ns};
-	struct listed end = {};
-
-	end.runtime_ns = life->runtime_ns;
-	end.comm = life->comm;
-	end.parent_comm = life->parent_comm;
-	end.outcome = life->outcome;
-	end.core_dump = life->core_dump;
-	end.sigkill = life->sigkill;
-	if (listed.update(&key, &end))
-		ADD(known->cpu->unlisted, 1);
-}
-
 static __always_inline void fill_record(struct record *record, u32 pid, u64 now, struct life *life)
 {
 	struct exe *exe;
@@ -215,15 +198,13 @@ static __always_inline void forget_exe(struct known *known, u32 pid)
 		exes.delete(&pid);
 }
 
-static __always_inline void count_end(void *ctx, struct known *known, u32 pid, u64 now, struct life *life)
+static __always_inline void count_exit(void *ctx, struct known *known, u32 pid, u64 now, struct life *life)
 {
 	struct counts *counts, *parent_counts = 0;
-	u64 ends = known->control->ends;
 
-	if (ends) {
-		list_end(known, pid, life);
-		if (ends == ENDS_LIST)
-			return;
+	if (!counts_at(known->control, now)) {
+		forget_exe(known, pid);
+		return;
 	}
 	counts = counts_of(known, &life->comm);
 	if (life->runtime_ns < known->config->threshold_ns)

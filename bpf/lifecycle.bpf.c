@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
-/* Counts the lives of processes where nothing is lost: in the kernel, in maps, at the event itself.
+/* Counts processes where nothing is lost: in the kernel, in maps, at the event itself.
  *
  * Invariants
- * - A process's end is counted once: by the thread that the kernel calls the last one (`group_dead`), or, where the tracepoint does not
- *   tell, by the first of those that see no live thread left.
+ * - The exit of a process is counted once: by the thread that the kernel calls the last one (`group_dead`), or, where the tracepoint does
+ *   not tell, by the first of those that see no live thread left.
  * - No count waits for another event. Only CPU does: the kernel knows it when it frees the leader, later than the exit. The free finds
- *   name, start and CPU in the task itself. What it can't know is whether the process was long-lived, had several threads, or, being
- *   older than these programs, ended before them; exactly such are marked at their exit. So most short processes need no map entry.
- * - Nothing here deletes from the map of comms. User space swaps the inner map and drains the old one, which no program holds any more.
+ *   name, start and CPU in the task itself. It can't know whether the process was long-lived, had several threads, or exited while these
+ *   programs did not count; the exit leaves a note of exactly such processes. So most short processes need no map entry.
+ * - CPU is counted where the exit is, though it comes later, when another mode may have taken over.
+ * - Nothing here deletes from the map of comms. User space swaps the two maps and drains the old one, which no program holds any more.
  * - A comm that finds no room is counted in `shared.other`: sums stay whole. Whole families are the sum over all comms and `other`.
  *
  * What a program costs is cold cache lines, about 100 ns each. Tried and measured: totals beside the counts by comm, an entry for each
- * ended process, a map of births; see docs/adr/0002-cold-cache-lines.md.
+ * process that exited, a map of births; see docs/adr/0002-cold-cache-lines.md.
  */
 #include <linux/types.h>
 #include <linux/bpf.h>
@@ -21,19 +22,9 @@
 #include "kernel.h"
 #include "lifecycle.h"
 #include "maps.h"
+#include "records.h"
 
 char LICENSE[] SEC("license") = "GPL";
-
-const volatile struct config config = {};
-struct shared shared = {};
-volatile struct control control SEC(".data.control") = {};
-
-static __always_inline struct cpu *this_cpu(void)
-{
-	const __u32 zero = 0;
-
-	return bpf_map_lookup_elem(&cpus, &zero);
-}
 
 /* Always an int: kernels before 6.4 call the map's own function in place of the helper, and that returns an int, not sign-extended. */
 static __always_inline struct counts *enter_comm(void *comms, const struct comm *comm)
@@ -94,12 +85,7 @@ static __always_inline bool is_last(struct task_struct *task, __u64 *ctx)
 	return err != -EEXIST;
 }
 
-static __always_inline bool born_since(__u64 start_ns)
-{
-	return control.since && start_ns >= control.since;
-}
-
-/* Counts how many marks share a slot, so that most frees need not look into the map. */
+/* Counts how many notes share a slot, so that most frees need not look into the map. */
 static __always_inline __u32 *filter_of(__u64 start_ns)
 {
 	return &shared.filter[(start_ns >> 10) % FILTER];
@@ -107,10 +93,14 @@ static __always_inline __u32 *filter_of(__u64 start_ns)
 
 static __always_inline void set_exit_note(struct cpu *cpu, struct task_struct *leader, struct exit_note *note)
 {
+	int is_here = born_here(&control, note->start_ns);
 	__u64 key = (__u64)leader;
-	int err = bpf_map_update_elem(&exit_notes, &key, note, BPF_NOEXIST);
 	struct exit_note *old;
+	int err;
 
+	if (note->skip ? !is_here : is_here && !note->is_long && !note->is_kernel && !note->had_threads)
+		return;
+	err = bpf_map_update_elem(&exit_notes, &key, note, BPF_NOEXIST);
 	if (err == -EEXIST) { /* of an earlier process at this address, whose free never came */
 		old = bpf_map_lookup_elem(&exit_notes, &key);
 		if (old)
@@ -121,77 +111,6 @@ static __always_inline void set_exit_note(struct cpu *cpu, struct task_struct *l
 		ADD(cpu->lost[LOST_CPU_MARKS_FULL], 1);
 	else
 		ADD(*filter_of(note->start_ns), 1);
-}
-
-/* Never called, nor loaded: for it the compiler describes the type, by which a test compares it with exporter/kernel/layout.py. */
-static __noinline __attribute__((used)) int described(struct record *record)
-{
-	return !!record;
-}
-
-static __always_inline void send_record(struct cpu *cpu, struct comm *comm, struct comm *parent_comm, struct task_struct *leader, __u64 now,
-					__u64 runtime, int code)
-{
-	struct record *record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	__u32 pid = leader->tgid;
-	struct exe *exe;
-
-	if (!record) {
-		cpu->records_dropped++;
-		return;
-	}
-	record->ended_ns = now;
-	record->runtime_ns = runtime;
-	record->cgroup = bpf_get_current_cgroup_id();
-	record->pid = pid;
-	record->ppid = leader->real_parent->tgid;
-	record->uid = bpf_get_current_uid_gid();
-	record->code = code;
-	record->comm = *comm;
-	record->parent_comm = *parent_comm;
-	exe = bpf_map_lookup_elem(&exes, &pid);
-	if (exe)
-		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe),
-					  exe->path); /* what is behind it stays as it is: fewer cold lines */
-	else
-		record->exe[0] = 0;
-	bpf_ringbuf_submit(record, control.records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);
-}
-
-static __always_inline void set_exit_note_if_needed(struct cpu *cpu, struct task_struct *leader, struct exit_note *note)
-{
-	if (note->is_long || note->is_kernel || note->had_threads || !born_since(note->start_ns))
-		set_exit_note(cpu, leader, note);
-}
-
-static __always_inline int list_end(struct cpu *cpu, __u32 pid, struct exit_note *note, struct comm *comm, struct task_struct *parent,
-				    __u64 runtime, int code)
-{
-	struct listed_key key = {.pid = pid, .start_ns = note->start_ns};
-	struct listed end = {};
-
-	end.runtime_ns = runtime;
-	end.comm = *comm;
-	read_name(&end.parent_comm, parent, parent->flags & PF_KTHREAD);
-	end.outcome = outcome_of(code);
-	end.core_dump = !!(code & CORE_DUMPED);
-	end.sigkill = (code & 0x7f) == SIGKILL;
-	if (bpf_map_update_elem(&listed, &key, &end, BPF_ANY))
-		ADD(cpu->unlisted, 1);
-	return 0;
-}
-
-/* Whether the CPU went to the list, because the other mode counted this end. */
-static __always_inline bool charge_listed(struct task_struct *task, __u64 start_ns, __u64 cpu_ns)
-{
-	struct listed_key key = {.pid = task->tgid, .start_ns = start_ns};
-	struct listed *end = bpf_map_lookup_elem(&listed, &key);
-
-	if (!end)
-		return 0;
-	end->cpu_ns = cpu_ns;
-	end->is_cpu_known = 1;
-	return control.ends == ENDS_LIST;
 }
 
 SEC("tp_btf/task_newtask")
@@ -206,22 +125,6 @@ int on_newtask(__u64 *ctx)
 	else
 		cpu->forks++;
 	return 0;
-}
-
-static __always_inline void keep_exe(struct task_struct *task, struct linux_binprm *bprm)
-{
-	struct cpu *cpu = this_cpu();
-	__u32 pid = task->tgid;
-	struct exe *exe;
-
-	if (bpf_map_update_elem(&exes, &pid, (const void *)&config.no_exe, BPF_ANY)) {
-		if (cpu)
-			ADD(cpu->lost[LOST_EXES_FULL], 1);
-		return;
-	}
-	exe = bpf_map_lookup_elem(&exes, &pid);
-	if (exe)
-		bpf_probe_read_kernel_str(exe->path, sizeof(exe->path), bprm->filename);
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -250,7 +153,7 @@ int on_exit(__u64 *ctx)
 	struct signal_struct *signal;
 	enum outcome outcome;
 	struct exit_note note = {};
-	__u64 now, runtime, ends;
+	__u64 now, runtime;
 	struct cpu *cpu;
 	int code;
 
@@ -261,9 +164,15 @@ int on_exit(__u64 *ctx)
 	if (!cpu)
 		return 0;
 	leader = task->group_leader;
+	note.start_ns = leader->start_time;
+	if (!counts_at(&control, now)) {
+		note.skip = 1;
+		set_exit_note(cpu, leader, &note);
+		forget_exe(task->tgid);
+		return 0;
+	}
 	parent = leader->real_parent->group_leader;
 	signal = leader->signal;
-	note.start_ns = leader->start_time;
 	note.is_kernel = !!(leader->flags & PF_KTHREAD);
 	/* What is left of threads that have gone, and those that are about to go. */
 	note.had_threads = signal->nr_threads > 1 || signal->sum_sched_runtime;
@@ -274,14 +183,6 @@ int on_exit(__u64 *ctx)
 	/* wait4() answers the same: kernel/exit.c, wait_task_zombie() */
 	code = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code;
 	outcome = outcome_of(code);
-	ends = control.ends;
-	if (ends) {
-		list_end(cpu, task->tgid, &note, &comm, parent, runtime, code);
-		if (ends == ENDS_LIST) {
-			set_exit_note_if_needed(cpu, leader, &note);
-			return 0;
-		}
-	}
 	counts = counts_of(&comm);
 	if (!note.is_long) {
 		read_name(&parent_comm, parent, parent->flags & PF_KTHREAD);
@@ -301,14 +202,10 @@ int on_exit(__u64 *ctx)
 	} else {
 		ADD(counts->long_exits, 1);
 	}
-	set_exit_note_if_needed(cpu, leader, &note);
-	if (control.records) {
-		__u32 pid = task->tgid;
-
-		if (parent_counts)
-			send_record(cpu, &comm, &parent_comm, leader, now, runtime, code);
-		bpf_map_delete_elem(&exes, &pid);
-	}
+	set_exit_note(cpu, leader, &note);
+	if (control.records && parent_counts)
+		send_record(cpu, &comm, &parent_comm, leader, now, runtime, code);
+	forget_exe(task->tgid);
 	/* The verifier follows each of the search's 32 ends through all that comes after. */
 	ADD(counts->buckets[bucket_of(config.bounds_ns, runtime)], 1);
 	return 0;
@@ -334,13 +231,13 @@ int on_free(__u64 *ctx)
 		note = *found;
 		if (!bpf_map_delete_elem(&exit_notes, &key)) /* it may fail while this CPU holds the bucket */
 			ADD(*filter_of(start_ns), -1);
-	} else if (!born_since(start_ns)) {
+	} else if (!born_here(&control, start_ns)) {
 		return 0;
 	}
+	if (note.skip)
+		return 0;
 	if (note.had_threads)
 		cpu_ns = task->signal->sum_sched_runtime; /* by now the leader's own is in it: __exit_signal() */
-	if (control.ends && charge_listed(task, start_ns, cpu_ns))
-		return 0;
 	read_name(&comm, task, note.is_kernel);
 	counts = counts_of(&comm);
 	if (note.is_long)

@@ -12,8 +12,6 @@
 #define MAX_EXIT_NOTES 4096
 #define MAX_GUARDED 8192
 #define FILTER 64 /* few, so that they stay in the cache */
-
-#define MAX_LISTED 32768
 #define MAX_EXES 16384
 #define EXE_LEN 256
 #define RECORDS_BYTES (2 << 20)
@@ -23,9 +21,6 @@ enum outcome { OUTCOME_OK, OUTCOME_ERROR, OUTCOME_SIGNAL, OUTCOME_UNKNOWN, OUTCO
 
 /* The order is that of KERNEL_LOST in exporter/kernel/layout.py. */
 enum lost { LOST_NAME_BUSY, LOST_CPU_MARKS_FULL, LOST_BIRTHS_FULL, LOST_EXES_FULL, LOST_REASONS };
-
-/* What to do with the end of a process. While two modes run at once, both list, and only the one that leaves counts. */
-enum ends { ENDS_COUNT, ENDS_COUNT_AND_LIST, ENDS_LIST };
 
 /* Whether there are records of single short processes, and whether each wakes the reader. */
 enum records { RECORDS_OFF, RECORDS_ON, RECORDS_LIVE };
@@ -61,7 +56,6 @@ struct cpu {
 	__u64 threads;
 	__u64 core_dumps;
 	__u64 comms_entered;
-	__u64 unlisted;        /* ends that were to be listed and found no room */
 	__u64 records_dropped; /* for the ring was full */
 	__u64 lost[LOST_REASONS];
 	__u64 signals[SIGNALS];
@@ -77,32 +71,13 @@ struct shared {
 /* Written by user space only. Times are of the monotonic clock. */
 struct control {
 	__u64 active;   /* which of the two maps of comms programs write */
-	__u64 since;    /* every process born from then on ends under our eyes; 0 until all is attached */
-	__u64 ends;     /* enum ends */
-	__u64 is_cut;   /* whether what is not an end counts only in the time that follows */
-	__u64 from_ns;  /* the first that counts */
-	__u64 until_ns; /* the first that doesn't any more */
+	__u64 since;    /* processes born from then on exit while all programs are attached and count */
+	__u64 is_cut;   /* whether to compare events with the two times that follow, which takes a look at the clock */
+	__u64 from_ns;  /* the first moment whose events count */
+	__u64 until_ns; /* the first one whose events don't count any more */
 	__u64 records;  /* enum records */
-	__u64 unused;
+	__u64 unused[2];
 } __attribute__((aligned(64)));
-
-/* One end, for telling apart what two modes saw. */
-struct listed_key {
-	__u64 pid;
-	__u64 start_ns;
-};
-
-struct listed {
-	__u64 runtime_ns;
-	__u64 cpu_ns;
-	struct comm comm;
-	struct comm parent_comm;
-	__u8 outcome; /* enum outcome */
-	__u8 core_dump;
-	__u8 sigkill;
-	__u8 is_cpu_known; /* whether the CPU is in */
-	__u8 unused[4];
-};
 
 /* Set before load and constant from then on, so the verifier removes what is off. */
 struct config {
@@ -115,13 +90,14 @@ struct config {
 	char no_exe[EXE_LEN];
 };
 
-/* An ended process about which its free can't know everything by itself, keyed by the address of its leader. */
+/* What the free of a process has to know of its exit and can't find out by itself, keyed by the address of its leader. */
 struct exit_note {
 	__u64 start_ns;
 	__u8 is_long;
 	__u8 is_kernel;
 	__u8 had_threads;
-	__u8 unused[5];
+	__u8 skip; /* the exit was not counted here, so its CPU is not either */
+	__u8 unused[4];
 };
 
 struct ended {
@@ -179,15 +155,21 @@ static __always_inline void pad_comm(struct comm *comm)
 	comm->word[1] &= first == ~0ULL ? before_zero(comm->word[1]) : 0;
 }
 
-/* Whether what is not an end counts at this moment: at a switch of modes it is cut by the clock, which both modes read. */
+/* At a switch of modes both run for a while, and each event counts in one of them, by the clock that both read. */
+static __always_inline int counts_at(const volatile struct control *control, __u64 now)
+{
+	return !control->is_cut || (now >= control->from_ns && now < control->until_ns);
+}
+
 static __always_inline int counts_now(const volatile struct control *control)
 {
-	__u64 now;
+	return !control->is_cut || counts_at(control, bpf_ktime_get_ns());
+}
 
-	if (!control->is_cut)
-		return 1;
-	now = bpf_ktime_get_ns();
-	return now >= control->from_ns && now < control->until_ns;
+/* Whether the exit of a process counts here because of its birth alone, so that its free need not be told. */
+static __always_inline int born_here(const volatile struct control *control, __u64 start_ns)
+{
+	return start_ns >= control->since && start_ns < control->until_ns;
 }
 
 /* As wait(2) has it: a signal's number in the low seven bits, then whether core was dumped, then the exit code. */

@@ -149,7 +149,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 #endif
 	birth = *found;
-	if (live_processes.delete(&pid) || !known.control->since)
+	if (live_processes.delete(&pid))
 		return 0;
 	life.start_ns = birth.start_ns;
 	life.runtime_ns = now > birth.start_ns ? now - birth.start_ns : 0;
@@ -157,6 +157,6 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	life.code = -1;
 	read_name(&known, &life.comm, &birth);
 	read_parent(&known, &life, &birth);
-	count_end(ctx, &known, pid, now, &life);
+	count_exit(ctx, &known, pid, now, &life);
 	return 0;
 }

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
-/* The maps of lifecycle.bpf.c; those of lifecycle.bcc.c are the same, as bcc wants them written. */
+/* The maps of lifecycle.bpf.c, global variables among them; those of lifecycle.bcc.c are the same, as bcc wants them written. */
 #ifndef MAPS_H
 #define MAPS_H
+
+const volatile struct config config = {};
+struct shared shared = {};
+volatile struct control control SEC(".data.control") = {};
 
 /* Two of them: one that programs write, and one that user space drains; `control.active` tells which. Chosen by a flag and not through a
  * map of maps, because the kernel then calls the look-up directly.
@@ -51,15 +55,6 @@ struct {
 	__type(value, __u8);
 } guard SEC(".maps");
 
-/* Empty but during a switch of modes, so it takes memory only then. */
-struct list {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_LISTED);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct listed_key);
-	__type(value, struct listed);
-} listed SEC(".maps");
-
 /* Paths of executables of living processes, for records only; as large as there are processes. */
 struct exes {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -74,5 +69,12 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, RECORDS_BYTES);
 } records SEC(".maps");
+
+static __always_inline struct cpu *this_cpu(void)
+{
+	const __u32 zero = 0;
+
+	return bpf_map_lookup_elem(&cpus, &zero);
+}
 
 #endif

@@ -28,11 +28,6 @@ static __always_inline int is_kernel_thread(struct task_struct *task)
 	return !!(flags & PF_KTHREAD);
 }
 
-static __always_inline int born_since(struct known *known, u64 start_ns)
-{
-	return known->control->since && start_ns >= known->control->since;
-}
-
 static __always_inline u32 *filter_of(struct known *known, u64 start_ns)
 {
 	return &known->shared->filter[(start_ns >> 10) % FILTER];
@@ -40,10 +35,10 @@ static __always_inline u32 *filter_of(struct known *known, u64 start_ns)
 
 static __always_inline void set_exit_note(struct known *known, u64 leader, struct exit_note *note)
 {
+	int is_here = born_here(known->control, note->start_ns), err;
 	struct exit_note *old;
-	int err;
 
-	if (!note->is_long && !note->is_kernel && !note->had_threads && born_since(known, note->start_ns))
+	if (note->skip ? !is_here : is_here && !note->is_long && !note->is_kernel && !note->had_threads)
 		return;
 	err = exit_notes.insert(&leader, note);
 	if (err == -EEXIST) {
@@ -117,6 +112,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	life.start_ns = note.start_ns;
 	life.runtime_ns = now > note.start_ns ? now - note.start_ns : 0;
 	note.is_long = life.runtime_ns >= known.config->threshold_ns;
+	note.skip = !counts_at(known.control, now);
 	GET(code, leader->exit_code);
 	GET(flags, signal->flags);
 	GET(group_code, signal->group_exit_code);
@@ -129,21 +125,8 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	read_name(&known, &life.comm, leader, note.is_kernel);
 	read_name(&known, &life.parent_comm, parent, is_kernel_thread(parent));
 	set_exit_note(&known, (u64)leader, &note);
-	count_end(ctx, &known, bpf_get_current_pid_tgid() >> 32, now, &life);
+	count_exit(ctx, &known, bpf_get_current_pid_tgid() >> 32, now, &life);
 	return 0;
-}
-
-/* Whether the CPU went to the list, because the other mode counted this end. */
-static __always_inline int charge_listed(struct known *known, u32 pid, u64 start_ns, u64 cpu_ns)
-{
-	struct listed_key key = {.pid = pid, .start_ns = start_ns};
-	struct listed *end = listed.lookup(&key);
-
-	if (!end)
-		return 0;
-	end->cpu_ns = cpu_ns;
-	end->is_cpu_known = 1;
-	return known->control->ends == ENDS_LIST;
 }
 
 int on_free(struct bpf_raw_tracepoint_args *ctx)
@@ -155,7 +138,6 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 	struct known known = {};
 	struct counts *counts;
 	struct comm comm;
-	u32 pid = 0;
 
 	GET(leader, task->group_leader);
 	if (leader != task || !look_up(&known))
@@ -168,16 +150,15 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 		note = *found;
 		if (!exit_notes.delete(&key))
 			ADD(*filter_of(&known, start_ns), -1);
-	} else if (!born_since(&known, start_ns)) {
+	} else if (!born_here(known.control, start_ns)) {
 		return 0;
 	}
+	if (note.skip)
+		return 0;
 	if (note.had_threads) {
 		GET(signal, task->signal);
 		GET(cpu_ns, signal->sum_sched_runtime);
 	}
-	GET(pid, task->tgid);
-	if (known.control->ends && charge_listed(&known, pid, start_ns, cpu_ns))
-		return 0;
 	read_name(&known, &comm, task, note.is_kernel);
 	counts = counts_of(&known, &comm);
 	if (note.is_long)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_char, c_int32, c_uint8, c_uint32, c_uint64
+from ctypes import c_char, c_int32, c_uint32, c_uint64
 from typing import Any
 
 from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Outcome, RuntimeScale
@@ -14,7 +14,6 @@ SIGNALS = 65
 SECONDS = 64
 FILTER = 64
 MAX_COMMS = 2048
-MAX_LISTED = 32768
 MAX_EXES = 16384
 EXE_LEN = 256
 RECORDS_BYTES = 2 << 20
@@ -22,8 +21,6 @@ PERF_BYTES_LEAST, PERF_BYTES_MOST = 64 << 10, 256 << 10
 """For one CPU. A user without privileges may map 516 KiB for each: kernel.perf_event_mlock_kb in perf_event_open(2)."""
 KERNEL_LOST = (Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.LIVE_PROCESSES_FULL, Lost.EXES_FULL)
 """In the order of `enum lost`."""
-ENDS_COUNT, ENDS_COUNT_AND_LIST, ENDS_LIST = range(3)
-"""What is done with the end of a process: `enum ends`."""
 RECORDS_OFF, RECORDS_ON, RECORDS_LIVE = range(3)
 """Whether there are records of single processes: `enum records`."""
 
@@ -53,7 +50,6 @@ class Cpu(ctypes.Structure):
         ("threads", c_uint64),
         ("core_dumps", c_uint64),
         ("comms_entered", c_uint64),
-        ("unlisted", c_uint64),
         ("records_dropped", c_uint64),
         ("lost", c_uint64 * len(KERNEL_LOST)),
         ("signals", c_uint64 * SIGNALS),
@@ -69,30 +65,11 @@ class Control(ctypes.Structure):
     _fields_ = (
         ("active", c_uint64),
         ("since", c_uint64),
-        ("ends", c_uint64),
         ("is_cut", c_uint64),
         ("from_ns", c_uint64),
         ("until_ns", c_uint64),
         ("records", c_uint64),
-        ("unused", c_uint64),
-    )
-
-
-class ListedKey(ctypes.Structure):
-    _fields_ = (("pid", c_uint64), ("start_ns", c_uint64))
-
-
-class Listed(ctypes.Structure):
-    _fields_ = (
-        ("runtime_ns", c_uint64),
-        ("cpu_ns", c_uint64),
-        ("comm", c_char * COMM_LEN),
-        ("parent_comm", c_char * COMM_LEN),
-        ("outcome", c_uint8),
-        ("core_dump", c_uint8),
-        ("sigkill", c_uint8),
-        ("is_cpu_known", c_uint8),
-        ("unused", c_uint8 * 4),
+        ("unused", c_uint64 * 2),
     )
 
 
@@ -139,11 +116,9 @@ def kernel_config(scale: RuntimeScale) -> Config:
     return config
 
 
-def kernel_control(*, quiet: bool) -> Control:
-    """What the programs begin with. Quiet ones list ends and count nothing."""
-    if quiet:
-        return Control(ends=ENDS_LIST, is_cut=1, from_ns=FOREVER_NS, until_ns=FOREVER_NS)
-    return Control(ends=ENDS_COUNT, until_ns=FOREVER_NS)
+def standby_control() -> Control:
+    """What the programs begin with: no event counts until they are told from when on."""
+    return Control(since=FOREVER_NS, is_cut=1, from_ns=FOREVER_NS, until_ns=FOREVER_NS)
 
 
 def perf_bytes(cpus: int) -> int:

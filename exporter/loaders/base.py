@@ -48,14 +48,14 @@ class ModeLoader(Protocol):
     def refusal(self, settings: Settings) -> str | None:
         """Return in a sentence why loading is sure to fail, or None; cheap."""
 
-    def load(self, settings: Settings, on_log: Callable[[str], None], *, quiet: bool) -> Handover:
-        """Load and attach; raises `ModeUnavailable`. `quiet` is that of `Source.start`; `on_log` takes lines for the log."""
+    def load(self, settings: Settings, on_log: Callable[[str], None]) -> Handover:
+        """Load and attach programs that count nothing yet; raises `ModeUnavailable`. `on_log` takes lines for the log."""
 
 
 class Loader(Protocol):
     """What supervision is handed by the application. Both methods raise `ModeUnavailable`."""
 
-    def load(self, mode: Mode, *, quiet: bool = False) -> Handover:
+    def load(self, mode: Mode) -> Handover:
         """Get from the kernel what the mode needs, as open descriptors."""
 
     def probe(self, mode: Mode) -> None:

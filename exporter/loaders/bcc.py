@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,19 +18,7 @@ from exporter.kernel import release
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import possible_cpus
 from exporter.kernel.capabilities import bpf_refusal
-from exporter.kernel.layout import (
-    EXE_LEN,
-    CommRow,
-    Config,
-    Control,
-    Cpu,
-    Listed,
-    ListedKey,
-    Shared,
-    kernel_config,
-    kernel_control,
-    perf_bytes,
-)
+from exporter.kernel.layout import EXE_LEN, CommRow, Config, Control, Cpu, Shared, kernel_config, perf_bytes, standby_control
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.base import Settings
 from exporter.loaders.handover import run
@@ -56,16 +43,15 @@ sys.exit(not (found and sys.version_info >= (3, 9)))
 _FIND_SECONDS = 10
 
 
-def load(settings: Settings, on_log: Callable[[str], None], *, quiet: bool = False) -> Handover:
+def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
     """See `ModeLoader`."""
-    return load_bcc(settings.scale, on_log, quiet=quiet, interpreter=settings.interpreter, proc=settings.procfs)
+    return load_bcc(settings.scale, on_log, interpreter=settings.interpreter, proc=settings.procfs)
 
 
 def load_bcc(  # noqa: PLR0913 - two are required
     scale: RuntimeScale,
     on_log: Callable[[str], None],
     *,
-    quiet: bool = False,
     interpreter: str = "",
     proc: str = "/proc",
     use_headers: bool = True,
@@ -74,19 +60,17 @@ def load_bcc(  # noqa: PLR0913 - two are required
     force_guard: bool = False,
     timeout: float = 60,
 ) -> Handover:
-    """Compile, load and attach the programs; raises `ModeUnavailable` with what to do about it.
+    """Compile, load and attach the programs, which count nothing yet; raises `ModeUnavailable` with what to do about it.
 
-    `interpreter` is one that has bcc; empty, it is looked for. `quiet` is that of `Source.start`. `use_headers` takes the kernel's headers
-    where they are installed: only then are outcomes and CPU known; `use_ring` takes the kernel's ring buffer, if it has one;
-    `use_rename_pid` takes whom the kernel says that a new name is for, if it does. `force_guard` counts process ends as on kernels whose
-    tracepoint doesn't say which thread is the last one.
+    `interpreter` is one that has bcc; empty, it is looked for. `use_headers` takes the kernel's headers where they are installed: only then
+    are outcomes and CPU known; `use_ring` takes the kernel's ring buffer, if it has one; `use_rename_pid` takes whom the kernel says that a
+    new name is for, if it does. `force_guard` counts exits as on kernels whose tracepoint doesn't say which thread is the last one.
     """
     sources, found = _require(interpreter)
-    control = kernel_control(quiet=quiet)
     request = {
         "sources": str(sources),
         "maps": _sizes(),
-        "contents": {"configs": bytes(kernel_config(scale)).hex(), "control": bytes(control).hex()},
+        "contents": {"configs": bytes(kernel_config(scale)).hex(), "control": bytes(standby_control()).hex()},
         "use_headers": use_headers,
         "use_ring": use_ring,
         "use_rename_pid": use_rename_pid,
@@ -99,8 +83,6 @@ def load_bcc(  # noqa: PLR0913 - two are required
     try:
         if "live_processes" in handover.maps:
             _enter_old(handover, proc, on_log, count_threads=not handover.facts["group_dead"])
-        control.since = time.monotonic_ns()
-        handover.maps["control"].update(bytes(4), bytes(control))
     except OSError as error:
         handover.close()
         raise ModeUnavailable(f"cannot tell the programs about the processes that were there before: {worded(error)}") from error
@@ -169,7 +151,6 @@ def _sizes() -> dict[str, tuple[int, int]]:
         "shared": (4, ctypes.sizeof(Shared)),
         "configs": (4, ctypes.sizeof(Config)),
         "control": (4, ctypes.sizeof(Control)),
-        "listed": (ctypes.sizeof(ListedKey), ctypes.sizeof(Listed)),
         "records": (0, 0),
         "record_events": (4, 4),
         "exes": (4, EXE_LEN),

@@ -1,8 +1,8 @@
 """Keeps the privileges in a small process of its own, so that the one that serves can give them up and still try a better mode again.
 
-The broker is started before the privileges are dropped, and answers one verb: `load`, with the name of a mode, whether it is to be quiet,
-and whether only to probe. What is loaded, and how, is fixed when it starts. Descriptors come back beside the answer (SCM_RIGHTS,
-unix(7)). It ends with the process that started it.
+The broker is started before the privileges are dropped, and answers one verb: `load`, with the name of a mode, and whether only to probe.
+What is loaded, and how, is fixed when it starts. Descriptors come back beside the answer (SCM_RIGHTS, unix(7)). It ends with the process
+that started it.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Broker:
         """Its process."""
         return self._child.pid
 
-    def load(self, mode: Mode, *, quiet: bool = False) -> Handover:
-        return accepted(*self._ask(mode, quiet=quiet))
+    def load(self, mode: Mode) -> Handover:
+        return accepted(*self._ask(mode))
 
     def probe(self, mode: Mode) -> None:
         self._ask(mode, probe=True)
@@ -68,11 +68,11 @@ class Broker:
         except subprocess.TimeoutExpired:
             logger.warning("the broker has not exited yet; it will do so by itself", extra=fields(pid=self.pid))
 
-    def _ask(self, mode: Mode, *, quiet: bool = False, probe: bool = False) -> tuple[dict[str, Any], list[int]]:
+    def _ask(self, mode: Mode, *, probe: bool = False) -> tuple[dict[str, Any], list[int]]:
         try:
             while self._owed:  # to requests that were given up: none of them is the answer to this one
                 discard(self._answer(_LATE_SECONDS)[1])
-            self._socket.send(json.dumps({"load": mode, "quiet": quiet, "probe": probe}).encode())
+            self._socket.send(json.dumps({"load": mode, "probe": probe}).encode())
             self._owed += 1
             message, descriptors = self._answer(_ANSWER_SECONDS)
         except TimeoutError as late:
@@ -161,7 +161,7 @@ def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.
         if request["probe"]:
             loader.probe(mode)
             return {}, []
-        handover = loader.load(mode, quiet=request["quiet"])
+        handover = loader.load(mode)
         held.callback(handover.close)
         leases.give(handover)
         return handover.described(), handover.descriptors()

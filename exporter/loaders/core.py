@@ -6,14 +6,13 @@ import ctypes
 import errno
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from exporter.kernel import release
 from exporter.kernel.attached import Handover
 from exporter.kernel.capabilities import bpf_refusal
-from exporter.kernel.layout import Config, Control, kernel_config, kernel_control
+from exporter.kernel.layout import Config, kernel_config, standby_control
 from exporter.loaders import handover
 from exporter.loaders.base import Settings
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
@@ -27,27 +26,22 @@ _NO_MEMLOCK = (5, 11)
 """The first kernel that charges maps to the cgroup instead of RLIMIT_MEMLOCK."""
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _SECTIONS = {".bss": "shared", ".data.control": "control"}
-# free before exit: a process that ends in between must find its free attached
-_ATTACH_ORDER = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask")
+_PROGRAMS = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask")
 
 
-def load(settings: Settings, on_log: Callable[[str], None], *, quiet: bool = False) -> Handover:
+def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
     """See `ModeLoader`."""
-    return load_core(settings.scale, on_log, quiet=quiet)
+    return load_core(settings.scale, on_log)
 
 
-def load_core(
-    scale: RuntimeScale, on_log: Callable[[str], None], *, quiet: bool = False, force_guard: bool = False, timeout: float = 20
-) -> Handover:
-    """Load and attach the programs; raises `ModeUnavailable` with what to do about it.
+def load_core(scale: RuntimeScale, on_log: Callable[[str], None], *, force_guard: bool = False, timeout: float = 20) -> Handover:
+    """Load and attach the programs, which count nothing yet; raises `ModeUnavailable` with what to do about it.
 
-    `quiet` is that of `Source.start`. `force_guard` counts process ends as on kernels whose tracepoint doesn't say which thread is the
-    last one.
+    `force_guard` counts exits as on kernels whose tracepoint doesn't say which thread is the last one.
     """
     request = {
         "object": str(OBJECT),
         "config": bytes(kernel_config(scale)).hex(),
-        "control": bytes(kernel_control(quiet=quiet)).hex(),
         "force_guard": force_guard,
     }
     return handover.load(__name__, request, timeout=timeout, on_log=on_log)
@@ -79,8 +73,7 @@ def _load(giver: handover.Giver) -> None:
 
     opened = libbpf.pointer("bpf_object__open_file", os.fsencode(path), None)
     maps = {libbpf.name("map", each): each for each in libbpf.each("map", opened)}
-    control = Control.from_buffer_copy(bytes.fromhex(giver.request["control"]))
-    for section, value in ((".rodata", config), (".data.control", control)):
+    for section, value in ((".rodata", config), (".data.control", standby_control())):
         data = next(each for name, each in maps.items() if name.endswith(section))
         libbpf.call("bpf_map__set_initial_value", data, bytes(value), ctypes.sizeof(value))
     if config.group_dead_arg:
@@ -92,11 +85,9 @@ def _load(giver: handover.Giver) -> None:
         per_cpu = libbpf.call("bpf_map__type", each) == PER_CPU_ARRAY
         giver.map(_SECTIONS.get(f".{name.partition('.')[2]}", name), libbpf.call("bpf_map__fd", each), *sizes, per_cpu=per_cpu)
     programs = {libbpf.name("program", each): each for each in libbpf.each("program", opened)}
-    for name in _ATTACH_ORDER:
+    for name in _PROGRAMS:
         giver.given.programs[name] = libbpf.call("bpf_program__fd", programs[name])
         giver.given.links[name] = libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name]))
-    control.since = time.monotonic_ns()
-    giver.given.maps["control"].update(bytes(4), bytes(control))
 
 
 def refusal(settings: Settings | None = None) -> str | None:  # noqa: ARG001 - of every mode's loader

@@ -16,8 +16,8 @@ class Direct:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def load(self, mode: Mode, *, quiet: bool = False) -> Handover:
-        return self._module(mode).load(self._settings, log_line, quiet=quiet)
+    def load(self, mode: Mode) -> Handover:
+        return self._module(mode).load(self._settings, log_line)
 
     def probe(self, mode: Mode) -> None:
         if reason := self._module(mode).refusal(self._settings):

@@ -10,7 +10,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.loaders.base import Settings
 
 
-def load(settings: Settings, on_log: Callable[[str], None], *, quiet: bool = False) -> Handover:  # noqa: ARG001 - of every mode's loader
+def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:  # noqa: ARG001 - of every mode's loader
     """Subscribe and register; raises `ModeUnavailable`."""
     return netlink_sockets.opened(Procfs(settings.procfs)).handed_over()
 

@@ -82,6 +82,15 @@ class Counts:
         _add_each(self.program_runs, other.program_runs)
         _add_each(self.program_ns, other.program_ns)
 
+    def add(self, other: Counts) -> None:
+        """Add everything of `other`."""
+        self.add_nameless(other)
+        self.other.add(other.other)
+        for comm, counts in other.by_comm.items():
+            self.of(comm).add(counts)
+        _add_each(self.short_exits_by_parent, other.short_exits_by_parent)
+        self.short_exits_by_other_parents += other.short_exits_by_other_parents
+
     def copy(self) -> Counts:
         """Return an independent copy. It goes through the fields, so it has those that are added later too."""
         return Counts(**{each.name: _copied(getattr(self, each.name)) for each in fields(self)})

@@ -62,6 +62,7 @@ class Hub:
         """Called when `wanted` or `live` may have changed, by whoever attaches or detaches."""
         self.latencies = Latencies()
         self._lock = threading.Lock()
+        self._publishing = threading.Lock()
         self._recent: deque[Record] = deque(maxlen=capacity)
         self._consumers: list[Consumer] = []
         self._dropped_before: dict[tuple[str, str], int] = {}
@@ -78,14 +79,15 @@ class Hub:
             return any(each.live for each in self._consumers)
 
     def publish(self, batch: Batch, *, dated: bool = True) -> None:
-        """Hand out a batch; called by one thread at a time. `dated` says that the records know when their processes exited."""
-        if dated:
-            self.latencies.add(batch)
-        with self._lock:
-            self._recent.extend(batch)
-            consumers = list(self._consumers)
-        for consumer in consumers:
-            consumer.offer(batch)
+        """Hand out a batch. `dated` says that the records know when their processes exited. While modes switch, two threads call it."""
+        with self._publishing:
+            if dated:
+                self.latencies.add(batch)
+            with self._lock:
+                self._recent.extend(batch)
+                consumers = list(self._consumers)
+            for consumer in consumers:
+                consumer.offer(batch)
 
     def recent(self) -> list[Record]:
         """Copy the stored ones, the oldest first."""

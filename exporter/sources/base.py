@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import ClassVar
 
 from exporter.model import Gauges, Mode
 from exporter.model.counts import Counts
-from exporter.model.ends import Ends
 from exporter.records.record import Record
 
 Publish = Callable[[Sequence[Record]], None]
@@ -20,41 +18,25 @@ class Source(ABC):
     The supervisor calls `start` once, then `swap_maps` and `drain` in turn for as long as it runs, `stop` once, and after that one
     more `drain`. A scrape calls `peek`, `gauges` and `clones` from another thread; the caller holds one lock around `drain` and `peek`.
 
-    At a switch two sources run for a moment, so that no process ends unseen. The old one lists the ends that it counts, the new one lists
-    them instead of counting; what only the new one saw is then added. All else is cut at one moment, by the events' own times. All
-    methods may raise `SourceFailed` but `start`, `clones`, `stop` and `about`.
+    Each event belongs to one source, by the time that the event itself bears. At a switch of modes two sources run for a while: the new
+    one starts in standby, then both are told one moment shortly ahead, until which the one counts and from which on the other does.
+
+    All methods may raise `SourceFailed` but `start`, `clones`, `stop` and `about`.
     """
 
     mode: Mode
-    immediate: ClassVar[bool] = True
-    """Whether it tells of a clone as it happens; a scan finds it later."""
 
     @abstractmethod
-    def start(self, *, quiet: bool = False) -> None:
-        """Begin to see processes, or raise `ModeUnavailable`, leaving nothing behind.
-
-        A quiet source lists ends and counts nothing, until it is told to `count_from` and to `join`.
-        """
+    def start(self, *, standby: bool = False) -> None:
+        """Begin to see processes, or raise `ModeUnavailable`, leaving nothing behind. In standby nothing counts until `count_from`."""
 
     @abstractmethod
-    def list_ends(self, *, on: bool) -> None:
-        """From now on, list each end that is counted (another source is about to start), or no more.
-
-        Where CPU is known at the end, that of a listed one is not counted: which source counts it is settled later, and without another
-        one it is this one, when it is to list no more.
-        """
+    def count_from(self, from_ns: int) -> None:
+        """End standby: count what happens from this moment of the monotonic clock on. It lies shortly ahead."""
 
     @abstractmethod
-    def cut(self, from_ns: int, until_ns: int) -> None:
-        """Count what is not an end only where it happened in this time, of the monotonic clock."""
-
-    @abstractmethod
-    def listed(self) -> Ends:
-        """The ends listed so far; complete once the source has been stopped."""
-
-    @abstractmethod
-    def join(self, counted: Ends) -> Ends:
-        """End being quiet: count from now on, but nothing that is in `counted`. Returns what was listed until now."""
+    def count_until(self, until_ns: int) -> None:
+        """Count only what happens before this moment of the monotonic clock, though the news may come later. It lies shortly ahead."""
 
     @abstractmethod
     def peek(self) -> Counts:
@@ -69,29 +51,27 @@ class Source(ABC):
 
     @abstractmethod
     def clones(self) -> int:
-        """Clones (processes and threads) seen since `start`. Cheap."""
+        """Clones (processes and threads) counted since `start`. Cheap."""
 
     @abstractmethod
     def stop(self) -> None:
-        """See nothing more and give back what the machine lent. What was seen stays until it is drained. May be called twice."""
+        """See nothing more and give back what the machine lent; may take seconds, and may be called twice.
+
+        What was seen stays until it is drained.
+        """
 
     def swap_maps(self, names: Collection[bytes]) -> None:  # noqa: B027 - most have nothing slow
         """The slow part of a drain, done before it and without the lock. `names` are to be kept apart, however many others arrive."""
 
+    def cpu_pending(self) -> int:
+        """Processes whose exit is counted, and whose CPU is still to come."""
+        return 0
+
     def publish(self, to: Publish, *, live: bool) -> None:  # noqa: B027 - a source may know no single processes
-        """From now on, hand records of single short processes to `to`, from a thread of the source: at once if `live`, else when it suits.
+        """From now on, hand records of the short processes that it counts to `to`, from a thread of its own: at once if `live`.
 
         Called after `start`, and again when `live` changes. A source that knows no single processes does nothing.
         """
-
-    @property
-    def cpu_after_exit(self) -> bool:
-        """Whether CPU is counted some time after the end, by the source itself."""
-        return False
-
-    def cpu_pending(self) -> int:
-        """Ended processes whose CPU may still come."""
-        return 0
 
     def gauges(self) -> Gauges:
         """What this source can say of now."""

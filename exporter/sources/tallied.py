@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from exporter.model import ModeUnavailable, SourceFailed
 from exporter.model.counts import Counts
-from exporter.model.ends import Ends
 from exporter.process.shortage import advice
 from exporter.sources.base import Publish, Source
 from exporter.sources.tally import Tally
@@ -22,15 +21,13 @@ class TallySource(Source):
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
 
-    def list_ends(self, *, on: bool) -> None:
-        self._tally.list_ends(on=on)
-
-    def cut(self, from_ns: int, until_ns: int) -> None:
+    def count_from(self, from_ns: int) -> None:
         self._check()
-        self._tally.cut(from_ns, until_ns)
+        self._tally.count_from(from_ns)
 
-    def listed(self) -> Ends:
-        return self._tally.listed()
+    def count_until(self, until_ns: int) -> None:
+        self._check()
+        self._tally.count_until(until_ns)
 
     def publish(self, to: Publish, *, live: bool) -> None:  # noqa: ARG002 - it hands out what it finds when it finds it
         self._tally.publish(to)

@@ -8,10 +8,9 @@ from bisect import bisect_left
 from collections.abc import Callable
 from signal import SIGKILL
 
-from exporter.kernel.layout import MAX_LISTED
 from exporter.model import FOREVER_NS, NS, Lost, Mode, RuntimeScale
 from exporter.model.counts import Counts, ProcessCounts
-from exporter.model.ends import End, Ends
+from exporter.model.ends import End
 from exporter.records.record import Record
 from exporter.sources.base import Publish
 
@@ -46,64 +45,41 @@ class SecondsRing:
 class Tally:
     """What a source in user space saw since it was last drained. Every method may be called from any thread.
 
-    Times of events (`at_ns`) are of the monotonic clock.
+    Times of events (`at_ns`) are of the monotonic clock. Only events of a certain time count: all, unless a switch of modes cuts them.
     """
 
     def __init__(self, scale: RuntimeScale, now: Callable[[], int] = time.monotonic_ns, unsure_ns: int = 0) -> None:
-        """Sort runtimes by `scale`. `now` is a monotonic clock in ns. Another mode may date an event `unsure_ns` earlier or later."""
+        """Bucket by `scale`; `now` is a monotonic clock in nanoseconds. Another mode may date an event `unsure_ns` earlier or later."""
         self._scale = scale
         self._now = now
         self._lock = threading.Lock()
         self._ring = SecondsRing()
         self._counts = self._fresh()
-        self._quiet = False
-        self._from_ns, self._until_ns = 0, FOREVER_NS
         self._unsure_ns = unsure_ns
-        self._listed: Ends | None = None
-        self._counted = Ends()
         self._publish: Publish | None = None
         self._short: list[tuple[int, End]] = []
+        self.from_ns = 0
+        """The first moment whose events count."""
+        self.until_ns = FOREVER_NS
+        """The first one whose events don't count any more."""
         self.clones = 0
         """Processes and threads counted, never drained."""
         self.noticed = 0
-        """Those seen and the ones found but not read: what is counted as lost under a cause of its own is not unseen as well."""
+        """Those counted and the ones found but not read: what is counted as lost under a cause of its own is not unseen as well."""
 
-    def quiet(self) -> None:
-        """List ends and count nothing."""
-        self._quiet = True
-        self._from_ns = FOREVER_NS
-        self.list_ends(on=True)
+    def standby(self) -> None:
+        """Count nothing, not even losses, until `count_from`."""
+        self.from_ns = FOREVER_NS
 
-    def list_ends(self, *, on: bool) -> None:
-        """List ends from now on, or do so no more: then nothing takes over, and the CPU of those listed counts here."""
+    def count_from(self, from_ns: int) -> None:
+        """Count what happens from then on."""
         with self._lock:
-            for _, end in () if on else self._listed or ():
-                if end.cpu_ns:
-                    self._charge(end, end.cpu_ns)
-            self._listed = Ends() if on else None
+            self.from_ns = from_ns
 
-    @property
-    def lists(self) -> bool:
-        """Whether ends are listed now."""
-        return self._listed is not None
-
-    def cut(self, from_ns: int, until_ns: int) -> None:
-        """Count what is not an end only where it happened in this time."""
+    def count_until(self, until_ns: int) -> None:
+        """Count only what happens before."""
         with self._lock:
-            self._from_ns, self._until_ns = from_ns, until_ns
-
-    def listed(self) -> Ends:
-        """Copy the ends listed so far."""
-        with self._lock:
-            return Ends(self._listed, self._listed.missing) if self._listed is not None else Ends()
-
-    def join(self, counted: Ends) -> Ends:
-        """Count from now on, but none of `counted`, whose news may come late. Returns what was listed until now."""
-        with self._lock:
-            listed, self._listed = self._listed or Ends(), None
-            self._quiet = False
-            self._counted = counted
-            return listed
+            self.until_ns = until_ns
 
     def publish(self, to: Publish) -> None:
         """From now on, keep short processes for `flush` to hand to `to`."""
@@ -118,26 +94,21 @@ class Tally:
         ahead_ns = time.time_ns() - time.monotonic_ns()
         self._publish([_record(pid, end, ahead_ns, mode) for pid, end in short])
 
-    def forget_counted(self) -> None:
-        """No more news of what was counted before `join` will come."""
+    def forked(self, at_ns: int, unsure_ns: int = 0) -> None:
+        """Count a new process. It may have been `unsure_ns` earlier or later, as with the other events."""
         with self._lock:
-            self._counted = Ends()
-
-    def forked(self, at_ns: int) -> None:
-        """Count a new process."""
-        with self._lock:
-            self.noticed += 1
-            if self._counts_at(at_ns):
+            if self._counts_at(at_ns, unsure_ns):
                 self._counts.forks += 1
                 self.clones += 1
+                self.noticed += 1
 
-    def threads(self, n: int, at_ns: int) -> None:
+    def threads(self, n: int, at_ns: int, unsure_ns: int = 0) -> None:
         """Count `n` new threads."""
         with self._lock:
-            self.noticed += n
-            if self._counts_at(at_ns, n):
+            if self._counts_at(at_ns, unsure_ns, n):
                 self._counts.threads += n
                 self.clones += n
+                self.noticed += n
 
     def execed(self, comm: bytes, at_ns: int) -> None:
         """Count an exec by the comm that it gave."""
@@ -149,56 +120,38 @@ class Tally:
     def missed(self, reason: Lost) -> None:
         """Count a new process or thread that was found and could not be read."""
         with self._lock:
-            self._counts.lose(reason)
-            self.noticed += 1
+            if self.from_ns != FOREVER_NS:
+                self._counts.lose(reason)
+                self.noticed += 1
 
     def lose(self, reason: Lost, n: int = 1) -> None:
         """Count `n` losses of something else than a new clone."""
         with self._lock:
-            self._counts.lose(reason, n)
+            if self.from_ns != FOREVER_NS:
+                self._counts.lose(reason, n)
 
-    def ended(self, pid: int, end: End) -> None:
-        """Count the end of a process, or list it, or both."""
+    def ended(self, pid: int, end: End, unsure_ns: int = 0) -> bool:
+        """Count the exit of a process. Returns whether it counts."""
         with self._lock:
-            if self._counted and self._counted.find(pid, end) is not None:
-                return
-            listed = self._listed is not None and self._list(self._listed, pid, end)
-            if not self._quiet:
+            counts = self._counts_at(end.start_ns + end.runtime_ns, unsure_ns)
+            if counts:
                 self._count(end)
                 if self._publish is not None and end.runtime_ns < self._scale.threshold_ns:
                     self._keep(pid, end)
-                if not listed and end.cpu_ns:  # whose CPU counts is settled when the switch is over
-                    self._charge(end, end.cpu_ns)
+            return counts
 
-    def _counts_at(self, at_ns: int, n: int = 1) -> bool:
-        for cut_ns in (self._from_ns, self._until_ns):
-            if abs(at_ns - cut_ns) < self._unsure_ns:
+    def _counts_at(self, at_ns: int, unsure_ns: int = 0, n: int = 1) -> bool:
+        unsure_ns += self._unsure_ns
+        for cut_ns in (self.from_ns, self.until_ns):
+            if 0 < cut_ns < FOREVER_NS and abs(at_ns - cut_ns) < unsure_ns:
                 self._counts.lose(Lost.SWITCH_UNSURE, n)
-        return self._from_ns <= at_ns < self._until_ns
+        return self.from_ns <= at_ns < self.until_ns
 
     def _keep(self, pid: int, end: End) -> None:
         if len(self._short) < MAX_SHORT:
             self._short.append((pid, end))
         else:
             self._counts.records_dropped += 1
-
-    def charged(self, end: End, cpu_ns: int) -> None:
-        """Count the CPU of a process whose end was counted without it."""
-        with self._lock:
-            self._charge(end, cpu_ns)
-
-    def _list(self, listed: Ends, pid: int, end: End) -> bool:
-        if len(listed) >= MAX_LISTED:
-            listed.missing += 1
-            return False
-        listed.add(pid, end)
-        return True
-
-    def _charge(self, end: End, cpu_ns: int) -> None:
-        for each in (self._counts.total, self._named(end.comm)):
-            each.cpu_ns += cpu_ns
-            if end.runtime_ns < self._scale.threshold_ns:
-                each.short_cpu_ns += cpu_ns
 
     def _count(self, end: End) -> None:
         counts = self._counts
@@ -208,6 +161,8 @@ class Tally:
             each.exits[end.outcome.position] += 1
             each.runtime_ns += end.runtime_ns
             each.short_exits += short
+            each.cpu_ns += end.cpu_ns or 0
+            each.short_cpu_ns += short * (end.cpu_ns or 0)
             if each.buckets:
                 each.buckets[bucket] += 1
         counts.core_dumps += end.core_dump

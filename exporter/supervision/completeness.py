@@ -36,6 +36,7 @@ class Completeness:
         self._kernel_clones = kernel_clones
         self._now = now
         self._base: Sample | None = None
+        self._missing = 0
         self._history: deque[tuple[int, Sample]] = deque()
 
     def begin(self, observed: Callable[[], int]) -> None:
@@ -58,7 +59,8 @@ class Completeness:
             before, kernel, after = observed(), self._kernel_clones(), observed()
             if kernel is None:
                 return None
-            if attempt == _TRIES - 1 or not immediate or kernel - base.kernel <= after - base.observed:
+            missing = (kernel - base.kernel) - (after - base.observed)
+            if attempt == _TRIES - 1 or not immediate or missing <= self._missing:
                 return Sample(kernel - base.kernel, min(max(kernel - base.kernel, before - base.observed), after - base.observed))
             time.sleep(_PAUSE_SECONDS)  # the kernel counts a clone a moment before its tracepoint tells of it
         raise AssertionError
@@ -68,6 +70,7 @@ class Completeness:
         if sample is None:
             self._history.clear()
             return
+        self._missing = sample.kernel - sample.observed
         now = self._now()
         self._history.append((now, sample))
         while len(self._history) > 1 and self._history[1][0] <= now - _WINDOW_NS:

@@ -26,6 +26,7 @@ class Health:
         """As of the last tick: from there on, nobody may have watched when a source breaks."""
         self._completeness = Completeness(kernel_clones)
         self._earlier_clones = 0
+        self._retiring: Source | None = None
         self._blind_ticks = 0
 
     def begin(self, source: Source) -> None:
@@ -36,7 +37,9 @@ class Health:
         """Both counts now; None where they are not of the same processes. Changes nothing."""
         if source is None or not source.counts_host():
             return None
-        return self._completeness.sample(lambda: self._earlier_clones + source.clones(), immediate=source.mode in self._at_once)
+        running = [each for each in (self._retiring, source) if each is not None]
+        at_once = source.mode in self._at_once
+        return self._completeness.sample(lambda: self._earlier_clones + sum(each.clones() for each in running), immediate=at_once)
 
     def ratio(self, sample: Sample | None) -> float | None:
         """See `Completeness`."""
@@ -56,11 +59,16 @@ class Health:
         if self._blind_ticks >= _BLIND_TICKS:
             raise SourceFailed(f"it missed most of what the kernel started in each of {_BLIND_TICKS} seconds")
 
-    def ended(self, source: Source) -> None:
-        """It runs no more, and what it saw is seen; nor does what was shown of it fall."""
+    def retiring(self, source: Source) -> None:
+        """It is the active one no more, but what it learns late counts; nor does what was shown of it fall."""
         self.last = self.sample(source) or self.last
-        self._earlier_clones += source.clones()
+        self._retiring = source
         self._blind_ticks = 0
+
+    def ended(self, source: Source) -> None:
+        """It has been stopped: what it saw is seen."""
+        self._earlier_clones += source.clones()
+        self._retiring = None
 
     def gap(self, source: Source) -> Counts:
         """What was lost while no source ran, until this one did."""

@@ -82,7 +82,7 @@ def _ebpf(mode: Mode) -> Callable[[Host], Source]:
         from exporter.sources.ebpf.cpu_audit import CpuAudit  # noqa: PLC0415
         from exporter.sources.ebpf.source import EbpfSource  # noqa: PLC0415
 
-        return EbpfSource(mode, host.config.runtime_scale, lambda quiet: host.loader.load(mode, quiet=quiet), CpuAudit(host.procfs))
+        return EbpfSource(mode, host.config.runtime_scale, lambda: host.loader.load(mode), CpuAudit(host.procfs))
 
     return make
 

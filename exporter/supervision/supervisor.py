@@ -1,7 +1,7 @@
 """Owns the source that runs: takes the best that works, drains it about once a second, steps down when it breaks, and climbs again.
 
-One lock is around ledger, health and source, so that a scrape never sees a count twice or not at all while a drain or a switch moves it.
-The slow part of each is done without it.
+One lock is around ledger, health and sources, so that a scrape never sees a count twice or not at all while a drain or a switch moves it.
+Nothing that may take long is done under it: no start, no stop, no wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from exporter.supervision.health import Health
 from exporter.supervision.modes import MODES, ModeSpec
 from exporter.supervision.selector import ModeSelector, same_options
 from exporter.supervision.snapshot import Snapshot
-from exporter.supervision.switchover import cpu_pending, run_both, settle
+from exporter.supervision.switchover import Retiring, Running, discard, take_over
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class Supervisor:
         self._lock = threading.Lock()
         self._ledger = Ledger(config.metrics.max_comms, round(config.metrics.new_series_hold_seconds * NS))
         self._health = Health(self._procfs.kernel_clones, {spec.mode for spec in specs if spec.clones_at_once})
-        self._source: Source | None = None
+        self._active: Running | None = None
+        self._retiring: Retiring | None = None
         self._why = "no mode has been started yet"
         self._switches = {(spec.mode, reason): 0 for spec in specs for reason in SwitchReason}
         self._ticked = self._tried = time.monotonic()
@@ -64,14 +65,16 @@ class Supervisor:
         """Drain the source; if it broke, take the next one that works. From time to time, try those that are better."""
         self._ticked = time.monotonic()
         due = self._ticked - self._tried >= self._config.detection.retry_seconds
-        source = self._source
-        if source is not None:
+        if self._retiring is not None and self._retiring.is_done():
+            self._finish_retiring()
+        active = self._active
+        if active is not None:
             try:
-                self._drain(source)
-                if due and source.mode != self._selector.best:
-                    self._climb(source)
+                self._drain(active)
+                if due and active.source.mode != self._selector.best:
+                    self._climb(active)
             except SourceFailed as failure:
-                self._leave(source, failure)
+                self._leave(active, failure)
         elif due:
             self._start_any(SwitchReason.RECOVERED, retry=True)
         with self._lock:
@@ -82,31 +85,31 @@ class Supervisor:
 
         Raises `ModeUnavailable`, and goes on as before, where no mode that it wants can run.
         """
-        before, source = self._config, self._source
+        before, active = self._config, self._active
         self._config = config
         self._selector.configure(config)
         try:
-            if source is None:
+            if active is None:
                 source = self._start_best(SwitchReason.CONFIG, retry=True)
             else:
-                source = self._follow(source, keep=same_options(before, config, source.mode))
+                source = self._follow(active, keep=same_options(before, config, active.source.mode))
             self._selector.probe_rest(source.mode)
         except ModeUnavailable:
             self._config = before
             self._selector.configure(before)
             raise
         except SourceFailed as failure:
-            if source is not None:
-                self._leave(source, failure)
+            if active is not None:
+                self._leave(active, failure)
 
     def stop(self) -> None:
         """Detach and give everything back."""
-        with self._lock:
-            source, self._source = self._source, None
-        if source is not None:
-            source.stop()
-            with contextlib.suppress(SourceFailed):  # nobody will look at it any more
-                source.drain()
+        with self._lock:  # nobody will look any more
+            active, retiring = self._active, self._retiring
+            self._active = self._retiring = None
+        for each in (active, retiring.running if retiring is not None else None):
+            if each is not None:
+                discard(each.source)
         self._procfs.close()
 
     def stuck(self) -> str | None:
@@ -123,19 +126,27 @@ class Supervisor:
     @property
     def ready(self) -> bool:
         """Whether a source runs, be it the best or not, and a scrape shows all there is to show."""
-        return self._begun and self._source is not None
+        return self._begun and self._active is not None
+
+    @property
+    def _source(self) -> Source | None:
+        active = self._active
+        return active.source if active is not None else None
 
     def snapshot(self) -> Snapshot:
         """Look at everything; changes nothing."""
         with self._lock:
             source = self._source
-            counts, gauges = (source.peek(), source.gauges()) if source is not None else (Counts(), Gauges())
+            counts = self._active.peek() if self._active is not None else Counts()
+            if self._retiring is not None:
+                counts = counts.copy()
+                counts.add(self._retiring.running.peek())
             sample = self._health.sample(source)
             mode = source.mode if source is not None else None
             view = self._ledger.view(counts)
             return Snapshot(
                 view=view,
-                gauges=gauges,
+                gauges=self._active.gauges() if self._active is not None else Gauges(),
                 mode=mode,
                 why=self._why,
                 modes=dict(self._selector.statuses),
@@ -171,47 +182,68 @@ class Supervisor:
             self._why = str(nothing_left)
             logger.critical("no mode is left", extra=fields(reason=nothing_left))
 
-    def _climb(self, source: Source) -> None:
+    def _climb(self, active: Running) -> None:
         """Try the modes that are better than the active one."""
         self._tried = self._ticked
         with contextlib.suppress(ModeUnavailable):
-            self._replace(source, self._selector.above(source.mode), SwitchReason.RECOVERED)
+            self._replace(active, self._selector.above(active.source.mode), SwitchReason.RECOVERED)
 
-    def _follow(self, source: Source, *, keep: bool) -> Source:
+    def _follow(self, active: Running, *, keep: bool) -> Source:
         """Do what a changed configuration wants. An active mode that is wanted as it is goes on unless a better one works."""
-        keep = keep and source.mode in self._selector.wanted
+        mode = active.source.mode
+        keep = keep and mode in self._selector.wanted
         try:
-            return self._replace(source, self._selector.above(source.mode) if keep else self._selector.wanted, SwitchReason.CONFIG)
+            return self._replace(active, self._selector.above(mode) if keep else self._selector.wanted, SwitchReason.CONFIG)
         except ModeUnavailable as refusal:
             if not keep:
                 raise
             self._why = self._selector.why(str(refusal))
-            return source
+            return active.source
 
-    def _replace(self, old: Source, modes: list[Mode], reason: SwitchReason) -> Source:
+    def _replace(self, old: Running, modes: list[Mode], reason: SwitchReason) -> Source:
         """Let the best of `modes` that works take over. Raises `ModeUnavailable` if none does, `SourceFailed` if `old` broke meanwhile."""
-        new, refusals = self._selector.start_best(modes, lambda source: run_both(old, source))
+        retiring: list[Retiring] = []
+
+        def start(source: Source) -> None:
+            self._finish_retiring()  # there are never more than two
+            retiring.append(take_over(old, source, self._publish_if_wanted))
+
+        new, refusals = self._selector.start_best(modes, start)
         with self._lock:
-            settled = self._settled(old, new)
-            self._absorb_last(old, settled)
+            self._retire(retiring[0])
             self._became(new, reason, refusals)
         return new
 
-    def _leave(self, source: Source, failure: SourceFailed) -> None:
+    def _leave(self, active: Running, failure: SourceFailed) -> None:
         """Keep what a broken source still has, and step down."""
-        logger.error("mode failed", extra=fields(mode=source.mode, error=failure))
-        self._selector.failed(source.mode, str(failure))
+        mode = active.source.mode
+        logger.error("mode failed", extra=fields(mode=mode, error=failure))
+        self._selector.failed(mode, str(failure))
+        self._finish_retiring()
         with self._lock:
-            self._source = None
-            source.stop()
-            self._absorb_last(source, cpu_pending(source))
+            self._retire(Retiring(active, time.monotonic_ns()))
+        self._finish_retiring()
         self._start_any(SwitchReason.FAILED, retry=False)
+
+    def _retire(self, retiring: Retiring) -> None:
+        self._health.retiring(retiring.running.source)
+        self._active, self._retiring = None, retiring
+
+    def _finish_retiring(self) -> None:
+        """Stop the source that was active before, if there is one, and take over what is left of it."""
+        retiring = self._retiring
+        if retiring is None:
+            return
+        retiring.running.source.stop()
+        with self._lock:
+            self._health.ended(retiring.running.source)
+            self._ledger.absorb(retiring.rest())
+            self._retiring = None
 
     def _became(self, source: Source, reason: SwitchReason, refusals: str) -> None:
         self._why = self._selector.why(refusals)
-        self._source = source
-        if self._hub.wanted:
-            self._publish_of(source)
+        self._active = Running(source)
+        self._publish_if_wanted(source)
         self._switches[source.mode, reason] += 1
         self._tried = time.monotonic()
         logger.info("mode is active", extra=fields(mode=source.mode, reason=reason, why=self._why))
@@ -219,8 +251,12 @@ class Supervisor:
     def _publish(self) -> None:
         """Have the source hand out records as they are wanted now."""
         with self._lock:
-            if self._source is not None:
-                self._publish_of(self._source)
+            if self._active is not None:
+                self._publish_of(self._active.source)
+
+    def _publish_if_wanted(self, source: Source) -> None:
+        if self._hub.wanted:
+            self._publish_of(source)
 
     def _publish_of(self, source: Source) -> None:
         try:
@@ -229,24 +265,8 @@ class Supervisor:
         except SourceFailed as failure:
             logger.error("no records of single processes", extra=fields(mode=source.mode, error=failure))  # noqa: TRY400
 
-    def _settled(self, old: Source, new: Source) -> Counts:
-        try:
-            return settle(old, new, self._config.runtime_scale)
-        except SourceFailed as failure:  # the next tick leaves it
-            logger.error("what ended during the switch is lost", extra=fields(mode=new.mode, error=failure))  # noqa: TRY400
-            return Counts()
-
-    def _absorb_last(self, source: Source, settled: Counts) -> None:
-        """Take over what a stopped source still has."""
-        self._health.ended(source)
-        try:
-            self._ledger.absorb(source.drain())
-        except SourceFailed as loss:
-            logger.error("what the mode had counted since its last drain is lost", extra=fields(mode=source.mode, error=loss))  # noqa: TRY400
-        self._ledger.absorb(settled)
-
-    def _drain(self, source: Source) -> None:
-        source.swap_maps(self._ledger.names())
+    def _drain(self, active: Running) -> None:
+        active.source.swap_maps(self._ledger.names())
         with self._lock:
-            self._ledger.absorb(source.drain())
+            self._ledger.absorb(active.drain())
         self._health.check()

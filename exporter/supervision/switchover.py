@@ -1,124 +1,122 @@
 """How one source takes over from another without counting an event twice or not at all.
 
-Both run for a moment. The old one lists the ends that it counts, the new one lists ends instead of counting them, and what only the new one
-saw is added once the old one has stopped: ends are told apart by process id and start. All other events are cut at one moment of the clock
-that the events themselves carry; where two modes may read it at different moments, the events near the cut are published as unsure. A scan
-dates events by guess, so where it takes part only ends are exact.
+Both run for a while. They are told one moment of the clock that lies shortly ahead: the old one counts what happens before it, the new one
+what happens from then on, each by the time that the event itself bears. Where two modes may date an event differently, they publish those
+near that moment as unsure. The old one goes on until what comes late has come: events that are told after they happened, and the CPU of
+the last exits, which the kernel tells when it frees a process. Until then both are shown together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from exporter.model import FOREVER_NS, Lost, ModeUnavailable, RuntimeScale, SourceFailed
+from exporter.model import NS, Gauges, Lost, ModeUnavailable, SourceFailed
 from exporter.model.counts import Counts
-from exporter.model.ends import Ends
 from exporter.process.log import fields
 from exporter.sources.base import Source
-from exporter.sources.tally import Tally
 
 logger = logging.getLogger(__name__)
 
-_SECONDS = 0.25
-"""The kernel frees a process, and tells its CPU, 8 to 131 ms after its end: that of most that only the old source saw still comes to it."""
-_UNDER_WAY_SECONDS = 0.1
-"""The old source may count an end before it lists, and the new one hear of it after it started: an exit passes the tracepoint, gives its
-memory and files back, and only then is told to the proc connector."""
 _AHEAD_NS = 20_000_000
-"""The cut lies ahead, so that both sources know of it when it comes."""
+"""Room for telling both before the moment comes."""
+_LATE_NS = NS // 4
+"""The kernel frees a process 8 to 131 ms after its exit, and an exit is told over netlink some milliseconds after it."""
+_TOO_LATE_NS = 2 * NS
+"""A process that nobody reaps is not freed: the CPU that has not come by now is given up."""
 
 
-def run_both(old: Source, new: Source) -> None:
-    """Start the new source quietly, and stop the old one. Raises `ModeUnavailable` where the new one can't run; the old one then goes on.
+@dataclass(slots=True)
+class Running:
+    """A source as it is shown: what it can't tell any more stays as it was shown last, so that no total falls."""
 
-    Raises `SourceFailed` where the old one broke; the new one is then stopped.
+    source: Source
+    _last: Counts = field(default_factory=Counts)
+
+    def peek(self) -> Counts:
+        """See `Source.peek`; where it has broken, the next drain will tell."""
+        with contextlib.suppress(SourceFailed):
+            self._last = self.source.peek()
+        return self._last
+
+    def gauges(self) -> Gauges:
+        """See `Source.gauges`."""
+        try:
+            return self.source.gauges()
+        except SourceFailed:
+            return Gauges()
+
+    def drain(self) -> Counts:
+        """See `Source.drain`."""
+        counts = self.source.drain()
+        self._last = Counts()
+        return counts
+
+
+@dataclass(slots=True)
+class Retiring:
+    """A source that is no longer the active one: it waits for what comes late, or it broke."""
+
+    running: Running
+    until_ns: int
+    lost: Counts = field(default_factory=Counts)
+    """What the switch itself lost."""
+
+    def is_done(self) -> bool:
+        """Whether nothing more will come, or too late."""
+        late_ns = time.monotonic_ns() - self.until_ns
+        try:
+            return late_ns >= _TOO_LATE_NS or (late_ns >= _LATE_NS and not self.running.source.cpu_pending())
+        except SourceFailed:
+            return True
+
+    def rest(self) -> Counts:
+        """Hand over what is left, once it has been stopped."""
+        counts = Counts()
+        counts.add(self.lost)
+        try:
+            counts.lose(Lost.CPU_NEVER_CAME, self.running.source.cpu_pending())
+            counts.add(self.running.drain())
+        except SourceFailed as loss:
+            logger.error("cannot read the last counts of a mode", extra=fields(mode=self.running.source.mode, error=loss))  # noqa: TRY400
+            counts.add(self.running.peek())
+        return counts
+
+
+def take_over(old: Running, new: Source, prepare: Callable[[Source], None]) -> Retiring:
+    """Start `new`, have it take over from `old`, and return once it has. `prepare` is called with it before it counts.
+
+    Raises `ModeUnavailable` where `new` can't run; `old` then goes on as if nothing had been. Raises `SourceFailed` where `old` broke.
     """
-    old.list_ends(on=True)
+    new.start(standby=True)
     try:
-        time.sleep(_UNDER_WAY_SECONDS)
-        new.start(quiet=True)
-        _hand_over(old, new)
-    except Exception:
-        old.list_ends(on=False)
-        raise
-    old.stop()
-
-
-def settle(old: Source, new: Source, scale: RuntimeScale) -> Counts:
-    """Let the new source count, and return what both together saw beyond what each has counted itself.
-
-    Raises `SourceFailed` where the new one broke.
-    """
-    counted, pending = _left_by(old)
-    listed = new.join(counted)
-    tally = Tally(scale)
-    tally.lose(Lost.SWITCH_UNSURE, listed.missing)
-    for pid, end in listed:
-        if counted.find(pid, end) is None:
-            if counted.missing:  # it may be one of those
-                tally.lose(Lost.SWITCH_UNSURE)
-            else:
-                tally.ended(pid, end)
-    settled = _settle_cpu(tally, counted, listed, old, new)
-    tally.lose(Lost.CPU_NEVER_CAME, max(0, pending - settled))
-    counts = tally.drain()
-    counts.records_dropped = counts.total.short_exits
-    return counts
-
-
-def cpu_pending(source: Source) -> Counts:
-    """Return what is lost of a stopped source that nobody takes over from: the CPU that would still have come."""
-    counts = Counts()
-    counts.lose(Lost.CPU_NEVER_CAME, _left_by(source)[1])
-    return counts
-
-
-def _left_by(old: Source) -> tuple[Ends, int]:
-    """Give what it listed, and how many processes it has not charged yet; it may have broken while it was stopped."""
-    try:
-        return old.listed(), old.cpu_pending()
-    except SourceFailed as failure:
-        logger.error("what ended during the switch is not known", extra=fields(mode=old.mode, error=failure))  # noqa: TRY400
-        return Ends(missing=1), 0
-
-
-def _settle_cpu(tally: Tally, counted: Ends, listed: Ends, old: Source, new: Source) -> int:
-    """Charge each process that the old source counted once, whoever knows its CPU, now or later. Returns how many of them."""
-    settled = 0
-    for pid, end in counted:
-        other = listed.find(pid, end)
-        if old.cpu_after_exit and end.cpu_ns is not None:
-            continue  # it charged this one itself
-        if other is None:
-            known = end.cpu_ns
-        elif other.cpu_ns is None and new.cpu_after_exit:
-            settled += 1
-            continue
-        else:
-            known = end.cpu_ns if other.cpu_ns is None else other.cpu_ns
-        if known is not None:
-            tally.charged(end, known)
-            settled += 1
-    return settled
-
-
-def _hand_over(old: Source, new: Source) -> None:
-    """Until one moment the old source counts what is not an end, from then on the new one."""
-    try:
-        if new.immediate:
-            time.sleep(_SECONDS)
-        cut_ns = time.monotonic_ns() + _AHEAD_NS
-        _tell(new, cut_ns)
-        old.cut(0, cut_ns)
-        time.sleep(max(0, cut_ns - time.monotonic_ns()) / 1e9)
-    except Exception:
-        new.stop()
+        prepare(new)
+        return _cut(old, new)
+    except BaseException:
+        discard(new)
         raise
 
 
-def _tell(new: Source, cut_ns: int) -> None:
+def discard(source: Source) -> None:
+    """Stop a source whose counts nobody wants."""
+    source.stop()
+    with contextlib.suppress(SourceFailed):
+        source.drain()
+
+
+def _cut(old: Running, new: Source) -> Retiring:
+    cut_ns = time.monotonic_ns() + _AHEAD_NS
     try:
-        new.cut(cut_ns, FOREVER_NS)
+        new.count_from(cut_ns)
     except SourceFailed as failure:
         raise ModeUnavailable(str(failure)) from failure
+    old.source.count_until(cut_ns)
+    retiring = Retiring(old, cut_ns)
+    if time.monotonic_ns() >= cut_ns:  # this process stood still meanwhile: `old` was told too late, and `new` may have counted the same
+        twice = new.peek()
+        retiring.lost.lose(Lost.SWITCH_UNSURE, sum(twice.total.exits) + twice.total.execs + twice.forks + twice.threads)
+    time.sleep(max(0, cut_ns - time.monotonic_ns()) / NS)
+    return retiring

@@ -27,17 +27,16 @@ def watching_bcc(
     use_ring: bool = True,
     use_rename_pid: bool = True,
     force_guard: bool = False,
-    quiet: bool = False,
+    standby: bool = False,
     on_log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[EbpfSource]:
     """Attach the programs for a while, without the kernel's headers unless told."""
     procfs = Procfs()
 
-    def load(quiet: bool) -> Handover:
+    def load() -> Handover:
         return load_bcc(
             scale,
             on_log,
-            quiet=quiet,
             use_headers=use_headers,
             use_ring=use_ring,
             use_rename_pid=use_rename_pid,
@@ -46,7 +45,7 @@ def watching_bcc(
 
     source = EbpfSource(Mode.EBPF_BCC, scale, load, CpuAudit(procfs))
     try:
-        with started(source, quiet=quiet):
+        with started(source, standby=standby):
             yield source
     finally:
         procfs.close()

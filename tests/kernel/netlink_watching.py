@@ -18,9 +18,9 @@ needs_netlink = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
 
 
 @contextmanager
-def following(*, quiet: bool = False) -> Iterator[NetlinkSource]:
+def following(*, standby: bool = False) -> Iterator[NetlinkSource]:
     source = NetlinkSource(SCALE, Procfs())
-    source.start(quiet=quiet)
+    source.start(standby=standby)
     try:
         yield source
     finally:

@@ -77,26 +77,26 @@ def ended(pid: int) -> Ended:
 
 
 @contextmanager
-def watching(scale: RuntimeScale = SCALE, *, force_guard: bool = False) -> Iterator[EbpfSource]:
+def watching(scale: RuntimeScale = SCALE, *, force_guard: bool = False, standby: bool = False) -> Iterator[EbpfSource]:
     """Attach the programs for a while."""
     procfs = Procfs()
     log: list[str] = []
 
-    def load(quiet: bool) -> Handover:
-        return load_core(scale, log.append, quiet=quiet, force_guard=force_guard)
+    def load() -> Handover:
+        return load_core(scale, log.append, force_guard=force_guard)
 
     source = EbpfSource(Mode.EBPF_CORE, scale, load, CpuAudit(procfs))
     try:
-        with started(source):
+        with started(source, standby=standby):
             yield source
     finally:
         procfs.close()
 
 
 @contextmanager
-def started(source: EbpfSource, *, quiet: bool = False) -> Iterator[None]:
+def started(source: EbpfSource, *, standby: bool = False) -> Iterator[None]:
     """Have it run for a while, and leave nothing of it."""
-    source.start(quiet=quiet)
+    source.start(standby=standby)
     try:
         yield
     finally:

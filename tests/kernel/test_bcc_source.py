@@ -18,11 +18,10 @@ import pytest
 from exporter.kernel.procfs import Procfs
 from exporter.loaders import bcc
 from exporter.loaders.bcc import load_bcc
-from exporter.model import FOREVER_NS, NS, Lost, ModeUnavailable, RuntimeScale
+from exporter.model import NS, Lost, ModeUnavailable, RuntimeScale
 from exporter.model.counts import ProcessCounts
-from exporter.model.ends import Ends
 from tests.kernel.bcc_watching import needs_bcc, watching_bcc
-from tests.kernel.programs import SCALE, Program, descriptors, ended
+from tests.kernel.programs import SCALE, Program, descriptors
 
 pytestmark = needs_bcc
 
@@ -123,25 +122,20 @@ def test_no_birth_stays_behind(workload: Program, force_guard: bool) -> None:
         handover.close()
 
 
-def test_a_switch_counts_each_end_once(workload: Program) -> None:
-    """Quiet programs list what ends and count nothing until they are told to; a list keeps who it was."""
-    with watching_bcc(quiet=True) as source:
-        pid = workload.start("end", 50, 0)
-        ended(pid)
+def test_standby_counts_nothing(workload: Program) -> None:
+    """Until a moment of the clock; and from another one on again."""
+    with watching_bcc(standby=True) as source:
+        workload.storm("end", 50, 0)
         assert source.peek().total == ProcessCounts(buckets=[0] * (len(SCALE.bounds_ns) + 1))
-        assert source.peek().forks == 0
-        ends = source.listed()
-        mine = [end for _, end in ends if end.comm == workload.comm]
-        of_pid = next(end for each, end in ends if each == pid)
-        assert len(mine) == 51
-        assert of_pid.parent_comm == Path("/proc/self/comm").read_bytes().rstrip(b"\n")
-        assert {end.parent_comm for end in mine} == {workload.comm, of_pid.parent_comm}
-        assert all(end.cpu_ns is None and not end.sigkill and not end.core_dump for end in mine)
-        source.cut(0, FOREVER_NS)
-        source.join(Ends())
+        assert source.clones() == 0
+        source.count_from(time.monotonic_ns())
         workload.storm("end", 20, 0)
-        assert source.peek().of(workload.comm).exits == [0, 0, 0, 21]
-        assert len(source.listed()) == 0
+        source.count_until(time.monotonic_ns())
+        workload.storm("end", 10, 0)
+        counts = source.peek()
+        assert counts.of(workload.comm).exits == [0, 0, 0, 21]
+        assert counts.of(workload.comm).execs == 1
+        assert counts.forks == source.clones() >= 21
 
 
 def test_nothing_of_bcc_stays(workload: Program) -> None:

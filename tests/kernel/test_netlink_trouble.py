@@ -100,22 +100,17 @@ def test_nothing_is_left_behind() -> None:
     assert descriptors() == before
 
 
-def test_quiet_lists_instead_of_counting(workload: Program) -> None:
-    """While another source still counts, this one must not; afterwards nothing is counted twice."""
-    with following() as old, following(quiet=True) as new:
-        old.list_ends(on=True)
+def test_each_exit_counts_in_one_of_two(workload: Program) -> None:
+    """One counts what was before a moment, the other what is from then on, though both are told of everything."""
+    with following() as old, following(standby=True) as new:
         workload.storm("end", 20, 0)
-        until(old.listed, lambda ends: sum(end.comm == workload.comm for _, end in ends) >= 21)
         now = time.monotonic_ns()
-        old.cut(0, now)
-        new.cut(now, 2**64 - 1)
+        new.count_from(now)
+        old.count_until(now)
         assert sum(new.peek().total.exits) == 0
-        old.stop()
-        counted = old.listed()
-        listed = new.join(counted)
-        assert not [pid for pid, end in listed if end.comm == workload.comm and counted.find(pid, end) is None]
         workload.storm("end", 20, 0)
         assert settled(new, workload, 21).of(workload.comm).exits[0] == 21
+        old.stop()
         assert old.drain().of(workload.comm).exits[0] == 21
 
 

@@ -194,12 +194,7 @@ def test_what_it_does_not_understand_is_answered() -> None:
     thread = threading.Thread(target=serve, args=(theirs, loader_settings(Config())))
     thread.start()
     with ours:
-        objects: tuple[dict[str, object], ...] = (
-            {},
-            {"load": "scan", "probe": False, "quiet": 7},
-            {"load": "/bin/sh", "probe": False},
-            {"exec": "sh"},
-        )
+        objects: tuple[dict[str, object], ...] = ({}, {"load": "/bin/sh", "probe": False}, {"exec": "sh"})
         for request in (*(json.dumps(each).encode() for each in objects), b"[]", b"1", b"\xff{", b"[" * 4000):
             ours.send(request)
             answer = json.loads(ours.recv(65536))
@@ -213,7 +208,7 @@ def test_it_answers_again_and_again() -> None:
     try:
         before = len(list(Path(f"/proc/{broker.pid}/fd").iterdir()))
         for _ in range(3):
-            handover = broker.load(Mode.EBPF_CORE, quiet=True)
+            handover = broker.load(Mode.EBPF_CORE)
             assert isinstance(handover.maps["control"], BpfMap)
             handover.close()
             sockets = Sockets.received(broker.load(Mode.NETLINK))

@@ -3,94 +3,102 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from exporter.config.options import Config, Detection, FastScan, Metrics, Scan
+from exporter.kernel.layout import Control
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.direct import Direct
-from exporter.model import Lost, Mode, ModeUnavailable
+from exporter.model import FOREVER_NS, NS, Lost, Mode, ModeUnavailable, SwitchReason
 from exporter.model.counts import Counts, ProcessCounts
-from exporter.model.ledger import Ledger
-from exporter.sources.base import Source
+from exporter.records.hub import Hub
+from exporter.sources.ebpf import source as ebpf
+from exporter.sources.ebpf.source import EbpfSource
 from exporter.sources.scan.slow import ScanSource
-from exporter.supervision.completeness import Completeness
-from exporter.supervision.modes import SPECS, Host, loader_settings
-from exporter.supervision.switchover import run_both, settle
-from tests.kernel.programs import SCALE, Program, until
+from exporter.supervision.modes import loader_settings
+from exporter.supervision.supervisor import Supervisor
+from exporter.supervision.switchover import take_over
+from tests.kernel.programs import SCALE, Program, ended, until, watching
 
 EXACT = (Mode.EBPF_CORE, Mode.EBPF_BCC, Mode.NETLINK)
 CONFIG = Config(detection=Detection(fast_scan=FastScan(0.05), scan=Scan(0.1)), metrics=Metrics(max_comms=1000, new_series_hold_seconds=0))
 
 
 class Switching:
-    """A ledger, and a source that is replaced again and again."""
+    """A supervisor that is made to switch, and that is looked at all the while: no total may fall."""
 
-    def __init__(self, procfs: Procfs) -> None:
-        self._host = Host(CONFIG, procfs, Direct(loader_settings(CONFIG)))
-        self._ledger = Ledger(1000, 0)
-        self._clones = 0
-        self.source: Source | None = None
+    def __init__(self, first: Mode) -> None:
+        self.hub = Hub(100_000)
+        self.supervisor = Supervisor(CONFIG, self.hub, Direct(loader_settings(CONFIG)))
+        self._over = threading.Event()
+        self._fell: list[str] = []
+        self.supervisor._selector.wanted = [first]
+        self.supervisor.start()
+        self._looking = threading.Thread(target=self._look_on)
+        self._looking.start()
 
     def to(self, mode: Mode) -> None:
-        new = SPECS[mode].make(self._host)
-        old, self.source = self.source, new
-        if old is None:
-            new.start()
-        else:
-            run_both(old, new)
-            settled = settle(old, new, CONFIG.runtime_scale)
-            self._absorb_last(old)
-            self._ledger.absorb(settled)
+        active = self.supervisor._active
+        assert active is not None
+        self.supervisor._replace(active, [mode], SwitchReason.CONFIG)
+        assert self.supervisor.mode is mode
 
-    def running(self) -> Source:
-        assert self.source is not None
-        return self.source
-
-    def stop(self) -> Counts:
-        assert self.source is not None
-        self.source.stop()
-        self._absorb_last(self.source)
-        self.source = None
-        return self._ledger.view(Counts()).counts
-
-    def clones(self) -> int:
-        return self._clones + (self.source.clones() if self.source is not None else 0)
+    def counts(self) -> Counts:
+        """Everything, once it has been drained."""
+        self.supervisor.tick()
+        return self.supervisor.snapshot().view.counts
 
     def of(self, comm: bytes) -> ProcessCounts:
-        mine = dict(self._ledger.view(Counts()).comms).get(comm.decode(), ProcessCounts()).copy()
-        if self.source is not None:  # a name that is new there is in no view yet
-            mine.add(self.source.peek().of(comm))
-        return mine
+        self.supervisor.tick()
+        return dict(self.supervisor.snapshot().view.comms).get(comm.decode(), ProcessCounts())
 
-    def _absorb_last(self, source: Source) -> None:
-        self._clones += source.clones()
-        self._ledger.absorb(source.drain())
+    def settled(self) -> Counts:
+        """Everything, once the source that was active before has been stopped."""
+        until(self.counts, lambda _: self.supervisor._retiring is None)
+        return self.counts()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._looking.join()
+        self.supervisor.stop()
+        assert self._fell == []
+
+    def _look_on(self) -> None:
+        before = self._shown()
+        while not self._over.wait(0.01):
+            now = self._shown()
+            self._fell += [f"{name}: {before[name]} -> {n}" for name, n in now.items() if n < before[name]]
+            before = now
+
+    def _shown(self) -> dict[str, int]:
+        snapshot = self.supervisor.snapshot()
+        counts, total, sample = snapshot.view.counts, snapshot.view.counts.total, snapshot.sample
+        assert sample is not None
+        shown = {name: getattr(counts, name) for name in ("forks", "threads", "core_dumps", "records_dropped")}
+        shown |= {name: getattr(total, name) for name in ("short_exits", "execs", "runtime_ns", "cpu_ns", "short_cpu_ns")}
+        shown |= {f"exits {at}": n for at, n in enumerate(total.exits)} | {f"bucket {at}": n for at, n in enumerate(total.buckets)}
+        return shown | {"kernel": sample.kernel, "observed": sample.observed} | {reason: counts.lost.get(reason, 0) for reason in Lost}
 
 
 @pytest.fixture
-def procfs() -> Iterator[Procfs]:
-    procfs = Procfs()
-    yield procfs
-    procfs.close()
+def switching(requires_bpf: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Mode], Switching]]:
+    """Drained at every tick, so that a name that is new has its series soon."""
+    monkeypatch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
+    with ExitStack() as stack:
 
+        def begin(mode: Mode) -> Switching:
+            switching = Switching(mode)
+            stack.callback(switching.stop)
+            return switching
 
-@pytest.fixture
-def switching(requires_bpf: None, procfs: Procfs) -> Iterator[Switching]:
-    switching = Switching(procfs)
-    yield switching
-    if switching.source is not None:
-        switching.stop()
-
-
-@pytest.fixture
-def without_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Switches don't wait for the CPU of what ended before them, which nobody looks at here."""
-    monkeypatch.setattr("exporter.supervision.switchover._SECONDS", 0.05)
+        yield begin
 
 
 def during(storm: Callable[[], object], switches: Callable[[], object]) -> int:
@@ -112,83 +120,129 @@ def during(storm: Callable[[], object], switches: Callable[[], object]) -> int:
     return len(storms)
 
 
-@pytest.mark.usefixtures("without_cpu")
 @pytest.mark.parametrize("pair", list(itertools.permutations(EXACT, 2)), ids="-".join)
-def test_exact_modes_stay_exact(switching: Switching, workload: Program, nothing: Program, procfs: Procfs, pair: tuple[Mode, Mode]) -> None:
-    """Forks, execs and ends, through three switches in the middle of it: none twice, none lost."""
-    switching.to(pair[0])
-    completeness = Completeness(procfs.kernel_clones)
-    completeness.begin(switching.clones)
+def test_exact_modes_stay_exact(
+    switching: Callable[[Mode], Switching], workload: Program, nothing: Program, pair: tuple[Mode, Mode]
+) -> None:
+    """Forks, execs, exits and records, through three switches in the middle of it: none twice, none lost, but for what is published."""
+    host = switching(pair[0])
 
     def switch() -> None:
         for mode in (pair[1], pair[0], pair[1]):
             time.sleep(0.1)
-            switching.to(mode)
+            host.to(mode)
 
     storms = during(lambda: workload.storm("forkexec", 500, nothing.path), switch)
-    until(lambda: sum(switching.of(nothing.comm).exits), lambda ended: ended >= 500 * storms)
-    time.sleep(0.2)  # what would be counted twice would come late
-    mine = switching.of(nothing.comm)
-    assert sum(mine.exits) == sum(mine.buckets or [500 * storms]) == mine.short_exits == 500 * storms
-    assert sum(switching.of(workload.comm).exits) == storms
-    sample = completeness.sample(switching.clones, immediate=True)
-    unsure = switching.stop().lost.get(Lost.SWITCH_UNSURE, 0)
+    until(lambda: sum(host.of(nothing.comm).exits), lambda exits: exits >= 500 * storms, seconds=3)
+    unsure = host.settled().lost.get(Lost.SWITCH_UNSURE, 0)
+    mine = host.of(nothing.comm)
+    assert abs(sum(mine.exits) - 500 * storms) <= unsure
+    assert abs(mine.execs - 500 * storms) <= unsure
+    assert sum(mine.exits) == mine.short_exits == sum(mine.buckets or [sum(mine.exits)])
+    assert abs(sum(host.of(workload.comm).exits) - storms) <= unsure
+    sample = host.supervisor.snapshot().sample
     assert sample is not None
     assert abs(sample.observed - sample.kernel) <= unsure
-    assert abs(mine.execs - 500 * storms) <= unsure
     assert Mode.NETLINK in pair or not unsure
+    recorded = [record for record in host.hub.recent() if record.comm == nothing.comm]
+    assert len(recorded) == sum(mine.exits), "each short process that is counted has one record"
+    assert {record.mode for record in recorded} == set(pair)
 
 
-def test_cpu_survives_a_switch(switching: Switching, workload: Program) -> None:
-    """It comes after the end, and then another source may run; of each process it is charged once or said to be lost."""
-    switching.to(Mode.EBPF_CORE)
+def test_cpu_survives_a_switch(switching: Callable[[Mode], Switching], workload: Program) -> None:
+    """It comes after the exit, and then another source is the active one; of each process it is counted once or said to be lost."""
+    host = switching(Mode.EBPF_CORE)
     spent: list[int] = []
 
     def switch() -> None:
         for _ in range(4):
             time.sleep(0.05)
-            switching.to(Mode.EBPF_CORE)
+            host.to(Mode.EBPF_CORE)
 
     storms = during(lambda: spent.append(workload.storm("burn", 30, 5, 1).cpu_ns), switch)
-    until(lambda: switching.of(workload.comm).cpu_ns, lambda cpu_ns: cpu_ns >= 0.98 * sum(spent), seconds=2)
-    mine = switching.of(workload.comm)
-    lost = switching.stop().lost.get(Lost.CPU_NEVER_CAME, 0)
+    lost = host.settled().lost.get(Lost.CPU_NEVER_CAME, 0)
+    mine = until(lambda: host.of(workload.comm), lambda mine: mine.cpu_ns >= 0.98 * sum(spent), seconds=2)
     assert sum(mine.exits) == 31 * storms
     assert mine.cpu_ns <= 1.02 * sum(spent)
     assert mine.cpu_ns >= 0.98 * sum(spent) - 6_000_000 * lost
 
 
-@pytest.mark.usefixtures("without_cpu")
-def test_twenty_switches_through_all_modes(switching: Switching, workload: Program, nothing: Program) -> None:
+@pytest.mark.parametrize("threads", [1, 4])
+def test_cpu_is_counted_where_the_exit_is(requires_bpf: None, workload: Program, threads: int) -> None:
+    """Of a process that exited before the moment and is reaped after it, of one that lived at the moment, and of one born after it."""
+    with watching() as old, watching(standby=True) as new:
+        zombie = workload.start("burn", 1, 5, threads)
+        os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
+        living = workload.start("burn", 5, 50, threads)
+        cut_ns = time.monotonic_ns() + NS // 50
+        new.count_from(cut_ns)
+        old.count_until(cut_ns)
+        before, during_it = ended(zombie), ended(living)
+        after = workload.storm("burn", 5, 5, threads)
+        first = until(lambda: old.peek().of(workload.comm), lambda mine: mine.cpu_ns >= before.cpu_ns * 0.98)
+        second = until(lambda: new.peek().of(workload.comm), lambda mine: mine.cpu_ns >= (during_it.cpu_ns + after.cpu_ns) * 0.98)
+        until(lambda: (old.cpu_pending(), new.cpu_pending()), lambda pending: not any(pending), seconds=2)
+        first, second = old.peek().of(workload.comm), new.peek().of(workload.comm)
+    assert (sum(first.exits), sum(second.exits)) == (2, 12)
+    assert first.cpu_ns == pytest.approx(before.cpu_ns, rel=0.02)
+    assert second.cpu_ns == pytest.approx(during_it.cpu_ns + after.cpu_ns, rel=0.02)
+
+
+def test_programs_look_at_the_clock_only_around_a_switch(requires_bpf: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs something, at each event; once it can't matter any more they are told so, but never one that still may."""
+    monkeypatch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
+    with watching() as old, watching(standby=True) as new:
+        assert not told(old).is_cut
+        new.swap_maps(())
+        assert told(new).is_cut, "nothing counts yet"
+        cut_ns = time.monotonic_ns() + NS // 50
+        new.count_from(cut_ns)
+        new.swap_maps(())
+        assert told(new).is_cut or time.monotonic_ns() > cut_ns
+        time.sleep(max(0, cut_ns - time.monotonic_ns()) / NS)
+        new.swap_maps(())
+        assert not told(new).is_cut
+        new.count_until(time.monotonic_ns())
+        new.swap_maps(())
+        assert told(new).is_cut
+        assert (told(new).from_ns, told(old).until_ns) == (cut_ns, FOREVER_NS)
+
+
+def told(source: EbpfSource) -> Control:
+    """What the kernel's programs read."""
+    return Control.from_buffer_copy(source._map("control").lookup(bytes(4)) or b"")
+
+
+def test_twenty_switches_through_all_modes(switching: Callable[[Mode], Switching], workload: Program, nothing: Program) -> None:
     """What a scan does not see of the storm is published as lost: the truth lies between what is counted, and that with the lost."""
-    switching.to(Mode.EBPF_CORE)
+    host = switching(Mode.EBPF_CORE)
     modes = itertools.islice(itertools.cycle([Mode.NETLINK, Mode.FAST_SCAN, Mode.EBPF_BCC, Mode.SCAN, Mode.EBPF_CORE]), 20)
-    seen: list[int] = []
 
     def switch() -> None:
         for mode in modes:
             time.sleep(0.05)
-            switching.to(mode)
-            seen.append(sum(switching.of(nothing.comm).exits))
+            host.to(mode)
 
     storms = during(lambda: workload.storm("forkexec", 1000, nothing.path), switch)
-    time.sleep(1)
-    mine = sum(switching.of(nothing.comm).exits) + sum(switching.of(workload.comm).exits)
-    counts = switching.stop()
-    assert seen == sorted(seen), "no total falls"
-    assert mine <= 1001 * storms
-    assert mine + sum(counts.lost.get(reason, 0) for reason in (Lost.UNSEEN, Lost.VANISHED)) >= 1001 * storms
+    counts = host.settled()
+    mine = sum(host.of(nothing.comm).exits) + sum(host.of(workload.comm).exits)
+    unsure = counts.lost.get(Lost.SWITCH_UNSURE, 0)
+    assert mine <= 1001 * storms + unsure
+    assert mine + sum(counts.lost.get(reason, 0) for reason in (Lost.UNSEEN, Lost.VANISHED)) >= 1001 * storms - unsure
 
 
-def test_a_source_that_can_not_run_leaves_the_other_alone(switching: Switching, workload: Program, tmp_path: Path) -> None:
-    """A climb that fails, again and again, costs no count and leaves nothing listed."""
-    switching.to(Mode.EBPF_CORE)
+def test_a_source_that_can_not_run_leaves_the_other_alone(
+    switching: Callable[[Mode], Switching], workload: Program, tmp_path: Path
+) -> None:
+    """A climb that fails, again and again, costs no count."""
+    host = switching(Mode.EBPF_CORE)
 
     def fail() -> None:
         for _ in range(5):
+            active = host.supervisor._active
+            assert active is not None
             with pytest.raises(ModeUnavailable):
-                run_both(switching.running(), ScanSource(SCALE, Procfs(str(tmp_path))))
+                take_over(active, ScanSource(SCALE, Procfs(str(tmp_path))), lambda _: None)
 
-    ended = 2001 * during(lambda: workload.storm("vfork", 2000), fail)
-    assert sum(until(lambda: switching.of(workload.comm), lambda mine: sum(mine.exits) >= ended).exits) == ended
-    assert len(switching.running().listed()) == 0
+    exits = 2001 * during(lambda: workload.storm("vfork", 2000), fail)
+    assert sum(until(lambda: host.of(workload.comm), lambda mine: sum(mine.exits) >= exits).exits) == exits

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from exporter.model import NS, Mode, RuntimeScale, SourceFailed
 from exporter.model.counts import Counts
-from exporter.model.ends import Ends
 from exporter.sources.base import Source
 from exporter.sources.tally import Tally
 
@@ -18,35 +17,40 @@ class FakeSource(Source):
         self.mode = mode
         self.tally = Tally(scale)
         self.broken = False
+        self.stopped = False
+        self.pending = 0
+        """Processes whose CPU is to come."""
 
-    def start(self, *, quiet: bool = False) -> None:
-        if quiet:
-            self.tally.quiet()
+    def start(self, *, standby: bool = False) -> None:
+        if standby:
+            self.tally.standby()
 
-    def list_ends(self, *, on: bool) -> None:
-        self.tally.list_ends(on=on)
+    def count_from(self, from_ns: int) -> None:
+        self._check()
+        self.tally.count_from(from_ns)
 
-    def cut(self, from_ns: int, until_ns: int) -> None:
-        self.tally.cut(from_ns, until_ns)
-
-    def listed(self) -> Ends:
-        if self.broken:
-            raise SourceFailed("it broke")
-        return self.tally.listed()
-
-    def join(self, counted: Ends) -> Ends:
-        return self.tally.join(counted)
+    def count_until(self, until_ns: int) -> None:
+        self._check()
+        self.tally.count_until(until_ns)
 
     def peek(self) -> Counts:
+        self._check()
         return self.tally.peek()
 
     def drain(self) -> Counts:
-        if self.broken:
-            raise SourceFailed("it broke")
+        self._check()
         return self.tally.drain()
 
     def clones(self) -> int:
         return self.tally.clones
 
+    def cpu_pending(self) -> int:
+        self._check()
+        return self.pending
+
     def stop(self) -> None:
-        pass
+        self.stopped = True
+
+    def _check(self) -> None:
+        if self.broken:
+            raise SourceFailed("it broke")

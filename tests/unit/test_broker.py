@@ -92,6 +92,6 @@ def test_what_is_short_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     thread.start()
     with ours:
         for _ in range(2):
-            ours.send(json.dumps({"load": "netlink", "quiet": False, "probe": True}).encode())
+            ours.send(json.dumps({"load": "netlink", "probe": True}).encode())
             assert "too many open files" in json.loads(ours.recv(65536))["unusable"]
     thread.join(5)

@@ -6,7 +6,6 @@ import pytest
 
 from exporter.kernel.taskstats import Stats
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
-from exporter.model.ends import End, Ends
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.netlink.waiting import MAX_WAITING
 from exporter.sources.tally import Tally
@@ -224,20 +223,6 @@ def test_a_pid_that_came_round_unseen(told: Groups, tally: Tally) -> None:
     told.forked(5 * NS, 1, 1, 10, 10)
     assert tally.drain().lost == {Lost.OVERRUN: 1}
     assert told.alive[10].start_ns == 5 * NS
-
-
-def test_what_another_mode_counted_is_forgotten(told: Groups, tally: Tally) -> None:
-    """Its exit event may be lost, or still come: neither may count it again nor hold it for ever."""
-    tally.quiet()
-    told.forked(0, 1, 1, 10, 10)
-    told.forked(0, 1, 1, 11, 11)
-    counted = Ends([(10, End(0, 5, b"sh", b"init")), (11, End(9 * NS, 5, b"another", b"init"))])
-    tally.join(counted)
-    told.forget(counted)
-    assert told.alive.keys() == {11}
-    told.waiting.put(last(10))
-    told.exited(600_000, 10, 10, 0, 1)
-    assert sum(tally.drain().total.exits) == 0
 
 
 def test_waiting_taskstats_are_bounded(told: Groups) -> None:

@@ -20,8 +20,6 @@ STRUCTS = {
     "cpu": layout.Cpu,
     "shared": layout.Shared,
     "control": layout.Control,
-    "listed_key": layout.ListedKey,
-    "listed": layout.Listed,
     "config": layout.Config,
     "second": layout.Second,
     "record": layout.RecordLayout,
@@ -63,7 +61,6 @@ def test_lengths(btf: Btf) -> None:
     assert lengths["shared", "filter"] == layout.FILTER
     assert btf.struct_size("comm") == layout.COMM_LEN
     assert btf.map_entries("comms") == layout.MAX_COMMS
-    assert btf.map_entries("list") == layout.MAX_LISTED
     assert btf.map_entries("exes") == layout.MAX_EXES
 
 
@@ -96,10 +93,10 @@ def test_records() -> None:
     assert (layout.RECORDS_OFF, layout.RECORDS_ON, layout.RECORDS_LIVE) == (0, 1, 2)
 
 
-def test_ends() -> None:
-    """What the programs are told to do with an end."""
-    assert enumerators("ends") == ["count", "count_and_list", "list"]
-    assert (layout.ENDS_COUNT, layout.ENDS_COUNT_AND_LIST, layout.ENDS_LIST) == (0, 1, 2)
+def test_standby() -> None:
+    """Programs count nothing until they are told to."""
+    control = layout.standby_control()
+    assert (control.is_cut, control.since, control.from_ns, control.until_ns) == (1, *[2**64 - 1] * 3)
 
 
 def test_hot_counts_have_cache_lines_of_their_own() -> None:

@@ -12,7 +12,7 @@ import pytest
 from exporter.config.options import Config, Detection
 from exporter.loaders.direct import Direct
 from exporter.metrics.exposition import Exposition
-from exporter.model import Lost, Mode, ModeUnavailable, SwitchReason
+from exporter.model import FOREVER_NS, NS, Lost, Mode, ModeUnavailable, SwitchReason
 from exporter.model.facts import Fact
 from exporter.records.hub import Hub
 from exporter.supervision.modes import MODES, ModeSpec, loader_settings
@@ -30,7 +30,7 @@ class Host:
         self.lacking = {Mode.EBPF_CORE, Mode.EBPF_BCC}
         self.kernel_clones = 100
         self.sources: list[FakeSource] = []
-        monkeypatch.setattr("exporter.supervision.switchover._UNDER_WAY_SECONDS", 0)
+        monkeypatch.setattr("exporter.supervision.switchover._AHEAD_NS", NS // 1000)
         monkeypatch.setattr("exporter.supervision.completeness._STILL_SECONDS", 0)
         monkeypatch.setattr("exporter.kernel.procfs.Procfs.kernel_clones", lambda _: self.kernel_clones)
         specs = [self.spec(spec) for spec in MODES]
@@ -166,7 +166,7 @@ def test_a_climb_that_nobody_planned_for_ends_nothing(host: Host, monkeypatch: p
         monkeypatch.setattr(FakeSource, "start", refuse)
     host.retry()
     assert host.mode() is Mode.NETLINK
-    assert not running.tally.lists
+    assert running.tally.until_ns == FOREVER_NS
     assert "can't start new thread" in host.supervisor.snapshot().modes[Mode.EBPF_BCC].reason
 
 

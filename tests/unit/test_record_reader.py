@@ -9,14 +9,11 @@ from typing import Any
 
 import pytest
 
-from exporter.kernel.attached import Handover
 from exporter.kernel.netlink_sockets import Sockets
 from exporter.kernel.proc_connector import Subscription
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, Mode, ModeUnavailable, RuntimeScale
-from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.record_reader import RecordReader
-from exporter.sources.ebpf.source import EbpfSource
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.scan.slow import ScanSource
 
@@ -58,15 +55,6 @@ def test_without_a_thread_there_are_no_records(no_threads: None) -> None:
     with pytest.raises(OSError, match="can't start new thread"):
         RecordReader(Nothing(), Mode.EBPF_CORE, lambda _: None, live=True)
     assert descriptors() == before
-
-
-def test_records_are_not_asked_of_a_source_that_has_stopped() -> None:
-    """A stream may be opened in the middle of a switch: what was closed by then may be somebody else's descriptor."""
-    source = EbpfSource(Mode.EBPF_CORE, SCALE, lambda _: Handover({}, {}, {}), CpuAudit(Procfs()))
-    reader = source._records = RecordReader(Nothing(), Mode.EBPF_CORE, lambda _: None, live=False)
-    reader.stop()
-    source.stop()
-    source.publish(lambda _: None, live=True)
 
 
 def test_without_a_thread_a_mode_can_not_run(no_threads: None) -> None:

@@ -6,10 +6,9 @@ import ctypes
 from collections.abc import Iterator, Sequence
 
 from exporter.kernel.bpf import Rows
-from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, CommRow, Cpu, Listed, ListedKey
+from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, CommRow, Cpu
 from exporter.model import Lost, Outcome, RuntimeScale
 from exporter.model.counts import Counts, ProcessCounts
-from exporter.model.ends import End
 
 _PEAK_SECONDS = 60
 _WORD = 8
@@ -28,8 +27,7 @@ _BUCKETS, _SHORT_CPU, _LONG_CPU, _CPU_RECORDED = _words(CommRow, "buckets", "sho
 _OUTCOMES = slice(0, _LONG)
 _BY_POSITION = tuple(Outcome)
 _FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(Cpu, "forks", "threads", "core_dumps", "comms_entered")
-_UNLISTED, _DROPPED = _words(Cpu, "unlisted", "records_dropped")
-_LOST, _SIGNALS, _RING = _words(Cpu, "lost", "signals", "ring")
+_DROPPED, _LOST, _SIGNALS, _RING = _words(Cpu, "records_dropped", "lost", "signals", "ring")
 
 NAMELESS = _ROW + _RING + 3
 """How many numbers `nameless` gives."""
@@ -50,11 +48,6 @@ class Cpus:
     def entered(self) -> int:
         """Comms entered into the maps."""
         return self._sum(_ENTERED)
-
-    @property
-    def unlisted(self) -> int:
-        """Ends that were to be listed and found no room."""
-        return self._sum(_UNLISTED)
 
     def sums(self) -> list[int]:
         """Everything but the ring of seconds."""
@@ -127,15 +120,6 @@ def ended(rows: Rows) -> int:
 def cpu_recorded(rows: Rows) -> int:
     """Those of them whose CPU is in."""
     return sum(rows.values.cast("Q")[_CPU_RECORDED::_ROW])
-
-
-def ends_of(rows: Rows) -> Iterator[tuple[int, End]]:
-    """Listed ends with their process ids."""
-    values = (Listed.from_buffer_copy(rows.values, at) for at in range(0, len(rows.values), ctypes.sizeof(Listed)))
-    for key, listed in zip(map(ListedKey.from_buffer_copy, rows.keys), values, strict=True):
-        cpu_ns = listed.cpu_ns if listed.is_cpu_known else None
-        how = _BY_POSITION[listed.outcome], cpu_ns, bool(listed.core_dump), bool(listed.sigkill)
-        yield key.pid, End(key.start_ns, listed.runtime_ns, listed.comm, listed.parent_comm, *how)
 
 
 def _enter(counts: Counts, comm: bytes, row: list[int], scale: RuntimeScale) -> None:

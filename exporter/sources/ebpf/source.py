@@ -16,13 +16,12 @@ from collections.abc import Callable, Collection
 
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import BpfMap, Rows, map_memory, possible_cpus, program_info
-from exporter.kernel.layout import COMM_LEN, ENDS_COUNT, ENDS_COUNT_AND_LIST, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, Control, perf_bytes
-from exporter.model import NS, Gauges, Mode, ModeUnavailable, RuntimeScale, SourceFailed
+from exporter.kernel.layout import COMM_LEN, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, perf_bytes, standby_control
+from exporter.model import FOREVER_NS, NS, Gauges, Mode, ModeUnavailable, RuntimeScale, SourceFailed
 from exporter.model.counts import Counts
-from exporter.model.ends import Ends
 from exporter.sources.base import Publish, Source
 from exporter.sources.ebpf.cpu_audit import CpuAudit
-from exporter.sources.ebpf.decode import NAMELESS, ROW_BYTES, Cpus, Other, counts_of, cpu_recorded, ended, ends_of, nameless
+from exporter.sources.ebpf.decode import NAMELESS, ROW_BYTES, Cpus, Other, counts_of, cpu_recorded, ended, nameless
 from exporter.sources.ebpf.perfbuf import PerfBuffers
 from exporter.sources.ebpf.record_reader import RecordBuffer, RecordReader
 from exporter.sources.ebpf.ringbuf import Ring
@@ -38,23 +37,19 @@ _ZERO = b"\0" * 4
 class EbpfSource(Source):
     """The same for every loader, since the maps' layouts are."""
 
-    def __init__(self, mode: Mode, scale: RuntimeScale, load: Callable[[bool], Handover], audit: CpuAudit) -> None:
-        """`load` hands over the attached programs' descriptors (of quiet ones, see `Source.start`), or raises `ModeUnavailable`."""
+    def __init__(self, mode: Mode, scale: RuntimeScale, load: Callable[[], Handover], audit: CpuAudit) -> None:
+        """`load` hands over the descriptors of attached programs that count nothing yet, or raises `ModeUnavailable`."""
         self.mode = mode
         self._load = load
         self._audit = audit
         self._scale = scale
         self._kernel = Handover({}, {}, {})
         self._kinds: dict[int, str] = {}
-        self._control = Control()
+        self._control = standby_control()
         self._telling = threading.Lock()
         self._entered = 0
-        self._unlisted = 0
         self._records: RecordReader | None = None
-        self._reading = threading.Lock()
-        """Records are asked for from any thread, also while this one stops."""
         self._clones = 0
-        self._shown: Counts | None = None
         self._switched_ns = 0
         self._still = True
         self._stopped = False
@@ -63,43 +58,44 @@ class EbpfSource(Source):
         self._drained_ended = 0
         self._drained_recorded = 0
 
-    def start(self, *, quiet: bool = False) -> None:
+    def start(self, *, standby: bool = False) -> None:
         """Load and attach; see `Source`."""
-        self._kernel = self._load(quiet)
+        self._kernel = self._load()
         self._programs = tuple(self._kernel.programs)
         self._drained = [0] * (NAMELESS + 2 * len(self._programs))
         try:
-            self._control = Control.from_buffer_copy(self._map("control").lookup(_ZERO) or b"")
             self._kinds = {fd: _kind(fd) for fd in self._kernel.links.values()}
             self._audit.begin()
-        except OSError as error:
+            if not standby:
+                now = time.monotonic_ns()
+                self._tell(since=now, from_ns=now, is_cut=0)
+        except (OSError, SourceFailed) as error:
             self._kernel.close()
             raise ModeUnavailable(f"the programs load, but can't be used: {error}") from error
         self._switched_ns = time.monotonic_ns()
 
+    def count_from(self, from_ns: int) -> None:
+        """Who is born from then on exits under the programs' eyes; of the others, each that exits leaves a note for its free."""
+        self._tell(since=from_ns, from_ns=from_ns)
+
+    def count_until(self, until_ns: int) -> None:
+        self._tell(until_ns=until_ns, is_cut=1)
+
     def publish(self, to: Publish, *, live: bool) -> None:
         """Read the ring, or the perf buffers where there is none."""
-        with self._reading:
-            if self._stopped:  # by a switch, just now: the next source will be told
+        if self._records is not None:
+            self._records.live(live)
+        else:
+            try:
+                self._records = RecordReader(self._record_buffer(), self.mode, to, live=live)
+            except OSError as error:
+                logger.warning("there are no records, for they can't be read (%s); counts go on without them", error)
                 return
-            if self._records is not None:
-                self._records.live(live)
-            else:
-                try:
-                    self._records = RecordReader(self._record_buffer(), self.mode, to, live=live)
-                except OSError as error:
-                    logger.warning("there are no records, for they can't be read (%s); counts go on without them", error)
-                    return
         self._tell(records=RECORDS_LIVE if live else RECORDS_ON)
-
-    @property
-    def cpu_after_exit(self) -> bool:
-        """Where the programs can know CPU at all."""
-        return "on_free" in self._kernel.programs
 
     def cpu_pending(self) -> int:
         """By the kernel's counts."""
-        if not self.cpu_after_exit:
+        if not self._knows_cpu:
             return 0
         try:
             ends, charges = self._ended_and_recorded()
@@ -107,51 +103,20 @@ class EbpfSource(Source):
             raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
         return max(0, ends - charges - self._audit.lost)
 
-    def list_ends(self, *, on: bool) -> None:
-        self._tell(ends=ENDS_COUNT_AND_LIST if on else ENDS_COUNT)
-        if not on:
-            self._unlisted += self._forget_listed().missing
-
-    def cut(self, from_ns: int, until_ns: int) -> None:
-        self._tell(is_cut=1, from_ns=from_ns, until_ns=until_ns)
-
-    def listed(self) -> Ends:
-        """Read them from the kernel."""
-        try:
-            rows = self._map("listed").read()
-            unlisted = self._cpus().unlisted
-        except OSError as error:
-            raise SourceFailed(f"the kernel's list of ends can't be read: {error}") from error
-        return Ends(ends_of(rows), unlisted - self._unlisted)
-
-    def join(self, counted: Ends) -> Ends:
-        """Nothing that is in `counted` can come any more: programs list at the event itself."""
-        del counted
-        self._tell(ends=ENDS_COUNT)
-        listed = self._forget_listed()
-        self._tell(is_cut=0)
-        self._drained_ended += sum(end.cpu_ns is None for _, end in listed)  # whose CPU will be charged all the same
-        return listed
-
     def peek(self) -> Counts:
         """Both maps of comms, and what has no name."""
-        self._shown = self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._nameless())
-        return self._shown
+        try:
+            return self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._nameless())
+        except OSError as error:
+            raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
 
     def drain(self) -> Counts:
-        """Empty the map of comms that no program writes any more; after `stop`, both.
-
-        If the kernel gives nothing then, it is what was shown last: no total falls.
-        """
-        shown, self._shown = self._shown, None
+        """Empty the map of comms that no program writes any more; after `stop`, both, and then give them back."""
         try:
             ready = ["comms_a", "comms_b"] if self._stopped else [self._retired] if self._still else []
             nameless = self._nameless()
             rows = [self._map(each).take() for each in ready]
         except OSError as error:
-            if self._stopped and shown is not None:
-                return shown
-            self._shown = shown
             raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
         finally:
             if self._stopped:
@@ -178,6 +143,7 @@ class EbpfSource(Source):
                 for name in names:
                     self._map(self._retired).enter(name.ljust(COMM_LEN, b"\0"), bytes(ROW_BYTES))
                 self._switch()
+            self._end_cut()
             self._check_cpu()
         except OSError as error:
             raise SourceFailed(f"the kernel's maps can't be drained: {error}") from error
@@ -191,17 +157,19 @@ class EbpfSource(Source):
 
     def stop(self) -> None:
         """Detach, and wait until no program runs."""
-        with self._reading:
-            if not self._stopped and self._kernel.maps:
-                self._kernel.detach()
-                with contextlib.suppress(OSError):  # it may be stopped because this fails
-                    self._wait()
-                if self._records is not None:
-                    self._records.stop()
-            self._stopped = True
+        if not self._stopped and self._kernel.maps:
+            self._kernel.detach()
+            with contextlib.suppress(OSError):  # it may be stopped because this fails
+                self._wait()
+            if self._records is not None:
+                self._records.stop()
+        self._stopped = True
 
     def gauges(self) -> Gauges:
-        return Gauges(self._cpus().peak(time.monotonic_ns() // NS))
+        try:
+            return Gauges(self._cpus().peak(time.monotonic_ns() // NS))
+        except OSError as error:
+            raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
 
     def about(self) -> str:
         """What its maps cost."""
@@ -245,17 +213,19 @@ class EbpfSource(Source):
         self._map("barrier").update(_ZERO, self._map("barrier_inner").fd.to_bytes(4, "little"))
         self._still = True
 
-    def _forget_listed(self) -> Ends:
-        try:
-            self._wait()
-            listed = self.listed()
-            self._map("listed").take()
-        except OSError as error:
-            raise SourceFailed(f"the kernel's list of ends can't be emptied: {error}") from error
-        return listed
+    def _end_cut(self) -> None:
+        """Once all programs that run began after `from_ns`, spare them the look at the clock."""
+        control = self._control
+        if control.is_cut and control.from_ns < self._switched_ns and control.until_ns == FOREVER_NS and self._still:
+            self._tell(is_cut=0)
+
+    @property
+    def _knows_cpu(self) -> bool:
+        """Where the programs can know CPU at all."""
+        return "on_free" in self._kernel.programs
 
     def _check_cpu(self) -> None:
-        if self.cpu_after_exit:
+        if self._knows_cpu:
             self._audit.check(*self._ended_and_recorded())
 
     def _ended_and_recorded(self) -> tuple[int, int]:

@@ -31,7 +31,6 @@ from exporter.kernel.recvmmsg import Datagrams
 from exporter.kernel.taskstats import SLOT_BYTES as STATS_SLOT_BYTES
 from exporter.kernel.taskstats import Registration, Stats, decode
 from exporter.model import NS, Gauges, Lost, Mode, ModeUnavailable, RuntimeScale, SourceFailed
-from exporter.model.ends import Ends
 from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.sources.netlink.shortfall import Shortfall
 from exporter.sources.netlink.thread_groups import Groups
@@ -47,8 +46,6 @@ GATHER_SECONDS = 0.005
 YOUNG_NS = 50 * MS
 """An exec is named by its process's end until it is this old."""
 TICK_NS, SETTLE_NS, LIST_NS = NS, 5 * NS, 60 * NS
-JOIN_NS = 5 * NS
-"""By then the events of what another mode counted have been read."""
 UNSURE_NS = 10 * MS
 """Between the tracepoint of an event and the proc connector's look at the clock, a task may have to wait for its CPU."""
 LAST_READ_NS = 2 * NS
@@ -59,7 +56,6 @@ class NetlinkSource(TallySource):
     """Every process; with taskstats everything of it, without it no CPU and the names that could be read in time."""
 
     mode = Mode.NETLINK
-    immediate = True
 
     def __init__(self, scale: RuntimeScale, procfs: Procfs, open_sockets: Callable[[], Sockets] | None = None) -> None:
         """`open_sockets` raises `ModeUnavailable`; without it they are opened here."""
@@ -75,17 +71,16 @@ class NetlinkSource(TallySource):
         self._stats = Datagrams(STATS_SLOTS, STATS_SLOT_BYTES)
         self._overrun = self._settle_losses = False
         self._sequence: dict[int, int] = {}
-        self._event_ns = self._tick_due_ns = self._settle_due_ns = self._list_due_ns = self._forget_due_ns = 0
+        self._event_ns = self._tick_due_ns = self._settle_due_ns = self._list_due_ns = 0
         self._overruns = RateLimitedLog(log)
-        self._counted: Ends | None = None
         self._wake_fd = -1
         self.cpu_ns = 0
         """CPU that the reading thread took."""
 
-    def start(self, *, quiet: bool = False) -> None:
+    def start(self, *, standby: bool = False) -> None:
         """Subscribe, and then take stock of what is there: what happens meanwhile waits in the socket."""
-        if quiet:
-            self._tally.quiet()
+        if standby:
+            self._tally.standby()
         self._subscription, self._registration, self._no_taskstats = self._open_sockets()
         self._groups.taskstats = self._registration is not None
         try:
@@ -96,11 +91,6 @@ class NetlinkSource(TallySource):
             self._release()
             raise ModeUnavailable(f"{self._procfs.root} can't be listed: {error.strerror}") from error
         self._start_thread(partial(self._run, self._subscription))
-
-    def join(self, counted: Ends) -> Ends:
-        listed = self._tally.join(counted)
-        self._counted = counted
-        return listed
 
     def gauges(self) -> Gauges:
         return Gauges(peak_per_second=self._tally.peak_per_second())
@@ -244,10 +234,6 @@ class NetlinkSource(TallySource):
         if now < self._tick_due_ns:
             return
         self._tick_due_ns = now + TICK_NS
-        if self._counted is not None:
-            counted, self._counted = self._counted, None
-            self._groups.forget(counted)
-            self._forget_due_ns = now + JOIN_NS
         if not empty:
             return
         before = self._procfs.kernel_clones()
@@ -262,6 +248,3 @@ class NetlinkSource(TallySource):
                 self._list_due_ns = now + LIST_NS
                 listed = set(self._procfs.pids())
                 self._groups.suspect({pid: group for pid, group in self._groups.alive.items() if pid not in listed})
-        if 0 < self._forget_due_ns <= now:
-            self._forget_due_ns = 0
-            self._tally.forget_counted()

@@ -25,7 +25,7 @@ from exporter.kernel.procfs import Procfs, Stat
 from exporter.kernel.taskstats import Stats
 from exporter.kernel.wait_status import with_fate
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
-from exporter.model.ends import End, Ends
+from exporter.model.ends import End
 from exporter.sources.netlink.waiting import Execs, Waiting
 from exporter.sources.tally import Tally
 
@@ -198,14 +198,6 @@ class Groups:
             self._charge(group, stats, leads=stats.pid == stats.tgid or group.comm is None)
             self._ended(stats.tgid, group, Exit(now_ns, stats.exit_code, stats.ppid), stats)
 
-    def forget(self, counted: Ends) -> None:
-        """Hold nothing of what another mode has counted: the events may be lost, or come again."""
-        for tgid, end in counted:
-            group = self.alive.get(tgid)
-            if group is not None and counted.find(tgid, End(group.start_ns, 0, b"", b"")) is end:
-                self._name(tgid, group, end.comm)
-                self._drop(tgid)
-
     def finish(self, now_ns: int) -> None:
         """No more events will come: count what is known but for a detail."""
         self.name_execs(now_ns + 1)
@@ -244,12 +236,11 @@ class Groups:
         self._execs.named(tgid, UNKNOWN_COMM)
 
     def _ended(self, tgid: int, group: Group, told: Exit, stats: Stats | None) -> None:
-        comm = group.comm
+        comm, nameless = group.comm, False
         if comm is None:
             comm = self._procfs.comm(tgid)  # it may not be reaped yet
-            if comm is None:
+            if nameless := comm is None:
                 comm = UNKNOWN_COMM
-                self._tally.lose(Lost.NAME_RACE)
         self._drop(tgid)
         self._execs.named(tgid, comm)
         at_ns, code, parent = told
@@ -261,15 +252,15 @@ class Groups:
                 code = last.exit_code
             if last.group_dead or not group.threaded:
                 runtime_ns = last.elapsed_us * 1000
-        cpu_ns = None
-        if self.taskstats:
-            cpu_ns = group.cpu_us * 1000
-            if group.cpu_pending:
-                self._tally.lose(Lost.CPU_NEVER_CAME)
+        cpu_ns = group.cpu_us * 1000 if self.taskstats else None
         parent = parent or group.parent
         uid = last.uid if last is not None else None
         end = End(group.start_ns, runtime_ns, comm, self._comm_of(parent), cpu_ns=cpu_ns, ppid=parent, uid=uid)
-        self._tally.ended(tgid, with_fate(end, code))
+        if self._tally.ended(tgid, with_fate(end, code)):
+            if nameless:
+                self._tally.lose(Lost.NAME_RACE)
+            if cpu_ns is not None and group.cpu_pending:
+                self._tally.lose(Lost.CPU_NEVER_CAME)
 
     def _ended_unknown(self, at_ns: int, stats: Stats) -> None:
         """The end of a process whose fork was lost; that counts as lost already, but all is known of the end."""

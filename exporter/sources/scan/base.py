@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable
 
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, Gauges, Lost, ModeUnavailable, RuntimeScale
-from exporter.model.ends import Ends
 from exporter.sources.scan.process_table import Table, boottime_ns
 from exporter.sources.tallied import TallySource
 from exporter.sources.tally import Tally
@@ -50,9 +50,11 @@ class Unseen:
 
 
 class Scanning(TallySource):
-    """A source whose own thread looks at `/proc` and keeps a table of processes."""
+    """A source whose own thread looks at `/proc` and keeps a table of processes.
 
-    immediate = False
+    At a switch it takes stock at the very moment from which it counts, and looks for the last time at the one until which it does: what it
+    can't date is then no more than what happens during a look.
+    """
 
     def __init__(self, scale: RuntimeScale, procfs: Procfs, clock: Callable[[], int] = boottime_ns) -> None:
         self._procfs = procfs
@@ -62,19 +64,19 @@ class Scanning(TallySource):
         self._unseen = Unseen(procfs, self._tally)
         self._pass_ns: int | None = None
         self._counts_host = procfs.in_initial_pid_namespace()
+        self._told = threading.Event()
 
-    def start(self, *, quiet: bool = False) -> None:
+    def start(self, *, standby: bool = False) -> None:
         """Take stock of what is there and begin to look.
 
         What comes while stock is taken counts as unseen if it is not found later, whoever else may have seen it.
         """
-        if quiet:
-            self._tally.quiet()
+        if standby:
+            self._tally.standby()
         try:
             self._prepare()
             self._unseen.begin()
-            self._begin()
-            self._table.begin(self._pids())
+            self._take_stock()
         except OSError as error:
             self._release()
             raise ModeUnavailable(f"{self._procfs.root} can't be scanned: {error.strerror}") from error
@@ -83,10 +85,14 @@ class Scanning(TallySource):
             raise ModeUnavailable(f"{self._procfs.root} shows no process that may be read; is procfs mounted there?")
         self._start_thread(self._run)
 
-    def join(self, counted: Ends) -> Ends:
-        """Those in `counted` that still look alive are only noticed late."""
-        self._table.counted(counted)
-        return self._tally.join(counted)
+    def count_from(self, from_ns: int) -> None:
+        self._unseen.begin()
+        super().count_from(from_ns)
+        self._told.set()
+
+    def count_until(self, until_ns: int) -> None:
+        super().count_until(until_ns)
+        self._told.set()
 
     def gauges(self) -> Gauges:
         duration = None if self._pass_ns is None else self._pass_ns / NS
@@ -97,26 +103,43 @@ class Scanning(TallySource):
 
     def stop(self) -> None:
         self._stopping.set()
+        self._told.set()
         if self._thread is not None:
             self._thread.join(JOIN_SECONDS)
             if self._thread.is_alive():
                 log.warning("the scanning thread did not stop in time")
                 return
             self._thread = None
-            if self._tally.lists and self._failure is None:
-                self._look_once_more()
         self._release()
 
+    def _take_stock(self) -> None:
+        begun = self._clock()
+        self._begin()
+        self._table.begin(self._pids(), begun)
+
     def _look_once_more(self) -> None:
-        """Another mode takes over: it did not see what ended before it came, noticed or not."""
-        try:
-            now = self._clock()
-            for pid in list(self._table.processes):
-                self._table.look(pid)
-            self._table.keep(set(self._pids()), now)
-            self._unseen.settle(last=True)
-        except OSError as error:
-            log.warning("the last look at %s failed: %s", self._procfs.root, error.strerror)
+        """Another mode has taken over, and did not see what happened before."""
+        listed_ns = self._clock()
+        listed = set(self._pids())
+        for pid in listed - self._table.unread:
+            self._table.look(pid)
+        self._table.keep(listed, listed_ns)
+        self._unseen.settle(last=True)
+        self._tally.flush(self.mode)
+
+    def _rest(self, due_ns: int) -> bool:
+        """Wait until this moment of the monotonic clock, or until looking is over. Returns whether it goes on."""
+        self._wait_for(lambda: min(due_ns, self._tally.until_ns))
+        return not self._stopping.is_set() and time.monotonic_ns() < self._tally.until_ns
+
+    def _wait_for(self, moment: Callable[[], int]) -> None:
+        """Wait for a moment that may change meanwhile, or until `stop`."""
+        while True:
+            self._told.clear()
+            left_ns = moment() - time.monotonic_ns()
+            if left_ns <= 0 or self._stopping.is_set():
+                return
+            self._told.wait(min(left_ns, NS) / NS)
 
     @abstractmethod
     def _pids(self) -> list[int]:
@@ -124,7 +147,7 @@ class Scanning(TallySource):
 
     @abstractmethod
     def _loop(self) -> None:
-        """Look until `_stopping` is set; in the scanning thread."""
+        """Look for as long as `_rest` says so; in the scanning thread."""
 
     def _prepare(self) -> None:
         """Borrow from the machine what the loop needs. Raises `OSError`."""
@@ -134,7 +157,12 @@ class Scanning(TallySource):
 
     def _run(self) -> None:
         try:
+            self._wait_for(lambda: self._tally.from_ns)
+            if self._tally.from_ns > 0:
+                self._take_stock()
             self._loop()
+            if not self._stopping.is_set():
+                self._look_once_more()
         except Exception as error:
             log.exception("the scanning thread broke")
             self._failure = f"the scanning thread broke: {type(error).__name__}: {error}"

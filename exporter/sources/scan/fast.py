@@ -156,11 +156,11 @@ class FastScanSource(Scanning):
 
     def _begin(self) -> None:
         if self._probe is not None:
-            self._probe.advance()
+            self._probe.begin()
 
     def _loop(self) -> None:
         before = time.thread_time_ns()
-        while not self._stopping.is_set():
+        while self._rest(0):
             events = self._wait()
             listing_ns = self._turn(events)
             self.cpu_ns = time.thread_time_ns()
@@ -178,7 +178,7 @@ class FastScanSource(Scanning):
                 if now - begun > JUST_NOW_NS:  # nothing had ended when the wait began
                     self._turned_ns = now - JUST_NOW_NS
                 return [fd for fd, _ in events]
-        self._stopping.wait((self._rest_until_ns - self._clock()) / NS)
+        self._rest(time.monotonic_ns() + self._rest_until_ns - self._clock())
         return [fd for fd, _ in self._epoll.poll(0, MAX_EVENTS)]
 
     def _turn(self, events: list[int]) -> int:

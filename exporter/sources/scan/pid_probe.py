@@ -9,14 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import time
 from collections.abc import Callable
 from itertools import chain, islice
 from select import EPOLLIN, epoll
 
 from exporter.kernel.procfs import RESERVED_PIDS, Procfs
 from exporter.model import Lost
-from exporter.sources.scan.process_table import Process, Table
+from exporter.sources.scan.process_table import Process, Table, middle
 from exporter.sources.tally import Tally
 
 MAX_PROBES = 256
@@ -88,6 +87,10 @@ class Probe:
         self._last_pid: int | None = None
         self._polled_ns = 0
 
+    def begin(self) -> None:
+        """What there is from now on is new."""
+        self._polled_ns, self._last_pid = self._clock(), self._procfs.last_pid()
+
     def advance(self) -> list[Process]:
         """Look at what is new and return the processes among it; the first time there is nothing new."""
         since_ns, self._polled_ns = self._polled_ns, self._clock()
@@ -149,7 +152,7 @@ class Probe:
         if isinstance(stat, Lost):
             self._tally.missed(stat)
         elif stat.start_ticks >= since_ns // self._procfs.tick_ns:
-            self._tally.threads(1, time.monotonic_ns())
+            self._tally.threads(1, *middle(since_ns, self._clock()))
 
 
 def _still_there(pidfd: int) -> bool:

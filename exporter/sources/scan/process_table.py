@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from exporter.kernel.procfs import Procfs, Stat
 from exporter.model import UNKNOWN_COMM, Lost
-from exporter.model.ends import End, Ends
+from exporter.model.ends import End
 from exporter.sources.tally import Tally
 
 
@@ -22,9 +22,10 @@ def boottime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def suspended_ns() -> int:
-    """How far that clock is ahead of the monotonic one, which stands still while the machine sleeps."""
-    return boottime_ns() - time.monotonic_ns()
+def middle(first_ns: int, last_ns: int) -> tuple[int, int]:
+    """The middle of a time of that clock on the monotonic one, which stands still while the machine sleeps, and how far it may be off."""
+    ahead_ns = boottime_ns() - time.monotonic_ns()
+    return (first_ns + last_ns) // 2 - ahead_ns, (last_ns - first_ns + 1) // 2
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +35,8 @@ class Process:
     pid: int
     start_ticks: int
     born_ns: int
+    born_unsure_ns: int
+    """How far that may be off."""
     seen_ns: int
     comm: bytes
     ppid: int
@@ -59,9 +62,13 @@ class Table:
         self._tally = tally
         self._clock = clock
         self._listed_ns = 0
+        self._begun_ns = 0
 
-    def begin(self, pids: Iterable[int]) -> None:
-        """Enter what is there already: its births and its zombies are none of ours, its ends are."""
+    def begin(self, pids: Iterable[int], begun_ns: int = 0) -> None:
+        """Enter what is there, and nothing else, as of a listing begun then: its births and its zombies are none of ours, its ends are."""
+        self.processes.clear()
+        self.unread.clear()
+        self._begun_ns = begun_ns
         for pid in pids:
             stat = self._procfs.stat(pid)
             if not isinstance(stat, Lost):
@@ -88,7 +95,7 @@ class Table:
         if known is None:
             known = self._enter(stat, born_after_ns, now)
         elif not known.ended:
-            self._refresh(known, stat)
+            self._refresh(known, stat, now)
         if not known.ended:
             if stat.ended:
                 self._end(known, now)
@@ -110,14 +117,6 @@ class Table:
         self.unread &= listed
         self._listed_ns = listed_ns
 
-    def counted(self, ends: Ends) -> None:
-        """Another mode has counted these, whether we noticed their end yet or not."""
-        ahead_ns = suspended_ns()
-        for pid, end in ends:
-            process = self.processes.get(pid)
-            if process is not None and ends.find(pid, _end(process, 0, UNKNOWN_COMM, 0, ahead_ns)) is end:
-                process.ended = True
-
     def _not_read(self, pid: int, known: Process | None, lost: Lost, now: int) -> None:
         if known is not None and lost is Lost.VANISHED:
             self._remove(known, now)
@@ -129,20 +128,21 @@ class Table:
     def _process(self, stat: Stat, after_ns: int, now: int) -> Process:
         tick_ns = self._procfs.tick_ns
         first, last = stat.start_ticks * tick_ns, (stat.start_ticks + 1) * tick_ns
-        born = (max(first, min(after_ns, last)) + min(last, max(now, first))) // 2
-        return Process(stat.pid, stat.start_ticks, born, born, stat.comm, stat.ppid, stat.threads, stat.cpu_ticks)
+        first, last = max(first, min(after_ns, last)), min(last, max(now, first))
+        born, unsure = (first + last) // 2, abs(last - first) // 2
+        return Process(stat.pid, stat.start_ticks, born, unsure, born, stat.comm, stat.ppid, stat.threads, stat.cpu_ticks)
 
     def _enter(self, stat: Stat, after_ns: int, now: int) -> Process:
-        process = self.processes[stat.pid] = self._process(stat, after_ns, now)
-        born_ns = process.born_ns - suspended_ns()
-        self._tally.forked(born_ns)
+        process = self.processes[stat.pid] = self._process(stat, max(after_ns, self._begun_ns), now)
+        born = middle(process.born_ns - process.born_unsure_ns, process.born_ns + process.born_unsure_ns)
+        self._tally.forked(*born)
         if self.estimate_threads and stat.threads > 1:
-            self._tally.threads(stat.threads - 1, born_ns)
+            self._tally.threads(stat.threads - 1, *born)
         return process
 
-    def _refresh(self, process: Process, stat: Stat) -> None:
+    def _refresh(self, process: Process, stat: Stat, now: int) -> None:
         if self.estimate_threads and stat.threads > process.threads:
-            self._tally.threads(stat.threads - process.threads, time.monotonic_ns())
+            self._tally.threads(stat.threads - process.threads, *middle(process.seen_ns, now))
         process.comm, process.ppid, process.threads, process.cpu_ticks = stat.comm, stat.ppid, stat.threads, stat.cpu_ticks
 
     def _remove(self, process: Process, now: int) -> None:
@@ -153,11 +153,10 @@ class Table:
     def _end(self, process: Process, now: int) -> None:
         process.ended = True
         parent = self.processes.get(process.ppid)
+        parent_comm = UNKNOWN_COMM if parent is None else parent.comm
         alive_at = max(process.seen_ns, self._listed_ns)
-        runtime = max(0, (alive_at + max(now, alive_at)) // 2 - process.born_ns)
-        cpu = process.cpu_ticks * self._procfs.tick_ns
-        self._tally.ended(process.pid, _end(process, runtime, UNKNOWN_COMM if parent is None else parent.comm, cpu, suspended_ns()))
-
-
-def _end(process: Process, runtime_ns: int, parent_comm: bytes, cpu_ns: int, ahead_ns: int) -> End:
-    return End(process.born_ns - ahead_ns, runtime_ns, process.comm, parent_comm, cpu_ns=cpu_ns, ppid=process.ppid)
+        ended, unsure_ns = (alive_at + max(now, alive_at)) // 2, (max(now, alive_at) - alive_at) // 2
+        start_ns, _ = middle(process.born_ns, process.born_ns)
+        cpu_ns = process.cpu_ticks * self._procfs.tick_ns
+        end = End(start_ns, max(0, ended - process.born_ns), process.comm, parent_comm, cpu_ns=cpu_ns, ppid=process.ppid)
+        self._tally.ended(process.pid, end, unsure_ns)

@@ -48,7 +48,7 @@ class ScanSource(Scanning):
         due = time.monotonic_ns()
         while True:
             due = max(due + self._interval_ns, time.monotonic_ns() + (self._pass_ns or 0))  # never more than half of the time
-            if self._stopping.wait((due - time.monotonic_ns()) / NS):
+            if not self._rest(due):
                 return
             self.scan()
 
