@@ -65,7 +65,8 @@ class Lost(StrEnum):
     """The right place of a CPU time: more than 4,096 long-lived, multi-threaded or older processes had ended and were not freed yet. Its
     CPU may be missing, incomplete, or counted as a short one's."""
     CPU_NEVER_CAME = "cpu_never_came"
-    """The CPU of one process: it ended, but the kernel never reported its release, or not before the mode changed. Its end is counted."""
+    """The CPU of one process: it exited, but the kernel never reported its release, or later than 2 s after a switch of modes. Its exit is
+    counted."""
     LIVE_PROCESSES_FULL = "births_full"
     """A process that started when 65,536 others lived already: its end is not counted."""
     EXES_FULL = "exes_full"
@@ -77,9 +78,8 @@ class Lost(StrEnum):
     SWITCH_GAP = "switch_gap"
     """Clones from the last moment that a mode was known to work, until the one after it ran. Some of them may have been counted."""
     SWITCH_UNSURE = "switch_unsure"
-    """Events during a switch of modes of which it is not known whether they were counted once: ends that may have been counted before, and
-    are not again; and to or from `netlink`, forks, threads and execs within 10 ms of the switch, of which hardly any is really wrong.
-    Ends are exact even then."""
+    """Events so close to a switch of modes that two modes may have dated them differently: they may be counted twice or not at all, though
+    hardly any is. To or from `netlink`, those within 10 ms; to or from a scan, those of its look at that moment."""
     UNSEEN = "unseen"
     """A clone that the kernel counted and the scan never noticed."""
     VANISHED = "vanished"
