@@ -75,14 +75,16 @@ class Retiring:
 
     def rest(self) -> Counts:
         """Hand over what is left, once it has been stopped."""
-        counts = Counts()
+        source, counts = self.running.source, Counts()
         counts.add(self.lost)
+        with contextlib.suppress(SourceFailed):
+            counts.lose(Lost.CPU_NEVER_CAME, source.cpu_pending())
+        shown = self.running.peek()
         try:
-            counts.lose(Lost.CPU_NEVER_CAME, self.running.source.cpu_pending())
-            counts.add(self.running.drain())
+            counts.add(source.drain())
         except SourceFailed as loss:
-            logger.error("cannot read the last counts of a mode", extra=fields(mode=self.running.source.mode, error=loss))  # noqa: TRY400
-            counts.add(self.running.peek())
+            logger.error("cannot read the last counts of a mode", extra=fields(mode=source.mode, error=loss))  # noqa: TRY400
+            counts.add(shown)
         return counts
 
 

@@ -144,7 +144,7 @@ def test_exact_modes_stay_exact(
     assert sample is not None
     assert abs(sample.observed - sample.kernel) <= unsure
     assert Mode.NETLINK in pair or not unsure
-    recorded = [record for record in host.hub.recent() if record.comm == nothing.comm]
+    recorded = until(lambda: [each for each in host.hub.recent() if each.comm == nothing.comm], lambda each: len(each) >= sum(mine.exits))
     assert len(recorded) == sum(mine.exits), "each short process that is counted has one record"
     assert {record.mode for record in recorded} == set(pair)
 
