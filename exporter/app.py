@@ -46,7 +46,7 @@ EXIT_CONFIG = 2
 _M_ARENA_MAX = -8  # malloc.h
 
 
-def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None) -> int:
+def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None, config_file: str | None = None) -> int:
     """Serve until SIGTERM or SIGINT; at SIGHUP, read the configuration again. `plan` is for handlers. Returns the exit status.
 
     Raises `ConfigError` for the file `web.config_file`, which was not read so far, and for `security.user`.
@@ -57,8 +57,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None)
     notifier = Notifier()
     hub = Hub(config.records.capacity)
     policies = _policies(config.web.config_file)
-    with _naming_the_user():
-        become = _become(config, plan)
+    become = _successor(config, plan, config_file)
     broker = _broker(config) if become is not None else None
     supervisor = Supervisor(config, hub, broker or Direct(loader_settings(config)))
     reloader = Reloader(config, supervisor, reread)
@@ -111,18 +110,14 @@ def _naming_the_user() -> Iterator[None]:
         raise ConfigError(f"security.user: {error}") from None
 
 
-def _become(config: Config, plan: Plan | None) -> tuple[int, int] | None:
-    """User and group to go on as, without privileges; None where there are none, or they are to stay.
-
-    Unless one is configured, it is the owner of the sinks' directory, where there are sinks: they are written by a child of ours.
-    """
-    if not config.security.drop_privileges or not privileges.has_any():
-        return None
-    if plan is None or plan.user is None or plan.group is None:
-        return privileges.user_of(config.security.user)
-    if config.security.user and privileges.user_of(config.security.user)[0] != plan.user:
-        raise privileges.NoSuchUser(f"the sinks' directory belongs to another user ({plan.user}), who writes there")
-    return plan.user, plan.group
+def _successor(config: Config, plan: Plan | None, config_file: str | None) -> tuple[int, int] | None:
+    """Return user and group to switch to, if any, and warn if they cannot read the configuration again."""
+    writer = None if plan is None else plan.writer
+    with _naming_the_user():
+        become = privileges.successor(config.security.user, drop=config.security.drop_privileges, writer=writer)
+    if become is not None and config_file is not None and (warning := privileges.unreadable(config_file, *become)):
+        logger.warning("%s", warning)
+    return become
 
 
 def _broker(config: Config) -> Broker:

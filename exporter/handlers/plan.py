@@ -44,6 +44,11 @@ class Plan:
     owners: tuple[int, ...] = ()
     """Whose files are trusted, besides root's."""
 
+    @property
+    def writer(self) -> tuple[int, int] | None:
+        """User and group that own what is written."""
+        return None if self.user is None or self.group is None else (self.user, self.group)
+
     def spec(self) -> dict[str, Any]:
         """As plain values, for the child."""
         return asdict(self)

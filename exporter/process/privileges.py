@@ -7,6 +7,7 @@ import os
 import pwd
 import struct
 from collections.abc import Iterable
+from pathlib import Path
 
 from exporter.kernel import release
 from exporter.kernel.capabilities import CAP_BPF, CAP_SYS_ADMIN, permitted
@@ -44,6 +45,42 @@ def user_of(name: str) -> tuple[int, int]:
     if found.pw_uid == 0:
         raise NoSuchUser(f"{name!r} is root: to keep all privileges, set security.drop_privileges: false")
     return found.pw_uid, found.pw_gid
+
+
+def successor(user: str, *, drop: bool, writer: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return user and group to switch to; None if there are no privileges to drop, or they are to stay. Raises `NoSuchUser`.
+
+    Unless `user` is set, it is the owner of the sinks' directory, `writer`, if there are sinks: a child of ours writes them.
+    """
+    if not drop or not has_any():
+        return None
+    if writer is None:
+        return user_of(user)
+    if user and user_of(user)[0] != writer[0]:
+        raise NoSuchUser(f"the directory of the sinks belongs to user {writer[0]}, who has to write there")
+    return writer
+
+
+def unreadable(path: str, user: int, group: int) -> str | None:
+    """Say that `user` cannot read a file that is read again while running, if root can tell. Before the first thread.
+
+    The kernel is asked, by a child that switches to that user: mode bits alone do not tell, since directories and ACLs count too.
+    """
+    if os.geteuid() != 0 or not Path(path).exists():
+        return None
+    child = os.fork()
+    if child == 0:
+        status = 2  # root may not switch here: it is not known
+        try:
+            os.setgroups([])
+            os.setresgid(group, group, group)
+            os.setresuid(user, user, user)
+            status = 0 if os.access(path, os.R_OK) else 1
+        finally:
+            os._exit(status)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 1:
+        return None
+    return f"user {user} cannot read {path}, so a reload will fail: chgrp {group} {path} && chmod 640 {path}"
 
 
 def needed() -> set[int]:

@@ -188,6 +188,26 @@ def test_without_its_broker_it_goes_on(root: None, tmp_path: Path) -> None:
         assert _mode(exporter.samples()) == "ebpf_core"
 
 
+def test_a_configuration_of_root_alone_is_warned_of(root: None, tmp_path: Path) -> None:
+    """It is read at start, and fails at the first SIGHUP: the log says both, the second with all problems of a file on one line."""
+    public(tmp_path)
+    config = tmp_path / "exporter.yml"
+    config.write_text("")
+    config.chmod(0o600)
+    with running("--mode=scan", "--config.file", str(config)) as exporter:
+        failed = "shortproc_exporter_config_last_reload_successful", frozenset[tuple[str, str]]()
+        exporter.child.send_signal(signal.SIGHUP)
+        assert until(exporter.samples, lambda samples: samples[failed] == 0)[failed] == 0
+        config.chmod(0o644)
+        config.write_text("log: {level: loud}\nmetrics: {max_comms: 0}\n")
+        exporter.child.send_signal(signal.SIGHUP)
+        lines = [next(line for line in exporter.child.stderr or () if wanted in line) for wanted in ("cannot read", "cannot be", "loud")]
+    assert f"user 65534 cannot read {config}, so a reload will fail: chgrp" in lines[0]
+    assert f"{config}: cannot be read: permission denied" in lines[1]
+    assert f"{config}: log.level: 'loud' is not one of" in lines[2]
+    assert f"; {config}: metrics.max_comms: 0 is not an integer" in lines[2]
+
+
 def test_what_it_does_not_understand_is_answered() -> None:
     """It has privileges, and whoever asks has none: nothing but the one verb and a known mode does anything."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -181,6 +181,23 @@ def test_check_config_refuses(capsys: Capture, tmp_path: Path) -> None:
     assert error_of(["check-config", str(file)], capsys) == f"{file}: metrics.max_comms: 'many' is not an integer from 1 to 1000"
 
 
+def test_check_config_warns_of_a_file_that_a_reload_cannot_read(capsys: Capture, tmp_path: Path) -> None:
+    """Root reads everything; the user that the exporter switches to does not, and its first SIGHUP would fail."""
+    file, web = tmp_path / "exporter.yml", tmp_path / "web.yml"
+    file.write_text(f"web: {{config_file: {web}}}\nsecurity: {{user: '61234'}}")
+    web.write_text("")
+    for path in (file, web):
+        path.chmod(0o600)
+    assert cli.main(["check-config", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{file}: ok\n"
+    wanted = [f"shortproc-exporter: warning: user 61234 cannot read {path}, so a reload will fail" for path in (file, web)]
+    assert [line.partition(": chgrp")[0] for line in err.splitlines()] == (wanted if os.geteuid() == 0 else [])
+    file.write_text("security: {user: nobody-knows}")
+    assert cli.main(["check-config", str(file)]) == 0
+    assert ("security.user: there is no user 'nobody-knows' on this host" in capsys.readouterr().err) == (os.geteuid() == 0)
+
+
 def test_help_names_every_flag_and_status(capsys: Capture) -> None:
     """Help is the first thing that anybody reads."""
     assert cli.main(["--help"]) == 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+from pathlib import Path
 
 import pytest
 
 from exporter.kernel.capabilities import CAP_BPF, CAP_SYS_ADMIN
 from exporter.process import privileges
-from exporter.process.privileges import NOBODY, NoSuchUser, user_of
+from exporter.process.privileges import NOBODY, NoSuchUser, successor, unreadable, user_of
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,34 @@ def test_who_it_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
             user_of(name)
     del known["shortproc-exporter"]
     assert user_of("") == (NOBODY, NOBODY)
+
+
+def test_what_it_could_not_read_again_is_told(tmp_path: Path) -> None:
+    """A reload would fail, perhaps months later: by mode, by a directory above, and only where there is such a file."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can ask what another user may do")
+    file = tmp_path / "exporter.yml"
+    assert unreadable(str(file), NOBODY, NOBODY) is None
+    file.write_text("")
+    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        parent.chmod(0o755)
+    assert unreadable(str(file), NOBODY, NOBODY) is None
+    file.chmod(0o640)
+    assert f"chgrp {NOBODY} {file} && chmod 640 {file}" in str(unreadable(str(file), NOBODY, NOBODY))
+    os.chown(file, 0, NOBODY)
+    assert unreadable(str(file), NOBODY, NOBODY) is None
+    tmp_path.chmod(0o700)
+    assert "a reload will fail" in str(unreadable(str(file), NOBODY, NOBODY))
+    assert unreadable(str(file), 0, 0) is None
+
+
+def test_who_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is switched to where nothing is to be dropped; sinks are written by their directory's owner alone."""
+    monkeypatch.setattr(privileges, "has_any", lambda: True)
+    assert successor("", drop=False, writer=None) is None
+    assert successor("4242", drop=True, writer=None) == (4242, 4242)
+    assert successor("", drop=True, writer=(7, 8)) == successor("7", drop=True, writer=(7, 8)) == (7, 8)
+    with pytest.raises(NoSuchUser, match="belongs to user 7"):
+        successor("4242", drop=True, writer=(7, 8))
+    monkeypatch.setattr(privileges, "has_any", lambda: False)
+    assert successor("4242", drop=True, writer=None) is None
