@@ -1,8 +1,8 @@
-"""Keeps the privileges in a small process of its own, so that the one that serves can give them up and still try a better mode again.
+"""Keeps the privileges in a small process, so that the process that serves HTTP can drop them and still retry a better mode later.
 
-The broker is started before the privileges are dropped, and answers one verb: `load`, with the name of a mode, and whether only to probe.
-What is loaded, and how, is fixed when it starts. Descriptors come back beside the answer (SCM_RIGHTS, unix(7)). It ends with the process
-that started it.
+The broker starts before the privileges are dropped. It answers one kind of request: the name of a mode, and whether only to probe.
+What is loaded for which mode, and how, is fixed at its start. File descriptors come with the answer (SCM_RIGHTS, unix(7)). It exits with
+the process that started it.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _LOG_BYTES = 30_000
 
 
 class Broker:
-    """The side of the serving process: a `Loader`."""
+    """The `Loader` of the process that serves HTTP."""
 
     def __init__(self, settings: Settings) -> None:
-        """Start the process, with the privileges that this one has now. Raises `OSError`."""
+        """Start the broker with the current privileges. Raises `OSError`."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             boot = [sys.executable, "-I", "-c", BOOT, str(Path(__file__).parents[2]), __name__]
             command = [*boot, str(theirs.fileno()), settings.to_json()]
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])  # noqa: S603
         self._owed = 0
-        """Answers that are to come: one to each request, in their order."""
+        """Number of answers that have not arrived: one for each request, in order."""
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Process id of the broker."""
         return self._child.pid
 
     def load(self, mode: Mode) -> Handover:
@@ -70,7 +70,7 @@ class Broker:
 
     def _ask(self, mode: Mode, *, probe: bool = False) -> tuple[dict[str, Any], list[int]]:
         try:
-            while self._owed:  # to requests that were given up: none of them is the answer to this one
+            while self._owed:  # of requests that timed out: they come first
                 discard(self._answer(_LATE_SECONDS)[1])
             self._socket.send(json.dumps({"load": mode, "probe": probe}).encode())
             self._owed += 1
@@ -98,16 +98,16 @@ class Broker:
 
 
 def main() -> None:
-    """The broker's own side."""
+    """Run the broker."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal: they are for the process that serves
+    for number in (signal.SIGINT, signal.SIGHUP):  # from a terminal: they are meant for the parent
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     serve(socket.socket(fileno=int(sys.argv[1])), Settings.from_json(sys.argv[2]))
 
 
 def serve(ours: socket.socket, settings: Settings) -> None:
-    """Answer until the other side has gone."""
+    """Answer requests until the other side closes the socket."""
     loader = Direct(settings)
     log = _Lines()
     logging.getLogger().addHandler(log)
@@ -122,13 +122,13 @@ def serve(ours: socket.socket, settings: Settings) -> None:
 
 
 class _Leases:
-    """Sockets that the other side reads. When it lets go of one, or ends however it may, the farewell is sent through our copy of it."""
+    """Sockets that the other side reads. When it closes one, or exits for any reason, the farewell is sent through our copy of it."""
 
     def __init__(self) -> None:
         self._given: dict[socket.socket, tuple[socket.socket, bytes]] = {}
 
     def give(self, handover: Handover) -> None:
-        """Add a lease for each link that wants a farewell: the other side has it open for as long as it reads the link."""
+        """Add a lease for each link that needs a farewell: the other side keeps it open as long as it reads the link."""
         for name, farewell in handover.farewells.items():
             copy = socket.socket(fileno=os.dup(handover.links[name]))
             ours, theirs = socket.socketpair()
@@ -136,25 +136,25 @@ class _Leases:
             handover.links[name + LEASE] = theirs.detach()
 
     def awaiting(self, requests: socket.socket) -> bytes:
-        """The next request; nothing where the other side has gone."""
+        """Wait for the next request; returns nothing if the other side has closed the socket."""
         while requests not in (ready := select.select([requests, *self._given], [], [])[0]):
             for lease in ready:
                 self._end(lease)
         return requests.recv(4096)
 
     def close(self) -> None:
-        """End them all."""
+        """Send all farewells."""
         for lease in list(self._given):
             self._end(lease)
 
     def _end(self, lease: socket.socket) -> None:
         sock, farewell = self._given.pop(lease)
-        with lease, sock, contextlib.suppress(OSError):  # it may be broken
+        with lease, sock, contextlib.suppress(OSError):  # the socket may have failed
             sock.send(farewell)
 
 
 def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
-    """The answer and its descriptors, which `held` closes on our side: they live on where they were sent."""
+    """Return the answer and its descriptors; `held` closes our copies of them after they were sent."""
     try:
         request = json.loads(message)
         mode = Mode(request["load"])
@@ -167,7 +167,7 @@ def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.
         return handover.described(), handover.descriptors()
     except ModeUnavailable as reason:
         return {"unusable": str(reason)}, []
-    except OSError as error:  # something is short; to end of it would be for good
+    except OSError as error:  # e.g. too many open files; the broker must go on, since it can't be started again
         return {"unusable": f"the broker cannot load it now: {worded(error)}"}, []
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         return {"unusable": f"the broker does not understand the request: {error!r}"}, []
@@ -183,7 +183,7 @@ class _Lines(logging.Handler):
         self.lines.append(note + record.getMessage())
 
     def capped(self) -> list[str]:
-        """As much of the end as fits into a message."""
+        """Return as many of the last lines as fit into a message."""
         kept: list[str] = []
         left = _LOG_BYTES
         for line in reversed(self.lines):

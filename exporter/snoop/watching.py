@@ -1,4 +1,4 @@
-"""Records of this host, seen by snoop itself."""
+"""Records that snoop observes itself, on this host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.supervision.supervisor import Supervisor
 
 
 class Watching:
-    """The exporter's own way of seeing processes, of which only the records are used."""
+    """A supervisor as the exporter has it, of which only the records are used."""
 
     def __init__(self, config: Config, inbox: Inbox, tell: Callable[[str], None]) -> None:
         self.failure: str | None = None
@@ -27,13 +27,13 @@ class Watching:
         self.dropped = 0
 
     def start(self) -> None:
-        """Begin to see, or raise `ModeUnavailable`."""
+        """Start the best mode that works, or raise `ModeUnavailable`."""
         self._supervisor.start()
-        self._hub.attach(self._inbox)  # only now: the start itself takes short processes, and nobody means those
+        self._hub.attach(self._inbox)  # only now: starting a mode runs short processes itself
         self._tell_mode()
 
     def tick(self) -> None:
-        """Drain what the supervisor counts; follow it where it switches."""
+        """Drain what the supervisor counts; tell if the mode has changed."""
         self._supervisor.tick()
         self._tell_mode()
 
