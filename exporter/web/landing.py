@@ -33,10 +33,10 @@ CONTENT_SECURITY_POLICY = (
     "frame-ancestors 'none'"
 )
 
-_NAMES_HIDDEN = """<h2>By name</h2>
-<p class="state note">Names of processes are shown only to this host itself, because they may tell what runs
-here, and to who gives a password, where some are configured. Open this page on the host (<code>http://localhost</code>, or through
-<code>ssh -L</code>), or set <code>web.public_records: true</code> in the configuration to show them to everyone who can reach it.</p>"""
+_NAMES_HIDDEN = """<h2>By command name</h2>
+<p class="state note">Command names are shown only to local and authenticated clients, because they reveal what runs on this host.
+Open this page on the host (<code>http://localhost</code>, or through <code>ssh -L</code>), log in if passwords are configured, or set
+<code>web.public_records: true</code> in the configuration to show them to all clients.</p>"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def render(status: PageStatus, telemetry_path: str, recent: Sequence[Record] | N
 <body>
 <header>
 <h1>shortproc-exporter</h1>
-<p class="soft">Processes that live too briefly for <code>top</code>, <code>ps</code> and a scan of <code>/proc</code> to see.</p>
+<p class="soft">Processes that live too briefly for <code>top</code>, <code>ps</code> and scans of <code>/proc</code>.</p>
 </header>
 <main>
 {_state(status)}
@@ -103,7 +103,7 @@ def render(status: PageStatus, telemetry_path: str, recent: Sequence[Record] | N
 {"".join(table.section() for table in _about_itself(status))}
 </main>
 <footer>Version {escape(status.version)}, revision {escape(status.revision)}, started {_moment(status.started)}.
-<a href="/-/healthy">Healthy?</a> <a href="/-/ready">Ready?</a></footer>
+<a href="/-/healthy">Health</a> <a href="/-/ready">Readiness</a></footer>
 {"" if recent is None else f"<script>{_SCRIPT}</script>"}
 </body>
 </html>
@@ -136,13 +136,11 @@ def _completeness(status: PageStatus) -> str:
     if status.mode is None:
         return ""
     if ratio is None:
-        return (
-            "How complete it is can't be told here: the kernel's own count of new processes and threads is missing or is of another host."
-        )
+        return "Completeness is unknown: the kernel's count of new processes and threads is not available, or is that of another host."
     if ratio >= 1:
-        return "Nothing was missed in the last 60 s: it saw each new process and thread that the kernel counted."
+        return "Complete: every new process and thread that the kernel counted in the last 60 s was observed."
     seen = math.floor(ratio * 1000) / 10  # never rounded up to 100
-    return f"It missed some: of the new processes and threads of the last 60 s it saw {seen:.1f} %. All counts are too low."
+    return f"Incomplete: {seen:.1f} % of the new processes and threads of the last 60 s were observed. All counts are too low."
 
 
 def _texts(status: PageStatus) -> dict[str, str]:
@@ -158,7 +156,7 @@ def _texts(status: PageStatus) -> dict[str, str]:
         "peak": "?" if peak is None else f"{peak:,} /s",
         "peak-note": "unknown in this mode" if peak is None else "in the busiest second of the last minute",
         "short": f"{short:,}",
-        "share": f"{100 * short / ended:.1f} % of all that ended" if ended else "none ended yet",
+        "share": f"{100 * short / ended:.1f} % of all exits" if ended else "no exits yet",
         "ended": f"{ended:,}",
     }
 
@@ -166,12 +164,12 @@ def _texts(status: PageStatus) -> dict[str, str]:
 def _numbers(status: PageStatus) -> str:
     texts = {key: f'<span id="{key}">{escape(text)}</span>' for key, text in _texts(status).items()}
     cells = [
-        ("Short ones now", texts["rate-now"], "in the last 5 s"),
+        ("Short processes now", texts["rate-now"], "in the last 5 s"),
         ("In the last minute", texts["rate-minute"], f"in the last 5 min: {texts['rate-minutes']}"),
         ("Peak", texts["peak"], texts["peak-note"]),
         ("Short processes", texts["short"], texts["share"]),
-        ("Ended processes", texts["ended"], "since the exporter started"),
-        ("Short means", f"&lt; {status.threshold_seconds:g} s", "from fork to end"),
+        ("Exited processes", texts["ended"], "since the exporter started"),
+        ("Short", f"&lt; {status.threshold_seconds:g} s", "runtime, from fork to exit"),
     ]
     spelt = (
         f'<div class="card"><dt>{name}</dt><dd class="big">{value}</dd><dd class="soft">{note}</dd></div>' for name, value, note in cells
@@ -244,7 +242,7 @@ def _about_itself(status: PageStatus) -> tuple[Table, ...]:
     lost = [(reason, f"{count:,}") for reason, count in status.lost if count]
     return (
         Table("modes", "Modes", "Best first.", ("@Mode", "State", "Reason"), status.modes, marked=active),
-        Table("lost", "What could not be seen or named", "By cause, since the exporter started.", ("@Cause", "#Count"), lost),
+        Table("lost", "Lost events", "By reason, since the exporter started.", ("@Reason", "#Count"), lost),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-_NOTHING = "Nothing yet."
+_NOTHING = "None yet."
 _HEIGHT = 140
 _LABELS = 7
 _KINDS = {"#": "number", "@": "name"}
@@ -95,11 +95,11 @@ class Histogram:
             for number, bound in enumerate(self.bounds_seconds)
             if number % apart == 0
         )
-        return f"""<section><h2>How long they live</h2>
-<figure class="card"><svg id="histogram" role="img" aria-label="Bars: how many processes lived how long. The numbers follow as a table."
+        return f"""<section><h2>Runtimes</h2>
+<figure class="card"><svg id="histogram" role="img" aria-label="Bar chart: processes by runtime. The same numbers follow as a table."
  width="100%" height="{_HEIGHT + 26}"><line x1="0" x2="100%" y1="{_HEIGHT}" y2="{_HEIGHT}"/>{bars}{labels}</svg>
-<figcaption>Ended processes by runtime, since the exporter started; short ones coloured.</figcaption>
-<details><summary>The numbers</summary><div class="wide">{self._numbers().table()}</div></details></figure></section>"""
+<figcaption>Exited processes by runtime, since the exporter started. Short processes are coloured.</figcaption>
+<details><summary>Table</summary><div class="wide">{self._numbers().table()}</div></details></figure></section>"""
 
     def _counts(self) -> Sequence[int]:
         return self.buckets or [0] * (len(self.bounds_seconds) + 1)
@@ -114,7 +114,7 @@ class Histogram:
         rows = [
             (name, f"{count:,}", f"{100 * count / whole:.1f} %") for name, count in zip((*names, "longer"), self._counts(), strict=True)
         ]
-        return Table("runtimes", "", "Each row without those of the rows above it.", ("Runtime", "#Processes", "#Share"), rows)
+        return Table("runtimes", "", "Each row excludes the rows above it.", ("Runtime", "#Processes", "#Share"), rows)
 
 
 def _bar(percent: float) -> str:

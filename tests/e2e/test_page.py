@@ -96,7 +96,7 @@ def test_pause(browser: Tab, site: Served, hub: Hub) -> None:
     browser.eval(PRESS)
     hub.publish([record(1, b"meanwhile")])
     browser.eval("new Promise((done) => setTimeout(done, 600))")
-    assert browser.eval(ROWS) == [["Nothing yet."]]
+    assert browser.eval(ROWS) == [["None yet."]]
     browser.eval(PRESS)
     browser.wait_for(f"{LIVE} && {ROWS}[0][1] === 'meanwhile'")
 
@@ -109,7 +109,7 @@ def test_a_flood(browser: Tab, site: Served, hub: Hub) -> None:
         hub.publish([record(number) for number in range(500)])
     browser.wait_for(f"{ROWS}.length > 50")
     assert browser.eval(f"{ROWS}.length") <= 100
-    assert "too many" in browser.eval("document.getElementById('live').textContent")
+    assert "Too many" in browser.eval("document.getElementById('live').textContent")
 
 
 def test_it_fits_a_phone_and_the_keyboard(browser: Tab, site: Served, hub: Hub) -> None:

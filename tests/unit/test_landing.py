@@ -91,7 +91,16 @@ def outline(status: PageStatus = STATUS, path: str = "/metrics", names: bool = T
 def test_shows_what_a_person_asks_first() -> None:
     """How many, how complete, which mode, where the metrics are."""
     page = outline()
-    for part in ("Mode ebpf_core.", "It is the best mode.", "Nothing was missed", "1,280,412", "99.7 %", "1,284,551", "2,114 /s", "< 1 s"):
+    for part in (
+        "Mode ebpf_core.",
+        "It is the best mode.",
+        "Complete: every new process",
+        "1,280,412",
+        "99.7 %",
+        "1,284,551",
+        "2,114 /s",
+        "< 1 s",
+    ):
         assert part in page.text
     for part in (
         "sh",
@@ -123,13 +132,13 @@ def test_names_are_hidden_with_a_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "words"), [(0.87349, "it saw 87.3 %"), (0.99999, "it saw 99.9 %"), (0.0, "it saw 0.0 %"), (None, "can't be told")]
+    ("ratio", "words"), [(0.87349, "Incomplete: 87.3 %"), (0.99999, "Incomplete: 99.9 %"), (0.0, "Incomplete: 0.0 %"), (None, "is unknown")]
 )
 def test_incompleteness_is_said(ratio: float | None, words: str) -> None:
     """Never round up to complete."""
     text = outline(dataclasses.replace(STATUS, capture_ratio=ratio)).text
     assert words in text
-    assert "Nothing was missed" not in text
+    assert "Complete:" not in text
 
 
 def test_degraded_and_inactive_modes_are_said() -> None:
@@ -144,9 +153,9 @@ def test_a_host_where_nothing_happened_yet() -> None:
         STATUS, ended_processes=0, short_processes=0, peak_per_second=None, buckets=(), top_comms=(), top_cpu=(), overflowed=(), lost=()
     )
     text = Outline(render(empty, "/metrics", [])).text
-    assert "none ended yet" in text
+    assert "no exits yet" in text
     assert "unknown in this mode" in text
-    assert text.count("Nothing yet.") == 5  # recent, two by name, overflowed (hidden), lost
+    assert text.count("None yet.") == 5  # recent, two by name, overflowed (hidden), lost
 
 
 def test_recent_records_are_shown() -> None:

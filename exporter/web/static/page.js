@@ -1,5 +1,5 @@
 "use strict";
-// Adds to the page what happens from now on. Text from processes becomes text nodes only, never markup.
+// Keeps the page up to date. Text from processes becomes text nodes only, never markup.
 (() => {
   const MOST_ROWS = 100;
   const AGAIN_MS = 10000;
@@ -119,18 +119,18 @@
     });
     on("records", ({ short_processes: records, left_out: leftOut }) => {
       addRecords(records);
-      say(leftOut ? "Live; too many to show each." : "Live.");
+      say(leftOut ? "Live. Too many to show all." : "Live.");
     });
     on("status", showStatus);
     source.addEventListener("error", () => {
-      say("Not live; trying again.");
-      if (source && source.readyState === EventSource.CLOSED) retry = setTimeout(start, AGAIN_MS); // all places are taken, perhaps
+      say("Disconnected. Retrying.");
+      if (source && source.readyState === EventSource.CLOSED) retry = setTimeout(start, AGAIN_MS); // the server may have no place for another stream
     });
   }
 
-  // Nobody looks at a hidden page, and its place is another's
+  // A hidden page needs no updates, and must not take the place of a visible one
   function adapt() {
-    button.textContent = paused ? "Go on" : "Pause";
+    button.textContent = paused ? "Resume" : "Pause";
     if (paused || document.hidden) {
       stop();
       say("Paused.");
