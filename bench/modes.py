@@ -26,6 +26,7 @@ from exporter.kernel.bpf import map_memory
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.direct import Direct
 from exporter.model import Mode, ModeUnavailable
+from exporter.model.dimensions import COMM
 from exporter.sources.base import Source
 from exporter.supervision.modes import MODES, Host, ModeSpec, loader_settings
 
@@ -138,7 +139,7 @@ def _latencies(source: Source, folder: Path, lives: Path) -> dict[str, float]:
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         exited = time.monotonic()
         os.waitpid(child, 0)
-        while not sum(source.peek().of(path.name.encode()).exits) and time.monotonic() < exited + _WAIT_SECONDS:
+        while not sum(source.peek().of(COMM).row(path.name.encode()).exits) and time.monotonic() < exited + _WAIT_SECONDS:
             time.sleep(0.0002)
         late.append((time.monotonic() - exited) * 1000)
         source.drain()

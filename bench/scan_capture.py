@@ -23,6 +23,7 @@ from pathlib import Path
 
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, Lost, Outcome, RuntimeScale
+from exporter.model.dimensions import COMM
 from exporter.sources.scan.fast import FastScanSource
 from exporter.sources.scan.slow import ScanSource
 
@@ -67,9 +68,9 @@ def fast_scan_window(lives: Path, life_ms: float, rate: int, seconds: int, *, by
     source.stop()
     counts = source.drain()
     procfs.close()
-    mine = counts.of(target.encode())
+    mine = counts.of(COMM).row(target.encode())
     named = mine.exits[Outcome.UNKNOWN.position]
-    seen = named + max(0, counts.of(lives.name.encode()).exits[Outcome.UNKNOWN.position] - 1)  # less the one that starts them
+    seen = named + max(0, counts.of(COMM).row(lives.name.encode()).exits[Outcome.UNKNOWN.position] - 1)  # less the one that starts them
     return Result(
         life_ms=life_ms,
         started=started,

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from docs.marks import code, table
+from exporter.config.options import Config
 from exporter.metrics.catalogue import (
     DROPS,
     SIGNAL_NAMES,
-    ByName,
+    TRACKED,
     Family,
     OfClient,
     OfDetection,
     OfExporter,
     OfHandlers,
     Whole,
+    by_dimension,
 )
 from exporter.model import Lost, Outcome, SwitchReason
+from exporter.model.dimensions import DIMENSIONS, Dimension
 from exporter.model.facts import Fact
 from exporter.supervision.modes import MODES, SWITCH_LOSSES, ModeSpec
 
@@ -31,16 +34,18 @@ E = TypeVar("E", bound=StrEnum)
 def blocks() -> dict[str, str]:
     """What belongs between the marks, by the name in the mark."""
     groups = {
-        "whole": (Whole,),
-        "by_name": (ByName,),
-        "detection": (OfDetection,),
-        "handlers": (OfHandlers,),
-        "exporter": (OfExporter, OfClient),
+        "whole": families(Whole),
+        "by_dimension": (*(by_dimension(each, measure) for each in DIMENSIONS for measure in each.measures), TRACKED),
+        "detection": families(OfDetection),
+        "handlers": families(OfHandlers),
+        "exporter": (*families(OfExporter), *families(OfClient)),
     }
+    dimensions = ((code(each.name), each.about, ", ".join(map(code, each.labels)), _cap(each)) for each in DIMENSIONS)
     causes = ((code(reason), _modes_that_lose(reason), about) for reason, about in meanings(Lost))
     drops = ((code(consumer), code(reason), about) for (consumer, reason), about in DROPS.items())
     return {
-        **{name: table(("metric", "type", "labels", "unit", "modes", "meaning"), _rows(*group)) for name, group in groups.items()},
+        **{name: table(("metric", "type", "labels", "unit", "modes", "meaning"), _rows(group)) for name, group in groups.items()},
+        "dimensions": table(("dimension", "broken down by", "labels", "series at most, then `other`"), dimensions),
         "outcomes": table(("`outcome`", "meaning"), ((code(outcome), about) for outcome, about in meanings(Outcome))),
         "signals": f"`signal` is one of {', '.join(map(code, SIGNAL_NAMES))}.\n",
         "switches": table(("`reason`", "meaning"), ((code(reason), about) for reason, about in meanings(SwitchReason))),
@@ -65,14 +70,20 @@ def meanings(of: type[E]) -> Iterator[tuple[E, str]]:
     return ((member, " ".join(below[member.name].split())) for member in of)
 
 
-def _rows(*groups: type) -> Iterator[Sequence[str]]:
-    for family in (each for group in groups for each in families(group)):
+def _rows(families: Iterable[Family]) -> Iterator[Sequence[str]]:
+    for family in families:
         labels = ", ".join(map(code, family.labels))
-        yield code(family.name), family.kind, labels, family.unit, _modes_that_tell(family.fact), f"{family.about} {family.more}".rstrip()
+        yield code(family.name), family.kind, labels, family.unit, _modes_that_tell(family.facts), f"{family.about} {family.more}".rstrip()
 
 
-def _modes_that_tell(fact: Fact) -> str:
-    return _modes([spec for spec in MODES if fact in spec.fills])
+def _cap(dimension: Dimension[Any]) -> str:
+    if isinstance(dimension.cap, str):
+        return f"{Config().value(dimension.cap)}, or {code(dimension.cap)}"
+    return str(dimension.cap)
+
+
+def _modes_that_tell(facts: Iterable[Fact]) -> str:
+    return _modes([spec for spec in MODES if spec.fills.keys() >= set(facts)])
 
 
 def _modes_that_lose(reason: Lost) -> str:

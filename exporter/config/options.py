@@ -6,6 +6,7 @@ Flags and their help, config/exporter.yml and config/schema.json all come from t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from exporter.config import address, checks
@@ -13,6 +14,7 @@ from exporter.config.checks import boolean, duration, integer, keywords, list_of
 from exporter.config.globs import GLOBS
 from exporter.config.sections import flag_only, group, groups, option, required
 from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale
+from exporter.model.dimensions import DIMENSIONS, Dimension
 
 AUTO = "auto"
 RESERVED_PATHS = ("/-/healthy", "/-/ready", "/api/v1/short-processes", "/api/v1/stream")
@@ -239,3 +241,12 @@ class Config:
             bounds_ns=tuple(round(bound * NS) for bound in self.metrics.runtime_buckets_seconds),
             per_comm_buckets=self.metrics.per_comm_histogram,
         )
+
+    @property
+    def caps(self) -> dict[Dimension[Any], int]:
+        """How many keys of each dimension have series at most."""
+        return {each: self.value(each.cap) if isinstance(each.cap, str) else each.cap for each in DIMENSIONS}
+
+    def value(self, key: str) -> Any:
+        """The option `key`, such as `metrics.max_comms`."""
+        return reduce(getattr, key.split("."), self)

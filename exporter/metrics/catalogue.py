@@ -5,9 +5,11 @@ A name is the one that a scrape shows. `make docs` writes the tables of the page
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple
 
 from exporter.model import SIGNALS
+from exporter.model.dimensions import Dimension, Measure
 from exporter.model.facts import Fact
 
 REAL_TIME_SIGNALS = "SIGRT"
@@ -37,7 +39,7 @@ class Family(NamedTuple):
     about: str
     """One sentence, which a scrape shows as well."""
     labels: tuple[str, ...] = ()
-    fact: Fact = Fact.PROCESSES
+    facts: tuple[Fact, ...] = (Fact.PROCESSES,)
     """What a mode must be able to tell to fill it."""
     more: str = ""
     """What only the page says."""
@@ -60,15 +62,15 @@ class Whole:
     )
     FORKED = Family("shortproc_forked_processes_total", "counter", "processes", "Processes started.")
     CLONED = Family("shortproc_cloned_threads_total", "counter", "threads", "Threads started, io_uring workers included.")
-    EXECS = Family("shortproc_execs_total", "counter", "execs", "Successful execs.", fact=Fact.EXECS)
-    CORE_DUMPS = Family("shortproc_core_dumps_total", "counter", "processes", "Processes that dumped core.", fact=Fact.CORE_DUMPS)
+    EXECS = Family("shortproc_execs_total", "counter", "execs", "Successful execs.", facts=(Fact.EXECS,))
+    CORE_DUMPS = Family("shortproc_core_dumps_total", "counter", "processes", "Processes that dumped core.", facts=(Fact.CORE_DUMPS,))
     SIGNALS = Family(
         "shortproc_signals_delivered_total",
         "counter",
         "signals",
         "Signals delivered; of SIGKILL, the processes that it ended.",
         ("signal",),
-        Fact.KILLS,
+        (Fact.KILLS,),
         "`netlink` knows of SIGKILL alone.",
     )
     PEAK = Family(
@@ -94,33 +96,20 @@ class Whole:
     )
 
 
-class ByName:
-    """The same events, by name."""
+TRACKED = Family("shortproc_tracked_comms", "gauge", "names", "Command names that have their own series.")
 
-    EXITS = Family("shortproc_comm_exits_total", "counter", "processes", "Ended processes by name.", ("comm", "outcome"))
-    EXITS_SHORT = Family("shortproc_comm_short_exits_total", "counter", "processes", "Ended short processes by name.", ("comm",))
-    CPU = Family("shortproc_comm_cpu_seconds_total", "counter", "seconds", "CPU time of ended processes by name.", ("comm",))
-    CPU_SHORT = Family(
-        "shortproc_comm_short_cpu_seconds_total", "counter", "seconds", "CPU time of ended short processes by name.", ("comm",)
-    )
-    EXECS = Family("shortproc_comm_execs_total", "counter", "execs", "Successful execs by the name that they gave.", ("comm",), Fact.EXECS)
-    RUNTIME = Family(
-        "shortproc_comm_runtime_seconds",
-        "histogram",
-        "seconds",
-        "Runtimes of ended processes by name.",
-        ("comm",),
-        more="Only with `metrics.per_comm_histogram`.",
-    )
-    PARENTS = Family(
-        "shortproc_parent_short_exits_total",
-        "counter",
-        "processes",
-        "Ended short processes by the name of their parent.",
-        ("parent_comm",),
-        more="At most 20 names, then `other`.",
-    )
-    TRACKED = Family("shortproc_tracked_comms", "gauge", "names", "Names that have series of their own now.")
+
+@cache
+def by_dimension(dimension: Dimension[Any], measure: Measure) -> Family:
+    """Return the metric that breaks `measure` down by `dimension`."""
+    name = f"shortproc_{dimension.name}_{measure.name}"
+    labels = (*dimension.labels, measure.label) if measure.label else dimension.labels
+    about = f"{measure.about}, by {dimension.about}{f' and {measure.label}' * bool(measure.label)}."
+    facts = (dimension.fact, measure.fact)
+    more = f"Only with `{measure.option}`." if measure.option else measure.more
+    if measure.is_histogram:
+        return Family(name, "histogram", measure.unit, about, labels, facts, more)
+    return Family(f"{name}_total", "counter", measure.unit, about, labels, facts, more)
 
 
 class OfDetection:
@@ -178,7 +167,7 @@ class OfDetection:
         "histogram",
         "seconds",
         "From the end of a short process in the kernel to its record in the exporter.",
-        fact=Fact.EXIT_TIMES,
+        facts=(Fact.EXIT_TIMES,),
         more="While nobody waits for records, they are fetched four times a second.",
     )
     DROPPED = Family(
@@ -190,7 +179,7 @@ class OfDetection:
         more="Who drops them, and why, is below.",
     )
     SCAN_DURATION = Family(
-        "shortproc_scan_duration_seconds", "gauge", "seconds", "How long the last pass over /proc took.", fact=Fact.SCAN_DURATION
+        "shortproc_scan_duration_seconds", "gauge", "seconds", "How long the last pass over /proc took.", facts=(Fact.SCAN_DURATION,)
     )
     PROGRAM_SECONDS = Family(
         "shortproc_bpf_program_run_seconds_total",
@@ -198,7 +187,7 @@ class OfDetection:
         "seconds",
         "Time spent in a BPF program, while kernel.bpf_stats_enabled was 1.",
         ("program",),
-        Fact.PROGRAM_STATISTICS,
+        (Fact.PROGRAM_STATISTICS,),
         "As the kernel measured it. Absent until that has been 1.",
     )
     PROGRAM_RUNS = Family(
@@ -207,7 +196,7 @@ class OfDetection:
         "runs",
         "Runs of a BPF program, while kernel.bpf_stats_enabled was 1.",
         ("program",),
-        Fact.PROGRAM_STATISTICS,
+        (Fact.PROGRAM_STATISTICS,),
         "As the kernel counted them. Absent until that has been 1.",
     )
 

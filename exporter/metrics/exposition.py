@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -16,9 +16,11 @@ from prometheus_client.utils import floatToGoString
 
 from exporter import __version__
 from exporter.config.options import Config
-from exporter.metrics.catalogue import DROPS, REAL_TIME_SIGNALS, ByName, Family, OfDetection, OfExporter, OfHandlers, Whole
+from exporter.metrics.catalogue import DROPS, REAL_TIME_SIGNALS, TRACKED, Family, OfDetection, OfExporter, OfHandlers, Whole, by_dimension
 from exporter.model import NS, SIGNALS, Lost, Outcome
 from exporter.model.counts import ProcessCounts
+from exporter.model.dimensions import COMM, Dimension, Labels
+from exporter.model.series import Row
 from exporter.process import version
 from exporter.records.hub import Latencies
 from exporter.supervision.reload import LastReload
@@ -78,10 +80,10 @@ class _HandlersCollector(Collector):
 
 class _SnapshotCollector(Collector):
     def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload) -> None:
+        self._config = config
         self._snapshot = snapshot
         self._last_reload = last_reload
         self._bounds = _bounds(config.metrics.runtime_buckets_seconds)
-        self._per_comm_histogram = config.metrics.per_comm_histogram
         self._threshold = config.detection.short_threshold_seconds
         self._build = (__version__, version.revision(), platform.python_version())
 
@@ -93,7 +95,9 @@ class _SnapshotCollector(Collector):
         begun = time.perf_counter()
         snapshot = self._snapshot()
         yield from self._whole(snapshot)
-        yield from self._by_name(snapshot)
+        for dimension, rows in snapshot.view.rows.items():
+            yield from self._by_dimension(dimension, rows)
+        yield _gauge(TRACKED, len(snapshot.view.rows[COMM]) - 1)
         yield from _detection(snapshot)
         yield from self._about()
         yield _gauge(OfExporter.COLLECT, time.perf_counter() - begun)
@@ -117,23 +121,18 @@ class _SnapshotCollector(Collector):
         if snapshot.host_cpus is not None:
             yield _gauge(Whole.HOST_CPUS, snapshot.host_cpus)
 
-    def _by_name(self, snapshot: Snapshot) -> Iterator[Metric]:
-        comms = snapshot.view.comms
-
-        def by_comm(family: Family, pick: Callable[[ProcessCounts], float]) -> Metric:
-            return _counter(family, (([comm], pick(counts)) for comm, counts in comms))
-
-        yield _counter(
-            ByName.EXITS, (([comm, outcome], n) for comm, counts in comms for outcome, n in zip(Outcome, counts.exits, strict=True))
-        )
-        yield by_comm(ByName.EXITS_SHORT, lambda counts: counts.short_exits)
-        yield by_comm(ByName.CPU, lambda counts: counts.cpu_ns / NS)
-        yield by_comm(ByName.CPU_SHORT, lambda counts: counts.short_cpu_ns / NS)
-        yield by_comm(ByName.EXECS, lambda counts: counts.execs)
-        if self._per_comm_histogram:
-            yield self._runtimes(ByName.RUNTIME, (((comm,), counts) for comm, counts in comms))
-        yield _counter(ByName.PARENTS, (([parent], counts.short_exits) for parent, counts in snapshot.view.parents))
-        yield _gauge(ByName.TRACKED, snapshot.tracked_comms)
+    def _by_dimension(self, dimension: Dimension[Any], rows: list[Row]) -> Iterator[Metric]:
+        for measure in dimension.measures:
+            if measure.option and not self._config.value(measure.option):
+                continue
+            family = by_dimension(dimension, measure)
+            parts: list[Labels] = [(part,) for part in measure.parts] or [()]
+            if measure.is_histogram:
+                yield self._runtimes(family, rows)
+            else:
+                yield _counter(
+                    family, ((labels + part, n) for labels, counts in rows for part, n in zip(parts, measure.values(counts), strict=True))
+                )
 
     def _about(self) -> Iterator[Metric]:
         yield _gauge(OfExporter.RELOADED, self._last_reload.successful)

@@ -2,7 +2,7 @@
 
 Imports nothing of ours.
 
-Units: times are nanoseconds in `int`, so that sums stay exact; they become seconds only in `metrics.py`.
+Units: times are nanoseconds in `int`, so that sums stay exact; they become seconds only where they are shown.
 A comm is `bytes` as the kernel keeps it (at most 15); it becomes text only through `comm_text`.
 """
 

@@ -1,17 +1,22 @@
-"""What is counted: of one name or of all processes (`ProcessCounts`), and all that a source counts (`Counts`)."""
+"""What is counted: of one key or of all processes (`ProcessCounts`), of each key of a dimension (`Breakdown`), by a source (`Counts`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from exporter.model import Lost, Outcome
+
+if TYPE_CHECKING:
+    from exporter.model.dimensions import Dimension
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(slots=True)
 class ProcessCounts:
-    """The same events, of one comm or of all processes. Buckets are not cumulative; the last is +Inf."""
+    """The same events, of one key or of all processes. Buckets are not cumulative; the last is +Inf."""
 
     exits: list[int] = field(default_factory=lambda: [0] * len(Outcome))
     """By `Outcome.position`."""
@@ -41,9 +46,36 @@ class ProcessCounts:
 
     def copy(self) -> ProcessCounts:
         """An independent copy."""
-        fresh = ProcessCounts()
-        fresh.add(self)
-        return fresh
+        times = self.runtime_ns, self.cpu_ns, self.short_cpu_ns
+        return ProcessCounts(self.exits[:], self.short_exits, self.execs, *times, self.buckets[:])
+
+
+@dataclass(slots=True)
+class Breakdown(Generic[Key]):
+    """Processes by the keys of one dimension. Rows have buckets where `other` has."""
+
+    rows: dict[Key, ProcessCounts] = field(default_factory=dict)
+    other: ProcessCounts = field(default_factory=ProcessCounts)
+    """Processes whose key the source could not keep apart."""
+
+    def row(self, key: Key, most: int | None = None) -> ProcessCounts:
+        """The counts of `key`, made if they are not there; `other` where there are `most` keys already."""
+        row = self.rows.get(key)
+        if row is None:
+            if most is not None and len(self.rows) >= most:
+                return self.other
+            row = self.rows[key] = ProcessCounts(buckets=[0] * len(self.other.buckets))
+        return row
+
+    def add(self, other: Breakdown[Key]) -> None:
+        """Add `other`, key by key."""
+        self.other.add(other.other)
+        for key, row in other.rows.items():
+            self.row(key).add(row)
+
+    def copy(self) -> Breakdown[Key]:
+        """An independent copy."""
+        return Breakdown({key: row.copy() for key, row in self.rows.items()}, self.other.copy())
 
 
 @dataclass(slots=True)
@@ -51,12 +83,8 @@ class Counts:
     """What a source saw since it was last drained. Everything in it only grows between two drains."""
 
     total: ProcessCounts = field(default_factory=ProcessCounts)
-    """All processes. Equal to the sum of `by_comm` and `other`, once what is under way has settled."""
-    by_comm: dict[bytes, ProcessCounts] = field(default_factory=dict)
-    other: ProcessCounts = field(default_factory=ProcessCounts)
-    """Processes whose comm the source could not keep apart."""
-    short_exits_by_parent: dict[bytes, int] = field(default_factory=dict)
-    short_exits_by_other_parents: int = 0
+    """All processes. Equal to the sum of each breakdown, in what its dimension measures, once what is under way has settled."""
+    by: dict[Dimension[Any], Breakdown[Any]] = field(default_factory=dict)
     forks: int = 0
     threads: int = 0
     core_dumps: int = 0
@@ -70,37 +98,25 @@ class Counts:
     program_ns: dict[str, int] = field(default_factory=dict)
     """Time of those."""
 
-    def add_nameless(self, other: Counts) -> None:
-        """Add everything of `other` that is not by name."""
-        self.total.add(other.total)
-        self.forks += other.forks
-        self.threads += other.threads
-        self.core_dumps += other.core_dumps
-        self.records_dropped += other.records_dropped
-        _add_each(self.signals, other.signals)
-        _add_each(self.lost, other.lost)
-        _add_each(self.program_runs, other.program_runs)
-        _add_each(self.program_ns, other.program_ns)
+    def add_totals(self, other: Counts) -> None:
+        """Add everything of `other` but its breakdowns. It goes through the fields, as `copy` does."""
+        for each in fields(self):
+            if each.name != "by":
+                setattr(self, each.name, _sum(getattr(self, each.name), getattr(other, each.name)))
 
     def add(self, other: Counts) -> None:
         """Add everything of `other`."""
-        self.add_nameless(other)
-        self.other.add(other.other)
-        for comm, counts in other.by_comm.items():
-            self.of(comm).add(counts)
-        _add_each(self.short_exits_by_parent, other.short_exits_by_parent)
-        self.short_exits_by_other_parents += other.short_exits_by_other_parents
+        self.add_totals(other)
+        for dimension, breakdown in other.by.items():
+            self.of(dimension).add(breakdown)
 
     def copy(self) -> Counts:
         """Return an independent copy. It goes through the fields, so it has those that are added later too."""
         return Counts(**{each.name: _copied(getattr(self, each.name)) for each in fields(self)})
 
-    def of(self, comm: bytes) -> ProcessCounts:
-        """The counts of `comm`, made if they are not there."""
-        counts = self.by_comm.get(comm)
-        if counts is None:
-            counts = self.by_comm[comm] = ProcessCounts()
-        return counts
+    def of(self, dimension: Dimension[Key]) -> Breakdown[Key]:
+        """The counts by `dimension`, made if they are not there."""
+        return self.by.setdefault(dimension, Breakdown())
 
     def lose(self, reason: Lost, n: int = 1) -> None:
         """Count `n` losses by their cause."""
@@ -113,15 +129,18 @@ def _copied(value: Any) -> Any:
             return value
         case dict():
             return {key: _copied(each) for key, each in value.items()}
-        case ProcessCounts():
-            return value.copy()
         case _:
-            raise TypeError(f"{value!r} can't be copied")
+            return value.copy()
 
 
-_Key = TypeVar("_Key")
-
-
-def _add_each(to: dict[_Key, int], more: Mapping[_Key, int]) -> None:
-    for key, n in more.items():
-        to[key] = to.get(key, 0) + n
+def _sum(mine: Any, more: Any) -> Any:
+    """The sum of two values of a field; what can be changed in place is."""
+    match mine:
+        case int():
+            return mine + more
+        case dict():
+            for key, n in more.items():
+                mine[key] = mine.get(key, 0) + n
+        case _:
+            mine.add(more)
+    return mine

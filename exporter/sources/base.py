@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from exporter.model import Gauges, Mode
 from exporter.model.counts import Counts
+from exporter.model.dimensions import Tracked
 from exporter.records.record import Record
 
 Publish = Callable[[Sequence[Record]], None]
@@ -60,8 +61,8 @@ class Source(ABC):
         What was seen stays until it is drained.
         """
 
-    def swap_maps(self, names: Collection[bytes]) -> None:  # noqa: B027 - most have nothing slow
-        """The slow part of a drain, done before it and without the lock. `names` are to be kept apart, however many others arrive."""
+    def swap_maps(self, tracked: Tracked) -> None:  # noqa: B027 - most have nothing slow
+        """The slow part of a drain, done before it and without the lock. Keys that are `tracked` stay apart, however many others come."""
 
     def cpu_pending(self) -> int:
         """Processes whose exit is counted, and whose CPU is still to come."""

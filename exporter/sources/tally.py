@@ -9,7 +9,8 @@ from collections.abc import Callable
 from signal import SIGKILL
 
 from exporter.model import FOREVER_NS, NS, Lost, Mode, RuntimeScale
-from exporter.model.counts import Counts, ProcessCounts
+from exporter.model.counts import Breakdown, Counts, ProcessCounts
+from exporter.model.dimensions import COMM, PARENT
 from exporter.model.ends import End
 from exporter.records.record import Record
 from exporter.sources.base import Publish
@@ -17,7 +18,7 @@ from exporter.sources.base import Publish
 MAX_SHORT = 10_000
 """Most records between two times that they are handed out."""
 MAX_NAMES = 4096
-"""Most comms, and most parents, kept apart between two drains: comm is chosen by whoever runs the process."""
+"""Most keys of each dimension kept apart between two drains: comm is chosen by whoever runs the process."""
 
 
 class SecondsRing:
@@ -115,7 +116,7 @@ class Tally:
         with self._lock:
             if self._counts_at(at_ns):
                 self._counts.total.execs += 1
-                self._named(comm).execs += 1
+                self._counts.by[COMM].row(comm, MAX_NAMES).execs += 1
 
     def missed(self, reason: Lost) -> None:
         """Count a new process or thread that was found and could not be read."""
@@ -157,7 +158,7 @@ class Tally:
         counts = self._counts
         short = end.runtime_ns < self._scale.threshold_ns
         bucket = bisect_left(self._scale.bounds_ns, end.runtime_ns)
-        for each in (counts.total, self._named(end.comm)):
+        for each in (counts.total, counts.by[COMM].row(end.comm, MAX_NAMES)):
             each.exits[end.outcome.position] += 1
             each.runtime_ns += end.runtime_ns
             each.short_exits += short
@@ -170,11 +171,7 @@ class Tally:
             counts.signals[SIGKILL] = counts.signals.get(SIGKILL, 0) + 1
         if short:
             self._ring.add(self._now() // NS)
-            parents = counts.short_exits_by_parent
-            if end.parent_comm in parents or len(parents) < MAX_NAMES:
-                parents[end.parent_comm] = parents.get(end.parent_comm, 0) + 1
-            else:
-                counts.short_exits_by_other_parents += 1
+            counts.by[PARENT].row(end.parent_comm, MAX_NAMES).short_exits += 1
 
     def peek(self) -> Counts:
         """Copy what was seen since the last drain."""
@@ -194,22 +191,11 @@ class Tally:
             return self._ring.busiest(self._now() // NS)
 
     def _fresh(self) -> Counts:
-        counts = Counts(total=self._buckets())
-        if self._scale.per_comm_buckets:
-            counts.other = self._buckets()
-        return counts
+        comms = Breakdown[bytes](other=self._buckets() if self._scale.per_comm_buckets else ProcessCounts())
+        return Counts(total=self._buckets(), by={COMM: comms, PARENT: Breakdown()})
 
     def _buckets(self) -> ProcessCounts:
         return ProcessCounts(buckets=[0] * (len(self._scale.bounds_ns) + 1))
-
-    def _named(self, comm: bytes) -> ProcessCounts:
-        counts = self._counts
-        named = counts.by_comm.get(comm)
-        if named is None:
-            if len(counts.by_comm) >= MAX_NAMES:
-                return counts.other
-            named = counts.by_comm[comm] = self._buckets() if self._scale.per_comm_buckets else ProcessCounts()
-        return named
 
 
 def _record(pid: int, end: End, ahead_ns: int, mode: Mode) -> Record:

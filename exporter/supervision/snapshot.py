@@ -24,7 +24,6 @@ class Snapshot:
     switches: dict[tuple[Mode, SwitchReason], int]
     sample: Sample | None
     capture_ratio: float | None
-    tracked_comms: int
     host_cpus: int | None
     records_dropped: dict[tuple[str, str], int]
     """By consumer and reason."""

@@ -12,13 +12,16 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.base import Loader
 from exporter.model import NS, Gauges, Mode, ModeUnavailable, SourceFailed, SwitchReason
-from exporter.model.counts import Counts, ProcessCounts
+from exporter.model.counts import Counts
+from exporter.model.dimensions import Dimension
 from exporter.model.ledger import Ledger
+from exporter.model.series import Standing
 from exporter.process.log import fields
 from exporter.records.hub import Hub
 from exporter.sources.base import Source
@@ -34,7 +37,7 @@ _STUCK_SECONDS = 30.0
 
 
 class Supervisor:
-    """`start`, then `tick` about each second, from one thread; `snapshot` and `busiest` from any."""
+    """`start`, then `tick` about each second, from one thread; `snapshot` and `standings` from any."""
 
     def __init__(self, config: Config, hub: Hub, loader: Loader, specs: Sequence[ModeSpec] = MODES) -> None:
         """`loader` has the privileges that some modes take; `specs` are all modes, best first."""
@@ -43,7 +46,7 @@ class Supervisor:
         self._procfs = Procfs(config.procfs)
         self._selector = ModeSelector(config, self._procfs, loader, specs)
         self._lock = threading.Lock()
-        self._ledger = Ledger(config.metrics.max_comms, round(config.metrics.new_series_hold_seconds * NS))
+        self._ledger = Ledger(config.caps, round(config.metrics.new_series_hold_seconds * NS))
         self._health = Health(self._procfs.kernel_clones, {spec.mode for spec in specs if spec.clones_at_once})
         self._active: Running | None = None
         self._retiring: Retiring | None = None
@@ -154,17 +157,16 @@ class Supervisor:
                 switches=dict(self._switches),
                 sample=sample or self._health.last,
                 capture_ratio=self._health.ratio(sample),
-                tracked_comms=len(self._ledger.comms),
                 host_cpus=self._procfs.host_cpus,
                 records_dropped={("reader", "full"): view.counts.records_dropped} | self._hub.dropped(),
                 latency_buckets=list(self._hub.latencies.buckets),
                 latency_sum_ns=self._hub.latencies.sum_ns,
             )
 
-    def busiest(self, n: int) -> tuple[list[tuple[str, ProcessCounts]], list[tuple[str, int]]]:
-        """The `n` busiest comms with series, and the `n` busiest of those overflowed into `other`, as of the last drain."""
+    def standings(self) -> dict[Dimension[Any], Standing]:
+        """How busy the keys of each dimension were, as of the last drain."""
         with self._lock:
-            return self._ledger.comms.busiest(n), self._ledger.comms.busiest_overflowed(n)
+            return self._ledger.standings()
 
     def _start_best(self, reason: SwitchReason, *, retry: bool = False) -> Source:
         """Start the best mode that works, while none runs; see `ModeSelector.start_best`."""
@@ -266,7 +268,7 @@ class Supervisor:
             logger.error("no records of single processes", extra=fields(mode=source.mode, error=failure))  # noqa: TRY400
 
     def _drain(self, active: Running) -> None:
-        active.source.swap_maps(self._ledger.names())
+        active.source.swap_maps(self._ledger.tracked())
         with self._lock:
             self._ledger.absorb(active.drain())
         self._health.check()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from exporter.records.encoding import Json, as_json
 from exporter.records.record import Record
-from exporter.web.parts import Histogram, Table, shares
+from exporter.web.parts import Histogram, Table
 
 _STATIC = Path(__file__).parent / "static"
 _STYLE = (_STATIC / "page.css").read_text(encoding="utf-8")
@@ -37,15 +37,6 @@ _NAMES_HIDDEN = """<h2>By command name</h2>
 <p class="state note">Command names are shown only to local and authenticated clients, because they reveal what runs on this host.
 Open this page on the host (<code>http://localhost</code>, or through <code>ssh -L</code>), log in if passwords are configured, or set
 <code>web.public_records: true</code> in the configuration to show them to all clients.</p>"""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    comm: str
-    short_exits: int
-    exits: int
-    cpu_seconds: float
-    short_cpu_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +60,7 @@ class PageStatus:
     bounds_seconds: tuple[float, ...]
     buckets: tuple[int, ...]
     """Ended processes by runtime."""
-    top_comms: tuple[Row, ...]
-    top_cpu: tuple[Row, ...]
-    overflowed: tuple[tuple[str, int], ...]
-    """The busiest comms of those that count under `other`, with their exits."""
+    rankings: tuple[Table, ...]
     lost: tuple[tuple[str, int], ...]
     degraded: bool = False
     """A better mode than this one was wanted."""
@@ -80,7 +68,7 @@ class PageStatus:
 
 def render(status: PageStatus, telemetry_path: str, recent: Sequence[Record] | None) -> str:
     """Compose the page. `recent` are the newest records, the newest first; without them, nothing in it comes from a process."""
-    middle = _NAMES_HIDDEN if recent is None else "".join(table.section() for table in (_recent(recent), *_by_name(status)))
+    middle = _NAMES_HIDDEN if recent is None else "".join(table.section() for table in (_recent(recent), *status.rankings))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -115,7 +103,7 @@ def changes(status: PageStatus) -> Json:
     return {
         "texts": _texts(status),
         "poor": _is_poor(status),
-        "tables": {table.key: table.live() for table in (*_by_name(status), *_about_itself(status))},
+        "tables": {table.key: table.live() for table in (*status.rankings, *_about_itself(status))},
         "histogram": _histogram(status).live(),
     }
 
@@ -207,36 +195,6 @@ def _record_cells(record: Json) -> tuple[str, ...]:
     )
 
 
-def _by_name(status: PageStatus) -> tuple[Table, ...]:
-    top, cpu = status.top_comms, status.top_cpu
-    return (
-        Table(
-            "by-short",
-            "Who lives briefly",
-            "Most short ones first, since the exporter started.",
-            ("@Name", "#Short", "#Ended", "#CPU seconds"),
-            [(row.comm, f"{row.short_exits:,}", f"{row.exits:,}", _seconds(row.cpu_seconds)) for row in top],
-            shares([row.short_exits for row in top]),
-        ),
-        Table(
-            "by-cpu",
-            "Who burns CPU in short processes",
-            "Most CPU time of short ones first, since the exporter started.",
-            ("@Name", "#CPU s, short", "#CPU s, all", "#Short"),
-            [(row.comm, _seconds(row.short_cpu_seconds), _seconds(row.cpu_seconds), f"{row.short_exits:,}") for row in cpu],
-            shares([row.short_cpu_seconds for row in cpu]),
-        ),
-        Table(
-            "overflowed",
-            "Busiest of the others",
-            "Names without series of their own (<code>metrics.max_comms</code>); they count as <code>other</code>.",
-            ("@Name", "#Ended"),
-            [(comm, f"{exits:,}") for comm, exits in status.overflowed],
-            optional=True,
-        ),
-    )
-
-
 def _about_itself(status: PageStatus) -> tuple[Table, ...]:
     active = next((number for number, (mode, _, _) in enumerate(status.modes) if mode == status.mode), None)
     lost = [(reason, f"{count:,}") for reason, count in status.lost if count]
@@ -254,10 +212,6 @@ def _rate(per_second: float | None) -> str:
 
 def _milliseconds(seconds: float | None) -> str:
     return "?" if seconds is None else f"{seconds * 1000:.3f}"
-
-
-def _seconds(value: float) -> str:
-    return "< 0.001" if 0 < value < 0.001 else f"{value:,.3f}"
 
 
 def _moment(unix_seconds: float) -> str:

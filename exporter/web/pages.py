@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
 import time
 from typing import TYPE_CHECKING
 
 from exporter import __version__
 from exporter.config.options import Config
 from exporter.metrics.exposition import Exposition
-from exporter.model import NS, Mode, SourceFailed
-from exporter.model.counts import ProcessCounts
+from exporter.model import Mode, SourceFailed
 from exporter.process import version
 from exporter.records.encoding import Json
 from exporter.records.hub import Hub
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 from exporter.supervision.supervisor import Supervisor
-from exporter.web.landing import PageStatus, Row, changes, render
+from exporter.web.landing import PageStatus, changes, render
+from exporter.web.rankings import tables
 from exporter.web.rates import Rates
 from exporter.web.stream import MOST_RECORDS
 
 if TYPE_CHECKING:
     from exporter.handlers.parent import Handlers
-
-_ROWS = 10
 
 
 class Pages:
@@ -71,8 +68,6 @@ class Pages:
     def _status(self, names: bool) -> PageStatus:
         snapshot = self._supervisor.snapshot()
         self._note(snapshot)
-        busiest, overflowed = self._supervisor.busiest(self._config.metrics.max_comms) if names else ([], [])
-        comms = [(name, counts) for name, counts in busiest if any(counts.exits)]
         counts = snapshot.view.counts
         return PageStatus(
             version=__version__,
@@ -89,16 +84,10 @@ class Pages:
             peak_per_second=snapshot.gauges.peak_per_second,
             bounds_seconds=self._config.metrics.runtime_buckets_seconds,
             buckets=tuple(counts.total.buckets),
-            top_comms=tuple(_row(*each) for each in comms[:_ROWS]),
-            top_cpu=tuple(_row(*each) for each in heapq.nlargest(_ROWS, comms, key=lambda each: each[1].short_cpu_ns)),
-            overflowed=tuple(overflowed[:_ROWS]),
+            rankings=tuple(tables(self._supervisor.standings())) if names else (),
             lost=tuple((reason, n) for reason, n in counts.lost.items() if n),
             degraded=snapshot.degraded,
         )
-
-
-def _row(comm: str, counts: ProcessCounts) -> Row:
-    return Row(comm, counts.short_exits, sum(counts.exits), counts.cpu_ns / NS, counts.short_cpu_ns / NS)
 
 
 def _state(mode: Mode, snapshot: Snapshot) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.model import Outcome, comm_text
+from exporter.model.dimensions import COMM
 from exporter.records.hub import Hub
 from tests.e2e.browser import PROGRAM, Tab, tab
 from tests.unit.pages import HOSTILE, Served, record, served
@@ -76,7 +77,7 @@ def test_numbers_move(browser: Tab, site: Served, hub: Hub) -> None:
     assert browser.eval("document.getElementById('state').className") == "state poor"
     more = ordinary()
     more.view.counts.total.buckets[5] += 1000
-    more.view.comms[0][1].short_exits += 1000
+    more.view.rows[COMM][0][1].short_exits += 1000
     site.supervisor.change(view=more.view, capture_ratio=1.0, why="It is better now.")
     browser.wait_for("document.getElementById('why').textContent === 'It is better now.'")
     main = "document.querySelector('main').innerText.replace(/^(Pause|Live\\.)$/gm, '').replace(/\\s+/g, ' ')"

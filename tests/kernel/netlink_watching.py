@@ -10,6 +10,7 @@ import pytest
 from exporter.kernel import netlink_sockets
 from exporter.kernel.procfs import Procfs
 from exporter.model.counts import Counts
+from exporter.model.dimensions import COMM
 from exporter.sources.netlink.source import NetlinkSource
 from tests.kernel.programs import SCALE, Program, until
 
@@ -29,4 +30,4 @@ def following(*, standby: bool = False) -> Iterator[NetlinkSource]:
 
 def settled(source: NetlinkSource, program: Program, ends: int) -> Counts:
     """The counts once so many ends of a program are in."""
-    return until(source.peek, lambda counts: sum(counts.of(program.comm).exits) >= ends)
+    return until(source.peek, lambda counts: sum(counts.of(COMM).row(program.comm).exits) >= ends)

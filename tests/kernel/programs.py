@@ -18,6 +18,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import load_core
 from exporter.model import NS, Mode, RuntimeScale, SourceFailed
 from exporter.model.counts import Counts, ProcessCounts
+from exporter.model.dimensions import COMM
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
 
@@ -120,7 +121,7 @@ def descriptors() -> list[str]:
 
 def named(counts: Counts) -> ProcessCounts:
     """What is counted by comm and under `other`, added up."""
-    whole = counts.other.copy()
-    for each in counts.by_comm.values():
+    whole = counts.of(COMM).other.copy()
+    for each in counts.of(COMM).rows.values():
         whole.add(each)
     return whole

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from exporter.model.dimensions import COMM, PARENT
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.bcc_watching import needs_bcc, watching_bcc
 from tests.kernel.programs import Program, watching
@@ -27,7 +28,7 @@ def source(request: pytest.FixtureRequest) -> Iterator[EbpfSource]:
 
 def test_an_orphan_has_no_known_parent(source: EbpfSource, workload: Program) -> None:
     """Which process adopts it is not to be seen; its late parent's name would be wrong."""
-    before = source.peek().short_exits_by_parent.get(b"unknown", 0)
+    before = source.peek().of(PARENT).row(b"unknown").short_exits
     reading, writing = os.pipe()
     if os.fork() == 0:
         if os.fork() == 0:
@@ -37,7 +38,7 @@ def test_an_orphan_has_no_known_parent(source: EbpfSource, workload: Program) ->
     os.wait()
     os.read(reading, 1)  # until the orphan has gone
     os.close(reading)
-    assert source.peek().short_exits_by_parent[b"unknown"] - before >= 1
+    assert source.peek().of(PARENT).rows[b"unknown"].short_exits - before >= 1
 
 
 def test_signals_are_counted_by_number(source: EbpfSource, workload: Program) -> None:
@@ -57,8 +58,8 @@ def test_the_same_as_ebpf_core(requires_bpf: None, workload: Program, nothing: P
         workload.storm("together", 100, THREADS)
         counted, kernel = bcc.peek(), core.peek()
     for comm in (workload.comm, nothing.comm):
-        theirs, ours = kernel.of(comm), counted.of(comm)
+        theirs, ours = kernel.of(COMM).row(comm), counted.of(COMM).row(comm)
         assert (sum(ours.exits), ours.execs, ours.short_exits) == (sum(theirs.exits), theirs.execs, theirs.short_exits)
         assert ours.runtime_ns == pytest.approx(theirs.runtime_ns, rel=0.01)
     assert counted.forks <= kernel.forks
-    assert counted.short_exits_by_parent[workload.comm] == kernel.short_exits_by_parent[workload.comm]
+    assert counted.of(PARENT).rows[workload.comm].short_exits == kernel.of(PARENT).rows[workload.comm].short_exits

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.loaders.bcc_child import _headers
+from exporter.model.dimensions import COMM, PARENT
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.bcc_watching import needs_bcc, watching_bcc
 from tests.kernel.programs import Program, until
@@ -39,8 +40,8 @@ def test_outcomes(source: EbpfSource, workload: Program, words: tuple[object, ..
     """Exit codes and fatal signals of processes, whichever thread is the last one."""
     workload.storm(*words)
     counts = source.peek()
-    assert counts.of(workload.comm).exits == exits
-    assert counts.short_exits_by_parent[workload.comm] == sum(exits) - 1
+    assert counts.of(COMM).row(workload.comm).exits == exits
+    assert counts.of(PARENT).rows[workload.comm].short_exits == sum(exits) - 1
 
 
 def test_nothing_is_kept_from_the_birth_on(source: EbpfSource) -> None:
@@ -53,5 +54,5 @@ def test_nothing_is_kept_from_the_birth_on(source: EbpfSource) -> None:
 def test_cpu_is_what_the_kernel_charged(source: EbpfSource, workload: Program, threads: int) -> None:
     """Of processes with one thread and with several; it comes when the kernel frees them."""
     truth = workload.storm("burn", 20, 5, threads).cpu_ns
-    mine = until(lambda: source.peek().of(workload.comm), lambda counts: counts.cpu_ns >= truth * 0.97)
+    mine = until(lambda: source.peek().of(COMM).row(workload.comm), lambda counts: counts.cpu_ns >= truth * 0.97)
     assert mine.cpu_ns == pytest.approx(truth, rel=0.03)

@@ -20,6 +20,7 @@ from exporter.loaders import bcc
 from exporter.loaders.bcc import load_bcc
 from exporter.model import NS, Lost, ModeUnavailable, RuntimeScale
 from exporter.model.counts import ProcessCounts
+from exporter.model.dimensions import COMM, PARENT
 from tests.kernel.bcc_watching import needs_bcc, watching_bcc
 from tests.kernel.programs import SCALE, Program, descriptors
 
@@ -60,11 +61,11 @@ os._exit(0)
             child.communicate()
             took = time.monotonic_ns() - began
             counts = source.peek()
-    mine = counts.of(name.encode())
+    mine = counts.of(COMM).row(name.encode())
     assert mine.exits == [0, 0, 0, 2]
     assert mine.short_exits == 2
-    assert counts.short_exits_by_parent[name.encode()] == 1
-    assert counts.short_exits_by_parent[Path("/proc/self/comm").read_bytes().rstrip(b"\n")] >= 1
+    assert counts.of(PARENT).rows[name.encode()].short_exits == 1
+    assert counts.of(PARENT).rows[Path("/proc/self/comm").read_bytes().rstrip(b"\n")].short_exits >= 1
     assert attached - began - NS // 10 <= mine.runtime_ns <= 2 * took + TICK_NS
 
 
@@ -90,10 +91,10 @@ stop.set()
         children = [stack.enter_context(_waiting(code, name)) for _ in range(3)]
         log: list[str] = []
         source = stack.enter_context(watching_bcc(force_guard=True, on_log=log.append))
-        assert source.peek().of(name.encode()).exits == [0, 0, 0, 0]
+        assert source.peek().of(COMM).row(name.encode()).exits == [0, 0, 0, 0]
         for child in children:
             child.communicate()
-        mine = source.peek().of(name.encode())
+        mine = source.peek().of(COMM).row(name.encode())
     if any("too quickly" in line for line in log):
         pytest.skip("this machine is too slow to see a process between two changes of its threads")
     assert mine.exits == [0, 0, 0, 3]
@@ -133,8 +134,8 @@ def test_standby_counts_nothing(workload: Program) -> None:
         source.count_until(time.monotonic_ns())
         workload.storm("end", 10, 0)
         counts = source.peek()
-        assert counts.of(workload.comm).exits == [0, 0, 0, 21]
-        assert counts.of(workload.comm).execs == 1
+        assert counts.of(COMM).row(workload.comm).exits == [0, 0, 0, 21]
+        assert counts.of(COMM).row(workload.comm).execs == 1
         assert counts.forks == source.clones() >= 21
 
 
@@ -144,7 +145,7 @@ def test_nothing_of_bcc_stays(workload: Program) -> None:
     with watching_bcc() as source:
         assert psutil.Process().children() == []
         workload.storm("end", 20, 0)
-        assert source.peek().of(workload.comm).exits == [0, 0, 0, 21]
+        assert source.peek().of(COMM).row(workload.comm).exits == [0, 0, 0, 21]
     assert descriptors() == before
     maps = Path("/proc/self/maps").read_text()
     assert "libbcc" not in maps
@@ -157,7 +158,7 @@ def test_after_it_has_stopped(workload: Program) -> None:
         workload.storm("end", 20, 0)
         source.stop()
         workload.storm("end", 20, 0)
-        assert source.drain().of(workload.comm).exits == [0, 0, 0, 21]
+        assert source.drain().of(COMM).row(workload.comm).exits == [0, 0, 0, 21]
 
 
 def test_a_drain_loses_nothing(workload: Program) -> None:
@@ -168,11 +169,11 @@ def test_a_drain_loses_nothing(workload: Program) -> None:
         seen = []
         while storm.is_alive():
             source._switched_ns = 0
-            source.swap_maps([])
+            source.swap_maps({})
             seen.append(source.drain())
         source.stop()
         seen.append(source.drain())
-    assert sum(sum(each.of(workload.comm).exits) for each in seen) == 5001
+    assert sum(sum(each.of(COMM).row(workload.comm).exits) for each in seen) == 5001
     assert sum(each.lost.get(Lost.PROGRAM_MISSED, 0) for each in seen) == 0
     assert len(seen) > 5
 
@@ -251,7 +252,7 @@ def test_more_processes_than_births_have_room_for(monkeypatch: pytest.MonkeyPatc
         workload.storm("end", 20, 0)
         counts = source.peek()
     assert any("found no room" in line for line in log)
-    assert counts.lost[Lost.LIVE_PROCESSES_FULL] + sum(counts.of(workload.comm).exits) >= 21
+    assert counts.lost[Lost.LIVE_PROCESSES_FULL] + sum(counts.of(COMM).row(workload.comm).exits) >= 21
     assert counts.lost[Lost.LIVE_PROCESSES_FULL] >= 10
 
 
@@ -286,5 +287,5 @@ thread.join()
         for _ in range(3):
             subprocess.run([sys.executable, "-c", code, name], check=True)
         counts = source.peek()
-    assert counts.of(name.encode()).exits == [0, 0, 0, 3]
-    assert b"a thread's" not in counts.by_comm
+    assert counts.of(COMM).row(name.encode()).exits == [0, 0, 0, 3]
+    assert b"a thread's" not in counts.of(COMM).rows

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.model import NS, RuntimeScale
+from exporter.model.dimensions import COMM
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.programs import SCALE, Program, ended, until, watching
 
@@ -32,7 +33,7 @@ THREADS = 8
 def test_outcomes(source: EbpfSource, workload: Program, words: tuple[object, ...], exits: list[int]) -> None:
     """Exit codes and fatal signals, told apart as wait(2) does."""
     workload.storm(*words)
-    assert source.peek().of(workload.comm).exits == exits
+    assert source.peek().of(COMM).row(workload.comm).exits == exits
 
 
 def test_signals_are_counted_by_number(source: EbpfSource, workload: Program) -> None:
@@ -73,8 +74,8 @@ def test_without_histograms_by_name(requires_bpf: None, workload: Program) -> No
     with watching(RuntimeScale(NS, SCALE.bounds_ns)) as source:
         workload.storm("end", 20, 0)
         counts = source.peek()
-        assert counts.of(workload.comm).buckets == []
-        assert counts.other.buckets == []
+        assert counts.of(COMM).row(workload.comm).buckets == []
+        assert counts.of(COMM).other.buckets == []
         assert len(counts.total.buckets) == len(SCALE.bounds_ns) + 1
         assert sum(counts.total.buckets) == sum(counts.total.exits) >= 21
 
@@ -82,7 +83,7 @@ def test_without_histograms_by_name(requires_bpf: None, workload: Program) -> No
 def test_histograms_by_name(source: EbpfSource, workload: Program) -> None:
     """Each runtime falls into the first bucket whose bound it does not exceed."""
     workload.storm("leader", 10, 21, 0)
-    mine = source.peek().of(workload.comm)
+    mine = source.peek().of(COMM).row(workload.comm)
     assert mine.buckets[:2] == [0, 0]
     assert sum(mine.buckets[2:]) == 11
     assert mine.buckets[3] + mine.buckets[4] >= 1, "the parent lived ten times as long"

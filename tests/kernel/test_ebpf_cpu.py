@@ -10,6 +10,7 @@ import pytest
 
 from exporter.kernel.layout import CommRow
 from exporter.model import NS, Lost, RuntimeScale
+from exporter.model.dimensions import COMM, PARENT
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.programs import MS, SCALE, Program, ended, until, watching
 
@@ -21,9 +22,9 @@ CHARGED_SECONDS = 3
 def test_cpu_is_what_getrusage_says(source: EbpfSource, workload: Program, words: tuple[object, ...]) -> None:
     """Within 1 %, for one thread and for many; a process whose CPU never came is known to be missing."""
     result = workload.storm(*words)
-    ends = sum(source.peek().of(workload.comm).exits)
+    ends = sum(source.peek().of(COMM).row(workload.comm).exits)
     charged = until(lambda: charges(source, workload.comm), lambda n: n >= ends, CHARGED_SECONDS)
-    mine = source.peek().of(workload.comm)
+    mine = source.peek().of(COMM).row(workload.comm)
     assert charged <= ends
     if charged == ends:
         assert mine.cpu_ns == pytest.approx(result.cpu_ns, rel=0.01)
@@ -46,11 +47,11 @@ def test_long_lived_processes(requires_bpf: None, workload: Program) -> None:
     """From the threshold on a process is not short, and neither is its CPU."""
     with watching(RuntimeScale(30 * MS, SCALE.bounds_ns, per_comm_buckets=True)) as source:
         result = workload.storm("burn", 3, 60, 1)
-        mine = until(lambda: source.peek().of(workload.comm), lambda counts: counts.cpu_ns >= result.cpu_ns * 0.99)
+        mine = until(lambda: source.peek().of(COMM).row(workload.comm), lambda counts: counts.cpu_ns >= result.cpu_ns * 0.99)
         assert mine.exits == [4, 0, 0, 0]
         assert mine.short_exits == mine.short_cpu_ns == 0
         assert mine.cpu_ns == pytest.approx(result.cpu_ns, rel=0.01)
-        assert workload.comm not in source.peek().short_exits_by_parent
+        assert workload.comm not in source.peek().of(PARENT).rows
 
 
 @pytest.mark.parametrize("force_guard", [False, True], ids=["group_dead", "guard"])
@@ -72,7 +73,7 @@ def test_processes_from_before_the_start(requires_bpf: None, force_guard: bool, 
         released = time.monotonic_ns()
         os.close(release)
         result = ended(pid)
-        mine = until(lambda: source.peek().of(comm), lambda counts: counts.cpu_ns >= result.cpu_ns - 2000)
+        mine = until(lambda: source.peek().of(COMM).row(comm), lambda counts: counts.cpu_ns >= result.cpu_ns - 2000)
         assert mine.exits == [1, 0, 0, 0]
         assert released - forked <= mine.runtime_ns <= time.monotonic_ns() - begun
         assert mine.cpu_ns == pytest.approx(result.cpu_ns, rel=0.01, abs=2000), "getrusage rounds to microseconds"
@@ -88,7 +89,7 @@ def test_zombies_from_before_the_start_are_not_charged(requires_bpf: None, workl
     with watching() as source:
         ended(pid)
         time.sleep(0.3)
-        assert workload.comm not in source.peek().by_comm
+        assert workload.comm not in source.peek().of(COMM).rows
 
 
 def charges(source: EbpfSource, comm: bytes) -> int:
@@ -100,6 +101,6 @@ def charges(source: EbpfSource, comm: bytes) -> int:
 def _audited(source: EbpfSource) -> int:
     """Losses as the audit finds them in a second or two of rest."""
     for _ in range(12):
-        source.swap_maps(())
+        source.swap_maps({})
         time.sleep(0.1)
     return source.peek().lost[Lost.CPU_NEVER_CAME]

@@ -16,6 +16,7 @@ from exporter.kernel.bpf import map_memory, program_info
 from exporter.loaders.core import load_core
 from exporter.model import RuntimeScale, SourceFailed
 from exporter.model.counts import Counts, ProcessCounts
+from exporter.model.dimensions import COMM, PARENT
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.programs import Program, descriptors, named, watching
@@ -32,7 +33,7 @@ def test_drains_in_a_storm_lose_nothing(source: EbpfSource, workload: Program, a
     assert mine.exits == [5001, 0, 0, 0]
     assert mine.short_exits == 5001
     assert sum(mine.buckets) == 5001
-    assert sum(drain.short_exits_by_parent.get(workload.comm, 0) for drain in drains) == 5000
+    assert sum(drain.of(PARENT).row(workload.comm).short_exits for drain in drains) == 5000
     for drain in drains:
         assert named(drain).exits == drain.total.exits
 
@@ -57,49 +58,49 @@ def test_drains_keep_a_flood_of_names_apart(source: EbpfSource, workload: Progra
     """A map that is drained in time does not fill up, so every name of a flood larger than the map is kept."""
     drains = [*_drained_during(source, lambda: workload.storm("comms", 3000)), *_rest(source)]
     for number in range(3000):
-        exits = sum(drain.by_comm[comm].exits[number % 3] for drain in drains if (comm := b"c%d" % number) in drain.by_comm)
+        exits = sum(drain.of(COMM).rows[comm].exits[number % 3] for drain in drains if (comm := b"c%d" % number) in drain.of(COMM).rows)
         assert exits >= 1, number
-    assert sum(drain.short_exits_by_parent.get(workload.comm, 0) for drain in drains) == 3000
-    assert not any(sum(drain.other.exits) for drain in drains)
+    assert sum(drain.of(PARENT).row(workload.comm).short_exits for drain in drains) == 3000
+    assert not any(sum(drain.of(COMM).other.exits) for drain in drains)
 
 
 def test_a_full_map_loses_nothing(source: EbpfSource, workload: Program) -> None:
     """What was counted as other since the map was full is drained too, once."""
-    source.swap_maps(())
+    source.swap_maps({})
     source.drain()
     workload.storm("comms", 3000)
     drains = [*_rest(source)]
-    named_exits = sum(sum(each.exits) for drain in drains for comm, each in drain.by_comm.items() if re.fullmatch(rb"c\d+", comm))
-    assert named_exits + sum(sum(drain.other.exits) for drain in drains) >= 3000
-    assert sum(drain.short_exits_by_parent.get(workload.comm, 0) for drain in drains) == 3000
+    named_exits = sum(sum(each.exits) for drain in drains for comm, each in drain.of(COMM).rows.items() if re.fullmatch(rb"c\d+", comm))
+    assert named_exits + sum(sum(drain.of(COMM).other.exits) for drain in drains) >= 3000
+    assert sum(drain.of(PARENT).row(workload.comm).short_exits for drain in drains) == 3000
 
 
 def test_a_known_name_has_room_in_a_flood(source: EbpfSource, workload: Program, always_due: None) -> None:
     """A flood of new names can't push those that have series into other, nor does giving them room keep them from being drained."""
     for _ in range(3):
-        source.swap_maps([workload.comm])
+        source.swap_maps({COMM: [workload.comm]})
         source.drain()
         workload.storm("comms", 3000)
         workload.storm("end", 20, 0)
-        source.swap_maps([workload.comm])
-        assert source.drain().of(workload.comm).exits == [22, 0, 0, 0]
+        source.swap_maps({COMM: [workload.comm]})
+        assert source.drain().of(COMM).row(workload.comm).exits == [22, 0, 0, 0]
 
 
 def test_a_drain_begins_anew(source: EbpfSource, workload: Program, always_due: None) -> None:
     """What one drain gave, neither a look nor the next one gives again; CPU comes later than the end."""
     workload.storm("end", 20, 0)
-    source.swap_maps(())
-    assert source.drain().of(workload.comm).exits == [21, 0, 0, 0]
-    assert sum(source.peek().of(workload.comm).exits) == 0
-    source.swap_maps(())
-    assert sum(source.drain().of(workload.comm).exits) == 0
+    source.swap_maps({})
+    assert source.drain().of(COMM).row(workload.comm).exits == [21, 0, 0, 0]
+    assert sum(source.peek().of(COMM).row(workload.comm).exits) == 0
+    source.swap_maps({})
+    assert sum(source.drain().of(COMM).row(workload.comm).exits) == 0
 
 
 def test_a_map_in_use_is_not_drained(source: EbpfSource, workload: Program) -> None:
     """Without a swap a drain gives nothing by name: programs may be writing there."""
     workload.storm("end", 20, 0)
-    assert workload.comm not in source.drain().by_comm
-    assert source.peek().of(workload.comm).exits == [21, 0, 0, 0]
+    assert workload.comm not in source.drain().of(COMM).rows
+    assert source.peek().of(COMM).row(workload.comm).exits == [21, 0, 0, 0]
 
 
 def test_a_swap_that_was_not_waited_for_is_not_drained(source: EbpfSource, workload: Program, always_due: None) -> None:
@@ -110,23 +111,23 @@ def test_a_swap_that_was_not_waited_for_is_not_drained(source: EbpfSource, workl
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), barrier)
     with pytest.raises(SourceFailed, match="drained"):
-        source.swap_maps(())
-    assert workload.comm not in source.drain().by_comm
+        source.swap_maps({})
+    assert workload.comm not in source.drain().of(COMM).rows
     os.dup2(kept, barrier)
     os.close(kept)
-    source.swap_maps(())
-    assert source.drain().of(workload.comm).exits == [21, 0, 0, 0]
+    source.swap_maps({})
+    assert source.drain().of(COMM).row(workload.comm).exits == [21, 0, 0, 0]
 
 
 def test_stop_keeps_what_was_seen(source: EbpfSource, workload: Program, always_due: None) -> None:
     """The last drain has both maps; nothing is counted after the stop; stopping twice is no harm."""
     workload.storm("end", 20, 0)
-    source.swap_maps(())
+    source.swap_maps({})
     workload.storm("end", 20, 0)
     source.stop()
     source.stop()
     workload.storm("end", 20, 0)
-    assert source.drain().of(workload.comm).exits == [42, 0, 0, 0]
+    assert source.drain().of(COMM).row(workload.comm).exits == [42, 0, 0, 0]
     with pytest.raises(SourceFailed):
         source.drain()
 
@@ -158,7 +159,7 @@ def test_reading_without_batches(source: EbpfSource, workload: Program, monkeypa
     """Kernels that know no batches answer EINVAL; the rows are then read one by one, and are the same."""
     workload.storm("comms", 600)
     workload.storm("end", 20, 1)
-    source.swap_maps(())
+    source.swap_maps({})
     retired = source._map(source._retired)
     batched = retired.read()
     for name, number in zip(("_MAP_LOOKUP_BATCH", "_MAP_LOOKUP_AND_DELETE_BATCH"), NO_SUCH_COMMANDS, strict=True):
@@ -174,7 +175,7 @@ def test_rows_are_the_same_however_large_the_batch(
 ) -> None:
     """A batch with less room than one bucket of the hash is tried again with more."""
     workload.storm("comms", 600)
-    source.swap_maps(())
+    source.swap_maps({})
     retired = source._map(source._retired)
     whole = _rows(retired.read())
     monkeypatch.setattr(bpf, "_BATCH", 1)
@@ -186,7 +187,7 @@ def test_two_sources_see_the_same(requires_bpf: None, workload: Program) -> None
     """A second exporter, or a new one that starts before the old has gone, takes nothing away from the first."""
     with watching() as one, watching() as other:
         workload.storm("end", 50, 3)
-        assert one.peek().of(workload.comm).exits == other.peek().of(workload.comm).exits == [1, 50, 0, 0]
+        assert one.peek().of(COMM).row(workload.comm).exits == other.peek().of(COMM).row(workload.comm).exits == [1, 50, 0, 0]
 
 
 def test_all_bounds_are_used(requires_bpf: None, workload: Program) -> None:
@@ -195,7 +196,7 @@ def test_all_bounds_are_used(requires_bpf: None, workload: Program) -> None:
     for bounds in (tuple(range(1, 32)), tuple(hour + n for n in range(31)), (1,), (hour,)):
         with watching(RuntimeScale(hour, bounds, per_comm_buckets=True)) as source:
             workload.storm("end", 9, 0)
-            buckets = source.peek().of(workload.comm).buckets
+            buckets = source.peek().of(COMM).row(workload.comm).buckets
         expected = [0] * (len(bounds) + 1)
         expected[0 if bounds[0] == hour else -1] = 10
         assert buckets == expected
@@ -221,7 +222,7 @@ def _drained_during(source: EbpfSource, storm: Callable[[], object]) -> Iterator
     thread = threading.Thread(target=storm)
     thread.start()
     while thread.is_alive():
-        source.swap_maps(())
+        source.swap_maps({})
         yield source.drain()
     thread.join()
 
@@ -234,7 +235,7 @@ def _rest(source: EbpfSource) -> Iterator[Counts]:
 def _of(drains: list[Counts], comm: bytes) -> ProcessCounts:
     whole = ProcessCounts()
     for drain in drains:
-        whole.add(drain.of(comm))
+        whole.add(drain.of(COMM).row(comm))
     return whole
 
 

@@ -16,6 +16,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.loaders.direct import Direct
 from exporter.model import Gauges, Lost, ModeUnavailable, Outcome
 from exporter.model.counts import Counts
+from exporter.model.dimensions import COMM
 from exporter.model.facts import Fact
 from exporter.records.record import Record
 from exporter.supervision.modes import MODES, SWITCH_LOSSES, Host, ModeSpec, loader_settings
@@ -85,7 +86,7 @@ def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, work
         workload.storm("kill", 3, int(signal.SIGXFSZ))
         workload.storm("kill", 3, int(signal.SIGKILL))
         workload.storm("kill", 3, int(signal.SIGABRT))
-        until(lambda: sum(source.peek().of(workload.comm).exits), lambda n: n >= 2)
+        until(lambda: sum(source.peek().of(COMM).row(workload.comm).exits), lambda n: n >= 2)
         time.sleep(0.3)  # CPU comes after the exit
         gauges = source.gauges()
     finally:

@@ -16,6 +16,7 @@ from exporter.kernel import taskstats
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_COMM, Lost, Outcome
 from exporter.model.counts import ProcessCounts
+from exporter.model.dimensions import COMM, PARENT
 from exporter.sources.netlink.source import NetlinkSource
 from tests.kernel.netlink_watching import following, needs_netlink, settled
 from tests.kernel.programs import Program, named, until
@@ -57,10 +58,10 @@ def test_every_fork_and_exec_is_named(with_taskstats: NetlinkSource, workload: P
     """The mode's promise to root, at full speed."""
     workload.storm("forkexec", 4_000, nothing.path)
     counts = settled(with_taskstats, nothing, 4_000)
-    mine = counts.of(nothing.comm)
+    mine = counts.of(COMM).row(nothing.comm)
     assert mine.exits == [4_000, 0, 0, 0]
     assert mine.execs == 4_000
-    assert counts.short_exits_by_parent[workload.comm] >= 4_000
+    assert counts.of(PARENT).rows[workload.comm].short_exits >= 4_000
     assert not {Lost.OVERRUN, Lost.MALFORMED} & counts.lost.keys()
     assert mine.buckets[0] + mine.buckets[1] > 3_600
 
@@ -68,7 +69,7 @@ def test_every_fork_and_exec_is_named(with_taskstats: NetlinkSource, workload: P
 def test_cpu_is_that_of_all_threads(with_taskstats: NetlinkSource, workload: Program) -> None:
     """Against getrusage, loosely: the kernel samples it at its ticks, and beside other work half of them may be charged to that."""
     result = workload.storm("burn", 20, 20, 4)
-    mine = settled(with_taskstats, workload, 21).of(workload.comm)
+    mine = settled(with_taskstats, workload, 21).of(COMM).row(workload.comm)
     assert 0.2 < mine.cpu_ns / result.cpu_ns < 1.3
 
 
@@ -76,7 +77,7 @@ def test_no_exit_is_lost_at_full_speed(source: NetlinkSource, workload: Program)
     """Twenty thousand lives of some 40 us each."""
     workload.storm("vfork", 20_000)
     counts = settled(source, workload, 20_001)
-    assert counts.of(workload.comm).exits == [20_001, 0, 0, 0]
+    assert counts.of(COMM).row(workload.comm).exits == [20_001, 0, 0, 0]
     assert counts.forks >= 20_001
     assert not {Lost.OVERRUN, Lost.MALFORMED} & counts.lost.keys()
 
@@ -88,7 +89,7 @@ def test_threads_that_leave_at_once_are_one_end(source: NetlinkSource, workload:
     counts = settled(source, workload, 301)
     time.sleep(0.1)
     counts = source.peek()
-    assert counts.of(workload.comm).exits == [301, 0, 0, 0]
+    assert counts.of(COMM).row(workload.comm).exits == [301, 0, 0, 0]
     assert counts.threads >= 300 * 7
     assert len([group for group in source._groups.alive.values() if group.comm == workload.comm]) == 0
 
@@ -96,7 +97,7 @@ def test_threads_that_leave_at_once_are_one_end(source: NetlinkSource, workload:
 def test_leader_leaves_first(source: NetlinkSource, workload: Program) -> None:
     """The end is the last thread's, in time and in code."""
     workload.storm("leader", 40, 30, 7)
-    mine = settled(source, workload, 41).of(workload.comm)
+    mine = settled(source, workload, 41).of(COMM).row(workload.comm)
     assert exits(mine, ERROR) == 40
     assert exits(mine) == 1
     assert mine.runtime_ns > 40 * 25 * NS // 1000
@@ -108,7 +109,7 @@ def test_outcomes(source: NetlinkSource, workload: Program) -> None:
     workload.storm("kill", 20, signal.SIGTERM)
     workload.storm("kill", 10, signal.SIGKILL)
     counts = settled(source, workload, 63)
-    mine = counts.of(workload.comm).exits
+    mine = counts.of(COMM).row(workload.comm).exits
     assert mine[1:] == [30, 30, 0]
     assert mine[0] + counts.lost.get(Lost.NAME_RACE, 0) >= 3, "the storms themselves, whose names may have been read too late"
     assert counts.signals[signal.SIGKILL] >= 10
@@ -121,12 +122,12 @@ def test_exec_in_another_thread_than_the_leader(source: NetlinkSource, nothing: 
         subprocess.run([sys.executable, "-c", script], check=True)
     time.sleep(0.2)
     counts = source.peek()
-    names = counts.of(nothing.comm).exits[0] + counts.of(UNKNOWN_COMM).exits[0]
+    names = counts.of(COMM).row(nothing.comm).exits[0] + counts.of(COMM).row(UNKNOWN_COMM).exits[0]
     assert names >= 20
-    assert counts.of(nothing.comm).exits[0] <= 20
+    assert counts.of(COMM).row(nothing.comm).exits[0] <= 20
     if source._groups.taskstats:
-        assert counts.of(nothing.comm).exits[0] == 20
-        assert counts.of(nothing.comm).execs >= 20
+        assert counts.of(COMM).row(nothing.comm).exits[0] == 20
+        assert counts.of(COMM).row(nothing.comm).execs >= 20
 
 
 def test_exec_chain(source: NetlinkSource, workload: Program, nothing: Program) -> None:
@@ -134,10 +135,10 @@ def test_exec_chain(source: NetlinkSource, workload: Program, nothing: Program) 
     workload.storm("chain", 100, nothing.path)
     settled(source, workload, 1)
     counts = until(source.peek, lambda counts: counts.total.execs >= 301 and counts.total.exits[0] >= 101)
-    assert sum(counts.of(name).execs for name in (nothing.comm, b"exe", UNKNOWN_COMM)) >= 300
-    assert counts.of(nothing.comm).exits[0] <= 100
+    assert sum(counts.of(COMM).row(name).execs for name in (nothing.comm, b"exe", UNKNOWN_COMM)) >= 300
+    assert counts.of(COMM).row(nothing.comm).exits[0] <= 100
     if source._groups.taskstats:
-        assert counts.of(nothing.comm).exits == [100, 0, 0, 0]
+        assert counts.of(COMM).row(nothing.comm).exits == [100, 0, 0, 0]
 
 
 def test_io_workers_are_clones(source: NetlinkSource, workload: Program) -> None:
@@ -169,8 +170,8 @@ def test_exec_of_a_process_that_lives_on(source: NetlinkSource, workload: Progra
     """Its exec must not wait for its end."""
     pid = workload.start("leader", 1, 600, 0)
     try:
-        counts = until(source.peek, lambda counts: counts.of(workload.comm).execs == 1, seconds=0.5)
-        assert counts.of(workload.comm).execs == 1
+        counts = until(source.peek, lambda counts: counts.of(COMM).row(workload.comm).execs == 1, seconds=0.5)
+        assert counts.of(COMM).row(workload.comm).execs == 1
     finally:
         os.waitpid(pid, 0)
 
@@ -181,7 +182,7 @@ def test_a_process_that_was_there_before(workload: Program) -> None:
     time.sleep(0.1)
     with following() as source:
         os.waitpid(pid, 0)
-        mine = settled(source, workload, 2).of(workload.comm)
+        mine = settled(source, workload, 2).of(COMM).row(workload.comm)
         assert mine.exits == [1, 1, 0, 0]
         assert mine.execs == 0
         assert mine.runtime_ns > 2 * 350 * NS // 1000

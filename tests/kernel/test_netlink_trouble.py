@@ -17,6 +17,7 @@ import pytest
 from exporter.kernel import netlink_sockets
 from exporter.kernel.procfs import Procfs
 from exporter.model import Lost, ModeUnavailable, SourceFailed
+from exporter.model.dimensions import COMM
 from exporter.sources.netlink.source import NetlinkSource
 from tests.kernel.netlink_watching import following, needs_netlink, settled
 from tests.kernel.programs import SCALE, Program, descriptors, until
@@ -28,6 +29,7 @@ CHECKOUT = Path(__file__).parents[2]
 WATCHER = """
 import json, subprocess, sys, time
 from exporter.model import Lost, RuntimeScale, NS
+from exporter.model.dimensions import COMM
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.kernel.procfs import Procfs
 source = NetlinkSource(RuntimeScale(NS, (NS,)), Procfs())
@@ -35,7 +37,7 @@ source.start()
 subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
 source.stop()
 counts = source.drain()
-comms = {comm.decode(): [sum(each.exits), each.execs] for comm, each in counts.by_comm.items()}
+comms = {comm.decode(): [sum(each.exits), each.execs] for comm, each in counts.of(COMM).rows.items()}
 lost = {reason: n for reason, n in counts.lost.items()}
 print(json.dumps({"exits": sum(counts.total.exits), "comms": comms, "lost": lost, "forks": counts.forks,
     "threads": counts.threads, "runtime_ns": counts.total.runtime_ns, "about": source.about()}))
@@ -56,8 +58,8 @@ def test_overrun_is_counted_and_recovered_from(monkeypatch: pytest.MonkeyPatch, 
         counts = until(source.peek, lambda counts: counts.lost.get(Lost.OVERRUN, 0) > 1_000)
         assert counts.lost[Lost.OVERRUN] > 1_000
         workload.storm("forkexec", 100, nothing.path)
-        counts = until(source.peek, lambda counts: sum(counts.of(nothing.comm).exits) >= 100)
-        assert counts.of(nothing.comm).exits == [100, 0, 0, 0]
+        counts = until(source.peek, lambda counts: sum(counts.of(COMM).row(nothing.comm).exits) >= 100)
+        assert counts.of(COMM).row(nothing.comm).exits == [100, 0, 0, 0]
 
         def unaccounted() -> float:
             time.sleep(0.2)
@@ -86,7 +88,7 @@ def test_stop_reads_what_is_waiting(workload: Program) -> None:
     with following() as source:
         workload.storm("vfork", 3_000)
         source.stop()
-        assert source.drain().of(workload.comm).exits[0] == 3_001
+        assert source.drain().of(COMM).row(workload.comm).exits[0] == 3_001
 
 
 def test_nothing_is_left_behind() -> None:
@@ -109,9 +111,9 @@ def test_each_exit_counts_in_one_of_two(workload: Program) -> None:
         old.count_until(now)
         assert sum(new.peek().total.exits) == 0
         workload.storm("end", 20, 0)
-        assert settled(new, workload, 21).of(workload.comm).exits[0] == 21
+        assert settled(new, workload, 21).of(COMM).row(workload.comm).exits[0] == 21
         old.stop()
-        assert old.drain().of(workload.comm).exits[0] == 21
+        assert old.drain().of(COMM).row(workload.comm).exits[0] == 21
 
 
 def test_a_dead_socket_is_a_failed_source() -> None:

@@ -13,6 +13,7 @@ import pytest
 from exporter.kernel.procfs import Procfs
 from exporter.model import Mode, ModeUnavailable, Outcome
 from exporter.model.counts import Counts
+from exporter.model.dimensions import COMM
 from exporter.records.hub import Hub
 from exporter.records.record import Record
 from exporter.sources.base import Source
@@ -81,8 +82,8 @@ def test_each_short_end_is_a_record_or_counted_as_dropped(core: EbpfSource, work
     core.stop()
     counts: Counts = core.drain()
     mine = sum(each.comm == workload.comm for each in got.records)
-    assert counts.of(workload.comm).exits == [30001, 0, 0, 0]
-    assert mine + counts.records_dropped >= counts.of(workload.comm).short_exits >= 30000
+    assert counts.of(COMM).row(workload.comm).exits == [30001, 0, 0, 0]
+    assert mine + counts.records_dropped >= counts.of(COMM).row(workload.comm).short_exits >= 30000
     assert len(got.records) + counts.records_dropped <= counts.total.short_exits, "which may have been a few before it listened"
 
 
@@ -101,7 +102,7 @@ def test_without_a_reader_there_are_none(core: EbpfSource, workload: Program) ->
     """Nobody who does not ask for records pays for them."""
     workload.storm("vfork", 1000)
     assert core.peek().records_dropped == 0
-    assert core.peek().of(workload.comm).exits == [1001, 0, 0, 0]
+    assert core.peek().of(COMM).row(workload.comm).exits == [1001, 0, 0, 0]
 
 
 @pytest.mark.parametrize("use_ring", [pytest.param(True, id="ring"), WITH_BUFFERS])
@@ -130,8 +131,8 @@ def test_full_perf_buffers_cost_records_only(requires_bpf: None, workload: Progr
         source.stop()
         counts: Counts = source.drain()
     mine = [each.ended_ns for each in got.records if each.comm == workload.comm]
-    assert sum(counts.of(workload.comm).exits) == 30003
-    assert len(mine) + counts.records_dropped >= counts.of(workload.comm).short_exits >= 30000
+    assert sum(counts.of(COMM).row(workload.comm).exits) == 30003
+    assert len(mine) + counts.records_dropped >= counts.of(COMM).row(workload.comm).short_exits >= 30000
     assert len(got.records) + counts.records_dropped <= counts.total.short_exits
     assert not live or len(mine) > 20000
     assert descriptors() == before

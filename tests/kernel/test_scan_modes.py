@@ -15,6 +15,7 @@ import pytest
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, Lost, Outcome, RuntimeScale
 from exporter.model.counts import Counts
+from exporter.model.dimensions import COMM
 from exporter.sources.base import Source
 from exporter.sources.scan.fast import FastScanSource
 from exporter.sources.scan.slow import ScanSource
@@ -64,7 +65,7 @@ def until(source: Source, holds: Callable[[Counts], bool]) -> Counts:
 
 def exits(counts: Counts, comm: bytes) -> int:
     """How many of `comm` ended."""
-    return counts.of(comm).exits[Outcome.UNKNOWN.position]
+    return counts.of(COMM).row(comm).exits[Outcome.UNKNOWN.position]
 
 
 def test_fast_scan_names_and_times_short_lives(fast: FastScanSource) -> None:
@@ -72,7 +73,7 @@ def test_fast_scan_names_and_times_short_lives(fast: FastScanSource) -> None:
     for _ in range(20):
         os.waitpid(child(b"t-fast-short", 0.05), 0)
     counts = until(fast, lambda counts: exits(counts, b"t-fast-short") >= 15)
-    mine = counts.of(b"t-fast-short")
+    mine = counts.of(COMM).row(b"t-fast-short")
     assert mine.exits[Outcome.UNKNOWN.position] <= 20
     assert 0.02 < mine.runtime_ns / NS / mine.exits[Outcome.UNKNOWN.position] < 0.2
     assert fast.clones() >= 15
@@ -146,7 +147,7 @@ def test_scan_sees_what_lives_long_enough(procfs: Procfs) -> None:
     source.start()
     try:
         os.waitpid(child(b"t-scan", 0.5), 0)
-        mine = until(source, lambda counts: exits(counts, b"t-scan") == 1).of(b"t-scan")
+        mine = until(source, lambda counts: exits(counts, b"t-scan") == 1).of(COMM).row(b"t-scan")
         assert mine.short_exits == 1
         assert 0.3 < mine.runtime_ns / NS < 0.9
     finally:

@@ -22,6 +22,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import refusal
 from exporter.model import Mode
 from exporter.model.counts import Counts, ProcessCounts
+from exporter.model.dimensions import COMM, PARENT
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
 from exporter.supervision.completeness import Completeness, Sample
@@ -57,7 +58,7 @@ def source(attached: EbpfSource, monkeypatch: pytest.MonkeyPatch) -> EbpfSource:
     """Them with both of their maps empty: attaching anew for each storm would take longer than the storms."""
     monkeypatch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
     for _ in range(2):
-        attached.swap_maps(())
+        attached.swap_maps({})
         attached.drain()
     return attached
 
@@ -71,11 +72,11 @@ def test_every_exec_and_exit_is_counted(source: EbpfSource, workload: Program, n
     """Fork, exec and exit at full speed: the plainest storm, exact by name, outcome and parent."""
     workload.storm("forkexec", 1000, nothing.path)
     counts = source.peek()
-    assert counts.of(nothing.comm).exits == exits(source, 1000)
-    assert counts.of(nothing.comm).short_exits == counts.of(nothing.comm).execs == 1000
-    assert counts.of(workload.comm).exits == exits(source, 1)
-    assert counts.of(workload.comm).execs == 1
-    assert counts.short_exits_by_parent[workload.comm] == 1000
+    assert counts.of(COMM).row(nothing.comm).exits == exits(source, 1000)
+    assert counts.of(COMM).row(nothing.comm).short_exits == counts.of(COMM).row(nothing.comm).execs == 1000
+    assert counts.of(COMM).row(workload.comm).exits == exits(source, 1)
+    assert counts.of(COMM).row(workload.comm).execs == 1
+    assert counts.of(PARENT).rows[workload.comm].short_exits == 1000
     assert not any(counts.lost.values())
 
 
@@ -90,13 +91,13 @@ def test_looking_on_changes_nothing(source: EbpfSource, workload: Program) -> No
     peeks.append(source.peek())
     for earlier, later in pairwise(peeks):
         assert _all_at_least(earlier.total, later.total)
-        assert _all_at_least(earlier.of(workload.comm), later.of(workload.comm))
+        assert _all_at_least(earlier.of(COMM).row(workload.comm), later.of(COMM).row(workload.comm))
         assert earlier.forks <= later.forks
     for peek in peeks:
         assert named(peek).exits == peek.total.exits
         assert named(peek).runtime_ns == peek.total.runtime_ns
         assert abs(sum(peek.total.buckets) - sum(peek.total.exits)) <= possible_cpus(), "but for a program under way on each CPU"
-    assert peeks[-1].of(workload.comm).exits == exits(source, 5001)
+    assert peeks[-1].of(COMM).row(workload.comm).exits == exits(source, 5001)
     assert len(peeks) > 3
 
 
@@ -106,16 +107,16 @@ def test_many_threads_are_one_process(source: EbpfSource, workload: Program, way
     before = source.peek().threads
     workload.storm(way, 300, THREADS)
     counts = source.peek()
-    assert counts.of(workload.comm).exits == exits(source, 301)
-    assert sum(counts.of(workload.comm).buckets) == 301
-    assert counts.short_exits_by_parent[workload.comm] == 300
+    assert counts.of(COMM).row(workload.comm).exits == exits(source, 301)
+    assert sum(counts.of(COMM).row(workload.comm).buckets) == 301
+    assert counts.of(PARENT).rows[workload.comm].short_exits == 300
     assert counts.threads - before >= 300 * (THREADS - 1)
 
 
 def test_a_leader_that_leaves_first(source: EbpfSource, workload: Program) -> None:
     """A process lives until its last thread has left, and that one's exit code is its outcome."""
     workload.storm("leader", 30, 21, 5)
-    mine = source.peek().of(workload.comm)
+    mine = source.peek().of(COMM).row(workload.comm)
     assert mine.exits == exits(source, 1, 30)
     assert mine.buckets[:2] == [0, 0], "from fork to the leader's exit is far below 20 ms"
 
@@ -125,11 +126,11 @@ def test_an_exec_chain_is_one_process(source: EbpfSource, workload: Program, not
     before = source.peek().total.execs
     workload.storm("chain", 50, nothing.path)
     counts = source.peek()
-    assert counts.of(nothing.comm).exits == exits(source, 50)
-    assert counts.of(nothing.comm).execs == 50
-    assert counts.of(b"exe").execs >= 100, "the two before, by the name of /proc/self/exe"
+    assert counts.of(COMM).row(nothing.comm).exits == exits(source, 50)
+    assert counts.of(COMM).row(nothing.comm).execs == 50
+    assert counts.of(COMM).row(b"exe").execs >= 100, "the two before, by the name of /proc/self/exe"
     assert counts.total.execs - before >= 151
-    assert counts.short_exits_by_parent[workload.comm] == 50
+    assert counts.of(PARENT).rows[workload.comm].short_exits == 50
 
 
 def test_an_exec_by_another_thread(source: EbpfSource, nothing: Program) -> None:
@@ -140,8 +141,8 @@ def test_an_exec_by_another_thread(source: EbpfSource, nothing: Program) -> None
     for _ in range(10):
         subprocess.run([sys.executable, "-c", code, nothing.path], check=True)
     counts = source.peek()
-    assert counts.of(nothing.comm).exits == exits(source, 10)
-    assert counts.of(nothing.comm).execs == 10
+    assert counts.of(COMM).row(nothing.comm).exits == exits(source, 10)
+    assert counts.of(COMM).row(nothing.comm).execs == 10
 
 
 def test_new_names(source: EbpfSource, nothing: Program) -> None:
@@ -159,7 +160,7 @@ def test_new_names(source: EbpfSource, nothing: Program) -> None:
                 time.sleep(0.05)
             os._exit(0)
         os.wait()
-    assert [source.peek().of(nothing.comm + b"-%d" % number).exits for number in range(3)] == [exits(source, 1)] * 3
+    assert [source.peek().of(COMM).row(nothing.comm + b"-%d" % number).exits for number in range(3)] == [exits(source, 1)] * 3
 
 
 def test_each_clone_is_counted_as_the_kernel_does(source: EbpfSource, workload: Program) -> None:
@@ -178,20 +179,20 @@ def test_each_clone_is_counted_as_the_kernel_does(source: EbpfSource, workload: 
     if workers in NO_IO_URING:
         pytest.skip("io_uring is switched off here; all but its workers was tested")
     assert workers == 0
-    assert source.peek().of(workload.comm).exits == exits(source, 1 + 1000 + 1 + 100 + 1 + 20)
+    assert source.peek().of(COMM).row(workload.comm).exits == exits(source, 1 + 1000 + 1 + 100 + 1 + 20)
 
 
 def test_a_flood_of_names_is_whole(source: EbpfSource, workload: Program) -> None:
     """More names than the kernel's map holds: what finds no room is counted as other."""
     workload.storm("comms", 3000)
     counts = source.peek()
-    flooded = sum(sum(each.exits) for comm, each in counts.by_comm.items() if re.fullmatch(rb"c\d+", comm))
-    assert len(counts.by_comm) <= 2048
-    assert flooded + sum(counts.other.exits) >= 3000
-    assert sum(counts.other.exits) >= 3000 - 2048
-    assert counts.other.short_exits >= 3000 - 2048
+    flooded = sum(sum(each.exits) for comm, each in counts.of(COMM).rows.items() if re.fullmatch(rb"c\d+", comm))
+    assert len(counts.of(COMM).rows) <= 2048
+    assert flooded + sum(counts.of(COMM).other.exits) >= 3000
+    assert sum(counts.of(COMM).other.exits) >= 3000 - 2048
+    assert counts.of(COMM).other.short_exits >= 3000 - 2048
     assert named(counts).exits == counts.total.exits
-    assert counts.short_exits_by_parent[workload.comm] == 3000
+    assert counts.of(PARENT).rows[workload.comm].short_exits == 3000
 
 
 def _all_at_least(earlier: ProcessCounts, later: ProcessCounts) -> bool:

@@ -18,6 +18,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.loaders.direct import Direct
 from exporter.model import FOREVER_NS, NS, Lost, Mode, ModeUnavailable, SwitchReason
 from exporter.model.counts import Counts, ProcessCounts
+from exporter.model.dimensions import COMM
 from exporter.records.hub import Hub
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
@@ -57,7 +58,7 @@ class Switching:
 
     def of(self, comm: bytes) -> ProcessCounts:
         self.supervisor.tick()
-        return dict(self.supervisor.snapshot().view.comms).get(comm.decode(), ProcessCounts())
+        return dict(self.supervisor.snapshot().view.rows[COMM]).get((comm.decode(),), ProcessCounts())
 
     def settled(self) -> Counts:
         """Everything, once the source that was active before has been stopped."""
@@ -179,10 +180,10 @@ def test_cpu_is_counted_where_the_exit_is(requires_bpf: None, workload: Program,
         old.count_until(cut_ns)
         before, during_it = ended(zombie), ended(living)
         after = workload.storm("burn", 5, 5, threads)
-        first = until(lambda: old.peek().of(workload.comm), lambda mine: mine.cpu_ns >= before.cpu_ns * 0.98)
-        second = until(lambda: new.peek().of(workload.comm), lambda mine: mine.cpu_ns >= (during_it.cpu_ns + after.cpu_ns) * 0.98)
+        first = until(lambda: old.peek().of(COMM).row(workload.comm), lambda mine: mine.cpu_ns >= before.cpu_ns * 0.98)
+        second = until(lambda: new.peek().of(COMM).row(workload.comm), lambda mine: mine.cpu_ns >= (during_it.cpu_ns + after.cpu_ns) * 0.98)
         until(lambda: (old.cpu_pending(), new.cpu_pending()), lambda pending: not any(pending), seconds=2)
-        first, second = old.peek().of(workload.comm), new.peek().of(workload.comm)
+        first, second = old.peek().of(COMM).row(workload.comm), new.peek().of(COMM).row(workload.comm)
     assert (sum(first.exits), sum(second.exits)) == (2, 12)
     assert first.cpu_ns == pytest.approx(before.cpu_ns, rel=0.02)
     assert second.cpu_ns == pytest.approx(during_it.cpu_ns + after.cpu_ns, rel=0.02)
@@ -193,17 +194,17 @@ def test_programs_look_at_the_clock_only_around_a_switch(requires_bpf: None, mon
     monkeypatch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
     with watching() as old, watching(standby=True) as new:
         assert not told(old).is_cut
-        new.swap_maps(())
+        new.swap_maps({})
         assert told(new).is_cut, "nothing counts yet"
         cut_ns = time.monotonic_ns() + NS // 50
         new.count_from(cut_ns)
-        new.swap_maps(())
+        new.swap_maps({})
         assert told(new).is_cut or time.monotonic_ns() > cut_ns
         time.sleep(max(0, cut_ns - time.monotonic_ns()) / NS)
-        new.swap_maps(())
+        new.swap_maps({})
         assert not told(new).is_cut
         new.count_until(time.monotonic_ns())
-        new.swap_maps(())
+        new.swap_maps({})
         assert told(new).is_cut
         assert (told(new).from_ns, told(old).until_ns) == (cut_ns, FOREVER_NS)
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from exporter.config.options import Config
 from exporter.model import Mode, Outcome
-from exporter.model.counts import ProcessCounts
+from exporter.model.dimensions import Dimension
+from exporter.model.series import Standing
 from exporter.records.hub import Hub
 from exporter.records.record import Record
 from exporter.supervision.reload import LastReload
@@ -62,8 +63,8 @@ class FakeSupervisor(Supervisor):
     def snapshot(self) -> Snapshot:
         return self.shown
 
-    def busiest(self, n: int) -> tuple[list[tuple[str, ProcessCounts]], list[tuple[str, int]]]:
-        return self.shown.view.comms[:-1][:n], []
+    def standings(self) -> dict[Dimension[Any], Standing]:
+        return {dimension: Standing(rows[:-1], []) for dimension, rows in self.shown.view.rows.items()}
 
     def change(self, **fields: Any) -> None:
         self.shown = replace(self.shown, **fields)

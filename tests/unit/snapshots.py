@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from exporter.config.options import Config
 from exporter.model import NS, Gauges, Lost, Mode, Outcome, SwitchReason
-from exporter.model.counts import Counts, ProcessCounts
+from exporter.model.counts import Breakdown, Counts, ProcessCounts
+from exporter.model.dimensions import COMM, PARENT, Dimension
 from exporter.model.ledger import Ledger
 from exporter.records.hub import Latencies
 from exporter.supervision.completeness import Sample
@@ -24,19 +28,31 @@ def ended(n: int, outcome: Outcome = Outcome.OK, *, execs: int = 0, bucket: int 
     return counts
 
 
+def by_parent(short_exits: Mapping[bytes, int], other: int = 0) -> Breakdown[bytes]:
+    """So many short processes of each parent."""
+    rows = {name: ProcessCounts(short_exits=n) for name, n in short_exits.items()}
+    return Breakdown(rows, ProcessCounts(short_exits=other))
+
+
 def totalled(counts: Counts) -> Counts:
     """Make the total what the parts add up to."""
-    counts.total = counts.other.copy()
-    for each in counts.by_comm.values():
+    comms = counts.of(COMM)
+    counts.total = comms.other.copy()
+    for each in comms.rows.values():
         counts.total.add(each)
     return counts
 
 
 def snapshot(
-    counts: Counts, gauges: Gauges | None = None, *, max_comms: int = 60, mode: Mode | None = Mode.EBPF_CORE, sample: Sample | None = None
+    counts: Counts,
+    gauges: Gauges | None = None,
+    *,
+    caps: Mapping[Dimension[Any], int] | None = None,
+    mode: Mode | None = Mode.EBPF_CORE,
+    sample: Sample | None = None,
 ) -> Snapshot:
     """What a scrape would show of these counts, with no series held back."""
-    ledger = Ledger(max_comms, 0)
+    ledger = Ledger(caps or CONFIG.caps, 0)
     ledger.absorb(counts)
     switches = {(to, reason): 0 for to in Mode for reason in SwitchReason}
     if mode is not None:
@@ -51,7 +67,6 @@ def snapshot(
         switches=switches,
         sample=sample,
         capture_ratio=None if sample is None else sample.observed / sample.kernel,
-        tracked_comms=len(ledger.comms),
         host_cpus=2,
         records_dropped={("reader", "full"): counts.records_dropped},
         latency_buckets=list(range(len(Latencies.BOUNDS_NS) + 1)),
@@ -65,12 +80,10 @@ def ordinary() -> Snapshot:
     asleep.add(
         ProcessCounts(exits=[0, 0, 1, 0], runtime_ns=90 * NS, cpu_ns=5_000_000, buckets=[int(number == 18) for number in range(BUCKETS)])
     )
+    comms = {b"cc1": ended(40, execs=40), b"sh": ended(3, Outcome.ERROR, execs=60), b"sleep": asleep, b'a"b\\c\n': ended(1)}
     counts = totalled(
         Counts(
-            by_comm={b"cc1": ended(40, execs=40), b"sh": ended(3, Outcome.ERROR, execs=60), b"sleep": asleep, b'a"b\\c\n': ended(1)},
-            other=ended(4, bucket=0),
-            short_exits_by_parent={b"make": 40, b"sh": 5},
-            short_exits_by_other_parents=4,
+            by={COMM: Breakdown(comms, ended(4, bucket=0)), PARENT: by_parent({b"make": 40, b"sh": 5}, 4)},
             forks=55,
             threads=7,
             core_dumps=1,
@@ -86,12 +99,11 @@ def ordinary() -> Snapshot:
 def worst() -> Snapshot:
     """Every series that a host can make appear at once."""
     comms = {b"comm-%d" % number: ended(number + 1, list(Outcome)[number % 3]) for number in range(500)}
-    parents = {b"parent-%d" % number: number + 1 for number in range(500)}
+    parents = by_parent({b"parent-%d" % number: number + 1 for number in range(500)})
     signals = dict.fromkeys(range(1, 65), 1)
     counts = totalled(
         Counts(
-            by_comm=comms,
-            short_exits_by_parent=parents,
+            by={COMM: Breakdown(comms), PARENT: parents},
             signals=signals,
             lost=dict.fromkeys(Lost, 1),
             program_runs=dict.fromkeys(PROGRAMS, 1),

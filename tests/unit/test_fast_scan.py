@@ -12,8 +12,10 @@ import pytest
 from exporter.kernel.inotify import IN_OPEN, Inotify, proc_reports
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, Outcome
+from exporter.model.dimensions import COMM, PARENT
 from exporter.sources.scan import fast
 from exporter.sources.scan.fast import CREDIT_NS, MS, YOUNG_NS, Budget, FastScanSource
+from tests.breakdowns import short_exits
 from tests.unit.fake_proc import SCALE, TICK, FakeProc
 from tests.unit.fast_scan_scene import Scene
 
@@ -37,8 +39,8 @@ def test_a_short_life(scene: Scene) -> None:
     scene.turn(0.002)
     counts = scene.source.drain()
     assert counts.forks == scene.source.clones() == 1
-    assert counts.by_comm[b"cc"].short_exits == 1
-    assert counts.short_exits_by_parent == {b"make": 1}
+    assert counts.of(COMM).rows[b"cc"].short_exits == 1
+    assert short_exits(counts.of(PARENT)) == {b"make": 1}
     assert counts.total.runtime_ns == pytest.approx(0.022 * NS, abs=0.003 * NS)
     assert counts.lost == {}
     assert scene.table.processes.keys() == {500}

@@ -6,9 +6,11 @@ import pytest
 
 from exporter.kernel.taskstats import Stats
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
+from exporter.model.dimensions import COMM, PARENT
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.netlink.waiting import MAX_WAITING
 from exporter.sources.tally import Tally
+from tests.breakdowns import short_exits
 from tests.unit.fake_proc import TICK, FakeProc
 
 MS = 1_000_000
@@ -47,7 +49,7 @@ def test_one_end_however_the_threads_leave(told: Groups, tally: Tally) -> None:
     assert sum(tally.peek().total.exits) == 0
     told.exited(6, 10, 10, 0, 1)
     counts = tally.drain()
-    assert counts.of(b"leader").exits == [0, 1, 0, 0]
+    assert counts.of(COMM).row(b"leader").exits == [0, 1, 0, 0]
     assert counts.total.runtime_ns == 9000
     assert counts.total.cpu_ns == 200_000
 
@@ -61,7 +63,7 @@ def test_an_end_whose_other_thread_was_not_told_of(told: Groups, tally: Tally) -
     told.settle(6)
     assert sum(tally.peek().total.exits) == 0
     told.settle(6 + 2 * NS)
-    assert tally.drain().of(b"sh").exits[OK] == 1
+    assert tally.drain().of(COMM).row(b"sh").exits[OK] == 1
     assert told.alive == {}
 
 
@@ -76,8 +78,8 @@ def test_exec_of_another_thread_than_the_leader(told: Groups, tally: Tally, tid:
     told.execed(6, 10)
     told.exited(7, 10, 10, 0, 1)
     counts = tally.drain()
-    assert counts.of(b"new").exits == [1, 0, 0, 0]
-    assert counts.of(b"new").execs == 1
+    assert counts.of(COMM).row(b"new").exits == [1, 0, 0, 0]
+    assert counts.of(COMM).row(b"new").execs == 1
     assert counts.total.cpu_ns == 200_000
     assert counts.lost == {}
 
@@ -91,7 +93,7 @@ def test_versions_without_a_group_pair_by_thread(told: Groups, tally: Tally) -> 
     told.exited(5 * MS, 10, 10, 0, 1)
     told.exited(7 * MS, 11, 10, 0x300, 0)
     counts = tally.drain()
-    assert counts.of(b"old").exits == [0, 1, 0, 0]
+    assert counts.of(COMM).row(b"old").exits == [0, 1, 0, 0]
     assert counts.total.runtime_ns == 7 * MS
     assert counts.total.cpu_ns == 200_000
 
@@ -104,7 +106,7 @@ def test_a_pid_given_out_twice_in_one_read(told: Groups, tally: Tally) -> None:
         told.forked(at_ns, 1, 1, 10, 10)
         told.exited(at_ns + 5, 10, 10, 0, 1)
     counts = tally.drain()
-    assert [counts.of(name).exits[OK] for name in (b"first", b"second")] == [1, 1]
+    assert [counts.of(COMM).row(name).exits[OK] for name in (b"first", b"second")] == [1, 1]
 
 
 def test_an_end_without_its_taskstats(told: Groups, tally: Tally) -> None:
@@ -113,7 +115,7 @@ def test_an_end_without_its_taskstats(told: Groups, tally: Tally) -> None:
     told.execed(1, 10)
     told.exited(5, 10, 10, 0, 1)
     counts = tally.drain()
-    assert counts.of(UNKNOWN_COMM).exits[OK] == counts.of(UNKNOWN_COMM).execs == 1
+    assert counts.of(COMM).row(UNKNOWN_COMM).exits[OK] == counts.of(COMM).row(UNKNOWN_COMM).execs == 1
     assert counts.lost == {Lost.NAME_RACE: 1, Lost.CPU_NEVER_CAME: 1}
 
 
@@ -126,7 +128,7 @@ def test_execs_of_the_living_are_named_in_time(told: Groups, tally: Tally, proc:
     assert told.name_execs(5) is True
     assert tally.peek().total.execs == 0
     assert told.name_execs(6) is False
-    assert tally.drain().of(b"daemon").execs == 1
+    assert tally.drain().of(COMM).row(b"daemon").execs == 1
     told.waiting.put(last(10, b"daemon"))
     told.exited(9, 10, 10, 0, 1)
     assert tally.drain().total.execs == 0
@@ -146,8 +148,8 @@ def test_names_without_taskstats(untold: Groups, tally: Tally, proc: FakeProc) -
     untold.renamed(11, 10, b"a thread's")
     untold.exited(6, 10, 10, 0, 1)
     counts = tally.drain()
-    assert {name: each.exits[OK] for name, each in counts.by_comm.items()} == {b"a) b": 1, UNKNOWN_COMM: 1, b"new": 1}
-    assert counts.short_exits_by_parent == {b"a) b": 2, UNKNOWN_COMM: 1}
+    assert {name: each.exits[OK] for name, each in counts.of(COMM).rows.items()} == {b"a) b": 1, UNKNOWN_COMM: 1, b"new": 1}
+    assert short_exits(counts.of(PARENT)) == {b"a) b": 2, UNKNOWN_COMM: 1}
 
 
 def test_kernel_threads_have_one_name(told: Groups, tally: Tally) -> None:
@@ -155,7 +157,7 @@ def test_kernel_threads_have_one_name(told: Groups, tally: Tally) -> None:
     told.forked(0, 2, 2, 30, 30)
     told.waiting.put(last(30, b"kworker/0:1", ppid=2))
     told.exited(5, 30, 30, 0, 2)
-    assert tally.drain().of(KERNEL_THREADS).exits[OK] == 1
+    assert tally.drain().of(COMM).row(KERNEL_THREADS).exits[OK] == 1
 
 
 def test_what_was_there_before_ends_as_proc_says(untold: Groups, tally: Tally, proc: FakeProc) -> None:
@@ -169,7 +171,7 @@ def test_what_was_there_before_ends_as_proc_says(untold: Groups, tally: Tally, p
     proc.add(10, b"java", state="Z", threads=1)
     untold.exited(7, 10, 10, 0x200, 1)
     untold.exited(8, 13, 10, 0x200, 1)
-    assert tally.drain().of(b"java").exits == [0, 1, 0, 0]
+    assert tally.drain().of(COMM).row(b"java").exits == [0, 1, 0, 0]
 
 
 def test_what_was_there_before_ends_as_taskstats_says(told: Groups, tally: Tally, proc: FakeProc) -> None:
@@ -182,7 +184,7 @@ def test_what_was_there_before_ends_as_taskstats_says(told: Groups, tally: Tally
     told.waiting.put(last(10, b"java", elapsed_us=7_000_000))
     told.exited(9, 10, 10, 0, 1)
     counts = tally.drain()
-    assert counts.of(b"java").exits == [1, 0, 0, 0]
+    assert counts.of(COMM).row(b"java").exits == [1, 0, 0, 0]
     assert counts.total.runtime_ns == 7 * NS
 
 
@@ -201,7 +203,7 @@ def test_after_an_overrun_proc_is_the_truth(told: Groups, tally: Tally, proc: Fa
     told.settle(60 * TICK, lost=True)
     counts = tally.drain()
     assert told.alive.keys() == {10, 40}
-    assert {name: each.exits[OK] for name, each in counts.by_comm.items() if sum(each.exits)} == {b"told": 1, b"unborn": 1}
+    assert {name: each.exits[OK] for name, each in counts.of(COMM).rows.items() if sum(each.exits)} == {b"told": 1, b"unborn": 1}
     assert counts.lost == {Lost.OVERRUN: 1}, "30 is lost; 50 counts as a clone that was not told of"
 
 

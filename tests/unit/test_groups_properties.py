@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from exporter.kernel.taskstats import Stats
 from exporter.model import NS, Lost
+from exporter.model.dimensions import COMM
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.tally import Tally
 from tests.unit.fake_proc import SCALE, TICK
@@ -63,6 +64,6 @@ def test_any_order_of_events(steps: list[tuple[object, ...]], taskstats: bool) -
     groups.finish(len(steps) * NS)
     counts = tally.drain()
     assert sum(counts.total.exits) <= exits
-    assert sum(sum(each.exits) for each in counts.by_comm.values()) == sum(counts.total.exits)
-    assert sum(each.execs for each in counts.by_comm.values()) == counts.total.execs
+    assert sum(sum(each.exits) for each in counts.of(COMM).rows.values()) == sum(counts.total.exits)
+    assert sum(each.execs for each in counts.of(COMM).rows.values()) == counts.total.execs
     assert len(groups.alive) <= 6

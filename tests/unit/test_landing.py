@@ -11,12 +11,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.model import Outcome
+from exporter.model import NS, Outcome
+from exporter.model.counts import ProcessCounts
+from exporter.model.dimensions import COMM
+from exporter.model.series import Row, Standing
 from exporter.web import landing
-from exporter.web.landing import CONTENT_SECURITY_POLICY, PageStatus, Row, changes, render
+from exporter.web.landing import CONTENT_SECURITY_POLICY, PageStatus, changes, render
 from exporter.web.parts import Histogram, duration
+from exporter.web.rankings import tables
 from tests.unit.pages import record
 
+
+def row(name: str, short: int, ended: int, cpu_seconds: float, short_cpu_seconds: float) -> Row:
+    """What a command did."""
+    times = round(cpu_seconds * NS), round(short_cpu_seconds * NS)
+    return (name,), ProcessCounts([ended, 0, 0, 0], short, 0, 0, *times)
+
+
+NAMED = [row("sh", 812_333, 814_001, 1023.4442, 997.5), row("tiny", 1, 2, 0.00001, 0.0), row("cc1", 77, 78, 4000.5, 3999.25)]
+OVERFLOWED = [row("gcc", 122, 122, 1, 1)]
 STATUS = PageStatus(
     version="0.1.0",
     revision="abc1234",
@@ -32,9 +45,7 @@ STATUS = PageStatus(
     peak_per_second=2114,
     bounds_seconds=(0.0001, 0.01, 1.0, 60.0),
     buckets=(1, 700, 299, 0, 0),
-    top_comms=(Row("sh", 812_333, 814_001, 1023.4442, 997.5), Row("tiny", 1, 2, 0.00001, 0.0)),
-    top_cpu=(Row("cc1", 77, 78, 4000.5, 3999.25),),
-    overflowed=(("gcc", 122),),
+    rankings=tuple(tables({COMM: Standing(NAMED, OVERFLOWED)})),
     lost=(("unseen", 0), ("cpu_never_came", 48)),
 )
 RECORDS = [record(2, b"gone", Outcome.SIGNAL, 9), record(1, b"bad", Outcome.ERROR, 3), record(0, b"well", cpu_ns=None, exe=b"")]
@@ -149,9 +160,8 @@ def test_degraded_and_inactive_modes_are_said() -> None:
 
 def test_a_host_where_nothing_happened_yet() -> None:
     """The first look comes a second after the start."""
-    empty = dataclasses.replace(
-        STATUS, ended_processes=0, short_processes=0, peak_per_second=None, buckets=(), top_comms=(), top_cpu=(), overflowed=(), lost=()
-    )
+    empty = dataclasses.replace(STATUS, ended_processes=0, short_processes=0, peak_per_second=None, buckets=(), lost=())
+    empty = dataclasses.replace(empty, rankings=tuple(tables({COMM: Standing([], [])})))
     text = Outline(render(empty, "/metrics", [])).text
     assert "no exits yet" in text
     assert "unknown in this mode" in text
@@ -197,12 +207,11 @@ def test_nothing_becomes_markup(hostile: str) -> None:
         mode=hostile,
         why=hostile,
         modes=((hostile, hostile, hostile),),
-        top_comms=(Row(hostile, 1, 1, 1.0, 1.0),),
-        top_cpu=(Row(hostile, 1, 1, 1.0, 1.0),),
-        overflowed=((hostile, 1),),
+        rankings=tuple(tables({COMM: Standing([row(hostile, 1, 1, 1.0, 1.0)], [row(hostile, 1, 1, 1.0, 1.0)])})),
         lost=((hostile, 1),),
     )
-    plain = dataclasses.replace(STATUS, modes=(("a", "b", "c"),), top_comms=STATUS.top_comms[:1], lost=(("a", 1),))
+    one = tuple(tables({COMM: Standing(NAMED[:1], OVERFLOWED)}))
+    plain = dataclasses.replace(STATUS, modes=(("a", "b", "c"),), rankings=one, lost=(("a", 1),))
     comm = hostile.encode()
     records = [record(number, comm, parent_comm=comm, exe=comm, cgroup=comm) for number in range(3)]
     page = Outline(render(status, f"/{hostile}", records))

@@ -16,10 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter.config.options import Config, Metrics
 from exporter.metrics.exposition import Exposition
 from exporter.model import Lost, Mode, Outcome, SwitchReason, comm_text
-from exporter.model.counts import Counts
+from exporter.model.counts import Breakdown, Counts
+from exporter.model.dimensions import COMM, PARENT
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
-from tests.unit.snapshots import BUCKETS, CONFIG, ended, ordinary, snapshot, totalled, worst
+from tests.unit.snapshots import BUCKETS, CONFIG, by_parent, ended, ordinary, snapshot, totalled, worst
 
 GOLDEN = Path(__file__).parents[1] / "fixtures/metrics.txt"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -94,8 +95,8 @@ def test_no_created_series() -> None:
 @pytest.mark.parametrize("accept", ["", OPENMETRICS], ids=["text", "openmetrics"])
 def test_hostile_comms_survive(accept: str) -> None:
     """Whoever runs a process chooses its name; it can't break the format, nor pass for another name."""
-    counts = totalled(Counts(by_comm={comm: ended(number) for number, comm in enumerate(HOSTILE, 1)}))
-    counts.short_exits_by_parent = {comm: number for number, comm in enumerate(HOSTILE, 1)}
+    counts = totalled(Counts(by={COMM: Breakdown({comm: ended(number) for number, comm in enumerate(HOSTILE, 1)})}))
+    counts.by[PARENT] = by_parent({comm: number for number, comm in enumerate(HOSTILE, 1)})
     found = families(snapshot(counts), accept)
     expected = {(comm_text(comm),): number for number, comm in enumerate(HOSTILE, 1)} | {("other",): 0}
     assert values(found["shortproc_comm_short_exits"], "comm") == expected
@@ -179,7 +180,7 @@ def test_real_time_signals_are_one_series() -> None:
 
 def test_histograms_by_name() -> None:
     """Off unless asked for: they are a third of what a host would expose."""
-    counts = totalled(Counts(by_comm={b"sh": ended(5)}))
+    counts = totalled(Counts(by={COMM: Breakdown({b"sh": ended(5)})}))
     asked = replace(CONFIG, metrics=Metrics(per_comm_histogram=True, runtime_buckets_seconds=CONFIG.metrics.runtime_buckets_seconds))
     samples = families(snapshot(counts), OPENMETRICS, asked)["shortproc_comm_runtime_seconds"].samples
     by_bound = {sample.labels["le"]: sample.value for sample in samples if sample.labels["comm"] == "sh" and "le" in sample.labels}

@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.model import Lost, comm_text
-from exporter.model.counts import Counts, ProcessCounts
+from exporter.model.counts import Breakdown, Counts, ProcessCounts
+from exporter.model.dimensions import COMM
 
 # pieces that escapes are made of, so that a comm may look like an escape
 PIECES = [
@@ -95,7 +96,7 @@ def test_a_copy_is_independent() -> None:
 def test_nameless_counts_add_up() -> None:
     """All but the names goes from a drain into the totals."""
     counts = Counts(forks=1, signals={9: 1}, lost={Lost.UNSEEN: 1})
-    counts.add_nameless(Counts(forks=2, threads=3, core_dumps=4, signals={9: 1, 15: 2}, lost={Lost.UNSEEN: 1, Lost.VANISHED: 2}))
+    counts.add_totals(Counts(forks=2, threads=3, core_dumps=4, signals={9: 1, 15: 2}, lost={Lost.UNSEEN: 1, Lost.VANISHED: 2}))
     assert counts == Counts(forks=3, threads=3, core_dumps=4, signals={9: 2, 15: 2}, lost={Lost.UNSEEN: 2, Lost.VANISHED: 2})
 
 
@@ -113,25 +114,41 @@ def _comm(text: str) -> bytes:
     return b"".join([*parts, text[at:].encode()])
 
 
-def test_a_copy_has_everything_and_shares_nothing() -> None:
-    """A scrape looks at a copy: what was forgotten in it would be missing, what is shared would change under the scrape."""
+def _filled() -> Counts:
+    """Counts with a 7 everywhere."""
     values: dict[str, Any] = {each.name: [7] * 4 if each.name in ("exits", "buckets") else 7 for each in fields(ProcessCounts)}
     one = ProcessCounts(**values)
-    filled = Counts(total=one, by_comm={b"a": one.copy()}, other=one.copy())
+    filled = Counts(total=one, by={COMM: Breakdown({b"a": one.copy()}, one.copy())})
     for each in fields(Counts):
         value = getattr(filled, each.name)
         setattr(filled, each.name, 7 if isinstance(value, int) else {1: 7} if value == {} else value)
+    return filled
+
+
+def test_a_copy_has_everything_and_shares_nothing() -> None:
+    """A scrape looks at a copy: what was forgotten in it would be missing, what is shared would change under the scrape."""
+    filled = _filled()
     copied = filled.copy()
     assert copied == filled
     assert not set(_changeable(filled)) & set(_changeable(copied))
 
 
+def test_a_sum_has_everything_and_shares_nothing() -> None:
+    """Two sources may count at a time; a scrape shows the sum."""
+    filled, total = _filled(), Counts()
+    total.add(filled)
+    assert total == filled
+    assert not set(_changeable(filled)) & set(_changeable(total))
+    total.add(filled)
+    assert re.sub("14", "7", repr(total)) == repr(filled)
+
+
 def _changeable(value: Any) -> Iterator[int]:
     """The identities of all that can be changed in place."""
-    if isinstance(value, (list, dict, Counts, ProcessCounts)):
+    if isinstance(value, (list, dict, Counts, Breakdown, ProcessCounts)):
         yield id(value)
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    if isinstance(value, (Counts, ProcessCounts)):
+    if isinstance(value, (Counts, Breakdown, ProcessCounts)):
         parts = [getattr(value, each.name) for each in fields(value)]
     for part in parts:
         yield from _changeable(part)

@@ -14,6 +14,7 @@ from exporter.kernel.proc_connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, E
 from exporter.kernel.recvmmsg import Datagrams, widen
 from exporter.kernel.taskstats import Stats, decode
 from exporter.model import UNKNOWN_COMM, Lost, ModeUnavailable, SourceFailed
+from exporter.model.dimensions import COMM
 from exporter.sources.netlink.shortfall import SILENCE, Shortfall
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.netlink.thread_groups import Groups
@@ -48,13 +49,13 @@ def test_replay_with_taskstats(proc: FakeProc, tally: Tally) -> None:
     told = Groups(tally, proc.procfs, taskstats=True)
     replay(told, "root-events", "root-taskstats")
     counts = tally.drain()
-    assert counts.of(b"nothing").exits == [4, 0, 0, 0]
-    assert counts.of(b"workload").exits == [11, 4, 2, 0]
-    assert counts.of(b"true").exits == [1, 0, 0, 0]
-    assert [counts.of(name).exits for name in (b"c0", b"c1", b"c2")] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
+    assert counts.of(COMM).row(b"nothing").exits == [4, 0, 0, 0]
+    assert counts.of(COMM).row(b"workload").exits == [11, 4, 2, 0]
+    assert counts.of(COMM).row(b"true").exits == [1, 0, 0, 0]
+    assert [counts.of(COMM).row(name).exits for name in (b"c0", b"c1", b"c2")] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
     assert counts.threads == 2 * 3 + 2 + 1 + 1
     assert counts.signals == {9: 2}
-    assert counts.total.execs == sum(each.execs for each in counts.by_comm.values()) == 1 + 8 + 3 + 3 + 2
+    assert counts.total.execs == sum(each.execs for each in counts.of(COMM).rows.values()) == 1 + 8 + 3 + 3 + 2
     assert counts.lost == {}
     assert told.alive == {}
 
@@ -65,7 +66,7 @@ def test_replay_without_taskstats(proc: FakeProc, tally: Tally) -> None:
     replay(untold, "nobody-events", None)
     counts = tally.drain()
     assert counts.total.exits == [18, 5, 3, 0]
-    assert counts.lost == {Lost.NAME_RACE: sum(counts.of(UNKNOWN_COMM).exits)}
+    assert counts.lost == {Lost.NAME_RACE: sum(counts.of(COMM).row(UNKNOWN_COMM).exits)}
     assert counts.total.runtime_ns > 0
     assert counts.total.cpu_ns == 0
     assert untold.alive == {}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.model import Lost, Outcome
+from exporter.model.dimensions import COMM
 from exporter.sources.scan import pid_probe
 from exporter.sources.scan.pid_probe import given_out
 from tests.unit.fast_scan_scene import LIMIT, Scene
@@ -85,7 +86,7 @@ def test_a_pid_given_out_again(scene: Scene) -> None:
     scene.turn()
     counts = scene.source.drain()
     assert counts.forks == 2
-    assert {comm: each.exits[Outcome.UNKNOWN.position] for comm, each in counts.by_comm.items()} == {b"old": 1}
+    assert {comm: each.exits[Outcome.UNKNOWN.position] for comm, each in counts.of(COMM).rows.items()} == {b"old": 1}
 
 
 def test_gone_before_it_was_read(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,7 @@ def test_the_oldest_makes_room(scene: Scene) -> None:
     assert [pid for pid, process in scene.table.processes.items() if process.watched] == [1003, 1004, 1005, 1006]
     scene.proc.remove(1001)
     scene.turn(listing=True)
-    assert list(scene.source.drain().by_comm) == [b"p1001"]
+    assert list(scene.source.drain().of(COMM).rows) == [b"p1001"]
 
 
 def test_what_probing_passed_over_is_listed(scene: Scene) -> None:

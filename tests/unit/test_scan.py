@@ -9,9 +9,11 @@ import pytest
 
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_COMM, Lost, ModeUnavailable, Outcome, RuntimeScale, SourceFailed
+from exporter.model.dimensions import COMM, PARENT
 from exporter.model.ends import End
 from exporter.sources.scan.slow import ScanSource
 from exporter.sources.tally import MAX_NAMES, SecondsRing, Tally
+from tests.breakdowns import short_exits
 from tests.unit.fake_proc import BOUNDS, SCALE, TICK, Clock, FakeProc
 
 
@@ -49,14 +51,14 @@ def test_a_process_comes_and_goes(scene: Scene) -> None:
     scene.proc.remove(600)
     scene.after(0.4)
     counts = scene.source.peek()
-    cc = counts.by_comm[b"cc"]
+    cc = counts.of(COMM).rows[b"cc"]
     assert (counts.forks, counts.threads) == (1, 0)
     assert cc.exits[Outcome.UNKNOWN.position] == cc.short_exits == 1
     assert cc.cpu_ns == cc.short_cpu_ns == 4 * TICK
     assert cc.runtime_ns == pytest.approx(0.4 * NS, abs=TICK)
     assert cc.buckets == []
     assert counts.total.buckets == [0, 0, 0, 1, 0, 0]
-    assert counts.short_exits_by_parent == {b"make": 1}
+    assert short_exits(counts.of(PARENT)) == {b"make": 1}
     assert counts.lost == {}
 
 
@@ -67,8 +69,8 @@ def test_long_lives_are_not_short(scene: Scene) -> None:
     scene.after(1)
     counts = scene.source.drain()
     assert counts.forks == scene.source.clones() == 0
-    assert (counts.by_comm[b"make"].short_exits, counts.by_comm[b"make"].exits[Outcome.UNKNOWN.position]) == (0, 1)
-    assert counts.short_exits_by_parent == {}
+    assert (counts.of(COMM).rows[b"make"].short_exits, counts.of(COMM).rows[b"make"].exits[Outcome.UNKNOWN.position]) == (0, 1)
+    assert short_exits(counts.of(PARENT)) == {}
 
 
 def test_the_name_is_the_last_one(scene: Scene) -> None:
@@ -79,7 +81,7 @@ def test_the_name_is_the_last_one(scene: Scene) -> None:
         scene.after(0.1)
     scene.proc.remove(600)
     scene.after(0.1)
-    assert list(scene.source.drain().by_comm) == [b"cc"]
+    assert list(scene.source.drain().of(COMM).rows) == [b"cc"]
 
 
 def test_pid_reuse(scene: Scene) -> None:
@@ -90,7 +92,7 @@ def test_pid_reuse(scene: Scene) -> None:
     scene.after(0.1)
     counts = scene.source.drain()
     assert counts.forks == 2
-    assert list(counts.by_comm) == [b"old"]
+    assert list(counts.of(COMM).rows) == [b"old"]
     assert counts.total.runtime_ns == pytest.approx(0.25 * NS, abs=TICK)
 
 
@@ -105,8 +107,8 @@ def test_a_zombie_ends_once(scene: Scene) -> None:
     scene.proc.remove(600)
     scene.after(0.1)
     counts = scene.source.drain()
-    assert counts.by_comm[b"zed"].exits[Outcome.UNKNOWN.position] == 1
-    assert counts.by_comm[b"zed"].cpu_ns == 2 * TICK
+    assert counts.of(COMM).rows[b"zed"].exits[Outcome.UNKNOWN.position] == 1
+    assert counts.of(COMM).rows[b"zed"].cpu_ns == 2 * TICK
     assert 600 not in scene.source._table.processes
 
 
@@ -189,7 +191,7 @@ def test_a_failed_second_look_is_no_loss(scene: Scene) -> None:
     scene.after(1)
     scene.proc.remove(500)
     scene.after(1)
-    assert list(scene.source.drain().by_comm) == [b"renamed"]
+    assert list(scene.source.drain().of(COMM).rows) == [b"renamed"]
 
 
 def test_a_known_process_that_vanishes_while_read_has_ended(scene: Scene) -> None:
@@ -198,7 +200,7 @@ def test_a_known_process_that_vanishes_while_read_has_ended(scene: Scene) -> Non
     scene.after(1)
     counts = scene.source.drain()
     assert counts.lost == {}
-    assert counts.by_comm[b"make"].exits[Outcome.UNKNOWN.position] == 1
+    assert counts.of(COMM).rows[b"make"].exits[Outcome.UNKNOWN.position] == 1
 
 
 def test_an_unknown_parent_has_a_name(scene: Scene) -> None:
@@ -207,7 +209,7 @@ def test_an_unknown_parent_has_a_name(scene: Scene) -> None:
     scene.after(0.1)
     scene.proc.remove(600)
     scene.after(0.1)
-    assert scene.source.drain().short_exits_by_parent == {UNKNOWN_COMM: 1}
+    assert short_exits(scene.source.drain().of(PARENT)) == {UNKNOWN_COMM: 1}
 
 
 def test_nothing_grows_with_time(scene: Scene) -> None:
@@ -243,10 +245,10 @@ def test_names_are_bounded() -> None:
         tally.ended(n, End(0, 5, b"c%d" % n, b"p%d" % n, cpu_ns=1))
     tally.ended(1, End(0, 5, b"c0", b"p0", cpu_ns=1))
     counts = tally.drain()
-    assert (len(counts.by_comm), counts.other.short_exits) == (MAX_NAMES, 10)
-    assert (len(counts.short_exits_by_parent), counts.short_exits_by_other_parents) == (MAX_NAMES, 10)
-    assert counts.total.short_exits == MAX_NAMES + 11 == sum(each.short_exits for each in counts.by_comm.values()) + 10
-    assert counts.by_comm[b"c0"].short_exits == 2
+    assert (len(counts.of(COMM).rows), counts.of(COMM).other.short_exits) == (MAX_NAMES, 10)
+    assert (len(counts.of(PARENT).rows), counts.of(PARENT).other.short_exits) == (MAX_NAMES, 10)
+    assert counts.total.short_exits == MAX_NAMES + 11 == sum(each.short_exits for each in counts.of(COMM).rows.values()) + 10
+    assert counts.of(COMM).rows[b"c0"].short_exits == 2
 
 
 @pytest.mark.parametrize("per_comm", [True, False])
@@ -257,7 +259,7 @@ def test_buckets(per_comm: bool) -> None:
         tally.ended(1, End(0, runtime, b"x", b"y"))
     counts = tally.drain()
     assert counts.total.buckets == [2, 1, 0, 0, 0, 1]
-    assert counts.by_comm[b"x"].buckets == (counts.total.buckets if per_comm else [])
+    assert counts.of(COMM).rows[b"x"].buckets == (counts.total.buckets if per_comm else [])
     assert len(tally.drain().total.buckets) == len(BOUNDS) + 1
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from exporter.model import FOREVER_NS, NS, Lost, Mode, ModeUnavailable, SourceFailed
 from exporter.model.counts import Counts
+from exporter.model.dimensions import COMM
 from exporter.model.ends import End
 from exporter.sources.base import Source
 from exporter.sources.tallied import TallySource
@@ -55,7 +56,7 @@ def test_each_event_counts_once(events: list[tuple[str, int]], told_first: bool)
         total.add(source.drain())
     expected = {what: sum(each == what for each, _ in events) for what in ("fork", "threads", "exec", "exit")}
     assert (total.forks, total.threads, total.total.execs) == (expected["fork"], 2 * expected["threads"], expected["exec"])
-    assert sum(total.total.exits) == sum(total.of(b"comm").exits) == expected["exit"]
+    assert sum(total.total.exits) == sum(total.of(COMM).row(b"comm").exits) == expected["exit"]
     assert (total.total.cpu_ns, total.total.runtime_ns) == (100 * expected["exit"], MS // 2 * expected["exit"])
     assert old.clones() + new.clones() == expected["fork"] + 2 * expected["threads"]
     assert total.lost == {}

@@ -24,6 +24,7 @@ from exporter.kernel.layout import CommRow
 from exporter.loaders.check import main as check_programs
 from exporter.model import NS, Lost, RuntimeScale
 from exporter.model.counts import Counts, ProcessCounts
+from exporter.model.dimensions import COMM, PARENT
 from exporter.records.record import Record
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
@@ -88,11 +89,11 @@ def storms(nothing: Path, workload: Path, folder: Path, *, force_guard: bool) ->
         say("names and other against total, exits", whole.named.exits, whole.total.exits)
         say("names and other against total, runtime", whole.named.runtime_ns, whole.total.runtime_ns)
         one = Program.copied(workload, folder)
-        flooded = source.peek().other.exits
+        flooded = source.peek().of(COMM).other.exits
         one.storm("comms", 3000)
         peek = source.peek()
         say("flood with no drain: names and other against total", named(peek).exits, peek.total.exits)
-        print(f"       of which other: {sum(peek.other.exits) - sum(flooded)}")
+        print(f"       of which other: {sum(peek.of(COMM).other.exits) - sum(flooded)}")
         source.stop()  # from here on the maps stand still
         rows = _rows(source)
         known, bpf._MAP_LOOKUP_BATCH = bpf._MAP_LOOKUP_BATCH, NO_SUCH_COMMAND
@@ -119,7 +120,7 @@ def storms_of_bcc(nothing: Path, workload: Path, folder: Path, *, use_ring: bool
             one.storm(*(other.path if word is nothing else word for word in words))
             told = until(partial(told_of, other.comm), partial(le, ends), 20)
             counts = source.peek()
-            exits, missed = counts.of(other.comm).exits, counts.lost.get(Lost.PROGRAM_MISSED, 0)
+            exits, missed = counts.of(COMM).row(other.comm).exits, counts.lost.get(Lost.PROGRAM_MISSED, 0)
             if 0 < ends - sum(exits) <= missed:
                 print(f"  lost {words[0]}: {exits} of {ends}, and the kernel says that it skipped {missed} runs so far")
                 ends = sum(exits)  # noqa: PLW2901
@@ -148,7 +149,7 @@ class Whole:
     def take(self) -> None:
         """Turn the programs to the other map, and drain the first."""
         for _ in range(2):
-            self._source.swap_maps(())
+            self._source.swap_maps({})
             self._add(self._source.drain())
 
     def take_last(self) -> None:
@@ -166,10 +167,10 @@ class Whole:
     def _add(self, counts: Counts) -> None:
         self.total.add(counts.total)
         self.named.add(named(counts))
-        for comm, each in counts.by_comm.items():
+        for comm, each in counts.of(COMM).rows.items():
             self.of(comm).add(each)
-        for comm, number in counts.short_exits_by_parent.items():
-            self.parents[comm] = self.parents.get(comm, 0) + number
+        for comm, each in counts.of(PARENT).rows.items():
+            self.parents[comm] = self.parents.get(comm, 0) + each.short_exits
         for reason, number in counts.lost.items():
             self.lost[reason] = self.lost.get(reason, 0) + number
 

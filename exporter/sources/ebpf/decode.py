@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from exporter.kernel.bpf import Rows
 from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, CommRow, Cpu
 from exporter.model import Lost, Outcome, RuntimeScale
-from exporter.model.counts import Counts, ProcessCounts
+from exporter.model.counts import Breakdown, Counts, ProcessCounts
+from exporter.model.dimensions import COMM, PARENT
 
 _PEAK_SECONDS = 60
 _WORD = 8
@@ -91,9 +92,10 @@ def nameless(other: Other, cpus: Cpus, missed: int, never_charged: int, records_
 def counts_of(rows: list[Rows], fresh: Sequence[int], scale: RuntimeScale) -> Counts:
     """Add up rows by comm, and what has grown of `nameless`."""
     other, cpu = fresh[:_ROW], fresh[_ROW:]
+    comms = Breakdown[bytes](other=_process_counts(other, scale, per_comm=True))
+    parents = Breakdown[bytes](other=_parent_counts(other))
     counts = Counts(
-        other=_process_counts(other, scale, per_comm=True),
-        short_exits_by_other_parents=other[_CHILDREN],
+        by={COMM: comms, PARENT: parents},
         forks=cpu[_FORKS],
         threads=cpu[_THREADS],
         core_dumps=cpu[_CORE_DUMPS],
@@ -106,7 +108,11 @@ def counts_of(rows: list[Rows], fresh: Sequence[int], scale: RuntimeScale) -> Co
         values = part.values.cast("Q")
         whole = [mine + sum(values[at::_ROW]) for at, mine in enumerate(whole)]
         for number, key in enumerate(part.keys):
-            _enter(counts, key.rstrip(b"\0"), values[number * _ROW : (number + 1) * _ROW].tolist(), scale)
+            comm, row = key.rstrip(b"\0"), values[number * _ROW : (number + 1) * _ROW].tolist()
+            if row[_CHILDREN]:
+                parents.row(comm).add(_parent_counts(row))
+            if any(row[_OUTCOMES]) or row[_EXECS] or row[_CPU_RECORDED]:
+                comms.row(comm).add(_process_counts(row, scale, per_comm=True))
     counts.total = _process_counts(whole, scale, per_comm=False)
     return counts
 
@@ -122,11 +128,8 @@ def cpu_recorded(rows: Rows) -> int:
     return sum(rows.values.cast("Q")[_CPU_RECORDED::_ROW])
 
 
-def _enter(counts: Counts, comm: bytes, row: list[int], scale: RuntimeScale) -> None:
-    if row[_CHILDREN]:
-        counts.short_exits_by_parent[comm] = counts.short_exits_by_parent.get(comm, 0) + row[_CHILDREN]
-    if any(row[_OUTCOMES]) or row[_EXECS] or row[_CPU_RECORDED]:
-        counts.of(comm).add(_process_counts(row, scale, per_comm=True))
+def _parent_counts(row: Sequence[int]) -> ProcessCounts:
+    return ProcessCounts(short_exits=row[_CHILDREN])
 
 
 def _process_counts(row: Sequence[int], scale: RuntimeScale, *, per_comm: bool) -> ProcessCounts:

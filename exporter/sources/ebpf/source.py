@@ -12,13 +12,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import BpfMap, Rows, map_memory, possible_cpus, program_info
 from exporter.kernel.layout import COMM_LEN, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, perf_bytes, standby_control
 from exporter.model import FOREVER_NS, NS, Gauges, Mode, ModeUnavailable, RuntimeScale, SourceFailed
 from exporter.model.counts import Counts
+from exporter.model.dimensions import COMM, PARENT, Tracked
 from exporter.sources.base import Publish, Source
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.decode import NAMELESS, ROW_BYTES, Cpus, Other, counts_of, cpu_recorded, ended, nameless
@@ -127,10 +128,10 @@ class EbpfSource(Source):
         self._drained_recorded += sum(map(cpu_recorded, rows))
         return counts
 
-    def swap_maps(self, names: Collection[bytes]) -> None:
+    def swap_maps(self, tracked: Tracked) -> None:
         """Turn the programs to the other map of comms, when this one has been in use for a while or fills up.
 
-        The other one is given `names` first, so that a flood of new comms can't leave them without room.
+        The other one is given the tracked comms first, so that a flood of new ones can't leave them without room.
         """
         try:
             entered = self._cpus().entered
@@ -140,7 +141,7 @@ class EbpfSource(Source):
                 self._wait()
             elif due or fresh >= _FULL_ENOUGH:
                 self._entered = entered
-                for name in names:
+                for name in {*tracked.get(COMM, ()), *tracked.get(PARENT, ())}:
                     self._map(self._retired).enter(name.ljust(COMM_LEN, b"\0"), bytes(ROW_BYTES))
                 self._switch()
             self._end_cut()

@@ -1,0 +1,174 @@
+"""The dimensions that processes are broken down by, and the measures that each carries. Each is declared once, here.
+
+A source counts by a dimension's keys (`Counts.by`). The ledger, `/metrics`, docs/metrics.md and the page do the rest for every dimension
+that is declared. Dimensions and measures are compared by identity, so that looking one up costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from exporter.model import NS, OTHER, Outcome, comm_text
+from exporter.model.counts import Key, ProcessCounts
+from exporter.model.facts import Fact
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Measure:
+    """What is counted of each key of a dimension: a metric `shortproc_<dimension>_<name>`, and a column on the page."""
+
+    name: str
+    about: str
+    """A noun phrase; a scrape shows it, with the dimension behind it."""
+    unit: str
+    heading: str
+    """Of its column on the page."""
+    values: Callable[[ProcessCounts], Sequence[float]]
+    """One value, or one for each part; of a histogram, its sum."""
+    label: str = ""
+    """The label that tells its parts apart."""
+    parts: tuple[str, ...] = ()
+    is_histogram: bool = False
+    option: str = ""
+    """The option of the configuration that switches it on; always on without one."""
+    fact: Fact = Fact.PROCESSES
+    """What a mode must be able to tell to count it."""
+    more: str = ""
+    """What only docs/metrics.md says."""
+
+    def whole(self, counts: ProcessCounts) -> float:
+        """Return the sum of its parts."""
+        return sum(self.values(counts))
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A table on the page: the keys with the most of the first column."""
+
+    title: str
+    columns: tuple[Measure, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Dimension(Generic[Key]):
+    """One way to break processes down. Each process belongs to one key, so that the rows add up to all processes."""
+
+    name: str
+    """As metrics have it: `shortproc_<name>_<measure>`."""
+    about: str
+    """What a key is, for `by ...`."""
+    plural: str
+    """What the page calls keys."""
+    labels: Labels
+    headings: Labels
+    """Of the labels' columns on the page."""
+    labels_of: Callable[[Key], Labels]
+    """A key as values of the labels, harmless to show; never the same for two keys."""
+    cap: int | str
+    """Most keys that have series; a text is the option of the configuration that says how many."""
+    fact: Fact
+    """What a mode must be able to tell to know the key of a process."""
+    held: bool = True
+    """Whether a new series is shown at 0 for `metrics.new_series_hold_seconds`."""
+    measures: tuple[Measure, ...]
+    rankings: tuple[Ranking, ...] = ()
+
+    @property
+    def other(self) -> Labels:
+        """The labels of the row of all keys without series."""
+        return (OTHER,) * len(self.labels)
+
+
+Tracked = Mapping[Dimension[Any], Collection[Any]]
+"""Keys that have series."""
+
+EXITS = Measure(
+    name="exits",
+    about="Processes that exited",
+    unit="processes",
+    heading="Exited",
+    values=lambda counts: counts.exits,
+    label="outcome",
+    parts=tuple(Outcome),
+)
+SHORT_EXITS = Measure(
+    name="short_exits",
+    about="Short processes that exited",
+    unit="processes",
+    heading="Short",
+    values=lambda counts: (counts.short_exits,),
+)
+CPU = Measure(
+    name="cpu_seconds",
+    about="CPU time of exited processes",
+    unit="seconds",
+    heading="CPU s, all",
+    values=lambda counts: (counts.cpu_ns / NS,),
+    fact=Fact.CPU,
+)
+SHORT_CPU = Measure(
+    name="short_cpu_seconds",
+    about="CPU time of exited short processes",
+    unit="seconds",
+    heading="CPU s, short",
+    values=lambda counts: (counts.short_cpu_ns / NS,),
+    fact=Fact.CPU,
+)
+EXECS = Measure(
+    name="execs",
+    about="Successful execs",
+    unit="execs",
+    heading="Execs",
+    values=lambda counts: (counts.execs,),
+    fact=Fact.EXECS,
+    more="The name is the one after the exec.",
+)
+RUNTIME = Measure(
+    name="runtime_seconds",
+    about="Runtimes of exited processes",
+    unit="seconds",
+    heading="Runtime s",
+    values=lambda counts: (counts.runtime_ns / NS,),
+    is_histogram=True,
+    option="metrics.per_comm_histogram",
+)
+
+
+def _comm(comm: bytes) -> Labels:
+    return (comm_text(comm),)
+
+
+COMM = Dimension(
+    name="comm",
+    about="command name",
+    plural="commands",
+    labels=("comm",),
+    headings=("Name",),
+    labels_of=_comm,
+    cap="metrics.max_comms",
+    fact=Fact.NAMES,
+    measures=(EXITS, SHORT_EXITS, CPU, SHORT_CPU, EXECS, RUNTIME),
+    rankings=(
+        Ranking("Commands with the most short processes", (SHORT_EXITS, EXITS, CPU)),
+        Ranking("Commands with the most CPU time in short processes", (SHORT_CPU, CPU, SHORT_EXITS)),
+    ),
+)
+PARENT = Dimension(
+    name="parent",
+    about="command name of the parent",
+    plural="parents",
+    labels=("parent_comm",),
+    headings=("Parent",),
+    labels_of=_comm,
+    cap=20,
+    fact=Fact.PARENTS,
+    measures=(SHORT_EXITS,),
+    rankings=(Ranking("Parents of the most short processes", (SHORT_EXITS,)),),
+)
+
+DIMENSIONS: tuple[Dimension[Any], ...] = (COMM, PARENT)
+"""In the order of `/metrics`."""
