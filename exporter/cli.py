@@ -93,12 +93,21 @@ def _check_config(given: Given, files: list[str]) -> int:
     if names:
         given = {**given, "--config.file": names[0]}
     settings = _configuration(given)
-    plan = _plan(given, settings)
-    if settings.web.config_file:
+    web_file, plan, problems = settings.web.config_file, None, list[str]()
+    try:
+        plan = _plan(given, settings)
+    except ConfigError as error:
+        problems += error.problems
+    if web_file:
         from exporter.web.policy_file import PolicyFile  # noqa: PLC0415
 
-        PolicyFile(settings.web.config_file)
-    _warn_of_files([*names, *([settings.web.config_file] if settings.web.config_file else [])], settings.security, plan)
+        try:
+            PolicyFile(web_file)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    _warn_of_files([*names, *([web_file] if web_file else [])], settings.security, plan)
     return _say(f"{one_line(names[0] if names else given['--web.config.file'])}: ok")
 
 

@@ -98,7 +98,7 @@ class _Loader(yaml.SafeLoader):
             return self._problem(f"'{short(node.value)}' is longer than {_MAX_SCALAR} characters", path)
         try:
             return self.construct_object(node)
-        except (yaml.YAMLError, ValueError):  # an unknown tag, a date like 2026-99-99, an integer of 5,000 digits
+        except Exception:  # noqa: BLE001 - PyYAML raises all kinds: for an unknown tag, a date like 2026-99-99, `!!bool x`, `!!timestamp x`
             return self._problem(f"'{short(node.value)}' cannot be read as {node.tag.removeprefix('tag:yaml.org,2002:')}", path)
 
     def _mapping(self, node: MappingNode, path: tuple[str, ...]) -> dict[str, Any]:

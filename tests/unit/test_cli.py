@@ -181,6 +181,15 @@ def test_check_config_refuses(capsys: Capture, tmp_path: Path) -> None:
     assert error_of(["check-config", str(file)], capsys) == f"{file}: metrics.max_comms: 'many' is not an integer from 1 to 1000"
 
 
+def test_check_config_tells_the_problems_of_all_files(capsys: Capture, tmp_path: Path) -> None:
+    """The handlers may be bad, and the web configuration too."""
+    file, web = tmp_path / "exporter.yml", tmp_path / "web.yml"
+    file.write_text(f"web: {{config_file: {web}}}\nhandlers: [{{name: 'not_there:A', path: [{tmp_path}]}}]")
+    web.write_text("rate_limit: {interval: 1s}\nbasic_auth_users: {a: b}")
+    lines = error_of(["check-config", str(file)], capsys).split("\nshortproc-exporter: error: ")
+    assert [line.partition(": ")[2].partition(": ")[0] for line in lines] == ["handlers[0]", "rate_limit.burst", "basic_auth_users.a"]
+
+
 def test_check_config_warns_of_a_file_that_a_reload_cannot_read(capsys: Capture, tmp_path: Path) -> None:
     """Root reads everything; the user that the exporter switches to does not, and its first SIGHUP would fail."""
     file, web = tmp_path / "exporter.yml", tmp_path / "web.yml"

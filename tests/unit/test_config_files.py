@@ -69,6 +69,9 @@ def nested(key: str, value: str) -> str:
         ("log: {level: " + "9" * 100_000 + "}", "longer than 1000 characters"),
         ("log: {level: " + "1:" * 100_000 + "1}", "longer than 1000 characters"),
         ("log: {level: !!python/name:os.system x}", "log.level: 'x' cannot be read as python/name:os.system"),
+        ("log: {level: !!timestamp x}", "log.level: 'x' cannot be read as timestamp"),
+        ("log: {level: !!bool x}", "log.level: 'x' cannot be read as bool"),
+        ("log: {level: !!int ''}", "log.level: '' cannot be read as int"),
         ("log: {level: 2026-99-99}", "log.level: '2026-99-99' cannot be read as timestamp"),
         ("#" * (1 << 20) + "\n", "larger than 1 MiB"),
         ('"a\\nb\\ud800\\e": 1', "a\\nb\\ud800\\x1b: unknown key"),
@@ -108,6 +111,20 @@ def test_all_problems_of_a_file_are_told_at_once(load: Load) -> None:
     ]
     assert told[0] == "log.level: duplicate key, again on line 2"
     assert told[1] == "log.format: 'y' cannot be read as !x"
+
+
+def test_the_manual_shows_what_happens(tmp_path: Path) -> None:
+    """Its example is copied, and its messages are searched for."""
+    manual = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text()
+    file = tmp_path / "exporter.yml"
+    file.write_text(manual.partition("```yaml\n")[2].partition("```")[0])
+    assert loading.load(str(file)).handlers[0].filter == Filter(comm=("make", "cc1"), outcome=("error",), min_runtime_seconds=0.005)
+    file.write_text("metrics: {max_comm: 3}\nmode: scan\ndetection: {scan: {interval_seconds: 11}}\n")
+    with pytest.raises(ConfigError) as caught:
+        loading.load(str(file))
+    assert re.findall("    shortproc-exporter: error: (exporter.yml: .*)", manual) == [
+        line.removeprefix(f"{tmp_path}/") for line in caught.value.lines
+    ]
 
 
 def test_only_some_of_many_problems_are_told(load: Load) -> None:
