@@ -12,7 +12,7 @@ OBJECT := exporter/_bpf/lifecycle.bpf.o
 
 # What the exporter itself needs, and what the tests and benchmarks need besides
 RUN_PACKAGES := python3-venv clang libbpf1 libbpf-dev libc6-dev linux-libc-dev python3-bpfcc
-TEST_PACKAGES := gcc openssl python3-bcrypt python3-psutil python3-yaml systemd systemd-container prometheus prometheus-alertmanager chromium
+TEST_PACKAGES := gcc openssl procps python3-bcrypt python3-psutil python3-yaml systemd systemd-container prometheus prometheus-alertmanager chromium
 BENCH_PACKAGES := bpftrace bpftool
 PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench install-deps,$(MAKECMDGOALS)),$(TEST_PACKAGES)) \
 	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES))
@@ -104,7 +104,7 @@ clean: ## Remove everything that was built
 	rm -rf .venv exporter/_bpf dist build
 
 .venv/ready: pyproject.toml
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv >/dev/null || { echo "cannot make .venv: the package python3-venv is missing" >&2; rm -rf .venv; exit 1; }
 	@$(BIN)/pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
 	@$(BIN)/pip install -q --disable-pip-version-check -e .
 	@touch $@
