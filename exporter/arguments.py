@@ -38,7 +38,7 @@ examples:
 
 exit status: 0 the exporter would start, 1 no mode works, 2 bad usage or configuration"""
 
-_CHECK = """Check a configuration file, the handlers and sinks in it, and the web configuration file that it names. Print all problems."""
+_CHECK = """Check a configuration file, its handlers and sinks, and the web configuration file that it names. Print all problems."""
 
 _CHECK_EPILOG = """examples:
   shortproc-exporter check-config /etc/shortproc-exporter/exporter.yml

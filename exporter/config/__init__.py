@@ -1,4 +1,4 @@
-"""Every option, the checks of its value, and the strict YAML reader.
+"""All options, the checks of their values, the reader of YAML files, and the words for what is wrong with one.
 
 Imports `model`.
 """

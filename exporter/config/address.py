@@ -1,4 +1,4 @@
-"""The address that the server listens on: `HOST:PORT`, `:PORT` (every address, IPv6 and IPv4) or `[IPv6]:PORT`."""
+"""The address to listen on: `HOST:PORT`, `:PORT` (all IPv6 and IPv4 addresses) or `[IPv6]:PORT`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def split(address: str) -> tuple[str, int]:
 
 
 def refusal(address: str) -> str | None:
-    """Say why text that fits the pattern is no address all the same, or nothing."""
+    """Return why text that matches the pattern is not an address, or None."""
     try:
         host, _ = split(address)
         if address.startswith("["):

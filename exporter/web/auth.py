@@ -1,4 +1,4 @@
-"""Names and passwords. A bcrypt is slow on purpose, so each is made once, one at a time, and strangers can't keep others waiting.
+"""User names and passwords. bcrypt is slow on purpose, so each check runs once, one at a time, and unknown clients cannot delay others.
 
 - What a password turned out to be is remembered, by a keyed hash: for each user the right one, and the last few wrong ones. However
   many wrong ones come, the right ones are not forgotten; who is known never waits for anything.
@@ -26,11 +26,11 @@ MOST_COST = 16
 
 _HASH = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
 _LONGEST = 72
-"""What follows is no part of a bcrypt."""
+"""bcrypt ignores what follows."""
 
 
 def refusal(hashed: str) -> str | None:
-    """Say why text is no hash that can be checked, or nothing. The text itself, which may be a password, is not shown."""
+    """Return why text is not a valid hash, or None. The reason never contains the text, which may be a password."""
     match = _HASH.fullmatch(hashed)
     if match is None:
         return "not a bcrypt hash: make one with htpasswd -nBC 10 '' ($2y$10$ and 53 characters)"
@@ -48,7 +48,7 @@ def refusal(hashed: str) -> str | None:
 
 
 class Users:
-    """Those who may ask: names, and hashes that `refusal` has nothing against. Safe from any thread."""
+    """The users, by name, with valid hashes. Thread-safe."""
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
         from bcrypt import checkpw  # noqa: PLC0415
@@ -64,7 +64,7 @@ class Users:
         self._turn = threading.Lock()
 
     def know(self, name: bytes, password: bytes, peer: str) -> bool | None:
-        """Say whether this is the password of that name; None where too many wait for such an answer."""
+        """Return whether this is the password of that user; None if too many checks are waiting."""
         digest = self._digest(len(name).to_bytes(4, "big") + name + password[:_LONGEST])
         known = self._remembered(name, digest)
         if known is not None:

@@ -1,4 +1,4 @@
-"""TLS for one connection after the other, by what `tls_server_config` says.
+"""TLS for connections, as `tls_server_config` describes it.
 
 Certificates, keys and authorities are read whole before OpenSSL sees any of them, so that a change of one between two reads can't mix them.
 """
@@ -35,7 +35,7 @@ _OLD = ("TLS10", "TLS11")
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """PEM of the server's certificate and key, and of those who certify clients."""
+    """PEM of the server's certificate and key, and of the authorities of clients."""
 
     cert: bytes
     key: bytes
@@ -53,10 +53,10 @@ class Material:
 
 
 class Socket(ssl.SSLSocket):
-    """A client. As with a plain socket, a time-out is one for the whole call, and `shutdown` may come from any thread."""
+    """A client's socket. As with a plain one, a timeout covers the whole call, and any thread may call `shutdown`."""
 
     certified = False
-    """Whether a verified certificate says who it is."""
+    """Whether the client has sent a verified certificate."""
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         try:
@@ -65,7 +65,7 @@ class Socket(ssl.SSLSocket):
             raise BlockingIOError from None
 
     def shutdown(self, how: int) -> None:
-        """Say goodbye in TLS too, where only we have ended, without waiting for an answer."""
+        """Close TLS too, if only our side has ended, without waiting for an answer."""
         if how == socket.SHUT_WR:
             with contextlib.suppress(OSError, ValueError):
                 self.settimeout(0)
@@ -77,7 +77,7 @@ class Tls:
     """Secures clients. Two are equal only if they are the same object. Safe from any thread."""
 
     def __init__(self, settings: TlsServer, material: Material) -> None:
-        """Raise `InvalidValue` for what can't be used."""
+        """Raises `InvalidValue`."""
         self._settings = settings
         self._material = material
         self._context = _context(settings, material)
@@ -87,7 +87,7 @@ class Tls:
         self._failures = RateLimitedLog(logger)
 
     def wrap(self, client: socket.socket) -> Socket:
-        """Take a socket over, without waiting for anything."""
+        """Wrap a socket, without waiting for anything."""
         if self._context.session_stats()["number"] > _MOST_SESSIONS:
             # OpenSSL would keep 20,000 sessions of clients without tickets, which cost hostile ones nothing
             self._context = _context(self._settings, self._material)
@@ -97,7 +97,7 @@ class Tls:
         return wrapped
 
     def shake_hands(self, client: Socket, peer: str) -> bool:
-        """Agree on keys within the socket's time-out; say whether the client may ask. Raises `OSError` where it is gone or too slow."""
+        """Do the handshake within the socket's timeout; return whether the client may send requests. Raises `OSError`."""
         try:
             client.do_handshake()
         except ssl.SSLError as error:
@@ -190,7 +190,7 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsServer, material: Ma
 
 
 def _not_certificates(context: ssl.SSLContext, pem: bytes) -> str | None:
-    """Have certificates trusted; say why that can't be, or nothing."""
+    """Make a context trust certificates; return why that is not possible, or None."""
     try:
         with _file(pem) as path:
             context.load_verify_locations(path)
@@ -200,7 +200,7 @@ def _not_certificates(context: ssl.SSLContext, pem: bytes) -> str | None:
 
 
 def _doubt(context: ssl.SSLContext, cert: bytes) -> str | None:
-    """Ask a client that trusts the certificate and takes it under any name: age and purpose are left for it to refuse."""
+    """Return why a client would reject the certificate, or None. The client trusts it under any name, and checks age and purpose."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -225,7 +225,7 @@ def _reason(error: ssl.SSLError) -> str:
 
 @contextlib.contextmanager
 def _file(content: bytes) -> Iterator[str]:
-    """Python's ssl takes some things from files alone; this one is in memory."""
+    """Return the path of a file in memory: Python's ssl reads some things only from files."""
     with open(os.memfd_create("pem"), "wb") as file:  # noqa: PTH123
         file.write(content)
         file.flush()
@@ -233,7 +233,7 @@ def _file(content: bytes) -> Iterator[str]:
 
 
 def _names(certificate: dict[str, Any]) -> set[str]:
-    """Every name in a certificate, spelled as Go does."""
+    """Return all names in a certificate, as Go writes them."""
     names = set()
     for kind, name in certificate.get("subjectAltName", ()):
         if kind in ("DNS", "email", "URI"):

@@ -1,4 +1,4 @@
-"""What a web configuration file may hold: the schema of Prometheus' exporter-toolkit, its names and its defaults.
+"""The keys of a web configuration file, with the names and defaults of Prometheus' exporter-toolkit.
 
 https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md
 """
@@ -35,10 +35,10 @@ SUITES = {
         "AES_256_CBC_SHA": "AES256-SHA",
     }.items()
 }
-"""OpenSSL's names of the TLS 1.2 suites that Go's `tls.CipherSuites()` has, by the names there."""
+"""OpenSSL's names of TLS 1.2 suites, by the names in Go's `tls.CipherSuites()`."""
 CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
 VERSIONS = {"TLS10": "TLSv1", "TLS11": "TLSv1_1", "TLS12": "TLSv1_2", "TLS13": "TLSv1_3"}
-"""Python's names of them, the oldest first."""
+"""Python's names of TLS versions, oldest first."""
 VERIFYING = ("VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
 
 _NOT_VERIFYING = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
@@ -46,7 +46,7 @@ _MOST_USERS = 1000
 
 
 def _but(check: Check, refusal: Callable[[str], str | None]) -> Check:
-    """Refuse some text with a reason of its own."""
+    """Return a check that rejects some text with a special reason."""
 
     def read(value: object) -> Any:
         if isinstance(value, str) and (reason := refusal(value)):
@@ -67,7 +67,7 @@ def _suite(value: str) -> str | None:
 
 
 def _mapping(about: str, read_item: Callable[[str, object], Any]) -> Check:
-    """Accept a mapping whose keys are no options; `read_item` gives what to keep of one, or None."""
+    """Accept a mapping with any keys; `read_item` returns what to keep of one, or None."""
     wanted = f"a mapping of {about}"
 
     def read(value: object) -> dict[str, Any]:
@@ -118,7 +118,7 @@ _INTERVAL = "a duration with its unit, such as 1s or 100ms"
 
 
 def _interval(value: object) -> float:
-    """Read a duration as Go writes it. A bare number would be nanoseconds there, which nobody means."""
+    """Read a duration as Go writes it. Go reads a bare number as nanoseconds, which nobody means."""
     if value in (0, "0") and not isinstance(value, bool):
         return 0.0
     ns = durations.parse(value) if isinstance(value, str) and durations.has_unit(value) else None
@@ -157,7 +157,7 @@ class TlsServer:
 
 
 def _tls(value: object) -> TlsServer | None:
-    """An empty section asks for no TLS; one with any key does."""
+    """Return None for an empty section: no TLS."""
     if value is None or value == {}:
         return None
     tls: TlsServer = section(TlsServer).read(value)
@@ -237,7 +237,7 @@ def read(content: object) -> WebConfig:
 
 
 def weakness(old: WebConfig, new: WebConfig) -> InvalidValue | None:
-    """Say what protects in `old` and not in `new`: a file that is being written may be read half way, and is not to open the door."""
+    """Return which protection of `old` is missing in `new`: a file may be read while it is written, and half of it must not remove any."""
     before, after = old.tls_server_config, new.tls_server_config
     lost = "basic_auth_users" if old.basic_auth_users and not new.basic_auth_users else ""
     if before is not None:

@@ -216,6 +216,24 @@ def test_help_names_every_flag_and_status(capsys: Capture) -> None:
     assert max(map(len, text.splitlines())) <= 120
 
 
+@pytest.mark.parametrize(
+    ("command", "has", "has_not"),
+    [
+        ("snoop", ["--count", "--mode", "columns:", "--url=http"], ["--web.", "--config.file=/"]),
+        ("doctor", ["--mode", "--path.procfs", "doctor --config.file="], ["--web.", "--count"]),
+        ("check-config", ["[FILE]", "--web.config.file", "check-config /etc"], ["--count"]),
+    ],
+)
+def test_each_command_has_help_of_its_own(command: str, has: list[str], has_not: list[str], capsys: Capture) -> None:
+    """Flags that a command does not have would only be in the way."""
+    assert cli.main([command, "-h"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: shortproc-exporter {command} ")
+    assert all(part in text for part in [*has, "examples:", "exit status:", "--help"])
+    assert not [part for part in has_not if part in text]
+    assert max(map(len, text.splitlines())) <= 120
+
+
 def test_version(capsys: Capture) -> None:
     """Package tests and bug reports rest on its form."""
     assert cli.main(["--version"]) == 0
