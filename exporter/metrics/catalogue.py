@@ -17,15 +17,13 @@ REAL_TIME_SIGNALS = "SIGRT"
 SIGNAL_NAMES = (*SIGNALS.values(), REAL_TIME_SIGNALS)
 
 DROPS = {
-    ("reader", "full"): "They came faster than they were fetched, or during a switch of modes.",
-    ("stream", "slow"): (
-        "The live stream shows at most 400 records a second, by design; or a browser did not keep up. Not a reason for an alert."
-    ),
-    ("handlers", "full"): "Handlers and sinks did not keep up.",
-    ("handlers", "down"): "The process of the handlers was being started again.",
-    ("handlers", "timeout"): "A handler took too long, and its process was ended.",
-    ("handlers", "crash"): "Their process died.",
-    ("handlers", "malformed"): "They were larger than records can be.",
+    ("reader", "full"): "Records arrived faster than they were read, or during a switch of modes.",
+    ("stream", "slow"): "The live stream is limited to 400 records per second, or a browser was too slow. Not a reason for an alert.",
+    ("handlers", "full"): "Handlers and sinks were too slow.",
+    ("handlers", "down"): "The handler process was being restarted.",
+    ("handlers", "timeout"): "A handler timed out, and the handler process was killed.",
+    ("handlers", "crash"): "The handler process exited unexpectedly.",
+    ("handlers", "malformed"): "The record was larger than allowed.",
 }
 """Who may drop records, and why: there from the start."""
 
@@ -37,7 +35,7 @@ class Family(NamedTuple):
     kind: Literal["counter", "gauge", "histogram"]
     unit: str
     about: str
-    """One sentence, which a scrape shows as well."""
+    """One noun phrase with the unit: the HELP text."""
     labels: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = (Fact.PROCESSES,)
     """What a mode must be able to tell to fill it."""
@@ -48,55 +46,65 @@ class Family(NamedTuple):
 class Whole:
     """Of all processes, without names."""
 
-    RUNTIME = Family("shortproc_process_runtime_seconds", "histogram", "seconds", "Runtimes of ended processes, from fork to last exit.")
-    ENDED = Family("shortproc_ended_processes_total", "counter", "processes", "Ended processes.", ("outcome",))
+    RUNTIME = Family(
+        "shortproc_process_runtime_seconds",
+        "histogram",
+        "seconds",
+        "Runtimes of exited processes in seconds, from fork to the exit of the last thread.",
+    )
+    ENDED = Family("shortproc_ended_processes_total", "counter", "processes", "Processes that exited, by outcome.", ("outcome",))
     ENDED_SHORT = Family(
         "shortproc_ended_short_processes_total",
         "counter",
         "processes",
-        "Ended processes that were short, that is, lived less long than the threshold.",
+        "Short processes that exited.",
     )
-    CPU = Family("shortproc_ended_processes_cpu_seconds_total", "counter", "seconds", "CPU time of ended processes, user and system.")
+    CPU = Family(
+        "shortproc_ended_processes_cpu_seconds_total", "counter", "seconds", "CPU time of exited processes in seconds, user and system."
+    )
     CPU_SHORT = Family(
-        "shortproc_ended_short_processes_cpu_seconds_total", "counter", "seconds", "CPU time of ended short processes, user and system."
+        "shortproc_ended_short_processes_cpu_seconds_total",
+        "counter",
+        "seconds",
+        "CPU time of exited short processes in seconds, user and system.",
     )
-    FORKED = Family("shortproc_forked_processes_total", "counter", "processes", "Processes started.")
-    CLONED = Family("shortproc_cloned_threads_total", "counter", "threads", "Threads started, io_uring workers included.")
+    FORKED = Family("shortproc_forked_processes_total", "counter", "processes", "Forked processes.")
+    CLONED = Family("shortproc_cloned_threads_total", "counter", "threads", "Cloned threads, including io_uring workers.")
     EXECS = Family("shortproc_execs_total", "counter", "execs", "Successful execs.", facts=(Fact.EXECS,))
     CORE_DUMPS = Family("shortproc_core_dumps_total", "counter", "processes", "Processes that dumped core.", facts=(Fact.CORE_DUMPS,))
     SIGNALS = Family(
         "shortproc_signals_delivered_total",
         "counter",
         "signals",
-        "Signals delivered; of SIGKILL, the processes that it ended.",
+        "Delivered signals, by signal; for SIGKILL, processes killed.",
         ("signal",),
         (Fact.KILLS,),
-        "`netlink` knows of SIGKILL alone.",
+        "`netlink` counts only SIGKILL.",
     )
     PEAK = Family(
         "shortproc_ended_short_processes_peak_per_second",
         "gauge",
         "processes",
-        "Short processes that ended in the busiest whole second of the last 60.",
-        more="The current second is left out.",
+        "Short processes that exited in the busiest second of the last 60 seconds.",
+        more="Whole seconds, without the current one.",
     )
     THRESHOLD = Family(
         "shortproc_short_process_threshold_seconds",
         "gauge",
         "seconds",
-        "A process that lived less long than this is short.",
-        more="It is `detection.short_threshold_seconds`.",
+        "Runtime in seconds below which a process is short.",
+        more="Set by `detection.short_threshold_seconds`.",
     )
     HOST_CPUS = Family(
         "shortproc_host_cpus",
         "gauge",
         "CPUs",
-        "CPUs of the host that are online.",
-        more="As `/proc/stat` lists them: limits of a container and affinity don't change it.",
+        "Online CPUs of the host.",
+        more="As listed in `/proc/stat`: limits of a container and CPU affinity do not change it.",
     )
 
 
-TRACKED = Family("shortproc_tracked_comms", "gauge", "names", "Command names that have their own series.")
+TRACKED = Family("shortproc_tracked_comms", "gauge", "names", "Command names with their own series.")
 
 
 @cache
@@ -115,80 +123,82 @@ def by_dimension(dimension: Dimension[Any], measure: Measure) -> Family:
 class OfDetection:
     """How well processes are seen."""
 
-    MODE = Family("shortproc_detection_mode", "gauge", "", "1 for the active mode, 0 for the others.", ("mode",))
+    MODE = Family(
+        "shortproc_detection_mode", "gauge", "", "Whether the mode is active (1 for the active mode, 0 for all others).", ("mode",)
+    )
     AVAILABLE = Family(
         "shortproc_detection_mode_available",
         "gauge",
         "",
-        "1 if the mode can run here.",
+        "Whether the mode can run on this host.",
         ("mode",),
-        more="For those tried, whether they started the last time; for the others, whether nothing plain speaks against it.",
+        more="For modes that were tried: whether they started the last time. For others: whether a cheap check found no obstacle.",
     )
-    DEGRADED = Family("shortproc_detection_degraded", "gauge", "", "1 if a better mode than the active one was wanted.")
+    DEGRADED = Family("shortproc_detection_degraded", "gauge", "", "Whether the active mode is not the preferred one.")
     SWITCHES = Family(
         "shortproc_detection_mode_switches_total",
         "counter",
         "switches",
-        "How often a mode became the active one, and why.",
+        "Switches of the active mode, by new mode and reason.",
         ("to_mode", "reason"),
-        more="Reasons are below.",
+        more="The reasons are listed below.",
     )
     RATIO = Family(
         "shortproc_detection_capture_ratio",
         "gauge",
         "ratio",
-        "Clones seen, of those that the kernel counted, in the last 60 s.",
-        more="1 when there were none; absent when unknown.",
+        "Fraction of the clones counted by the kernel that were observed, in the last 60 seconds.",
+        more="1 if there were none; absent if unknown.",
     )
     KERNEL_CLONES = Family(
         "shortproc_kernel_clones_total",
         "counter",
         "clones",
-        "Clones (processes and threads) that the kernel counted since the exporter's start.",
+        "Clones (processes and threads) counted by the kernel since the exporter started.",
         more="Absent as the ratio is.",
     )
     OBSERVED_CLONES = Family(
         "shortproc_observed_clones_total",
         "counter",
         "clones",
-        "Clones (processes and threads) that were seen since the exporter's start.",
+        "Clones (processes and threads) observed since the exporter started.",
         more="Absent as the ratio is.",
     )
     LOST = Family(
         "shortproc_detection_lost_total",
         "counter",
         "events",
-        "What could not be seen, timed, charged or named, by cause.",
+        "Events that could not be observed, timed, attributed or named, by reason.",
         ("reason",),
-        more="Causes are below.",
+        more="The reasons are listed below.",
     )
     LATENCY = Family(
         "shortproc_detection_latency_seconds",
         "histogram",
         "seconds",
-        "From the end of a short process in the kernel to its record in the exporter.",
+        "Time from the exit of a short process to its record in the exporter, in seconds.",
         facts=(Fact.EXIT_TIMES,),
-        more="While nobody waits for records, they are fetched four times a second.",
+        more="While no client waits for records, they are read four times per second.",
     )
     DROPPED = Family(
         "shortproc_records_dropped_total",
         "counter",
         "records",
-        "Records of single short processes (never counts) that were dropped, by who could not take them.",
+        "Dropped records of single short processes, by consumer and reason.",
         ("consumer", "reason"),
-        more="Who drops them, and why, is below.",
+        more="The processes are counted. The consumers and reasons are listed below.",
     )
     SCAN_DURATION = Family(
-        "shortproc_scan_duration_seconds", "gauge", "seconds", "How long the last pass over /proc took.", facts=(Fact.SCAN_DURATION,)
+        "shortproc_scan_duration_seconds", "gauge", "seconds", "Duration of the last scan of /proc in seconds.", facts=(Fact.SCAN_DURATION,)
     )
     PROGRAM_SECONDS = Family(
         "shortproc_bpf_program_run_seconds_total",
         "counter",
         "seconds",
-        "Time spent in a BPF program, while kernel.bpf_stats_enabled was 1.",
+        "Time spent in a BPF program in seconds, while kernel.bpf_stats_enabled was 1.",
         ("program",),
         (Fact.PROGRAM_STATISTICS,),
-        "As the kernel measured it. Absent until that has been 1.",
+        "Measured by the kernel. Absent until that was 1.",
     )
     PROGRAM_RUNS = Family(
         "shortproc_bpf_program_runs_total",
@@ -197,7 +207,7 @@ class OfDetection:
         "Runs of a BPF program, while kernel.bpf_stats_enabled was 1.",
         ("program",),
         (Fact.PROGRAM_STATISTICS,),
-        "As the kernel counted them. Absent until that has been 1.",
+        "Counted by the kernel. Absent until that was 1.",
     )
 
 
@@ -205,57 +215,67 @@ class OfHandlers:
     """Only where there are handlers or sinks."""
 
     RECORDS = Family(
-        "shortproc_handler_records_total", "counter", "records", "Records that a handler has handled; for a sink, has stored.", ("handler",)
+        "shortproc_handler_records_total", "counter", "records", "Records processed by a handler or stored by a sink.", ("handler",)
     )
     ERRORS = Family(
         "shortproc_handler_errors_total",
         "counter",
         "errors",
-        "Errors of a handler; for a sink, each failed attempt to store.",
+        "Errors of a handler, or failed attempts of a sink to store records.",
         ("handler",),
     )
     TIMEOUTS = Family(
         "shortproc_handler_timeouts_total",
         "counter",
-        "times",
-        "Times that a handler took too long, and the process was ended.",
+        "timeouts",
+        "Timeouts of a handler.",
         ("handler",),
     )
     LOST = Family(
-        "shortproc_handler_lost_records_total", "counter", "records", "Records that a handler had accepted and lost.", ("handler",)
+        "shortproc_handler_lost_records_total", "counter", "records", "Records lost by a handler that had accepted them.", ("handler",)
     )
-    RESTARTS = Family("shortproc_handler_restarts_total", "counter", "times", "Restarts of the process of all handlers.")
+    RESTARTS = Family("shortproc_handler_restarts_total", "counter", "restarts", "Restarts of the handler process.")
 
 
 class OfExporter:
     """The exporter itself."""
 
-    COLLECT = Family("shortproc_collect_duration_seconds", "gauge", "seconds", "Time this scrape took to collect.")
+    COLLECT = Family("shortproc_collect_duration_seconds", "gauge", "seconds", "Duration of the collection for this scrape in seconds.")
     RELOADED = Family(
         "shortproc_exporter_config_last_reload_successful",
         "gauge",
         "",
-        "1 if the last reading of the configuration succeeded.",
-        more="It is read at start, and at SIGHUP. 0 means that a changed file was refused, and the configuration before it holds.",
+        "Whether the last configuration reload was successful.",
+        more="Loaded at start and at SIGHUP. 0: the changed file was rejected, and the previous configuration is active.",
     )
     RELOADED_AT = Family(
         "shortproc_exporter_config_last_reload_success_timestamp_seconds",
         "gauge",
         "Unix time",
-        "When the configuration was last read successfully.",
+        "Unix time of the last successful configuration reload.",
     )
     BUILD = Family(
-        "shortproc_exporter_build_info", "gauge", "", "Always 1; the labels say what runs.", ("version", "revision", "python_version")
+        "shortproc_exporter_build_info",
+        "gauge",
+        "",
+        "Constant 1, labelled with version, revision and Python version.",
+        ("version", "revision", "python_version"),
     )
 
 
 class OfClient:
     """What the client library tells of the process that it is in; its own texts are in a scrape."""
 
-    VIRTUAL_MEMORY = Family("process_virtual_memory_bytes", "gauge", "bytes", "Virtual memory of the exporter.")
-    MEMORY = Family("process_resident_memory_bytes", "gauge", "bytes", "Resident memory of the exporter.")
-    STARTED = Family("process_start_time_seconds", "gauge", "Unix time", "When the exporter started.")
-    CPU = Family("process_cpu_seconds_total", "counter", "seconds", "CPU of the exporter.")
-    OPEN_FILES = Family("process_open_fds", "gauge", "files", "Its open file descriptors.")
-    MOST_FILES = Family("process_max_fds", "gauge", "files", "Most that it may open.")
-    PYTHON = Family("python_info", "gauge", "", "Always 1.", ("implementation", "major", "minor", "patchlevel", "version"))
+    VIRTUAL_MEMORY = Family("process_virtual_memory_bytes", "gauge", "bytes", "Virtual memory of the exporter in bytes.")
+    MEMORY = Family("process_resident_memory_bytes", "gauge", "bytes", "Resident memory of the exporter in bytes.")
+    STARTED = Family("process_start_time_seconds", "gauge", "Unix time", "Unix time at which the exporter started.")
+    CPU = Family("process_cpu_seconds_total", "counter", "seconds", "CPU time of the exporter in seconds.")
+    OPEN_FILES = Family("process_open_fds", "gauge", "files", "Open file descriptors of the exporter.")
+    MOST_FILES = Family("process_max_fds", "gauge", "files", "Maximum number of open file descriptors.")
+    PYTHON = Family(
+        "python_info",
+        "gauge",
+        "",
+        "Constant 1, labelled with the version of Python.",
+        ("implementation", "major", "minor", "patchlevel", "version"),
+    )

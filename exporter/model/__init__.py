@@ -49,60 +49,60 @@ class Outcome(StrEnum):
     ERROR = "error"
     """Another exit code."""
     SIGNAL = "signal"
-    """Ended by a signal."""
+    """Killed by a signal."""
     UNKNOWN = "unknown"
-    """The mode could not tell."""
+    """The mode does not know the outcome."""
 
 
 class Lost(StrEnum):
     """Why something could not be seen, timed, charged or named. What stands below each is printed in docs/metrics.md."""
 
     PROGRAM_MISSED = "program_missed"
-    """The kernel skipped a run of a BPF program, so one event was not counted. Kernels before 5.12 don't say."""
+    """An event: the kernel skipped a run of a BPF program, so it was not counted. Kernels before 5.12 do not report that."""
     NAME_BUSY = "name_busy"
-    """Only the name: the comm could not be entered into the kernel's map at that moment. Counted as `other`."""
+    """Only the command name: it could not be added to the kernel's map at that moment. Counted as `other`."""
     EXIT_NOTES_FULL = "cpu_marks_full"
-    """The right place of a CPU time: more than 4,096 long-lived, multi-threaded or older processes had ended and were not freed yet. Its
-    CPU may be missing, incomplete, or counted as a short one's."""
+    """CPU time may be misattributed: more than 4,096 long-lived, multi-threaded or older processes had exited and were not freed yet. The
+    CPU time of one may be missing, incomplete, or counted as that of a short process."""
     CPU_NEVER_CAME = "cpu_never_came"
-    """The CPU of one process: it exited, but the kernel never reported its release, or later than 2 s after a switch of modes. Its exit is
-    counted."""
+    """The CPU time of a process: it exited, but the kernel never reported its release, or later than 2 s after a switch of modes. Its exit
+    is counted."""
     LIVE_PROCESSES_FULL = "births_full"
-    """A process that started when 65,536 others lived already: its end is not counted."""
+    """The exit of a process that started when 65,536 others existed."""
     EXES_FULL = "exes_full"
-    """Only the path of an executable in records: 16,384 processes that had called exec lived already."""
+    """Only the path of the executable in records: 16,384 processes that had called exec existed."""
     OVERRUN = "overrun"
-    """Clones whose events the kernel dropped, since they came faster than they were read, and ends so lost of processes that were known."""
+    """Clones whose events the kernel dropped, because they were not read fast enough, and exits of known processes lost in the same way."""
     NAME_RACE = "name_race"
-    """Only the name: the process had gone before it could be read. Counted as `unknown`."""
+    """Only the command name: the process was gone before the name could be read. Counted as `unknown`."""
     SWITCH_GAP = "switch_gap"
-    """Clones from the last moment that a mode was known to work, until the one after it ran. Some of them may have been counted."""
+    """Clones between the last moment that a mode was known to work and the start of the next mode. Some of them may have been counted."""
     SWITCH_UNSURE = "switch_unsure"
-    """Events so close to a switch of modes that two modes may have dated them differently: they may be counted twice or not at all, though
-    hardly any is. To or from `netlink`, those within 10 ms; to or from a scan, those of its look at that moment."""
+    """Events close to a switch that may be double-counted or missed, because the two modes may time them differently. Few of them are. To
+    or from `netlink`: events within 10 ms of the switch. To or from a scan: events found by its scan at that moment."""
     UNSEEN = "unseen"
-    """A clone that the kernel counted and the scan never noticed."""
+    """A clone that was counted by the kernel, but not observed by the scan."""
     VANISHED = "vanished"
-    """A process that was found and had gone before it could be read."""
+    """A process that was found, but was gone before it could be read."""
     UNREADABLE = "unreadable"
-    """A process whose `/proc` entry may not be read (`hidepid`, for one)."""
+    """A process whose `/proc` entry cannot be read, for example because of `hidepid`."""
     MALFORMED = "malformed"
-    """A `/proc` entry or a netlink message that does not hold what the kernel writes."""
+    """A `/proc` entry or netlink message that cannot be parsed."""
 
 
 class SwitchReason(StrEnum):
     """Why a mode became the active one. What stands below each is printed in docs/metrics.md."""
 
     START = "start"
-    """The best mode wanted, at start."""
+    """Start in the preferred mode."""
     UNAVAILABLE = "unavailable"
-    """At start; no better wanted mode could run."""
+    """Start in another mode, because no better one could run."""
     FAILED = "failed"
-    """The mode before it broke."""
+    """The previous mode failed."""
     RECOVERED = "recovered"
-    """It is better than the mode before it, and works again (tried each `detection.retry_seconds`)."""
+    """A better mode works again (retried every `detection.retry_seconds`)."""
     CONFIG = "config"
-    """A changed configuration asked for it (SIGHUP)."""
+    """A changed configuration selects the mode (SIGHUP)."""
 
 
 class ModeUnavailable(Exception):

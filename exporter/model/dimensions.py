@@ -104,7 +104,7 @@ SHORT_EXITS = Measure(
 )
 CPU = Measure(
     name="cpu_seconds",
-    about="CPU time of exited processes",
+    about="CPU time of exited processes in seconds",
     unit="seconds",
     heading="CPU s, all",
     values=lambda counts: (counts.cpu_ns / NS,),
@@ -112,7 +112,7 @@ CPU = Measure(
 )
 SHORT_CPU = Measure(
     name="short_cpu_seconds",
-    about="CPU time of exited short processes",
+    about="CPU time of exited short processes in seconds",
     unit="seconds",
     heading="CPU s, short",
     values=lambda counts: (counts.short_cpu_ns / NS,),
@@ -129,7 +129,7 @@ EXECS = Measure(
 )
 RUNTIME = Measure(
     name="runtime_seconds",
-    about="Runtimes of exited processes",
+    about="Runtimes of exited processes in seconds",
     unit="seconds",
     heading="Runtime s",
     values=lambda counts: (counts.runtime_ns / NS,),
