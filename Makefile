@@ -32,7 +32,7 @@ install-deps: ## Install the system packages that running and testing need (as r
 all: install-deps .venv/ready object ## Build the BPF object and .venv
 
 .PHONY: check-bpf
-check-bpf: all ## Load every BPF program into this kernel's verifier; print instructions, maps and result
+check-bpf: all ## Load every BPF program into this kernel; print instructions, maps and the result
 	@$(BIN)/python -m exporter.loaders.check
 
 .PHONY: run
@@ -40,11 +40,11 @@ run: all ## Run the exporter; metrics at http://localhost:10199/metrics (ARGS="-
 	@exec $(BIN)/shortproc-exporter $(ARGS)
 
 .PHONY: test
-test: all .venv/dev ## Run all tests; kernel tests run as root and say why where they can't (ARGS="tests/unit -k name")
+test: all .venv/dev ## Run all tests; kernel tests need root, and skipped tests say why (ARGS="tests/unit -k name")
 	@$(BIN)/pytest -q $(ARGS)
 
 .PHONY: coverage
-coverage: all .venv/dev ## Run all tests, and fail if they take fewer branches of exporter/ than they did (as root)
+coverage: all .venv/dev ## Run all tests; fail if branch coverage is below the floor in pyproject.toml (as root)
 	@rm -rf build/coverage && install -d -m 1777 build/coverage
 	@$(BIN)/coverage run -m pytest -q $(ARGS)
 	@$(BIN)/coverage combine -q
@@ -61,30 +61,30 @@ lint: all .venv/dev current ## Check style, types, spelling, imports, and that g
 	@$(BIN)/shellcheck --severity=warning $(SHELL_FILES)
 
 .PHONY: current
-current: all .venv/dev ## Check that generated files are what their generators write
+current: all .venv/dev ## Check that generated files are current
 	@$(BIN)/python -m grafana --check
 	@$(BIN)/python -m docs --check
 
 .PHONY: format
-format: all .venv/dev ## Format Python and C, and mend what ruff can
+format: all .venv/dev ## Format Python and C, and apply the fixes of ruff
 	@$(BIN)/ruff check --fix --exit-zero --quiet .
 	@$(BIN)/ruff format .
 	@$(BIN)/clang-format -i $(C_FILES)
 
 .PHONY: hooks
-hooks: all .venv/dev ## Have git run the checks of `make lint` on what is committed (pre-commit)
+hooks: all .venv/dev ## Run the checks of `make lint` before each git commit (pre-commit)
 	@$(BIN)/pre-commit install
 
 .PHONY: dashboards
-dashboards: all .venv/dev ## Write grafana/*.json anew from their generator
+dashboards: all .venv/dev ## Regenerate grafana/*.json
 	@$(BIN)/python -m grafana
 
 .PHONY: docs
-docs: all .venv/dev ## Write what is generated in documents, rules and config/ anew
+docs: all .venv/dev ## Regenerate the generated parts of documents, rules and config/
 	@$(BIN)/python -m docs
 
 .PHONY: bench
-bench: all ## Measure costs side by side with other tools, in one run (as root)
+bench: all ## Run all benchmarks, some compared with other tools (as root)
 	@$(BIN)/python -m bench
 
 .PHONY: wheel
