@@ -8,7 +8,7 @@ from exporter.model import Outcome
 from exporter.model.ends import End
 
 _OK, _ERROR, _SIGNAL, _UNKNOWN = Outcome.OK, Outcome.ERROR, Outcome.SIGNAL, Outcome.UNKNOWN  # quicker than attributes of the enum
-_SIGNAL_BITS, _CORE_DUMPED = 0x7F, 0x80
+_SIGNAL_BITS, CORE_DUMPED = 0x7F, 0x80
 
 
 def outcome_of(status: int) -> tuple[Outcome, int | None]:
@@ -23,4 +23,4 @@ def outcome_of(status: int) -> tuple[Outcome, int | None]:
 def with_fate(end: End, status: int) -> End:
     """Add how it ended."""
     outcome, code = outcome_of(status)
-    return end._replace(outcome=outcome, code=code, core_dump=bool(status & _CORE_DUMPED), sigkill=outcome is _SIGNAL and code == SIGKILL)
+    return end._replace(outcome=outcome, code=code, core_dump=bool(status & CORE_DUMPED), sigkill=outcome is _SIGNAL and code == SIGKILL)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,10 @@ from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_COMM, Lost, Outcome
 from exporter.model.counts import ProcessCounts
 from exporter.model.dimensions import COMM, PARENT
+from exporter.sources.base import Source
 from exporter.sources.netlink.source import NetlinkSource
 from tests.kernel.netlink_watching import following, needs_netlink, settled
-from tests.kernel.programs import Program, named, until
+from tests.kernel.programs import Program, ended, named, until, watching
 
 pytestmark = needs_netlink
 
@@ -92,6 +95,37 @@ def test_threads_that_leave_at_once_are_one_end(source: NetlinkSource, workload:
     assert counts.of(COMM).row(workload.comm).exits == [301, 0, 0, 0]
     assert counts.threads >= 300 * 7
     assert len([group for group in source._groups.alive.values() if group.comm == workload.comm]) == 0
+
+
+@pytest.fixture
+def dumping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Programs started now may dump core, here."""
+    monkeypatch.chdir(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (limits[1], limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, limits)
+
+
+def test_core_dumps_of_many_threads(source: NetlinkSource, workload: Program, dumping: None, requires_bpf: None) -> None:
+    """Whichever thread it is that dumps, and whether the process is older than the mode; `ebpf_core` has it from the process as a whole."""
+    if workload.run("dump", 1, 2, 0).status:
+        pytest.skip("this machine writes no core dumps")
+    old = [workload.start("dump", 1, threads, ms) for threads, ms in ((2, 500), (8, 700), (32, 900))]  # in turn: they write one file
+    time.sleep(0.2)  # its threads are there
+
+    def signalled(source: Source) -> int:
+        return exits(source.peek().of(COMM).row(workload.comm), SIGNAL)
+
+    until(partial(signalled, source), lambda n: n == 1)
+    with watching() as truth, following() as late:
+        before = [each.peek().core_dumps for each in (truth, source, late)]
+        assert [ended(pid).status for pid in old] == [0, 0, 0]
+        workload.storm("dump", 20, 8, 0)
+        for each, dumps in zip((truth, source, late), before, strict=True):
+            aborted = 23 + (each is source)
+            assert until(partial(signalled, each), aborted.__le__) == aborted
+            assert each.peek().core_dumps - dumps == 23
 
 
 def test_leader_leaves_first(source: NetlinkSource, workload: Program) -> None:

@@ -54,6 +54,22 @@ def test_one_end_however_the_threads_leave(told: Groups, tally: Tally) -> None:
     assert counts.total.cpu_ns == 200_000
 
 
+@pytest.mark.parametrize("found", [False, True])
+def test_a_core_dump_of_any_thread(told: Groups, tally: Tally, proc: FakeProc, found: bool) -> None:
+    """Only the thread that dumped has the bit, and it may be neither the last one nor the last one told of."""
+    if found:
+        proc.add(10, b"sh", threads=2)
+        told.find(lost=False)
+    else:
+        told.forked(0, 1, 1, 10, 10)
+        told.forked(1, 1, 1, 11, 10)
+    told.waiting.put(last(10, exit_code=0x06))
+    told.exited(5, 10, 10, 0x06, 1)
+    told.exited(6, 11, 10, 0x86, 1)
+    counts = tally.drain()
+    assert (counts.of(COMM).row(b"sh").exits, counts.core_dumps) == ([0, 0, 1, 0], 1)
+
+
 def test_an_end_whose_other_thread_was_not_told_of(told: Groups, tally: Tally) -> None:
     """The kernel may drop an event for lack of memory, and say nothing: AGROUP ends the process all the same."""
     told.forked(0, 1, 1, 10, 10)
@@ -183,6 +199,7 @@ def test_what_was_there_before_ends_as_taskstats_says(told: Groups, tally: Tally
     assert sum(tally.peek().total.exits) == 0
     told.waiting.put(last(10, b"java", elapsed_us=7_000_000))
     told.exited(9, 10, 10, 0, 1)
+    told.settle(9 + 2 * NS)  # the third may have gone while it was counted
     counts = tally.drain()
     assert counts.of(COMM).row(b"java").exits == [1, 0, 0, 0]
     assert counts.total.runtime_ns == 7 * NS
@@ -205,6 +222,30 @@ def test_after_an_overrun_proc_is_the_truth(told: Groups, tally: Tally, proc: Fa
     assert told.alive.keys() == {10, 40}
     assert {name: each.exits[OK] for name, each in counts.of(COMM).rows.items() if sum(each.exits)} == {b"told": 1, b"unborn": 1}
     assert counts.lost == {Lost.OVERRUN: 1}, "30 is lost; 50 counts as a clone that was not told of"
+
+
+def test_proc_is_ahead_of_the_events(told: Groups, tally: Tally, proc: FakeProc) -> None:
+    """A reader that lags finds the process gone at the event of its first thread: it must not end then, and once more at its last."""
+    proc.add(10, b"java", threads=2)
+    told.find(lost=False)
+    proc.remove(10)
+    for tid, stats in ((11, thread(11, tgid=10)), (12, thread(12, tgid=10)), (10, last(10, b"java"))):  # one came while they were counted
+        told.waiting.put(stats)
+        told.exited(5, tid, 10, 0, 1)
+    told.settle(2 * NS)
+    assert tally.drain().total.exits == [1, 0, 0, 0]
+
+
+def test_proc_is_ahead_of_the_events_alone(untold: Groups, tally: Tally, proc: FakeProc) -> None:
+    """Without taskstats the status is that of the last thread, and the core dump any one's."""
+    proc.add(10, b"java", threads=3)
+    untold.find(lost=False)
+    proc.remove(10)
+    for tid, code in ((11, 0x00), (12, 0x86), (10, 0x06)):
+        assert sum(tally.peek().total.exits) == 0
+        untold.exited(5, tid, 10, code, 1)
+    counts = tally.drain()
+    assert (counts.total.exits, counts.core_dumps) == ([0, 0, 1, 0], 1)
 
 
 def test_an_exit_that_came_after_the_listing(told: Groups, tally: Tally) -> None:

@@ -4,8 +4,8 @@ A process ends with the exit event of its last thread. The kernel counts threads
 told before it runs, and so before the exit of whoever forked it, hence in the order of one socket no count reaches zero early. Threads
 are counted, not known by their ids, since an exec in a thread that is not the leader swaps the two (`de_thread`). That holds for a
 process *followed* from its fork on. Of one *found* in `/proc`, at the start or after events were lost, the count may be wrong by what
-happened while it was read; then the thread that taskstats calls the last one is (AGROUP), or without taskstats `/proc` says whether
-anything is left.
+happened while it was read; then it is over once taskstats tells of the last thread (AGROUP), or without that once `/proc` says so. It
+ends there if the count agrees, else a moment later: the status that a core was dumped is that of one thread, which may be told of last.
 
 Taskstats supplies what the events lack: the name, the CPU, and the runtime as of the moment that the other modes call the end; the event
 comes after the memory has been given back. A task's taskstats message is sent before its exit event, on another socket. So
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from exporter.kernel.procfs import Procfs, Stat
 from exporter.kernel.taskstats import Stats
-from exporter.kernel.wait_status import with_fate
+from exporter.kernel.wait_status import CORE_DUMPED, with_fate
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
 from exporter.model.ends import End
 from exporter.sources.netlink.waiting import Execs, Waiting
@@ -50,12 +50,14 @@ class Group:
     threaded: bool = False
     cpu_us: int = 0
     cpu_pending: bool = False
+    core_dump: int = 0
+    """The bit of the status. The thread that dumped has it, and those that waited for it meanwhile leave after it without."""
     last: Stats | None = None
     """What taskstats said of the last thread."""
 
 
 class Exit(NamedTuple):
-    """An exit event, of the last thread."""
+    """An exit event, of the last thread so far."""
 
     at_ns: int
     code: int
@@ -76,7 +78,8 @@ class Groups:
         self._tally = tally
         self._procfs = procfs
         self._execs = Execs(tally)
-        self._dying: dict[int, tuple[int, Group]] = {}
+        self._dying: dict[int, tuple[Exit, Group]] = {}
+        """Processes that are over, while threads of theirs are still to be told of, as far as is known; with the exit told last."""
         self._suspects: dict[int, Group] = {}
 
     def forked(self, at_ns: int, parent_tid: int, parent: int, tid: int, tgid: int) -> None:
@@ -131,11 +134,17 @@ class Groups:
             self._charge(group, stats, leads=tid == tgid)
         else:
             group.cpu_pending = True
+        group.core_dump |= code & CORE_DUMPED
         group.live -= 1
-        if self._is_over(tgid, group) if group.found else group.live <= 0:
-            self._ended(tgid, group, Exit(at_ns, code, parent), stats)
-        elif group.last is not None and tgid not in self._dying:
-            self._dying[tgid] = (at_ns, group)
+        ends = group.last is not None or (self._has_gone(tgid) if group.found else group.live <= 0)
+        if not ends:
+            return
+        told = Exit(at_ns, code, parent)
+        last_is_to_come = group.found and group.last is None and stats is not None and stats.tgid
+        if group.live > 0 or last_is_to_come:
+            self._dying[tgid] = told, group
+        else:
+            self._ended(tgid, group, told, stats)
 
     def name_execs(self, until_ns: int) -> bool:
         """Read the names of those that exec'ed before `until_ns` and are alive; returns whether younger ones are left."""
@@ -175,11 +184,11 @@ class Groups:
 
     def settle(self, now_ns: int, *, lost: bool = False) -> None:
         """Give up what waited since the last time: nothing is held for a process that is gone. `lost` says that events were."""
-        for tgid, (at_ns, group) in list(self._dying.items()):
-            if now_ns - at_ns > LATE_NS:
+        for tgid, (told, group) in list(self._dying.items()):
+            if now_ns - told.at_ns > LATE_NS:
                 del self._dying[tgid]
-                if self.alive.get(tgid) is group and group.last is not None:
-                    self._ended(tgid, group, Exit(at_ns, group.last.exit_code, group.last.ppid), group.last)
+                if self.alive.get(tgid) is group:
+                    self._ended(tgid, group, told, group.last)
         suspects, self._suspects = self._suspects, {}
         if lost:
             for stats in self.waiting.overdue():
@@ -209,9 +218,7 @@ class Groups:
         threaded = stat.threads > 1
         self.alive[stat.pid] = Group(start_ns, stat.ppid, stat.comm, stat.threads, found=True, lost=lost, threaded=threaded)
 
-    def _is_over(self, tgid: int, group: Group) -> bool:
-        if group.last is not None:
-            return True
+    def _has_gone(self, tgid: int) -> bool:
         stat = self._procfs.stat(tgid)
         if isinstance(stat, Lost):
             return stat is Lost.VANISHED
@@ -219,6 +226,7 @@ class Groups:
 
     def _charge(self, group: Group, stats: Stats, *, leads: bool) -> None:
         group.cpu_us += stats.cpu_us
+        group.core_dump |= stats.exit_code & CORE_DUMPED
         if leads and group.comm is not KERNEL_THREADS:
             group.comm = stats.comm
         if stats.group_dead:
@@ -256,7 +264,7 @@ class Groups:
         parent = parent or group.parent
         uid = last.uid if last is not None else None
         end = End(group.start_ns, runtime_ns, comm, self._comm_of(parent), cpu_ns=cpu_ns, ppid=parent, uid=uid)
-        if self._tally.ended(tgid, with_fate(end, code)):
+        if self._tally.ended(tgid, with_fate(end, code | group.core_dump)):
             if nameless:
                 self._tally.lose(Lost.NAME_RACE)
             if cpu_ns is not None and group.cpu_pending:

@@ -10,6 +10,7 @@
  *   burn N MS THREADS    children that burn MS of CPU in each of THREADS threads
  *   end N CODE           children that exit with CODE
  *   kill N SIGNAL        children that end by SIGNAL
+ *   dump N THREADS MS    children that dump core after MS: in turn the leader, or another thread, aborts
  *   chain N FILE         children that exec themselves twice, then FILE
  *   comms N              children each with a name of its own, ending as N % 3 says: 0, 1, by a signal
  *   uring N              children that start one io_uring worker
@@ -75,6 +76,14 @@ static void *wait_for_ever(void *unused)
 {
 	pthread_barrier_wait(&barrier);
 	pause();
+	return unused;
+}
+
+static void *abort_all(void *unused)
+{
+	pthread_barrier_wait(&barrier);
+	pause_ms(milliseconds);
+	abort();
 	return unused;
 }
 
@@ -163,6 +172,12 @@ static void child(char **argv, int number)
 		signal(extra, SIG_DFL);
 		raise(extra);
 		pause();
+	} else if (!strcmp(what, "dump")) {
+		milliseconds = atoi(argv[4]);
+		pthread_barrier_init(&barrier, NULL, extra);
+		start(threads, 1, number % 2 ? abort_all : wait_for_ever);
+		start(threads + 1, extra - 2, wait_for_ever);
+		number % 2 ? wait_for_ever(NULL) : abort_all(NULL);
 	} else if (!strcmp(what, "chain")) {
 		execl("/proc/self/exe", "workload", "rechain", "1", argv[3], NULL);
 		_exit(94);
@@ -223,6 +238,8 @@ int main(int argc, char **argv)
 			fail("waitpid");
 		if (WIFEXITED(status) && WEXITSTATUS(status) > 90)
 			return WEXITSTATUS(status);
+		if (!strcmp(argv[1], "dump") && !WCOREDUMP(status))
+			return 92;
 	}
 	printf("children_ns %lld own_ns %lld\n", cpu_ns(RUSAGE_CHILDREN), cpu_ns(RUSAGE_SELF));
 	return 0;
