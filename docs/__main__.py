@@ -7,14 +7,16 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs import config_files, metrics_tables, modes_tables
+from docs import config_files, metrics_tables, modes_tables, records_tables
 from docs.marks import rendered
 
 ROOT = Path(__file__).parents[1]
 FILES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "README.md": modes_tables.readme,
+    "docs/handlers.md": records_tables.handlers,
     "docs/metrics.md": metrics_tables.blocks,
     "docs/modes.md": modes_tables.blocks,
+    "docs/snoop.md": records_tables.snoop,
     "deploy/prometheus/rules/settings.yml": modes_tables.settings,
 }
 """Each file, and what makes its blocks by the names in the marks."""

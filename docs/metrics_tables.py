@@ -73,7 +73,7 @@ def meanings(of: type[E]) -> Iterator[tuple[E, str]]:
 def _rows(families: Iterable[Family]) -> Iterator[Sequence[str]]:
     for family in families:
         labels = ", ".join(map(code, family.labels))
-        yield code(family.name), family.kind, labels, family.unit, _modes_that_tell(family.facts), f"{family.about} {family.more}".rstrip()
+        yield code(family.name), family.kind, labels, family.unit, modes_that_tell(family.facts), f"{family.about} {family.more}".rstrip()
 
 
 def _cap(dimension: Dimension[Any]) -> str:
@@ -82,7 +82,8 @@ def _cap(dimension: Dimension[Any]) -> str:
     return str(dimension.cap)
 
 
-def _modes_that_tell(facts: Iterable[Fact]) -> str:
+def modes_that_tell(facts: Iterable[Fact]) -> str:
+    """List the modes that fill what shows these facts."""
     return _modes([spec for spec in MODES if spec.fills.keys() >= set(facts)])
 
 

@@ -6,33 +6,13 @@ import contextlib
 import os
 import sqlite3
 import time
+from itertools import starmap
 
-from exporter.handlers import Record
 from exporter.handlers.sink import Sink, open_file, open_folder
+from exporter.handlers.sqlite_table import Table
 from exporter.model import NS
-from exporter.records.encoding import name
+from exporter.records.record import FIELDS
 
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE records (
-    ended_ns INTEGER NOT NULL,
-    runtime_ns INTEGER NOT NULL,
-    pid INTEGER NOT NULL,
-    ppid INTEGER NOT NULL,
-    uid INTEGER,
-    comm TEXT NOT NULL,
-    parent_comm TEXT NOT NULL,
-    exe TEXT NOT NULL,
-    outcome TEXT NOT NULL,
-    code INTEGER,
-    cpu_ns INTEGER,
-    cgroup TEXT NOT NULL,
-    mode TEXT NOT NULL
-);
-CREATE INDEX records_by_time ON records (ended_ns);
-CREATE INDEX records_by_comm ON records (comm, ended_ns);
-"""
-_INSERT = f"INSERT INTO records VALUES ({', '.join('?' * 13)})"  # noqa: S608 - nothing but question marks
 _DELETE = "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE ended_ns < ? ORDER BY ended_ns LIMIT ?)"
 _FOREVER_NS = 2**63 - 1
 _BUSY_SECONDS = 2.0
@@ -51,6 +31,7 @@ class Sqlite(Sink):
     """
 
     failures = (OSError, sqlite3.Error)
+    table = Table(FIELDS)
 
     def __init__(self, path: str, max_bytes: int, max_age_seconds: float) -> None:
         super().__init__(path)
@@ -63,7 +44,7 @@ class Sqlite(Sink):
         database = self._open()
         database.execute("BEGIN IMMEDIATE")
         try:
-            database.executemany(_INSERT, map(_row, self.pending))
+            database.executemany(self.table.insert, starmap(self.table.row, self.pending))
             database.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -107,30 +88,27 @@ class Sqlite(Sink):
             os.close(folder)
         self._file = found.st_dev, found.st_ino
         self._database = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
-        _set_up(self._database)
+        _set_up(self._database, self.table)
         return self._database
 
 
-def _set_up(database: sqlite3.Connection) -> None:
-    """Make the table, or see that it is the one we know."""
+def _set_up(database: sqlite3.Connection, table: Table) -> None:
+    """Make the table, or see that it is one we know."""
     version = _number(database, "user_version")
-    if version == 0 and _number(database, "schema_version") == 0:
+    is_new = version == 0 and _number(database, "schema_version") == 0
+    if is_new:
         database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    elif version != _VERSION:
-        raise sqlite3.DatabaseError(f"version {version} of the database is not the one known here ({_VERSION})")
+    elif not 1 <= version <= table.version:
+        raise sqlite3.DatabaseError(f"version {version} of the database is not known here ({table.version} is): move it away")
     if database.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
         raise sqlite3.DatabaseError("its file system can't do WAL")
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
-    if version == 0:
-        database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    if is_new:
+        table.create(database)
+    elif version < table.version:
+        table.migrate(database)
 
 
 def _number(database: sqlite3.Connection, pragma: str) -> int:
     return int(database.execute(f"PRAGMA {pragma}").fetchone()[0])
-
-
-def _row(record: Record) -> tuple[str | int | None, ...]:
-    r = record
-    names = name(r.comm), name(r.parent_comm), name(r.exe)
-    return (r.ended_ns, r.runtime_ns, r.pid, r.ppid, r.uid, *names, str(r.outcome), r.code, r.cpu_ns, name(r.cgroup), str(r.mode))

@@ -1,84 +1,81 @@
-"""A record as JSON: one form for the API, the stream, `snoop --json`, the JSONL sink and handlers. Names are escaped by `comm_text`."""
+"""A record as JSON: one form for the API, the stream, `snoop --json`, the JSONL sink and handlers; and back."""
 
 from __future__ import annotations
 
 import json
-import time
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
-from exporter.model import NS, SIGNALS, Outcome, comm_text
-from exporter.records.record import Record
+from exporter.records.fields import Field, Json, compiled, keys_of
+from exporter.records.kinds import Form
+from exporter.records.record import FIELDS, Record
 
-Json = dict[str, Any]
-
-_OK, _ERROR, _SIGNAL = Outcome.OK, Outcome.ERROR, Outcome.SIGNAL
-_CACHED = 4096
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
-name = lru_cache(_CACHED)(comm_text)
-"""`comm_text`, for names that come again and again."""
+R = TypeVar("R")
 
 
-def as_json(record: Record) -> Json:
-    """All that is known of one short process; null is what is not."""
-    return {
-        "ended_at": rfc3339(record.ended_ns),
-        "started_at": rfc3339(record.ended_ns - record.runtime_ns),
-        "runtime_seconds": record.runtime_ns / NS,
-        "pid": record.pid,
-        "ppid": record.ppid or None,
-        "uid": record.uid,
-        "comm": name(record.comm),
-        "parent_comm": name(record.parent_comm) or None,
-        "exe": name(record.exe) or None,
-        "outcome": record.outcome.value,
-        "exit_code": record.code if record.outcome in (_OK, _ERROR) else None,
-        "signal": _signal(record.code) if record.outcome is _SIGNAL and record.code is not None else None,
-        "cpu_seconds": None if record.cpu_ns is None else record.cpu_ns / NS,
-        "cgroup": name(record.cgroup) or None,
-        "mode": record.mode.value,
-    }
+def encoders(fields: Sequence[Field]) -> tuple[Form, Form]:
+    """Return two functions of a record's values: one makes JSON text, the other a dict."""
+    keys = [key for field in fields for key in keys_of(field)]
+
+    def as_text(calls: list[str]) -> str:
+        pairs = (f'"{key.name}":{{{call}}}' for key, call in zip(keys, calls, strict=True))
+        return f"f'{{{{{','.join(pairs)}}}}}'"
+
+    def as_dict(calls: list[str]) -> str:
+        return f"dict({', '.join(f'{key.name}={call}' for key, call in zip(keys, calls, strict=True))})"
+
+    text = compiled(fields, ((key.form.text, key.of) for key in keys), as_text)
+    return text, compiled(fields, ((key.form.value, key.of) for key in keys), as_dict)
+
+
+def reader(record: type[R], fields: Sequence[Field]) -> Callable[[Json], R]:
+    """Return the way back from JSON to a record. It trusts nothing: it raises an error, or gives a sound record.
+
+    What an older version does not send yet has its default.
+    """
+    make: Any = record
+    defaults: Json = make._field_defaults
+
+    def value(field: Field, found: Json) -> object:
+        key = keys_of(field)[0].name
+        if key not in found and field.name in defaults:
+            return defaults[field.name]
+        read = field.kind.read(found[key]) if field.read is None else field.read(found)
+        if read is None and not field.optional:
+            raise ValueError(f"{key} is null")
+        return read
+
+    def read(found: Json) -> R:
+        made: R = make(*(value(field, found) for field in fields))
+        return made
+
+    return read
+
+
+_line, _as_json = encoders(FIELDS)
+read = reader(Record, FIELDS)
 
 
 def line(record: Record) -> str:
-    """`as_json` as JSON text, faster than by way of it."""
-    r = record
-    killed = r.outcome is _SIGNAL and r.code is not None
-    code = r.code if r.code is not None and r.outcome in (_OK, _ERROR) else "null"
-    return (
-        f'{{"ended_at":"{rfc3339(r.ended_ns)}","started_at":"{rfc3339(r.ended_ns - r.runtime_ns)}","runtime_seconds":{r.runtime_ns / NS},'
-        f'"pid":{r.pid},"ppid":{r.ppid or "null"},"uid":{"null" if r.uid is None else r.uid},'
-        f'"comm":{_quoted(r.comm)},"parent_comm":{_quoted_or_null(r.parent_comm)},"exe":{_quoted_or_null(r.exe)},'
-        f'"outcome":"{r.outcome}","exit_code":{code},"signal":{json.dumps(_signal(r.code)) if killed else "null"},'
-        f'"cpu_seconds":{"null" if r.cpu_ns is None else r.cpu_ns / NS},"cgroup":{_quoted_or_null(r.cgroup)},"mode":"{r.mode.value}"}}'
-    )
+    """Return `as_json` as JSON text, faster than by way of it."""
+    text: str = _line(*record)
+    return text
+
+
+def as_json(record: Record) -> Json:
+    """Return all that is known of one short process; null is what is not."""
+    value: Json = _as_json(*record)
+    return value
+
+
+def listed(records: Iterable[Record], more: Json) -> str:
+    """Return a JSON object with records, and what else belongs there."""
+    # One by one: encoding all of them at once would keep every other thread waiting
+    return f'{{"short_processes":[{",".join([line(record) for record in records])}],{encode(more)[1:]}'
 
 
 def encode(value: Json) -> str:
-    """Spell it as one line of ASCII."""
+    """Return it as one line of ASCII."""
     return _ENCODER.encode(value)
-
-
-def rfc3339(unix_ns: int) -> str:
-    """Spell a time in UTC, to the nanosecond."""
-    seconds, ns = divmod(unix_ns, NS)
-    return f"{_second(seconds)}.{ns:09}Z"
-
-
-@lru_cache(16)
-def _second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-
-
-def _signal(number: int | None) -> str:
-    return SIGNALS.get(number or 0, f"SIG{number}")
-
-
-@lru_cache(_CACHED)
-def _quoted(raw: bytes) -> str:
-    return json.dumps(comm_text(raw))
-
-
-def _quoted_or_null(raw: bytes) -> str:
-    return _quoted(raw) if raw else "null"

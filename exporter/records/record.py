@@ -1,33 +1,115 @@
-"""The record of one short process."""
+"""The record of one short process. All that the exporter knows of a field stands here: JSON, SQLite, snoop, page and documents follow.
+
+To add a field: declare it at the end, with the value that it has in a source that does not know it (`= b""`, `= None`); fill it in the
+sources that know it; `make docs`. What the kernel sends under the field's name needs no more than `RecordLayout`.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from exporter.model import Mode, Outcome
+from exporter.model.facts import Fact
+from exporter.records import kinds, shown
+from exporter.records.fields import Column, Field, Json, Key, fields_of
+
+_FATE = ("outcome", "code")
+
+
+def _read_code(found: Json) -> int | None:
+    return kinds.whole_or_none(found["exit_code"] if found["signal"] is None else kinds.signal_number(found["signal"]))
 
 
 class Record(NamedTuple):
     """One short process, as a person or a program may want to look at it. Never its arguments, never its environment."""
 
-    ended_ns: int
-    """Unix time."""
-    runtime_ns: int
-    pid: int
-    ppid: int
-    """The parent's at the end; 0 where it is not known."""
-    uid: int | None
-    """The real user's; None where it is not known."""
-    comm: bytes
-    parent_comm: bytes
-    exe: bytes
-    """Path that the last exec named, at most 256 bytes; empty where there was none, or where it is not known."""
-    outcome: Outcome
-    code: int | None
-    """The exit code, or the number of the signal, as the outcome tells; None where it is not known."""
-    cpu_ns: int | None
-    """None where it is not known yet."""
-    cgroup: bytes
-    """Path in the cgroup 2 hierarchy; empty where it is not known."""
-    mode: Mode
-    """Which one saw it."""
+    ended_ns: Annotated[
+        int,
+        Field(
+            "time of the exit",
+            kinds.MOMENT,
+            Fact.EXIT_TIMES,
+            keys=(
+                Key("ended_at", kinds.MOMENT.json),
+                Key("started_at", kinds.STARTED, ("ended_ns", "runtime_ns"), "time of the fork"),
+            ),
+            snoop=Column(1, "TIME", "<12", about="local time of the exit"),
+            page=Column(1, "#Ended"),
+        ),
+    ]
+    runtime_ns: Annotated[
+        int,
+        Field(
+            "time from fork to exit",
+            kinds.SPAN,
+            Fact.PROCESSES,
+            keys=(Key("runtime_seconds", kinds.SPAN.json),),
+            snoop=Column(5, "RUNTIME", ">9"),
+            page=Column(4, "#Runtime ms"),
+        ),
+    ]
+    pid: Annotated[int, Field("process ID", kinds.NUMBER, Fact.PROCESSES, snoop=Column(2, "PID", ">7"), page=Column(7, "#PID"))]
+    ppid: Annotated[int, Field("process ID of the parent, at the exit", kinds.NUMBER_IF_NOT_0, Fact.PARENTS, snoop=Column(3, "PPID", ">7"))]
+    uid: Annotated[int | None, Field("real user ID", kinds.NUMBER, Fact.RECORD_USER)]
+    comm: Annotated[
+        bytes, Field("command name, at the exit", kinds.NAME, Fact.NAMES, snoop=Column(4, "COMM", "<15"), page=Column(2, "@Name"))
+    ]
+    parent_comm: Annotated[
+        bytes,
+        Field(
+            "command name of the parent, at the exit",
+            kinds.NAME_IF_KNOWN,
+            Fact.PARENTS,
+            snoop=Column(8, "PARENT", "<15"),
+            page=Column(3, "@Parent"),
+        ),
+    ]
+    exe: Annotated[
+        bytes,
+        Field(
+            "path of the executable, as given to the last exec, up to 255 bytes",
+            kinds.NAME_IF_KNOWN,
+            Fact.RECORD_EXE,
+            snoop=Column(9, "EXE"),
+            page=Column(8, "@Program", form=shown.name),
+        ),
+    ]
+    outcome: Annotated[
+        Outcome,
+        Field(
+            "how it exited",
+            kinds.OUTCOME,
+            Fact.OUTCOMES,
+            snoop=Column(7, "OUTCOME", "<9", shown.status, _FATE, "`0`, `exit N`, or the signal that killed it"),
+            page=Column(6, "End", form=shown.fate, of=_FATE),
+        ),
+    ]
+    code: Annotated[
+        int | None,
+        Field(
+            "exit code, or number of the signal that killed it",
+            kinds.NUMBER,
+            Fact.OUTCOMES,
+            keys=(
+                Key("exit_code", kinds.EXIT_CODE, _FATE, "exit code, if `outcome` is `ok` or `error`"),
+                Key("signal", kinds.SIGNAL, _FATE, "name of the signal, if `outcome` is `signal`"),
+            ),
+            read=_read_code,
+        ),
+    ]
+    cpu_ns: Annotated[
+        int | None,
+        Field(
+            "user and system time of all threads",
+            kinds.SPAN,
+            Fact.RECORD_CPU,
+            keys=(Key("cpu_seconds", kinds.SPAN.json),),
+            snoop=Column(6, "CPU", ">9"),
+            page=Column(5, "#CPU ms"),
+        ),
+    ]
+    cgroup: Annotated[bytes, Field("path in the cgroup 2 hierarchy", kinds.NAME_IF_KNOWN, Fact.RECORD_CGROUP)]
+    mode: Annotated[Mode, Field("mode that observed it", kinds.MODE, Fact.PROCESSES)]
+
+
+FIELDS = fields_of(Record)

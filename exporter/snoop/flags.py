@@ -14,18 +14,14 @@ from exporter.config.globs import GLOBS
 from exporter.config.options import Filter
 from exporter.config.problems import ConfigError, InvalidValue, shown
 from exporter.model import Outcome
+from exporter.records.fields import snoop_columns
+from exporter.records.record import FIELDS
 
-ABOUT = """Print short processes as they exit, one on each line, until Ctrl-C, which prints a summary by comm.
+_COLUMNS = "\n".join(f"  {column.title:<9} {column.about.replace('`', '')}" for column in snoop_columns(FIELDS))
+ABOUT = f"""Print short processes as they exit, one on each line, until Ctrl-C, which prints a summary by comm.
 
 columns:
-  TIME      local time of the exit
-  PID PPID  process ID, and the parent's
-  COMM      command name
-  RUNTIME   time from fork to exit
-  CPU       user and system time of all threads
-  OUTCOME   0, exit N, or the signal that killed it
-  PARENT    command name of the parent
-  EXE       path of the executable, as given to the last exec
+{_COLUMNS}
 A field that the active mode cannot know is shown as -."""
 
 EPILOG = """A TIME is in seconds, or has a unit: us, ms, s, m or h. A GLOB is one of the shell, so quote it: * stands

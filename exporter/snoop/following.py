@@ -6,16 +6,13 @@ import base64
 import contextlib
 import http.client
 import json
-import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from exporter.model import NS, SIGNALS, Mode, Outcome
+from exporter.records import encoding, kinds
 from exporter.records.record import Record
 from exporter.snoop.printer import Inbox
 
@@ -25,10 +22,6 @@ _SILENT_SECONDS = 45.0
 _MOST_BYTES = 4 << 20
 """Of one line; ten times what the exporter sends."""
 _MOST_SAID = 300
-
-_NUMBERS = {name: number for number, name in SIGNALS.items()}
-_ESCAPE = re.compile(r"\\(?:\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
-_MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]{9})Z")
 
 
 class StreamLost(Exception):
@@ -148,55 +141,4 @@ def events(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
 def parsed(data: str) -> tuple[list[Record], int]:
     """Read the data of an event `records`: the records, and how many more there were."""
     content = json.loads(data)
-    return [record(each) for each in content["short_processes"]], _whole(content["left_out"])
-
-
-def record(fields: dict[str, Any]) -> Record:
-    """Read back what `exporter.records.encoding.as_json` wrote. Trusts nothing: it raises an error, or gives a sound record."""
-    signal = fields["signal"]
-    code = fields["exit_code"] if signal is None else _NUMBERS.get(signal) or int(signal.removeprefix("SIG"))  # SIG35 has no name
-    return Record(
-        ended_ns=_moment(fields["ended_at"]),
-        runtime_ns=_ns(fields["runtime_seconds"]),
-        pid=_whole(fields["pid"]),
-        ppid=_whole(fields["ppid"] or 0),
-        uid=None if fields["uid"] is None else _whole(fields["uid"]),
-        comm=raw(fields["comm"]),
-        parent_comm=raw(fields["parent_comm"] or ""),
-        exe=raw(fields["exe"] or ""),
-        outcome=Outcome(fields["outcome"]),
-        code=None if code is None else _whole(code),
-        cpu_ns=None if fields["cpu_seconds"] is None else _ns(fields["cpu_seconds"]),
-        cgroup=raw(fields["cgroup"] or ""),
-        mode=Mode(fields["mode"]),
-    )
-
-
-def raw(text: str) -> bytes:
-    """Undo `comm_text`."""
-    return _ESCAPE.sub(_unescaped, text).encode("utf-8", "surrogateescape")
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    kind, digits = match[0][1], match[0][2:]
-    if kind == "\\":
-        return "\\"
-    code = int(digits, 16)
-    return chr(0xDC00 + code) if kind == "x" and code >= 0x80 else chr(code)  # surrogateescape's form of a byte
-
-
-def _moment(text: str) -> int:
-    match = _MOMENT.fullmatch(text)
-    if match is None:
-        raise ValueError(text)
-    return round(datetime.fromisoformat(f"{match[1]}+00:00").timestamp()) * NS + int(match[2])
-
-
-def _ns(seconds: float) -> int:
-    return _whole(round(float(seconds) * NS))
-
-
-def _whole(number: object) -> int:
-    if not isinstance(number, int) or not 0 <= number < 2**63:
-        raise ValueError(number)
-    return number
+    return list(map(encoding.read, content["short_processes"])), kinds.whole(content["left_out"])

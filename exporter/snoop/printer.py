@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from exporter.records.encoding import as_json, encode
+from exporter.records import encoding
 from exporter.records.filters import compiled
 from exporter.records.hub import Batch
 from exporter.records.record import Record
@@ -124,6 +124,6 @@ class Printer(threading.Thread):
         return None if self._options.count is None else self._options.count - self.summary.total.count
 
     def _show(self, batch: list[Record]) -> None:
-        self._output.print((encode(as_json(record)) if self._options.json else lines.line(record)) for record in batch)
+        self._output.print(map(encoding.line if self._options.json else lines.line, batch))
         for record in batch:
             self.summary.add(record)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from exporter.model import OTHER, Outcome
 from exporter.records.record import Record
-from exporter.snoop.lines import name, padded, span
+from exporter.records.shown import span, word
+from exporter.snoop.lines import padded
 
 _ROWS = 20
 _MOST_COMMS = 4096
@@ -52,7 +53,7 @@ class Summary:
         """Spell the most frequent ones, then all."""
         first = heapq.nlargest(_ROWS, self._by_comm.items(), key=lambda each: each[1].count)
         more = len(self._by_comm) - len(first)
-        rows = [_row(name(comm), each) for comm, each in first]
+        rows = [_row(word(comm), each) for comm, each in first]
         if more:
             rows.append(f"... and {more} more{f', and {OTHER}: {self._other.count} processes' if self._other.count else ''}")
         header = f"{'COMM':<15} {'COUNT':>8} {'ERRORS':>8} {'SIGNALS':>8} {'RUNTIME':>13} {'CPU':>13}"

@@ -20,7 +20,7 @@ from exporter.config.globs import GLOB
 from exporter.config.options import Filter
 from exporter.config.problems import InvalidValue
 from exporter.model import NS, Outcome
-from exporter.records.encoding import encode, line
+from exporter.records.encoding import listed
 from exporter.records.filters import compiled
 from exporter.records.record import Record
 
@@ -42,10 +42,8 @@ def short_processes(newest_first: Iterable[Record], query: str) -> str:
     limit, since = _limit(given), _since(given)
     matches = compiled(Filter(_globs(given, "comm"), _globs(given, "parent"), outcome=_outcomes(given), min_runtime_seconds=_least(given)))
     matching = (record for record in newest_first if record.ended_ns >= since and (matches is None or matches(record)))
-    # One by one, since encoding all at once would keep every other thread waiting
-    found = ",".join([line(record) for record in islice(matching, limit)])
-    rest = encode({"limit": limit, "truncated": next(matching, None) is not None})
-    return f'{{"short_processes":[{found}],{rest[1:]}\n'
+    found = list(islice(matching, limit))
+    return f"{listed(found, {'limit': limit, 'truncated': next(matching, None) is not None})}\n"
 
 
 def _parsed(query: str) -> dict[str, str]:

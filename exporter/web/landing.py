@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
-from exporter.records.encoding import Json, as_json
+from exporter.records.fields import Json
 from exporter.records.record import Record
+from exporter.web import recent as recent_records
 from exporter.web.parts import Histogram, Table
 
 _STATIC = Path(__file__).parent / "static"
@@ -68,7 +69,7 @@ class PageStatus:
 
 def render(status: PageStatus, telemetry_path: str, recent: Sequence[Record] | None) -> str:
     """Compose the page. `recent` are the newest records, the newest first; without them, nothing in it comes from a process."""
-    middle = _NAMES_HIDDEN if recent is None else "".join(table.section() for table in (_recent(recent), *status.rankings))
+    middle = _NAMES_HIDDEN if recent is None else "".join(table.section() for table in (recent_records.table(recent), *status.rankings))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -169,32 +170,6 @@ def _histogram(status: PageStatus) -> Histogram:
     return Histogram(status.bounds_seconds, status.buckets, status.threshold_seconds)
 
 
-def _recent(newest_first: Sequence[Record]) -> Table:
-    return Table(
-        "recent",
-        "Recent short processes",
-        "Newest first; times in UTC.",
-        ("#Ended", "@Name", "@Parent", "#Runtime ms", "#CPU ms", "End", "#PID", "@Program"),
-        [_record_cells(as_json(record)) for record in newest_first],
-        tall=True,
-    )
-
-
-def _record_cells(record: Json) -> tuple[str, ...]:
-    """Spell a record as `cells` in page.js does."""
-    end = record["signal"] or (f"exit {record['exit_code']}" if record["exit_code"] else record["outcome"])
-    return (
-        record["ended_at"][11:23],
-        record["comm"],
-        record["parent_comm"] or "?",
-        _milliseconds(record["runtime_seconds"]),
-        _milliseconds(record["cpu_seconds"]),
-        end,
-        str(record["pid"]),
-        record["exe"] or "",
-    )
-
-
 def _about_itself(status: PageStatus) -> tuple[Table, ...]:
     active = next((number for number, (mode, _, _) in enumerate(status.modes) if mode == status.mode), None)
     lost = [(reason, f"{count:,}") for reason, count in status.lost if count]
@@ -208,10 +183,6 @@ def _rate(per_second: float | None) -> str:
     if per_second is None:
         return "?"
     return f"{per_second:,.0f} /s" if per_second >= 100 else f"{per_second:.1f} /s"
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "?" if seconds is None else f"{seconds * 1000:.3f}"
 
 
 def _moment(unix_seconds: float) -> str:

@@ -11,7 +11,7 @@ from exporter.config.options import Config
 from exporter.metrics.exposition import Exposition
 from exporter.model import Mode, SourceFailed
 from exporter.process import version
-from exporter.records.encoding import Json
+from exporter.records.fields import Json
 from exporter.records.hub import Hub
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot

@@ -12,7 +12,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
 from exporter.process.rate_limited_log import RateLimitedLog
-from exporter.records.encoding import Json
+from exporter.records.fields import Json
 from exporter.records.hub import Hub
 from exporter.web import api, landing
 from exporter.web.messages import Request, Response, accepts_gzip, gzipped

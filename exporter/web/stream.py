@@ -2,8 +2,8 @@
 
 One thread makes the events for all who follow, while there is anyone. Each event carries a few records at most; what there is no room for
 is counted, and the event says how many that were. Events:
-    recent    the last stored records, first of all; {"short_processes": [...]}
-    records   those that ended since the event before; {"short_processes": [...], "left_out": n}
+    recent    the last stored records, first of all; {"short_processes": [...], "rows": [...]}
+    records   those that ended since the event before; {"short_processes": [...], "rows": [...], "left_out": n}
     status    the page's numbers and tables, where they changed
 Who falls too far behind is disconnected; a browser comes back by itself.
 """
@@ -14,12 +14,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from exporter.process.rate_limited_log import RateLimitedLog
-from exporter.records.encoding import Json, as_json, encode
+from exporter.records.encoding import encode
+from exporter.records.fields import Json
 from exporter.records.hub import Batch, Hub
 from exporter.records.record import Record
+from exporter.web import recent
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +94,8 @@ class Streams:
             if not self._publishing:
                 self._begin()
             self._followers += 1
-            recent = _event("recent", _records(self._hub.recent()[-MOST_RECORDS:]))
-            return Follower(self, self._made, _RETRY + recent + self._last_status)
+            first = _event("recent", recent.event(self._hub.recent()[-MOST_RECORDS:], {}))
+            return Follower(self, self._made, _RETRY + first + self._last_status)
 
     def close(self) -> None:
         """End all of them, and take no more."""
@@ -127,7 +129,7 @@ class Streams:
         while self._wanted(feed):
             records, left_out = feed.take()
             if records:
-                self._tell(_event("records", _records(records) | {"left_out": left_out}))
+                self._tell(_event("records", recent.event(records, {"left_out": left_out})))
             if turn % _STATUS_EVERY == 0:
                 self._tell_status()
             turn += 1
@@ -150,7 +152,7 @@ class Streams:
 
     def _tell_status(self) -> None:
         try:
-            status = _event("status", self._status())
+            status = _event("status", encode(self._status()))
         except Exception:  # noqa: BLE001 - logged, with its traceback
             self._failures.exception("the status for the stream failed")
             return
@@ -190,9 +192,5 @@ class Follower:
         self._streams.leave()
 
 
-def _records(records: Iterable[Record]) -> Json:
-    return {"short_processes": [as_json(record) for record in records]}
-
-
-def _event(name: str, content: Json) -> bytes:
-    return f"event: {name}\ndata: {encode(content)}\n\n".encode()
+def _event(name: str, data: str) -> bytes:
+    return f"event: {name}\ndata: {data}\n\n".encode()

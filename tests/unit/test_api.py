@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.model import NS, Outcome, comm_text
-from exporter.records.encoding import as_json, line, rfc3339
+from exporter.records.encoding import as_json, line
+from exporter.records.kinds import rfc3339
 from exporter.web.api import BadQuery, short_processes
 from tests.unit.pages import HOSTILE, record
 

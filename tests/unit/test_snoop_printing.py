@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from exporter.config.options import Filter
 from exporter.model import Outcome
+from exporter.records import shown
 from exporter.records.encoding import as_json
 from exporter.records.record import Record
 from exporter.snoop import lines, printer, summary
@@ -58,13 +59,13 @@ def test_no_name_breaks_a_line(record: Record) -> None:
     assert text.isprintable()
     row = ROW.fullmatch(text)
     assert row is not None
-    assert [row[key] for key in ("comm", "parent", "exe")] == [lines.name(raw) for raw in (record.comm, record.parent_comm, record.exe)]
+    assert [row[key] for key in ("comm", "parent", "exe")] == [shown.word(raw) for raw in (record.comm, record.parent_comm, record.exe)]
 
 
 @given(st.binary(max_size=15), st.binary(max_size=15))
 def test_different_names_are_shown_as_different(one: bytes, other: bytes) -> None:
     """Else a hostile process could pass for another."""
-    assert (lines.name(one) == lines.name(other)) == (one == other or {one, other} <= {b"", b"-", b"unknown"})
+    assert (shown.word(one) == shown.word(other)) == (one == other or {one, other} <= {b"", b"-", b"unknown"})
 
 
 @given(records)
@@ -90,25 +91,25 @@ def test_columns_stand_under_their_titles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code", "shown"),
+    ("outcome", "code", "text"),
     [(OK, 0, "0"), (ERROR, 3, "exit 3"), (SIGNAL, 11, "SIGSEGV"), (SIGNAL, 35, "SIG35"), (UNKNOWN, None, "-"), (SIGNAL, None, "signal")],
 )
-def test_outcomes(outcome: Outcome, code: int | None, shown: str) -> None:
+def test_outcomes(outcome: Outcome, code: int | None, text: str) -> None:
     """They are told as a shell tells them."""
-    assert lines.outcome(TYPICAL._replace(outcome=outcome, code=code)) == shown
+    assert shown.status(outcome, code) == text
 
 
 def test_time_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
     """People compare it with their own clock."""
     monkeypatch.setenv("TZ", "Etc/GMT-2")
     time.tzset()
-    lines._second.cache_clear()
+    shown._local_second.cache_clear()
     try:
-        assert lines.moment(TYPICAL.ended_ns) == "00:13:20.123"
+        assert shown.local_time(TYPICAL.ended_ns) == "00:13:20.123"
     finally:
         monkeypatch.undo()
         time.tzset()
-        lines._second.cache_clear()
+        shown._local_second.cache_clear()
 
 
 @given(st.text(st.characters(codec="utf-8")), st.integers(1, 50))

@@ -9,7 +9,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from exporter.records.encoding import Json
+from exporter.records.fields import Json
 from exporter.records.hub import Hub
 from exporter.web.policy import PolicySource
 from exporter.web.server import Limits, Server

@@ -9,7 +9,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import repeat
 from typing import Any, Protocol
 
@@ -103,27 +103,29 @@ class RecordReader:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         while taken := self._buffer.take():
-            self._publish(self._records(taken))
+            self._publish(records(taken, self._cgroups.path, self._mode))
 
-    def _records(self, taken: list[tuple[Any, ...]]) -> list[Record]:
-        ahead_ns = time.time_ns() - time.monotonic_ns()
-        kernel = dict(zip(RECORD_FIELDS, zip(*taken, strict=True), strict=True))
-        outcomes, codes = zip(*map(outcome_of, kernel["code"]), strict=True)
-        columns: dict[str, Iterable[Any]] = (
-            kernel
-            | {  # what is not here is as the kernel wrote it
-                "ended_ns": [ns + ahead_ns for ns in kernel["ended_ns"]],
-                "comm": [name.rstrip(b"\0") for name in kernel["comm"]],
-                "parent_comm": [name.rstrip(b"\0") for name in kernel["parent_comm"]],
-                "exe": [path[: path.find(b"\0")] for path in kernel["exe"]],  # behind the first one, it may be of another process
-                "outcome": outcomes,
-                "code": codes,
-                "cpu_ns": repeat(None),
-                "cgroup": map(self._cgroups.path, kernel["cgroup"]),
-                "mode": repeat(self._mode),
-            }
-        )
-        return list(map(Record._make, zip(*map(columns.__getitem__, Record._fields), strict=False)))
+
+def records(taken: list[tuple[Any, ...]], path_of_cgroup: Callable[[int], bytes], mode: Mode) -> list[Record]:
+    """Make records of what the kernel wrote. A field that is not named here is as the kernel wrote it under that name, or its default."""
+    ahead_ns = time.time_ns() - time.monotonic_ns()
+    kernel = dict(zip(RECORD_FIELDS, zip(*taken, strict=True), strict=True))
+    outcomes, codes = zip(*map(outcome_of, kernel["code"]), strict=True)
+    defaults = {name: repeat(value) for name, value in Record._field_defaults.items()}
+    columns: dict[str, Iterable[Any]] = {
+        **defaults,
+        **kernel,
+        "ended_ns": [ns + ahead_ns for ns in kernel["ended_ns"]],
+        "comm": [name.rstrip(b"\0") for name in kernel["comm"]],
+        "parent_comm": [name.rstrip(b"\0") for name in kernel["parent_comm"]],
+        "exe": [path[: path.find(b"\0")] for path in kernel["exe"]],  # behind the first one, it may be of another process
+        "outcome": outcomes,
+        "code": codes,
+        "cpu_ns": repeat(None),
+        "cgroup": map(path_of_cgroup, kernel["cgroup"]),
+        "mode": repeat(mode),
+    }
+    return list(map(Record._make, zip(*map(columns.__getitem__, Record._fields), strict=False)))
 
 
 def _poll(*descriptors: int) -> select.poll:

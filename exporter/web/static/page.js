@@ -45,35 +45,25 @@
     if (section) section.hidden = !rows.length;
   }
 
-  // As _record_cells in landing.py
-  const milliseconds = (seconds) => (seconds === null ? "?" : (seconds * 1000).toFixed(3));
-  const cells = (record) => [
-    record.ended_at.slice(11, 23),
-    record.comm,
-    record.parent_comm ?? "?",
-    milliseconds(record.runtime_seconds),
-    milliseconds(record.cpu_seconds),
-    record.signal ?? (record.exit_code ? `exit ${record.exit_code}` : record.outcome),
-    String(record.pid),
-    record.exe ?? "",
-  ];
-
   const recent = byId("recent");
   let shown = []; // what the rows are of, the oldest first
 
   const key = (record) => `${record.pid} ${record.ended_at}`;
 
-  function showRecent(records) {
-    shown = records.slice(-MOST_ROWS).map(key);
-    fill(recent, { rows: records.slice(-MOST_ROWS).reverse().map(cells) });
+  function showRecent({ short_processes: records, rows }) {
+    shown = records.map(key);
+    fill(recent, { rows: rows.reverse() });
   }
 
-  function addRecords(records) {
-    const fresh = records.filter((record) => !shown.includes(key(record)));
+  function addRecords({ short_processes: records, rows }) {
     const body = recent.tBodies[0];
     if (!shown.length) body.replaceChildren();
-    body.prepend(...fresh.map((record) => row(recent, cells(record))).reverse());
-    shown = [...shown, ...fresh.map(key)].slice(-MOST_ROWS);
+    records.forEach((record, number) => {
+      if (shown.includes(key(record))) return;
+      shown.push(key(record));
+      body.prepend(row(recent, rows[number]));
+    });
+    shown = shown.slice(-MOST_ROWS);
     while (body.rows.length > MOST_ROWS) body.lastElementChild.remove();
   }
 
@@ -113,13 +103,13 @@
     stop();
     source = new EventSource("api/v1/stream");
     const on = (name, handle) => source.addEventListener(name, (event) => handle(JSON.parse(event.data)));
-    on("recent", ({ short_processes: records }) => {
-      showRecent(records);
+    on("recent", (event) => {
+      showRecent(event);
       say("Live.");
     });
-    on("records", ({ short_processes: records, left_out: leftOut }) => {
-      addRecords(records);
-      say(leftOut ? "Live. Too many to show all." : "Live.");
+    on("records", (event) => {
+      addRecords(event);
+      say(event.left_out ? "Live. Too many to show all." : "Live.");
     });
     on("status", showStatus);
     source.addEventListener("error", () => {

@@ -1,0 +1,27 @@
+"""The tables of a record's fields, from their declaration in exporter/records/record.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from docs.marks import code, table
+from docs.metrics_tables import modes_that_tell
+from exporter.handlers.sqlite_table import column
+from exporter.records.fields import Field, keys_of, snoop_columns
+from exporter.records.record import FIELDS
+
+
+def handlers(fields: Sequence[Field] = FIELDS) -> dict[str, str]:
+    """Return the blocks of docs/handlers.md."""
+    keys = ((code(key.name), key.form.about, modes_that_tell([field.fact]), key.about) for field in fields for key in keys_of(field))
+    rows = ((code(field.name), _type(field), code(column(field)), field.about) for field in fields)
+    return {"keys": table(("key", "value", "modes", "meaning"), keys), "fields": table(("field", "Python", "SQLite", "meaning"), rows)}
+
+
+def snoop(fields: Sequence[Field] = FIELDS) -> dict[str, str]:
+    """Return the block of docs/snoop.md."""
+    return {"columns": table(("column", "meaning"), ((each.title, each.about) for each in snoop_columns(fields)))}
+
+
+def _type(field: Field) -> str:
+    return f"{code(field.type)}{field.kind.about and f', {field.kind.about}'}"

@@ -1,0 +1,51 @@
+"""The table of the sink `sqlite`, made from the declaration of a record. A file of an older version gets the columns that it lacks."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from exporter.records.fields import Field, as_tuple, compiled
+
+_COLUMNS_OF_VERSION_1 = 13
+"""The version rises by one with each column more, so that an older exporter leaves the file alone."""
+_UNKNOWN = {"INTEGER": "0", "TEXT": "''"}
+"""What rows of an older version have in a new column that may not be null."""
+_INDEXES = """
+CREATE INDEX records_by_time ON records (ended_ns);
+CREATE INDEX records_by_comm ON records (comm, ended_ns);
+"""
+
+
+class Table:
+    """Its columns, a row for each record, and how a file comes to have it."""
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self.version = 1 + len(fields) - _COLUMNS_OF_VERSION_1
+        names, marks = ", ".join(field.name for field in fields), ", ".join("?" * len(fields))
+        self.insert = f"INSERT INTO records ({names}) VALUES ({marks})"  # noqa: S608 - our own names
+        self.row: Callable[..., tuple[int | str | None, ...]] = compiled(
+            fields, ((field.kind.stored, (field.name,)) for field in fields), as_tuple
+        )
+        """To be called with the values of a record."""
+        self._fields = fields
+
+    def create(self, database: sqlite3.Connection) -> None:
+        columns = ",\n    ".join(map(column, self._fields))
+        database.executescript(f"BEGIN; CREATE TABLE records (\n    {columns}\n);{_INDEXES} PRAGMA user_version = {self.version}; COMMIT;")
+
+    def migrate(self, database: sqlite3.Connection) -> None:
+        """Add the columns of later versions. No row is touched or lost."""
+        database.execute("BEGIN IMMEDIATE")  # from here on nobody else migrates
+        there = {name for _, name, *_ in database.execute("PRAGMA table_info(records)")}
+        for field in self._fields:
+            if field.name not in there:
+                default = "" if field.optional else f" DEFAULT {_UNKNOWN[field.kind.column]}"
+                database.execute(f"ALTER TABLE records ADD COLUMN {column(field)}{default}")
+        database.execute(f"PRAGMA user_version = {self.version}")
+        database.execute("COMMIT")
+
+
+def column(field: Field) -> str:
+    """Return the definition of the field's column."""
+    return f"{field.name} {field.kind.column}{'' if field.optional else ' NOT NULL'}"

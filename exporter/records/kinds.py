@@ -1,0 +1,216 @@
+"""The kinds of values that a record has, and how each is spelled wherever records go. A form runs for each record: it has to be quick."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from exporter.model import NS, SIGNALS, Mode, Outcome, comm_text
+from exporter.records import shown
+from exporter.records.shown import utc_second
+
+_CACHED = 4096
+_OK, _ERROR, _SIGNAL, _UNKNOWN = Outcome  # quicker than attributes of the enum
+_ESCAPE = re.compile(r"\\(?:\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
+_MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]{9})Z")
+_SIGNAL_NUMBERS = {name: number for number, name in SIGNALS.items()}
+
+
+Form = Callable[..., Any]
+"""How one value, or several together, are spelled somewhere."""
+
+
+class JsonForm(NamedTuple):
+    """A form for JSON."""
+
+    about: str
+    """What stands there, for the documents."""
+    value: Form
+    text: Callable[..., str]
+    """The value as JSON text, faster than by way of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of value."""
+
+    about: str
+    """What a value in Python and in SQLite means, besides its type; for the documents."""
+    json: JsonForm
+    read: Callable[[Any], Any]
+    """Back from JSON. Trusts nothing: it raises an error, or returns a sound value."""
+    column: Literal["INTEGER", "TEXT"]
+    """Type of its column in SQLite."""
+    stored: Callable[[Any], int | str | None] | None
+    """What is put there; None for the value itself."""
+    snoop: Callable[..., str]
+    page: Callable[..., str]
+
+
+def rfc3339(unix_ns: int) -> str:
+    """Return a time in UTC, to the nanosecond."""
+    seconds, ns = divmod(unix_ns, NS)
+    return f"{utc_second(seconds)}.{ns:09}Z"
+
+
+def _quoted_moment(unix_ns: int) -> str:
+    seconds, ns = divmod(unix_ns, NS)
+    return f'"{utc_second(seconds)}.{ns:09}Z"'
+
+
+@lru_cache(_CACHED)
+def _quoted(raw: bytes) -> str:
+    return json.dumps(comm_text(raw))
+
+
+@lru_cache(_CACHED)
+def _quoted_or_null(raw: bytes) -> str:
+    return json.dumps(comm_text(raw)) if raw else "null"
+
+
+@lru_cache
+def _quoted_word(text: str) -> str:
+    return f'"{text}"'
+
+
+def _exit_code(outcome: Outcome, code: int | None) -> int | None:
+    return code if outcome is _OK or outcome is _ERROR else None
+
+
+def _exit_code_text(outcome: Outcome, code: int | None) -> str:
+    return "null" if code is None or outcome is _SIGNAL or outcome is _UNKNOWN else f"{code}"
+
+
+def _signal(outcome: Outcome, code: int | None) -> str | None:
+    return shown.signal_name(code) if outcome is _SIGNAL and code is not None else None
+
+
+def _signal_text(outcome: Outcome, code: int | None) -> str:
+    return f'"{shown.signal_name(code)}"' if outcome is _SIGNAL and code is not None else "null"
+
+
+def whole(number: object) -> int:
+    """Read a whole number from JSON."""
+    if not isinstance(number, int) or not 0 <= number < 2**63:
+        raise ValueError(number)
+    return number
+
+
+def whole_or_none(number: object) -> int | None:
+    return None if number is None else whole(number)
+
+
+def signal_number(name: str | None) -> int | None:
+    """Read the name of a signal."""
+    return None if name is None else whole(_SIGNAL_NUMBERS.get(name) or int(name.removeprefix("SIG")))  # SIG35 has no name
+
+
+def raw_name(text: str) -> bytes:
+    """Undo `comm_text`."""
+    return _ESCAPE.sub(_unescaped, text).encode("utf-8", "surrogateescape")
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    kind, digits = match[0][1], match[0][2:]
+    if kind == "\\":
+        return "\\"
+    code = int(digits, 16)
+    return chr(0xDC00 + code) if kind == "x" and code >= 0x80 else chr(code)  # surrogateescape's form of a byte
+
+
+def _read_moment(text: str) -> int:
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    return round(datetime.fromisoformat(f"{match[1]}+00:00").timestamp()) * NS + int(match[2])
+
+
+def _read_seconds(seconds: float | None) -> int | None:
+    return None if seconds is None else whole(round(float(seconds) * NS))
+
+
+STARTED = JsonForm(
+    "RFC 3339, UTC, to the nanosecond",
+    lambda exited, runtime: rfc3339(exited - runtime),
+    lambda exited, runtime: _quoted_moment(exited - runtime),
+)
+EXIT_CODE = JsonForm("number", _exit_code, _exit_code_text)
+SIGNAL = JsonForm("text", _signal, _signal_text)
+
+MOMENT = Kind(
+    about="Unix time in ns",
+    json=JsonForm("RFC 3339, UTC, to the nanosecond", rfc3339, _quoted_moment),
+    read=_read_moment,
+    column="INTEGER",
+    stored=None,
+    snoop=shown.local_time,
+    page=shown.utc_time,
+)
+SPAN = Kind(
+    about="ns",
+    json=JsonForm("seconds", lambda ns: None if ns is None else ns / NS, lambda ns: "null" if ns is None else f"{ns / NS}"),
+    read=_read_seconds,
+    column="INTEGER",
+    stored=None,
+    snoop=shown.span,
+    page=shown.milliseconds,
+)
+NUMBER = Kind(
+    about="",
+    json=JsonForm("number", lambda value: value, lambda value: "null" if value is None else f"{value}"),
+    read=whole_or_none,
+    column="INTEGER",
+    stored=None,
+    snoop=shown.number,
+    page=shown.number_or_question,
+)
+NUMBER_IF_NOT_0 = Kind(
+    about="0: not known",
+    json=JsonForm("number", lambda pid: pid or None, lambda pid: f"{pid or 'null'}"),
+    read=lambda pid: whole(pid or 0),
+    column="INTEGER",
+    stored=None,
+    snoop=lambda pid: shown.number(pid or None),
+    page=lambda pid: shown.number_or_question(pid or None),
+)
+NAME = Kind(
+    about="",
+    json=JsonForm("text", shown.name, _quoted),
+    read=raw_name,
+    column="TEXT",
+    stored=shown.name,
+    snoop=shown.word,
+    page=shown.name,
+)
+NAME_IF_KNOWN = Kind(
+    about="empty: not known",
+    json=JsonForm("text", lambda raw: shown.name(raw) or None, _quoted_or_null),
+    read=lambda text: raw_name(text or ""),
+    column="TEXT",
+    stored=shown.name,
+    snoop=shown.word,
+    page=shown.name_or_question,
+)
+OUTCOME = Kind(
+    about="",
+    json=JsonForm(", ".join(f"`{outcome}`" for outcome in Outcome), str, _quoted_word),
+    read=Outcome,
+    column="TEXT",
+    stored=str,
+    snoop=str,
+    page=str,
+)
+MODE = Kind(
+    about="",
+    json=JsonForm("name of a mode", str, _quoted_word),
+    read=Mode,
+    column="TEXT",
+    stored=str,
+    snoop=str,
+    page=str,
+)

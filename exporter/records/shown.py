@@ -1,0 +1,86 @@
+"""Values of a record as people read them: on a line of snoop and in a cell of the page.
+
+Every name is escaped: none can hold a command for the terminal, begin a line or imitate a column.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+from exporter.model import NS, SIGNALS, UNKNOWN_COMM, Outcome, comm_text
+
+NOTHING = "-"
+"""What snoop shows if a value is not known."""
+QUESTION = "?"
+"""What the page shows then."""
+_CACHED = 4096
+_MS = 1_000_000
+
+name = lru_cache(_CACHED)(comm_text)
+"""`comm_text`, for names that come again and again."""
+
+
+@lru_cache(_CACHED)
+def word(raw: bytes) -> str:
+    """Return a name as one word: its spaces are escaped too."""
+    return NOTHING if raw in (b"", UNKNOWN_COMM) else comm_text(raw).replace(" ", r"\x20")
+
+
+def name_or_question(raw: bytes) -> str:
+    return name(raw) if raw else QUESTION
+
+
+def span(ns: int | None) -> str:
+    """Return a time always in the same unit, so that lines can be sorted by it."""
+    return NOTHING if ns is None else f"{ns / _MS:.3f}ms"
+
+
+def milliseconds(ns: int | None) -> str:
+    return QUESTION if ns is None else f"{ns / _MS:.3f}"
+
+
+def number(value: int | None) -> str:
+    return NOTHING if value is None else f"{value}"
+
+
+def number_or_question(value: int | None) -> str:
+    return QUESTION if value is None else f"{value}"
+
+
+def local_time(unix_ns: int) -> str:
+    """Return the time of day by the local clock, to the millisecond."""
+    seconds, ns = divmod(unix_ns, NS)
+    return f"{_local_second(seconds)}.{ns // _MS:03}"
+
+
+def utc_time(unix_ns: int) -> str:
+    """Return the time of day in UTC, to the millisecond."""
+    seconds, ns = divmod(unix_ns, NS)
+    return f"{utc_second(seconds)[11:]}.{ns // _MS:03}"
+
+
+@lru_cache(16)
+def _local_second(seconds: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+@lru_cache(16)
+def utc_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def signal_name(number: int) -> str:
+    return SIGNALS.get(number, f"SIG{number}")
+
+
+def fate(outcome: Outcome, code: int | None) -> str:
+    """Return `ok`, `exit N`, the name of a signal, or the outcome if there is no more to say."""
+    if code is None or outcome not in (Outcome.ERROR, Outcome.SIGNAL):
+        return str(outcome)
+    return f"exit {code}" if outcome is Outcome.ERROR else signal_name(code)
+
+
+def status(outcome: Outcome, code: int | None) -> str:
+    """Return `fate` as a shell's `$?` would tell: success is 0."""
+    return {Outcome.OK: "0", Outcome.UNKNOWN: NOTHING}.get(outcome) or fate(outcome, code)

@@ -1,0 +1,194 @@
+"""A field of records is one declaration: a toy field that is declared here, and nowhere else, goes wherever records go."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import struct
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import pytest
+
+from docs import records_tables
+from exporter.handlers.sqlite import Sqlite
+from exporter.handlers.sqlite_table import Table
+from exporter.kernel.layout import RECORD_FIELDS, RECORD_FORMAT, RecordLayout
+from exporter.model import NS, Mode
+from exporter.model.facts import Fact
+from exporter.records import kinds
+from exporter.records.encoding import as_json, encoders, reader
+from exporter.records.fields import Column, Field, fields_of, keys_of, page_columns, snoop_columns
+from exporter.records.record import FIELDS, Record
+from exporter.snoop import lines
+from exporter.sources.ebpf import record_reader
+from exporter.web import recent
+from tests.unit.handler_child import record
+from tests.unit.sink_files import private
+
+UNIT = Field("systemd unit", kinds.NAME_IF_KNOWN, Fact.RECORD_CGROUP, snoop=Column(0, "UNIT", "<8"), page=Column(99, "@Unit"))
+make: Any = namedtuple  # noqa: PYI024 - a class could not take the fields of another
+Wider = make("Wider", [*Record._fields, "unit"], defaults=[b""])
+"""A record as it is, with one field more, which a source need not know."""
+Wider.__annotations__ = get_type_hints(Record, include_extras=True) | {"unit": Annotated[bytes, UNIT]}
+WIDER = fields_of(Wider)
+FIRST = record(1)
+KNOWN, UNKNOWN = Wider(*FIRST, unit=b"a b\n"), Wider(*record(2))
+
+VERSION_1 = """
+CREATE TABLE records (
+    ended_ns INTEGER NOT NULL,
+    runtime_ns INTEGER NOT NULL,
+    pid INTEGER NOT NULL,
+    ppid INTEGER NOT NULL,
+    uid INTEGER,
+    comm TEXT NOT NULL,
+    parent_comm TEXT NOT NULL,
+    exe TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    code INTEGER,
+    cpu_ns INTEGER,
+    cgroup TEXT NOT NULL,
+    mode TEXT NOT NULL
+);
+CREATE INDEX records_by_time ON records (ended_ns);
+CREATE INDEX records_by_comm ON records (comm, ended_ns);
+"""
+"""As the first version made it. It may never change: there are files."""
+
+
+class WiderSqlite(Sqlite):
+    table = Table(WIDER)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    with private(tmp_path) as folder:
+        yield folder / "records.db"
+
+
+def store(sink: type[Sqlite], path: Path, *records: Any) -> Sqlite:
+    """Write records as the sink does in its process."""
+    rows = sink(str(path), 1 << 30, 1e9)
+    rows.handle(list(records))
+    rows.tick()
+    rows.release()
+    return rows
+
+
+def asked(path: Path, query: str) -> list[tuple[object, ...]]:
+    database = sqlite3.connect(path)
+    try:
+        return database.execute(query).fetchall()
+    finally:
+        database.close()
+
+
+def rows(path: Path, columns: str) -> list[tuple[object, ...]]:
+    return asked(path, f"SELECT {columns} FROM records ORDER BY pid")
+
+
+def version_1(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.executescript(f"PRAGMA journal_mode = WAL; BEGIN; {VERSION_1} PRAGMA user_version = 1; COMMIT;")
+    database.execute(
+        "INSERT INTO records VALUES (1900000000000000000, 6, 0, 1, NULL, 'old', 'sh', '/bin/old', 'ok', 0, NULL, '/', 'netlink')"
+    )
+    database.commit()
+    database.close()
+
+
+def test_json() -> None:
+    """Text, object and the way back, with the names and nulls of the other fields."""
+    text, value = encoders(WIDER)
+    read = reader(Wider, WIDER)
+    for each, unit in ((KNOWN, r"a b\x0a"), (UNKNOWN, None)):
+        assert json.loads(text(*each)) == value(*each)
+        assert value(*each)["unit"] == unit
+        assert read(value(*each)) == each
+    assert read(as_json(FIRST)) == Wider(*FIRST), "an exporter of the version before does not send it"
+
+
+@pytest.mark.parametrize(("sent", "unit"), [({}, b""), ({"unit": b"cron"}, b"cron")])
+def test_sources(sent: dict[str, bytes], unit: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not know it needs no change; what the kernel sends comes through by its name."""
+    monkeypatch.setattr(record_reader, "Record", Wider)
+    monkeypatch.setattr(record_reader, "RECORD_FIELDS", (*RECORD_FIELDS, *sent))
+    kernel = RecordLayout(pid=7, comm=b"cc1", exe=b"/bin/cc1")
+    taken = (*struct.unpack(f"={RECORD_FORMAT}", kernel), *sent.values())
+    made: Any = record_reader.records([taken], lambda _: b"/", Mode.EBPF_CORE)[0]
+    assert (made.pid, made.comm, made.exe, made.unit) == (7, b"cc1", b"/bin/cc1", unit)
+
+
+def test_snoop() -> None:
+    """Its column stands where it was declared to."""
+    header, line = lines.table(WIDER)
+    assert header == f"UNIT     {lines.HEADER}"
+    assert line(*KNOWN) == rf"a\x20b\x0a {lines.line(FIRST)}"
+    assert line(*UNKNOWN).startswith("-        ")
+
+
+def test_page() -> None:
+    """Title and cell."""
+    titles, cells = recent.columns(WIDER)
+    assert titles == (*recent.columns(FIELDS)[0], "@Unit")
+    assert [cells(*each)[-1] for each in (KNOWN, UNKNOWN)] == [r"a b\x0a", "?"]
+
+
+def test_documents() -> None:
+    """Nobody has to write it into a table."""
+    tables = records_tables.handlers(WIDER)
+    assert "| `unit` | text | `ebpf` | systemd unit |" in tables["keys"]
+    assert "| `unit` | `bytes`, empty: not known | `unit TEXT NOT NULL` | systemd unit |" in tables["fields"]
+    assert "| UNIT | systemd unit |" in records_tables.snoop(WIDER)["columns"]
+
+
+def test_a_new_database(path: Path) -> None:
+    """It has the column from the start."""
+    store(WiderSqlite, path, KNOWN, UNKNOWN)
+    assert rows(path, "comm, unit") == [("cc1", r"a b\x0a"), ("cc1", "")]
+
+
+def test_a_database_of_the_version_before(path: Path) -> None:
+    """It gets the column, keeps its rows, and is migrated once."""
+    version_1(path)
+    for _ in range(2):
+        assert store(WiderSqlite, path, KNOWN).tally.errors == 0
+    assert rows(path, "pid, comm, unit") == [(0, "old", ""), (1, "cc1", r"a b\x0a"), (1, "cc1", r"a b\x0a")]
+    assert rows(path, "*")[0] == (1_900_000_000 * NS, 6, 0, 1, None, "old", "sh", "/bin/old", "ok", 0, None, "/", "netlink", "")
+
+
+def test_a_database_of_a_newer_version(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is left alone, and the log says why."""
+    store(WiderSqlite, path, KNOWN)
+    before = path.read_bytes()
+    older = store(Sqlite, path, record(3))
+    assert (older.tally.errors, older.tally.pending) == (1, 1)
+    assert path.read_bytes() == before
+    assert "version 2 of the database is not known here (1 is): move it away" in str(vars(caplog.records[0])["fields"]["error"])
+
+
+def test_the_first_version_is_still_written_and_read(path: Path) -> None:
+    """A file that the first version made holds what today's writes, in the same columns."""
+    version_1(path)
+    assert store(Sqlite, path, record(1)).tally.errors == 0
+    made = path.with_name("made.db")
+    store(Sqlite, made, record(1))
+    assert [row[1:5] for row in rows(path, "*")[1:]] == [row[1:5] for row in rows(made, "*")]
+    old, new = ([row[:3] for row in asked(each, "PRAGMA table_info(records)")] for each in (path, made))
+    assert new[: len(old)] == old
+
+
+def test_every_field_is_described() -> None:
+    """Documents, `--help` and the JSON are made of it; columns must not fight for a place."""
+    keys = [key for field in FIELDS for key in keys_of(field)]
+    assert [field.name for field in FIELDS] == list(Record._fields)
+    assert all(field.about for field in FIELDS)
+    assert all(key.about for key in keys)
+    assert len({key.name for key in keys}) == len(keys)
+    snoop = [field.snoop.place for field in FIELDS if field.snoop is not None]
+    page = [field.page.place for field in FIELDS if field.page is not None]
+    assert len(set(snoop)) == len(snoop) == len(snoop_columns(FIELDS))
+    assert len(set(page)) == len(page) == len(page_columns(FIELDS))
