@@ -41,6 +41,8 @@ _LOOKS = 30
 _PS_RUNS = 5
 _WARM_UP_SECONDS, _IDLE_SECONDS = 3, 10
 _SETTLE_SECONDS = 1.5
+_BUSY_PERCENT = 10
+"""Of all CPUs: while other processes use more, no figures are kept."""
 _WAIT_SECONDS = 5
 
 
@@ -62,6 +64,8 @@ class Measured:
     """CPU for each process of it."""
     latency_ms: dict[str, float] = field(default_factory=dict)
     """From an exit until a look at the counts shows it, by quantile; empty where it was not measured."""
+    others_cpu_percent: float = 0
+    """What all processes used of all CPUs while the exporter was idle."""
     idle_cpu_percent: float = 0
     busy_cpu_percent: float = 0
     """At those 50 processes a second."""
@@ -155,6 +159,12 @@ def _cpu_percent(exporter: Running, cpu: float, begun: float) -> float:
     return round((exporter.cpu_seconds() - cpu) / (time.monotonic() - begun) * 100, 2)
 
 
+def _cpu_ticks() -> tuple[int, int]:
+    """Return the clock ticks that all CPUs were used, and those that they were not; the first line of proc_stat(5)."""
+    user, nice, system, idle, iowait, *others = map(int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:9])
+    return user + nice + system + sum(others), idle + iowait
+
+
 def _broker_mib(exporter: Running) -> float | None:
     """Resident memory of the process that keeps the privileges, if there is one."""
     children = Path(f"/proc/{exporter.pid}/task/{exporter.pid}/children").read_text().split()
@@ -167,9 +177,13 @@ def _measure(measured: Measured, workload: Workload, program: Path) -> None:
     with _exporter(Mode(measured.mode), None if measured.privileged else _NOBODY) as exporter:
         measured.ready_seconds = round(exporter.ready_seconds, 3)
         time.sleep(_WARM_UP_SECONDS)
-        cpu, begun = exporter.cpu_seconds(), time.monotonic()
+        cpu, begun, ticks = exporter.cpu_seconds(), time.monotonic(), _cpu_ticks()
         time.sleep(_IDLE_SECONDS)
         measured.idle_cpu_percent = _cpu_percent(exporter, cpu, begun)
+        used, unused = (now - before for now, before in zip(_cpu_ticks(), ticks, strict=True))
+        measured.others_cpu_percent = round(100 * used / (used + unused), 1)
+        if measured.others_cpu_percent > _BUSY_PERCENT and results.kept():
+            raise SystemExit(f"other processes use {measured.others_cpu_percent} % of the CPUs: measure on an idle machine")
         lives = _Lives(program, exporter)
         cpu, begun = exporter.cpu_seconds(), time.monotonic()
         subprocess.run([program, str(_RATE * _SECONDS), str(_RATE), "5000", "rename", "busy"], check=True, capture_output=True)

@@ -12,9 +12,14 @@ from typing import Any
 FOLDER = Path(__file__).parent / "results"
 
 
+def kept() -> bool:
+    """Whether results are kept."""
+    return bool(os.environ.get("WRITE"))
+
+
 def write(name: str, measured: dict[str, Any]) -> None:
     """Keep a result if the environment has WRITE=1; `make docs` then writes it into the documents."""
-    if not os.environ.get("WRITE"):
+    if not kept():
         return
     machine = {
         "kernel": platform.release(),
