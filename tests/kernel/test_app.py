@@ -160,6 +160,17 @@ def test_totals_never_fall_while_scraped_in_a_storm(requires_bpf: None, workload
     )
 
 
+def test_a_new_name_has_its_series_in_the_next_scrape(requires_bpf: None, workload: Program, tmp_path: Path) -> None:
+    """At 0, so that Prometheus sees it rise; the drain that gives it the series comes up to 6 s later."""
+    config = tmp_path / "exporter.yml"
+    config.write_text("metrics: {max_comms: 1000}\n")
+    with running("--config.file", str(config)) as exporter:
+        workload.storm("vfork", 10)
+        samples = exporter.samples()
+    assert samples["shortproc_comm_short_exits_total", frozenset({("comm", workload.comm.decode())})] == 0
+    assert samples["shortproc_parent_short_exits_total", frozenset({("parent_comm", workload.comm.decode())})] == 0
+
+
 def test_a_port_in_use() -> None:
     """Exit status 1, one line that names the address."""
     with socket.socket() as taken:
