@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.config.options import Config, HandlerConfig, Jsonl, Sinks, Sqlite
+from exporter.config.options import Config, HandlerConfig, JsonlOptions, Sinks, SqliteOptions
 from exporter.handlers import plan
 from exporter.handlers.parent import Handlers
 from exporter.model import Mode, Outcome
@@ -29,7 +29,7 @@ _LATENCIES = """
 import time
 from exporter.handlers import Handler
 
-class Latencies(Handler):
+class LatencyHandler(Handler):
     def __init__(self, path):
         self.file = open(path, "w")
 
@@ -102,8 +102,8 @@ def _cpu() -> float:
 
 def _throughput(sinks: str, per_second: int | None) -> None:
     with _folder() as folder:
-        jsonl = Jsonl(path=str(folder / "records.jsonl")) if "jsonl" in sinks else Jsonl()
-        sqlite = Sqlite(path=str(folder / "records.db")) if "sqlite" in sinks else Sqlite()
+        jsonl = JsonlOptions(path=str(folder / "records.jsonl")) if "jsonl" in sinks else JsonlOptions()
+        sqlite = SqliteOptions(path=str(folder / "records.db")) if "sqlite" in sinks else SqliteOptions()
         handlers, child = _started(Config(sinks=Sinks(jsonl, sqlite)))
         records = [_record(number) for number in range(_RECORDS)]
         began, cpu, child_cpu = time.monotonic(), _cpu(), child.cpu_seconds()
@@ -134,8 +134,8 @@ def _latency(per_second: int, sinks: bool) -> None:
     with _folder() as folder, tempfile.TemporaryDirectory(dir="/var/tmp") as code:
         Path(code).chmod(0o755)
         Path(code, "latencies.py").write_text(_LATENCIES)
-        handler = HandlerConfig("latencies:Latencies", (code,), options={"path": str(folder / "latencies")})
-        jsonl, sqlite = Jsonl(path=str(folder / "records.jsonl")), Sqlite(path=str(folder / "records.db"))
+        handler = HandlerConfig("latencies:LatencyHandler", (code,), options={"path": str(folder / "latencies")})
+        jsonl, sqlite = JsonlOptions(path=str(folder / "records.jsonl")), SqliteOptions(path=str(folder / "records.db"))
         handlers, child = _started(Config(handlers=(handler,), sinks=Sinks(jsonl, sqlite) if sinks else Sinks()))
         began, cpu, child_cpu = time.monotonic(), _cpu(), child.cpu_seconds()
         for number in range(per_second * _SECONDS):

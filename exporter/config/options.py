@@ -188,7 +188,7 @@ _DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Jsonl:
+class JsonlOptions:
     path: str = option("", _SINK_PATH, "File, in an existing directory. Empty: no such sink.")
     max_bytes: int = option(100 << 20, size(1 << 20, 1 << 40), "Size at which the file is rotated: it becomes .1, and so on.")
     max_age_seconds: float = option(_DAY, duration(60, 366 * _DAY), "Age of the first record at which the file is rotated.")
@@ -197,7 +197,7 @@ class Jsonl:
 
 
 @dataclass(frozen=True, slots=True)
-class Sqlite:
+class SqliteOptions:
     path: str = option("", _SINK_PATH, "Database file, in an existing directory. Empty: no such sink.")
     max_bytes: int = option(1 << 30, size(1 << 20, 1 << 40), "Size above which the oldest records are deleted.")
     max_age_seconds: float = option(7 * _DAY, duration(60, 3660 * _DAY), "Age above which records are deleted.")
@@ -206,8 +206,8 @@ class Sqlite:
 
 @dataclass(frozen=True, slots=True)
 class Sinks:
-    jsonl: Jsonl = group(Jsonl, "Records as lines of JSON.")
-    sqlite: Sqlite = group(Sqlite, "Records in an SQLite database.")
+    jsonl: JsonlOptions = group(JsonlOptions, "Records as lines of JSON.")
+    sqlite: SqliteOptions = group(SqliteOptions, "Records in an SQLite database.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Loads `lifecycle.bcc.c` through bcc, in a child of its own; see `handover`.
 
-bcc belongs to the system's interpreter (Debian's `python3-bpfcc`), which need not be ours. PyPI's `bcc` is another project.
+bcc belongs to the interpreter of the system (Debian's `python3-bpfcc`), which may not be ours. PyPI's `bcc` is an unrelated project.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from exporter.model import KERNEL_THREADS, Lost, ModeUnavailable, RuntimeScale
 from exporter.process.shortage import advice, worded
 
 PLACES = (Path(__file__).parents[1] / "_bpf", Path(__file__).parents[2] / "bpf")
-"""Where the sources are: in a wheel, and in a checkout."""
+"""Directories of the sources: in a wheel, and in a checkout."""
 
 _CHILD = Path(__file__).with_name("bcc_child.py")
 _OLDEST = (4, 18)
 _PROGRAMS_ARE_TOLD = (5, 1)
-"""That a perf buffer is full: kernel/trace/bpf_trace.c, __bpf_perf_event_output()."""
+"""First kernel that reports a full perf buffer to the program: kernel/trace/bpf_trace.c, __bpf_perf_event_output()."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FIND = """
 import importlib.util, os, sys
@@ -60,11 +60,11 @@ def load_bcc(  # noqa: PLR0913 - two are required
     force_guard: bool = False,
     timeout: float = 60,
 ) -> Handover:
-    """Compile, load and attach the programs, which count nothing yet; raises `ModeUnavailable` with what to do about it.
+    """Compile, load and attach the programs, in standby; raises `ModeUnavailable` with advice.
 
-    `interpreter` is one that has bcc; empty, it is looked for. `use_headers` takes the kernel's headers where they are installed: only then
-    are outcomes and CPU known; `use_ring` takes the kernel's ring buffer, if it has one; `use_rename_pid` takes whom the kernel says that a
-    new name is for, if it does. `force_guard` counts exits as on kernels whose tracepoint doesn't say which thread is the last one.
+    `interpreter` has bcc; if empty, one is searched for. `use_headers` uses the kernel headers if they are installed: outcomes and CPU need
+    them. `use_ring` uses the ring buffer if the kernel has one. `use_rename_pid` uses the PID in the tracepoint of renames if it is there.
+    `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
     """
     sources, found = _require(interpreter)
     request = {
@@ -90,7 +90,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
 
 
 def refusal(settings: Settings | None = None) -> str | None:
-    """Why loading is sure to fail, or None if it is worth trying."""
+    """Return why loading is sure to fail, or None."""
     try:
         _require(settings.interpreter if settings is not None else "")
     except ModeUnavailable as reason:
@@ -99,7 +99,7 @@ def refusal(settings: Settings | None = None) -> str | None:
 
 
 def _require(interpreter: str) -> tuple[Path, str]:
-    """The sources, and the interpreter that has bcc."""
+    """Return the directory of the sources, and the interpreter that has bcc."""
     if release.version() < _OLDEST:
         raise ModeUnavailable(f"kernel {os.uname().release} is too old: this mode needs 4.18 or later")
     sources = next((place for place in PLACES if (place / "lifecycle.bcc.c").exists()), None)
@@ -125,7 +125,7 @@ _with_bcc: set[str] = set()
 
 
 def _has_bcc(interpreter: str) -> bool:
-    """Only a yes is remembered: it may be installed while we run."""
+    """Return whether it has bcc. Only a yes is cached: bcc may be installed later."""
     if interpreter not in _with_bcc:
         command = [interpreter, "-I", "-c", _FIND]
         try:
@@ -140,7 +140,7 @@ def _has_bcc(interpreter: str) -> bool:
 
 @cache
 def _sizes() -> dict[str, tuple[int, int]]:
-    """Maps that may be handed over: bytes of a key, and of a value as user space sees it."""
+    """Return the maps that may be handed over, with the size of a key, and of a value as user space sees it."""
     counts, cpus = ctypes.sizeof(CommRow), ctypes.sizeof(Cpu) * possible_cpus()
     return {
         "comms_a": (16, counts),
@@ -161,7 +161,7 @@ def _sizes() -> dict[str, tuple[int, int]]:
 
 
 def _enter_old(handover: Handover, proc: str, on_log: Callable[[str], None], *, count_threads: bool) -> None:
-    """Without this, no process that is older than the programs would be counted when it ends."""
+    """Enter the processes that are older than the programs; else their exits would not count."""
     procfs = Procfs(proc)
     kthreadd = procfs.stat(2)
     if isinstance(kthreadd, Lost) or kthreadd.comm != KERNEL_THREADS:

@@ -1,7 +1,7 @@
 """Compiles and attaches `lifecycle.bcc.c`, and hands it over. A program of its own, run by `exporter.loaders.bcc`.
 
-It runs under whatever interpreter has bcc, so it imports nothing of ours and needs Python 3.9 only. What it sends is what
-`exporter.loaders.handover.send` does.
+It runs under the interpreter that has bcc, so it imports nothing of ours and needs only Python 3.9. It sends the same message as
+`exporter.loaders.handover.send`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _RAW = {
 _MAX_DESCRIPTORS = 250
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
 _ATTACH_ORDER = ("on_free", "on_exit", "on_path", "on_exec", "on_own_rename", "on_rename", "on_signal", "on_newtask", "on_birth")
-"""A process that ends while this goes on must not leave its birth behind, and must find its free attached."""
+"""An exit during this must find its free attached, and must not leave an entry in `live_processes`."""
 _ADVICE = {
     errno.EPERM: "allow bpf(2) and perf_event_open(2) in the seccomp profile or security module of the container",
     errno.EACCES: "a security module (SELinux, AppArmor) forbids it, or the verifier, whose log --log.level=debug shows",
 }
-"""What to do, by errno."""
+"""Advice, by errno."""
 _WITH_HEADERS, _WITHOUT = "task.bcc.c", "live_processes.bcc.c"
-"""What goes behind `lifecycle.bcc.c`."""
+"""The second half of the source, after `lifecycle.bcc.c`."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p]
@@ -52,8 +52,8 @@ class _RefusedError(Exception):
 
 
 def main() -> None:
-    """Answer once, and leave without tidying up: that would cost time, and the kernel does it."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent's mask came along, and a child must end when it is told
+    """Answer once, and exit without cleaning up: the kernel does that faster."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # it inherited the parent's mask, and must react to signals
     with socket.socket(fileno=int(sys.argv[1])) as ours:
         request = json.loads(sys.argv[2])
         try:
@@ -102,12 +102,12 @@ def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
 
 
 def _alone_with_mounts() -> bool:
-    """Let nobody else see what is mounted from here on; bcc's own looking for tracefs may mount it, too."""
+    """Enter a private mount namespace: tracefs may be mounted here, also by bcc itself."""
     return not _libc.unshare(_CLONE_NEWNS) and not _libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
 
 
 def _tracefs(*, alone: bool) -> str:
-    """Where the kernel describes its tracepoints."""
+    """Return the directory in which the kernel describes its tracepoints."""
     for folder in _TRACEFS:
         if os.path.isdir(f"{folder}/events"):  # noqa: PTH112
             return folder
@@ -119,7 +119,7 @@ def _tracefs(*, alone: bool) -> str:
 
 
 def _programs(bcc: Any, sources: str, headers: str | None, flags: list[str]) -> tuple[Any, dict[str, int]]:
-    """Compile and load with the kernel's headers, where they are installed and fit, else with our own."""
+    """Compile and load with the kernel headers if they are installed and fit, else with ours."""
     flags = [f"-I{sources}", *flags]
     if headers is not None:
         try:
@@ -130,7 +130,7 @@ def _programs(bcc: Any, sources: str, headers: str | None, flags: list[str]) -> 
 
 
 def _has_rings(bcc: Any) -> bool:
-    """Whether the kernel has ring buffers: some have them that call themselves older than 5.8."""
+    """Return whether the kernel has ring buffers. Some kernels before 5.8 have them as a backport."""
     fd: int = bcc.lib.bcc_create_map(_RINGBUF, b"probe", 0, 0, mmap.PAGESIZE, 0)
     if fd >= 0:
         os.close(fd)
@@ -138,13 +138,13 @@ def _has_rings(bcc: Any) -> bool:
 
 
 def _buffers(bcc: Any, kernel: Any, size: int) -> list[int]:
-    """A perf event for each CPU, entered into the map that programs send records to. It forgets them with its last descriptor."""
+    """Open a perf event for each CPU, and enter it into the map of records. The map drops them with its last descriptor."""
     kernel["record_events"].open_perf_buffer(lambda *_: None, page_cnt=size // mmap.PAGESIZE)
     return [bcc.lib.perf_reader_fd(reader) for reader in kernel.perf_buffers.values()]
 
 
 def _headers() -> str | None:
-    """The kernel's headers: a folder for bcc, nothing where bcc finds it by itself, None where there are none."""
+    """Return the directory of the kernel headers; empty if bcc finds it by itself, None if there are none."""
     release = os.uname().release
     for folder, for_bcc in (
         (f"/lib/modules/{release}/build", ""),
@@ -178,7 +178,7 @@ def _read(path: str) -> str:
 
 
 def _attempt(what: str, do: Any) -> Any:
-    """Say it in one sentence: bcc raises plain exceptions, and prints what is behind them."""
+    """Turn a failure into one sentence: bcc raises plain exceptions and prints the cause."""
     ctypes.set_errno(0)
     try:
         return do()
@@ -198,7 +198,7 @@ def _map(bcc: Any, kernel: Any, name: str, expected: list[int]) -> int:
 
 
 def _map_fd(bcc: Any, kernel: Any, name: str) -> int:
-    """Below zero where the programs have no such map."""
+    """Return its descriptor; below zero if the programs have no such map."""
     fd: int = bcc.lib.bpf_table_fd(kernel.module, name.encode())
     return fd
 
@@ -210,7 +210,7 @@ def _fill(bcc: Any, fd: int, name: str, value: bytes) -> None:
 
 
 def _attach(kernel: Any, name: str) -> int:
-    """Attach a program that is loaded; returns the descriptor whose closing ends that."""
+    """Attach a loaded program; returns the descriptor whose close detaches it."""
     if name in _FORMATTED:
         kernel.attach_tracepoint(tp=_FORMATTED[name].encode(), fn_name=name.encode())
         fd: int = kernel.tracepoint_fds[_FORMATTED[name].encode()]

@@ -1,4 +1,4 @@
-"""`make check-bpf`: loads every program into this kernel's verifier, and says what it made of each."""
+"""`make check-bpf`: loads every program into the verifier of this kernel, and prints the result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BCC: dict[str, _Load] = {
 
 
 def main() -> int:
-    """Print a line for each program and each map. 1 if they don't load, or where nobody may load them."""
+    """Print a line for each program and each map. Returns 1 if they cannot be loaded."""
     refused = refusal()
     try:
         for what, load in (_CORE if refused else _CORE | _BCC).items():

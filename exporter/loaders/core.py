@@ -35,9 +35,9 @@ def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
 
 
 def load_core(scale: RuntimeScale, on_log: Callable[[str], None], *, force_guard: bool = False, timeout: float = 20) -> Handover:
-    """Load and attach the programs, which count nothing yet; raises `ModeUnavailable` with what to do about it.
+    """Load and attach the programs, in standby; raises `ModeUnavailable` with advice.
 
-    `force_guard` counts exits as on kernels whose tracepoint doesn't say which thread is the last one.
+    `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
     """
     request = {
         "object": str(OBJECT),
@@ -48,7 +48,7 @@ def load_core(scale: RuntimeScale, on_log: Callable[[str], None], *, force_guard
 
 
 def main() -> None:
-    """The child."""
+    """Run the child."""
     giver = handover.Giver()
     try:
         _load(giver)
@@ -91,7 +91,7 @@ def _load(giver: handover.Giver) -> None:
 
 
 def refusal(settings: Settings | None = None) -> str | None:  # noqa: ARG001 - of every mode's loader
-    """Why loading is sure to fail, or None if it is worth trying."""
+    """Return why loading is sure to fail, or None."""
     try:
         _require(OBJECT)
     except ModeUnavailable as reason:
@@ -100,7 +100,7 @@ def refusal(settings: Settings | None = None) -> str | None:  # noqa: ARG001 - o
 
 
 def _require(path: Path) -> None:
-    """Refuse what is sure to fail, in words that say more than the kernel's errno would."""
+    """Raise if loading is sure to fail, with more detail than the errno of the kernel."""
     if release.version() < _OLDEST:
         raise ModeUnavailable(f"kernel {os.uname().release} is too old: this mode needs 5.8 or later")
     if not _BTF.exists():

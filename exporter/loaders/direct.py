@@ -24,7 +24,7 @@ class Direct:
             raise ModeUnavailable(reason)
 
     def _module(self, mode: Mode) -> ModeLoader:
-        """Import it only now: what a mode imports costs memory."""
+        """Import it only when it is used, to save memory."""
         name = self._settings.modules.get(mode)
         if name is None:
             raise ModeUnavailable(f"{mode} has no loader")

@@ -1,8 +1,8 @@
-"""How a loader's child hands its descriptors to the process that serves.
+"""Passes descriptors from the child of a loader to the serving process.
 
-Loading needs privilege and heavy libraries; reading needs neither. So each loader is a module whose `main()` runs in a short-lived child,
-does its work, and sends one message: JSON, with the descriptors beside it (SCM_RIGHTS, unix(7)). What finds no room there comes in messages
-before it that are but a `+`. Maps, programs and links live on with the descriptors when the child has gone.
+Loading needs privileges and heavy libraries; reading needs neither. So each loader is a module whose `main()` runs in a short-lived child,
+does its work, and sends one message: JSON, with the descriptors attached (SCM_RIGHTS, unix(7)). Descriptors beyond the limit of one message
+are sent before it, in messages that are only a `+`. Maps, programs and links live as long as the descriptors.
 """
 
 from __future__ import annotations
@@ -31,24 +31,23 @@ from exporter.process.signals import stop_is_pending
 
 MAX_MESSAGE = 64 * 1024
 _MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
-_MAX_LOG = 1 << 20  # a verifier's log can be many times that, and tells its reason at the end
+_MAX_LOG = 1 << 20  # the log of the verifier can be many times that, with its reason at the end
 _MORE = b"+"
 _LOOK_SECONDS = 0.1
 BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; importlib.import_module(sys.argv.pop(1)).main()"
 
 
 def load(module: str, request: dict[str, Any], *, timeout: float, on_log: Callable[[str], None]) -> Handover:
-    """Run `module`'s `main()` in a child and take what it hands over; see `run`."""
+    """Run `main()` of `module` in a child and return its descriptors; see `run`."""
     # -I: nothing is imported from the working directory or the environment, for this runs as root
     command = [sys.executable, "-I", "-c", BOOT, str(Path(__file__).parents[2]), module]
     return run(command, request, timeout=timeout, on_log=on_log)
 
 
 def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: Callable[[str], None]) -> Handover:
-    """Run a program with a socket's number and the request as its last arguments, and take what it hands over.
+    """Run a program with the number of a socket and the request as its last arguments, and return its descriptors.
 
-    What it prints goes to `on_log`, a line at a time. Raises `ModeUnavailable` with the child's own sentence, or with one that says how the
-    child ended.
+    Its output goes to `on_log`, line by line. Raises `ModeUnavailable` with the message of the child, or with its exit status.
     """
     try:
         return _run(command, request, timeout, on_log)
@@ -89,7 +88,7 @@ def _run(command: list[str], request: dict[str, Any], timeout: float, on_log: Ca
 
 
 def send(ours: socket.socket, message: bytes, descriptors: list[int]) -> None:
-    """What `receive` takes. Raises `OSError`."""
+    """Send a message with descriptors, for `receive`. Raises `OSError`."""
     while True:
         some, descriptors = array.array("i", descriptors[:_MAX_DESCRIPTORS]), descriptors[_MAX_DESCRIPTORS:]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, some)] if some else []
@@ -133,7 +132,7 @@ def receive(ours: socket.socket, seconds: float) -> tuple[bytes, list[int]]:
 
 
 def discard(descriptors: Iterable[int]) -> None:
-    """Close what was handed over, and with it what it stands for."""
+    """Close descriptors, and so detach or release what they hold."""
     for fd in descriptors:
         os.close(fd)
 
@@ -149,14 +148,14 @@ def accepted(answer: dict[str, Any], descriptors: list[int]) -> Handover:
 
 
 class Giver:
-    """The child's side: collects what is handed over, and sends it once."""
+    """The side of the child: collects descriptors, and sends them once."""
 
     def __init__(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent's mask came along, and a child must end when it is told
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # it inherited the parent's mask, and must react to signals
         self._socket = socket.socket(fileno=int(sys.argv[1]))
         self.request: dict[str, Any] = json.loads(sys.argv[2])
         self.given = Handover({}, {}, {})
-        """To be filled. A link is anything whose closing ends an attachment."""
+        """To be filled. A link is any descriptor whose close ends an attachment."""
 
     def map(self, name: str, fd: int, key_size: int, value_size: int, *, per_cpu: bool) -> None:
         seen_size = (value_size + 7) // 8 * 8 * possible_cpus() if per_cpu else value_size
@@ -167,6 +166,6 @@ class Giver:
         send(self._socket, json.dumps(self.given.described()).encode(), self.given.descriptors())
 
     def refuse(self, reason: str) -> None:
-        """Say in one sentence why there is nothing to hand over."""
+        """Send the reason of a failure, in one sentence."""
         with contextlib.suppress(BrokenPipeError):
             self._socket.send(json.dumps({"unusable": reason}).encode())

@@ -1,4 +1,4 @@
-"""The part of libbpf that loading needs, by ctypes. Only ever imported in a loader's child.
+"""The part of libbpf that loading needs, by ctypes. Imported only in the child of a loader.
 
 ABI: libbpf.so.1, stable since 1.0; pointers come back NULL with errno set (libbpf's libbpf_get_error documentation).
 """
@@ -37,7 +37,7 @@ PER_CPU_ARRAY = 6  # BPF_MAP_TYPE_PERCPU_ARRAY
 
 
 class Libbpf:
-    """Raises OSError where the library is not there, or where a call fails."""
+    """Raises `OSError` if the library is missing or a call fails."""
 
     def __init__(self) -> None:
         self._lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
@@ -46,14 +46,14 @@ class Libbpf:
             function.restype, function.argtypes = result, arguments
 
     def call(self, name: str, *arguments: object) -> int:
-        """Call a function that answers with a number; below zero is -errno."""
+        """Call a function that returns a number; below zero is -errno."""
         result: int = getattr(self._lib, name)(*arguments)
         if result < 0:
             raise OSError(-result, os.strerror(-result), name)
         return result
 
     def pointer(self, name: str, *arguments: object) -> int:
-        """Call a function that answers with a pointer; NULL is an error."""
+        """Call a function that returns a pointer; NULL is an error."""
         result: int | None = getattr(self._lib, name)(*arguments)
         if not result:
             error = ctypes.get_errno()
@@ -61,18 +61,18 @@ class Libbpf:
         return result
 
     def name(self, kind: str, item: int) -> str:
-        """The name of a "map" or "program"."""
+        """Return the name of a "map" or "program"."""
         name: bytes = getattr(self._lib, f"bpf_{kind}__name")(item)
         return name.decode()
 
     def each(self, kind: str, opened: int) -> Iterator[int]:
-        """Each "map" or "program" of an open object."""
+        """Yield each "map" or "program" of an open object."""
         item = None
         while item := getattr(self._lib, f"bpf_object__next_{kind}")(opened, item):
             yield item
 
     def tracepoint_arguments(self, tracepoint: str) -> int:
-        """How many arguments a program of type tp_btf gets at `tracepoint`, from the running kernel's BTF.
+        """Return the number of arguments of a tp_btf program at `tracepoint`, from the BTF of the running kernel.
 
         The kernel keeps `typedef void (*btf_trace_NAME)(void *, ...)` for each: include/trace/bpf_probe.h.
         """

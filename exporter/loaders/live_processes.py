@@ -1,7 +1,7 @@
-"""Tells programs that keep births (`lifecycle.bcc.c`) of the processes that were there before them.
+"""Enters the processes that are older than the programs into the map `live_processes` (`live_processes.bcc.c`).
 
-It runs once the programs are attached, and no end counts before it is done. So whatever happens meanwhile is either seen by the programs
-or, by looking twice, here: a birth stays only if the process looked the same before and after it was entered.
+It runs after the programs were attached, and no exit counts before it is done. Changes meanwhile are seen either by the programs or here:
+an entry stays only if the process is the same before and after it was entered.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from exporter.model import KERNEL_THREADS, Lost
 _ROUNDS = 20
 _NO_ROOM = {errno.E2BIG, errno.ENOMEM}
 _PAUSE_SECONDS = 0.01
-"""A new thread is listed some microseconds before its tracepoint fires: one that is still there after this long has had its."""
+"""A new thread is listed some microseconds before its tracepoint fires. After this time it has fired."""
 
 
 class LiveProcess(ctypes.Structure):
-    """`struct live_process` of lifecycle.bcc.c."""
+    """`struct live_process` of live_processes.bcc.c."""
 
     _fields_ = (("start_ns", c_uint64), ("parent", c_uint32), ("live", c_uint32), ("comm", c_char * COMM_LEN), ("is_kernel", c_uint64))
 
@@ -35,25 +35,25 @@ class _Look(NamedTuple):
     comm: bytes
     parent: int
     threads: frozenset[int]
-    """The live ones, where they are counted."""
+    """The live threads, if they are counted."""
     is_still: bool = True
-    """Whether no thread was just leaving."""
+    """Whether no thread was just exiting."""
 
 
 class Filler:
-    """Enters what is in `/proc` into the map of births."""
+    """Enters the processes in `/proc` into the map."""
 
     def __init__(self, births: BpfMap, procfs: Procfs, *, count_threads: bool) -> None:
-        """`count_threads` where the programs know a process's last thread only by counting."""
+        """`count_threads`: the programs find the last thread of a process by counting."""
         self._births = births
         self._procfs = procfs
         self._count_threads = count_threads
         self._before: dict[int, _Look] = {}
-        # a start is told on the clock that goes on while the machine sleeps: a life then comes out longer by that
+        # `/proc` dates a start by a clock that goes on while the machine is suspended
         self._asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
     def fill(self) -> int:
-        """Returns how many processes found no room, or changed too quickly to be entered. Raises OSError."""
+        """Enter them. Returns the number of processes without room, or that changed too quickly. Raises `OSError`."""
         left = self._procfs.pids()
         for _ in range(_ROUNDS):
             left = [pid for pid in left if not self._enter(pid)]
@@ -67,7 +67,7 @@ class Filler:
         return len(left)
 
     def _enter(self, pid: int) -> bool:
-        """Whether nothing is left to do."""
+        """Return whether the process is done."""
         look = self._look(pid)
         if look is None:
             return True
@@ -83,7 +83,7 @@ class Filler:
             return False
         again, now = self._look(pid), self._births.lookup(key)
         if again is None or (now is not None and LiveProcess.from_buffer(now).start_ns != birth.start_ns):
-            return True  # it has ended, or began under the programs' eyes
+            return True  # it has exited, or the programs saw its start
         if again == look and now is not None and bytes(now) == bytes(birth):
             return True
         self._births.delete(key)
@@ -91,7 +91,7 @@ class Filler:
         return False
 
     def _look(self, pid: int) -> _Look | None:
-        """None of a process that has ended, or is not to be seen."""
+        """Return its state, or None if it has exited or cannot be read."""
         stat = self._procfs.stat(pid)
         if isinstance(stat, Lost) or stat.ended:
             return None
@@ -99,7 +99,7 @@ class Filler:
         return self._with_threads(look, pid) if self._count_threads else look
 
     def _with_threads(self, look: _Look, pid: int) -> _Look | None:
-        """A thread that is a zombie has had its exit; one that is exiting may have."""
+        """Return its live threads. A zombie thread has exited; an exiting one may have."""
         try:
             tids = [int(name) for name in os.listdir(f"{self._procfs.root}/{pid}/task")]  # noqa: PTH208 - each process and round
         except OSError:

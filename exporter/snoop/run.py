@@ -27,7 +27,7 @@ _LAST_LINES_SECONDS = 2.0
 """For whoever reads our output to take what is left after a signal."""
 
 
-class Source(Protocol):
+class RecordSource(Protocol):
     """Where records come from."""
 
     failure: str | None
@@ -54,7 +54,7 @@ def main(options: Options, config: Config) -> int:
     log.setup(config.log.level, config.log.format)
     signals = Signals(_STOPS - {signal.SIGHUP} if hangup_is_ignored() else _STOPS)
     inbox = Inbox()
-    source: Source = Watching(config, inbox, tell) if options.url is None else Following(options.url, inbox, tell, signals.wake)
+    source: RecordSource = Watching(config, inbox, tell) if options.url is None else Following(options.url, inbox, tell, signals.wake)
     output = Output(sys.stdout.fileno(), sys.stdout.encoding)
     printer = Printer(options, inbox, output, signals.wake)
     try:

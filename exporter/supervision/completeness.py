@@ -1,8 +1,8 @@
-"""How much of what the kernel started was seen.
+"""Compares the clones that were observed with the clones that the kernel counted.
 
 The kernel counts every clone (`processes` of /proc/stat, threads and io_uring workers included: kernel/fork.c, total_forks). The source
-counts those that it saw. Both are read at slightly different moments, so the source is read before and after the kernel: what lies in
-between is agreement, not loss.
+counts those that it observed. The two are read at slightly different moments, so the source is read before and after the kernel; a kernel's
+count between the two is not a loss.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _STILL_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Clones since the exporter's start, by the kernel's count and by ours, as of the same moment."""
+    """Clones since the start of the exporter, as counted by the kernel and as observed, at the same moment."""
 
     kernel: int
     observed: int
 
 
 class Completeness:
-    """Compares the two counts, at each tick and at each scrape. Asking changes nothing; only `tick` remembers."""
+    """Compares the two counts at each tick and each scrape. Only `tick` changes state."""
 
     def __init__(self, kernel_clones: Callable[[], int | None], now: Callable[[], int] = time.monotonic_ns) -> None:
-        """`kernel_clones` gives the count since boot, or None where it can't be read."""
+        """`kernel_clones` returns the count since boot, or None if it cannot be read."""
         self._kernel_clones = kernel_clones
         self._now = now
         self._base: Sample | None = None
@@ -40,7 +40,7 @@ class Completeness:
         self._history: deque[tuple[int, Sample]] = deque()
 
     def begin(self, observed: Callable[[], int]) -> None:
-        """Both sides start from here: from a moment, if one comes soon, around which nothing is on its way from the one to the other."""
+        """Start both counts now, if possible at a moment when no clone is counted by only one of the two."""
         for _ in range(_TRIES):
             kernel, before = self._kernel_clones(), observed()
             if kernel is None:
@@ -51,7 +51,7 @@ class Completeness:
                 break
 
     def sample(self, observed: Callable[[], int], *, immediate: bool) -> Sample | None:
-        """Both counts now; None where the kernel's is not to be had. `immediate` is for sources that tell of a clone as it happens."""
+        """Return both counts, or None if the kernel's count cannot be read. `immediate`: the source observes a clone as it happens."""
         base = self._base
         if base is None:
             return None
@@ -62,11 +62,11 @@ class Completeness:
             missing = (kernel - base.kernel) - (after - base.observed)
             if attempt == _TRIES - 1 or not immediate or missing <= self._missing:
                 return Sample(kernel - base.kernel, min(max(kernel - base.kernel, before - base.observed), after - base.observed))
-            time.sleep(_PAUSE_SECONDS)  # the kernel counts a clone a moment before its tracepoint tells of it
+            time.sleep(_PAUSE_SECONDS)  # the kernel counts a clone a moment before its tracepoint fires
         raise AssertionError
 
     def tick(self, sample: Sample | None) -> None:
-        """Remember a sample; about once a second."""
+        """Keep a sample; called about once a second."""
         if sample is None:
             self._history.clear()
             return
@@ -77,7 +77,7 @@ class Completeness:
             self._history.popleft()
 
     def ratio(self, sample: Sample | None) -> float | None:
-        """Clones seen by clones there were, from 60 s ago (or the start) to `sample`; 1 if there were none, None if unknown."""
+        """Return observed by counted clones, from 60 s ago (or the start) to `sample`; 1 if there were none, None if unknown."""
         if sample is None or not self._history:
             return None
         then = self._history[0][1]

@@ -1,4 +1,4 @@
-"""What the kernel's count of clones says of the source that runs."""
+"""Checks the active source against the kernel's count of clones."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from exporter.supervision.completeness import Completeness, Sample
 
 _BLIND_TICKS = 3
 _BLIND_CLONES = 10
-"""A source that observes clones as they happen and yet, in so many ticks in a row, missed more than half of so many, sees nothing more."""
+"""A source that observes clones as they happen is blind if it misses more than half of this many clones in this many ticks in a row."""
 
 
 class Health:
-    """Over all sources that there were; where one takes a source, it is the one that runs. Not safe for threads."""
+    """Sums up all sources since the start. Methods take the active source. Not thread-safe."""
 
     def __init__(self, kernel_clones: Callable[[], int | None], at_once: Collection[Mode]) -> None:
         """See `Completeness`. `at_once` are the modes that observe each clone as it happens."""
         self._at_once = at_once
         self.last: Sample | None = None
-        """As of the last tick, or since then of a source's end, or of the next one's start."""
+        """As of the last tick, or of a stop or start of a source since then."""
         self._well: Sample | None = None
-        """As of the last tick: from there on, nobody may have watched when a source breaks."""
+        """As of the last tick: what happened after it may be unseen if the source has failed."""
         self._completeness = Completeness(kernel_clones)
         self._earlier_clones = 0
         self._retiring: Source | None = None
         self._blind_ticks = 0
 
     def begin(self, source: Source) -> None:
-        """Compare from now on."""
+        """Start to compare."""
         self._completeness.begin(source.clones)
 
     def sample(self, source: Source | None) -> Sample | None:
-        """Both counts now; None where they are not of the same processes. Changes nothing."""
+        """Return both counts, or None if they are not of the same processes. Changes nothing."""
         if source is None or not source.counts_host():
             return None
         running = [each for each in (self._retiring, source) if each is not None]
@@ -46,7 +46,7 @@ class Health:
         return self._completeness.ratio(sample)
 
     def tick(self, source: Source | None) -> None:
-        """Remember, about once a second."""
+        """Keep a sample; called about once a second."""
         sample, before = self.sample(source), self._well
         self._completeness.tick(sample)
         self.last, self._well = sample or self.last, sample or before
@@ -55,23 +55,23 @@ class Health:
             self._blind_ticks = self._blind_ticks + 1 if kernel >= _BLIND_CLONES and observed < kernel / 2 else 0
 
     def check(self) -> None:
-        """Raise `SourceFailed` where the source sees nothing more, though it does not say so."""
+        """Raise `SourceFailed` if the source has become blind without noticing."""
         if self._blind_ticks >= _BLIND_TICKS:
             raise SourceFailed(f"it missed most of what the kernel started in each of {_BLIND_TICKS} seconds")
 
     def retiring(self, source: Source) -> None:
-        """It is the active one no more, but what it learns late counts; nor does what was shown of it fall."""
+        """Note that it is no longer active. Its late counts still count, and no shown count decreases."""
         self.last = self.sample(source) or self.last
         self._retiring = source
         self._blind_ticks = 0
 
     def ended(self, source: Source) -> None:
-        """It has been stopped: what it saw is seen."""
+        """Note that it has been stopped."""
         self._earlier_clones += source.clones()
         self._retiring = None
 
     def gap(self, source: Source) -> Counts:
-        """What was lost while no source ran, until this one did."""
+        """Return the losses between the failure of the previous source and the start of this one."""
         lost, before, sample = Counts(), self._well, self.sample(source)
         if before is not None and sample is not None:
             lost.lose(Lost.SWITCH_GAP, sample.kernel - before.kernel)

@@ -1,4 +1,4 @@
-"""The modes, best first: everything that the rest of the exporter, its dashboards and its documentation know of one stands here.
+"""Declares the modes, best first. The rest of the exporter, the dashboards and the documents take all facts about modes from here.
 
 To add one: its name in `model.Mode`, its source under `sources/`, its `ModeSpec` here, its section in docs/modes.md, and tests.
 """
@@ -18,7 +18,7 @@ from exporter.sources.base import Source
 
 
 class Host(NamedTuple):
-    """What a source is made from."""
+    """The values that a source is made from."""
 
     config: Config
     procfs: Procfs
@@ -37,15 +37,15 @@ class ModeSpec:
     probe: Callable[[Host], None]
     """Raise `ModeUnavailable` if a cheap check finds an obstacle."""
     fills: Mapping[Fact, str]
-    """How well it tells each fact; those that it can't tell are left out."""
+    """How well it provides each fact; facts that it cannot provide are left out."""
     losses: frozenset[Lost]
-    """Losses that can occur in it, besides `SWITCH_LOSSES`."""
+    """Reasons of loss that can occur in it, besides `SWITCH_LOSSES`."""
     colour: str
     """Grafana's name of its colour on dashboards."""
     capture_ratio: float
-    """Share of the clones below which an alert fires; 0 for a mode that misses processes by its nature."""
+    """Capture ratio below which an alert fires; 0 for a mode that always misses processes."""
     loader: str = ""
-    """Module of `loaders` that gets with privileges what the mode needs of the kernel; empty if it needs none."""
+    """Module of `loaders` that does for the mode what needs privileges; empty if nothing does."""
     loads_programs: bool = False
     """Whether it is based on eBPF."""
     clones_at_once: bool = True
@@ -55,7 +55,7 @@ class ModeSpec:
 
     @property
     def dates_exits(self) -> bool:
-        """Whether it knows when a process exited; else only when it noticed."""
+        """Whether it knows when a process exited, not only when it noticed the exit."""
         return Fact.EXIT_TIMES in self.fills
 
 
@@ -225,6 +225,6 @@ SPECS = {spec.mode: spec for spec in MODES}
 
 
 def loader_settings(config: Config) -> Settings:
-    """What a loader of all modes is made with."""
+    """Return the settings of a loader for all modes."""
     modules = {spec.mode: spec.loader for spec in MODES if spec.loader}
     return Settings(config.runtime_scale, config.procfs, config.detection.ebpf_bcc.interpreter, modules)

@@ -1,4 +1,4 @@
-"""SIGHUP: reads the configuration again. A bad one is refused whole, and the running one stays."""
+"""Reloads the configuration at SIGHUP. A bad one is rejected as a whole; the previous one stays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class LastReload:
-    """What the metrics say of it. The reading at start counts."""
+    """The state of reloads, for metrics. The first read at start counts."""
 
     successful: bool = True
     succeeded_at: float = field(default_factory=time.time)
@@ -28,7 +28,7 @@ class LastReload:
 
 
 class Reloader:
-    """`reread` gives the configuration anew, flags and file, or raises `ConfigError`."""
+    """`reread` returns the configuration from flags and file, or raises `ConfigError`."""
 
     def __init__(self, config: Config, supervisor: Supervisor, reread: Callable[[], Config]) -> None:
         self.last = LastReload()
@@ -37,7 +37,7 @@ class Reloader:
         self._reread = reread
 
     def run(self) -> None:
-        """Read, and let what can change while running take effect."""
+        """Reload, and apply the options that can change at run time."""
         try:
             config, waiting = after_reload(self._config, self._reread())
             self._supervisor.reconfigure(config)

@@ -1,4 +1,4 @@
-"""Starts the best mode that works, and remembers what was found out about each."""
+"""Starts the best mode that works, and keeps the status of each mode."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModeStatus:
-    """What is known of a mode on this host."""
+    """The status of a mode on this host."""
 
     usable: bool
     reason: str = ""
@@ -31,7 +31,7 @@ UNTRIED = ModeStatus(usable=False, reason="not tried yet")
 
 
 class ModeSelector:
-    """The modes that a configuration wants, best first. What is known of each mode outlives a change of configuration."""
+    """The modes that the configuration allows, best first. The status of each mode is kept when the configuration changes."""
 
     def __init__(self, config: Config, procfs: Procfs, loader: Loader, specs: Sequence[ModeSpec] = MODES) -> None:
         """`specs` are all modes, best first."""
@@ -42,17 +42,17 @@ class ModeSelector:
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Want the modes that `config` does."""
+        """Allow the modes that `config` allows."""
         self._host = Host(config, self._procfs, self._loader)
         self.wanted = wanted(config, self.specs.values())
 
     @property
     def best(self) -> Mode:
-        """The most wanted mode."""
+        """The preferred mode."""
         return self.wanted[0]
 
     def above(self, mode: Mode) -> list[Mode]:
-        """Return the wanted modes that are better than `mode`."""
+        """Return the allowed modes that are better than `mode`."""
         return self.wanted[: self.wanted.index(mode)]
 
     def start_best(self, modes: list[Mode], start: Callable[[Source], None], *, retry: bool = True) -> tuple[Source, str]:
@@ -75,11 +75,11 @@ class ModeSelector:
                 self.statuses[mode] = probed(spec, self._host)
 
     def failed(self, mode: Mode, why: str) -> None:
-        """Remember that it failed while it was active."""
+        """Note that it failed while it was active."""
         self.statuses[mode] = ModeStatus(usable=False, reason=f"it failed: {why}")
 
     def why(self, refusals: str) -> str:
-        """Say why the active mode was selected, given why the better ones can't run."""
+        """Return why the active mode was selected, given why the better ones cannot run."""
         if refusals:
             return f"{refusals}."
         return "The configuration selects it." if len(self.wanted) == 1 else "It is the best mode, and it works here."
@@ -113,7 +113,7 @@ def _unforeseen(mode: Mode) -> Iterator[None]:
 
 
 def probed(spec: ModeSpec, host: Host) -> ModeStatus:
-    """Tell as much as can be told without starting it."""
+    """Return the status as far as it is known without starting it."""
     try:
         with _unforeseen(spec.mode):
             spec.probe(host)
@@ -123,12 +123,12 @@ def probed(spec: ModeSpec, host: Host) -> ModeStatus:
 
 
 def wanted(config: Config, specs: Iterable[ModeSpec] = MODES) -> list[Mode]:
-    """The modes to try, best first."""
+    """Return the modes to try, best first."""
     if config.detection.mode != AUTO:
         return [spec.mode for spec in specs if spec.mode == config.detection.mode]
     return [spec.mode for spec in specs if not (spec.loads_programs and config.no_ebpf)]
 
 
 def same_options(one: Config, other: Config, mode: Mode) -> bool:
-    """Whether a mode would be made the same by both."""
+    """Return whether both configure the mode in the same way."""
     return getattr(one.detection, mode, None) == getattr(other.detection, mode, None)

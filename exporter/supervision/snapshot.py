@@ -1,4 +1,4 @@
-"""Everything that is shown, as of one moment."""
+"""Everything that metrics and pages show, at one moment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.supervision.selector import ModeStatus
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What metrics and pages are made of."""
+    """The input of metrics and pages."""
 
     view: View
     gauges: Gauges

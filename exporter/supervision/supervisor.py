@@ -1,7 +1,7 @@
-"""Owns the source that runs: takes the best that works, drains it about once a second, steps down when it breaks, and climbs again.
+"""Owns the active source: starts the best mode that works, drains it about once a second, falls back, and retries better modes.
 
-One lock is around ledger, health and sources, so that a scrape never sees a count twice or not at all while a drain or a switch moves it.
-Nothing that may take long is done under it: no start, no stop, no wait.
+One lock covers ledger, health and sources, so that a scrape never sees a count twice, or misses it, while a drain or a switch moves it.
+Nothing slow is done under the lock: no start, no stop, no wait.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _STUCK_SECONDS = 30.0
 
 
 class Supervisor:
-    """`start`, then `tick` about each second, from one thread; `snapshot` and `standings` from any."""
+    """Call `start`, then `tick` about once a second, from one thread; `snapshot` and `standings` from any thread."""
 
     def __init__(self, config: Config, hub: Hub, loader: Loader, specs: Sequence[ModeSpec] = MODES) -> None:
-        """`loader` has the privileges that some modes take; `specs` are all modes, best first."""
+        """`loader` has the privileges that some modes need; `specs` are all modes, best first."""
         self._config = config
         self._hub = hub
         self._procfs = Procfs(config.procfs)
@@ -57,7 +57,7 @@ class Supervisor:
         hub.on_change = self._publish
 
     def start(self) -> None:
-        """Take the best mode that works. Raises `ModeUnavailable` if none of those wanted does."""
+        """Start the best mode that works. Raises `ModeUnavailable` if no allowed mode works."""
         source = self._start_best(SwitchReason.START)
         self._selector.probe_rest(source.mode)
         self._health.begin(source)
@@ -65,7 +65,7 @@ class Supervisor:
         self._begun = True
 
     def tick(self) -> None:
-        """Drain the source; if it broke, take the next one that works. From time to time, try those that are better."""
+        """Drain the source. If it failed, fall back to the next mode that works. Retry better modes when that is due."""
         self._ticked = time.monotonic()
         due = self._ticked - self._tried >= self._config.detection.retry_seconds
         if self._retiring is not None and self._retiring.is_done():
@@ -84,9 +84,9 @@ class Supervisor:
             self._health.tick(self._source)
 
     def reconfigure(self, config: Config) -> None:
-        """Go on as `config` wants it, and try again what could not run.
+        """Apply `config`, and retry modes that could not run.
 
-        Raises `ModeUnavailable`, and goes on as before, where no mode that it wants can run.
+        Raises `ModeUnavailable`, and keeps the previous configuration, if no mode that it allows can run.
         """
         before, active = self._config, self._active
         self._config = config
@@ -106,8 +106,8 @@ class Supervisor:
                 self._leave(active, failure)
 
     def stop(self) -> None:
-        """Detach and give everything back."""
-        with self._lock:  # nobody will look any more
+        """Stop the sources and release everything."""
+        with self._lock:  # there are no more scrapes
             active, retiring = self._active, self._retiring
             self._active = self._retiring = None
         for each in (active, retiring.running if retiring is not None else None):
@@ -116,7 +116,7 @@ class Supervisor:
         self._procfs.close()
 
     def stuck(self) -> str | None:
-        """Why the supervising loop is not well, or None."""
+        """Return why the supervising loop is stuck, or None."""
         idle = time.monotonic() - self._ticked
         return f"the supervising loop has stood still for {idle:.0f} s" if idle > _STUCK_SECONDS else None
 
@@ -128,7 +128,7 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        """Whether a source runs, be it the best or not, and a scrape shows all there is to show."""
+        """Whether a source is active, in any mode, and a scrape is complete."""
         return self._begun and self._active is not None
 
     @property
@@ -137,7 +137,7 @@ class Supervisor:
         return active.source if active is not None else None
 
     def snapshot(self) -> Snapshot:
-        """Look at everything; changes nothing."""
+        """Return everything that can be shown. Changes nothing."""
         with self._lock:
             source = self._source
             counts = self._active.peek() if self._active is not None else Counts()
@@ -164,12 +164,12 @@ class Supervisor:
             )
 
     def standings(self) -> dict[Dimension[Any], Standing]:
-        """How busy the keys of each dimension were, as of the last drain."""
+        """Return how busy the keys of each dimension were, as of the last drain."""
         with self._lock:
             return self._ledger.standings()
 
     def _start_best(self, reason: SwitchReason, *, retry: bool = False) -> Source:
-        """Start the best mode that works, while none runs; see `ModeSelector.start_best`."""
+        """Start the best mode that works, while none is active; see `ModeSelector.start_best`."""
         source, refusals = self._selector.start_best(self._selector.wanted, lambda source: source.start(), retry=retry)
         with self._lock:
             self._became(source, SwitchReason.UNAVAILABLE if refusals and reason is SwitchReason.START else reason, refusals)
@@ -185,13 +185,13 @@ class Supervisor:
             logger.critical("no mode is left", extra=fields(reason=nothing_left))
 
     def _climb(self, active: Running) -> None:
-        """Try the modes that are better than the active one."""
+        """Retry the modes that are better than the active one."""
         self._tried = self._ticked
         with contextlib.suppress(ModeUnavailable):
             self._replace(active, self._selector.above(active.source.mode), SwitchReason.RECOVERED)
 
     def _follow(self, active: Running, *, keep: bool) -> Source:
-        """Do what a changed configuration wants. An active mode that is wanted as it is goes on unless a better one works."""
+        """Apply a changed configuration. An active mode that it keeps stays active unless a better one works."""
         mode = active.source.mode
         keep = keep and mode in self._selector.wanted
         try:
@@ -203,7 +203,7 @@ class Supervisor:
             return active.source
 
     def _replace(self, old: Running, modes: list[Mode], reason: SwitchReason) -> Source:
-        """Let the best of `modes` that works take over. Raises `ModeUnavailable` if none does, `SourceFailed` if `old` broke meanwhile."""
+        """Let the best of `modes` that works take over. Raises `ModeUnavailable` if none works, `SourceFailed` if `old` failed."""
         retiring: list[Retiring] = []
 
         def start(source: Source) -> None:
@@ -217,7 +217,7 @@ class Supervisor:
         return new
 
     def _leave(self, active: Running, failure: SourceFailed) -> None:
-        """Keep what a broken source still has, and step down."""
+        """Keep the remaining counts of a failed source, and fall back."""
         mode = active.source.mode
         logger.error("mode failed", extra=fields(mode=mode, error=failure))
         self._selector.failed(mode, str(failure))
@@ -232,7 +232,7 @@ class Supervisor:
         self._active, self._retiring = None, retiring
 
     def _finish_retiring(self) -> None:
-        """Stop the source that was active before, if there is one, and take over what is left of it."""
+        """Stop the previously active source, if there is one, and absorb its remaining counts."""
         retiring = self._retiring
         if retiring is None:
             return
@@ -251,7 +251,7 @@ class Supervisor:
         logger.info("mode is active", extra=fields(mode=source.mode, reason=reason, why=self._why))
 
     def _publish(self) -> None:
-        """Have the source hand out records as they are wanted now."""
+        """Have the source publish records as the consumers need them now."""
         with self._lock:
             if self._active is not None:
                 self._publish_of(self._active.source)

@@ -1,9 +1,9 @@
-"""How one source takes over from another without counting an event twice or not at all.
+"""Switches from one source to another; each event is counted once.
 
-Both run for a while. They are told one moment of the clock that lies shortly ahead: the old one counts what happens before it, the new one
-what happens from then on, each by the time that the event itself bears. Where two modes may date an event differently, they publish those
-near that moment as unsure. The old one goes on until what comes late has come: events that are told after they happened, and the CPU of
-the last exits, which the kernel tells when it frees a process. Until then both are shown together.
+Both run for a while. They get the same moment of the clock, shortly ahead: the old source counts the events before it, the new source the
+events from then on, each by the time of the event itself. If two modes may date an event differently, events close to that moment are
+published as unsure. The old source stays until its late data have arrived: events that are reported after they happened, and the CPU of the
+last exits, which the kernel reports when it frees a process. Until then a scrape shows both.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from exporter.sources.base import Source
 logger = logging.getLogger(__name__)
 
 _AHEAD_NS = 20_000_000
-"""Room for telling both before the moment comes."""
+"""Time for informing both sources before the moment comes."""
 _LATE_NS = NS // 4
-"""The kernel frees a process 8 to 131 ms after its exit, and an exit is told over netlink some milliseconds after it."""
+"""The kernel frees a process 8 to 131 ms after its exit, and reports an exit over netlink some milliseconds after it."""
 _TOO_LATE_NS = 2 * NS
-"""A process that nobody reaps is not freed: the CPU that has not come by now is given up."""
+"""A process that is not reaped is not freed: CPU that has not arrived by then is given up."""
 
 
 @dataclass(slots=True)
 class Running:
-    """A source as it is shown: what it can't tell any more stays as it was shown last, so that no total falls."""
+    """A source as scrapes see it. If it fails, its last counts stay, so that no total decreases."""
 
     source: Source
     _last: Counts = field(default_factory=Counts)
 
     def peek(self) -> Counts:
-        """See `Source.peek`; where it has broken, the next drain will tell."""
+        """See `Source.peek`. If it has failed, the next drain raises."""
         with contextlib.suppress(SourceFailed):
             self._last = self.source.peek()
         return self._last
@@ -58,15 +58,15 @@ class Running:
 
 @dataclass(slots=True)
 class Retiring:
-    """A source that is no longer the active one: it waits for what comes late, or it broke."""
+    """A source that is no longer active: it waits for late data, or it failed."""
 
     running: Running
     until_ns: int
     lost: Counts = field(default_factory=Counts)
-    """What the switch itself lost."""
+    """Losses of the switch itself."""
 
     def is_done(self) -> bool:
-        """Whether nothing more will come, or too late."""
+        """Return whether all late data have arrived, or time is up."""
         late_ns = time.monotonic_ns() - self.until_ns
         try:
             return late_ns >= _TOO_LATE_NS or (late_ns >= _LATE_NS and not self.running.source.cpu_pending())
@@ -74,7 +74,7 @@ class Retiring:
             return True
 
     def rest(self) -> Counts:
-        """Hand over what is left, once it has been stopped."""
+        """Return the remaining counts, after it was stopped."""
         source, counts = self.running.source, Counts()
         counts.add(self.lost)
         with contextlib.suppress(SourceFailed):
@@ -89,9 +89,9 @@ class Retiring:
 
 
 def take_over(old: Running, new: Source, prepare: Callable[[Source], None]) -> Retiring:
-    """Start `new`, have it take over from `old`, and return once it has. `prepare` is called with it before it counts.
+    """Start `new`, and return when it has taken over from `old`. `prepare` is called with it before it counts.
 
-    Raises `ModeUnavailable` where `new` can't run; `old` then goes on as if nothing had been. Raises `SourceFailed` where `old` broke.
+    Raises `ModeUnavailable` if `new` cannot run; `old` is then unchanged. Raises `SourceFailed` if `old` has failed.
     """
     new.start(standby=True)
     try:
@@ -103,7 +103,7 @@ def take_over(old: Running, new: Source, prepare: Callable[[Source], None]) -> R
 
 
 def discard(source: Source) -> None:
-    """Stop a source whose counts nobody wants."""
+    """Stop a source and drop its counts."""
     source.stop()
     with contextlib.suppress(SourceFailed):
         source.drain()
@@ -117,7 +117,7 @@ def _cut(old: Running, new: Source) -> Retiring:
         raise ModeUnavailable(str(failure)) from failure
     old.source.count_until(cut_ns)
     retiring = Retiring(old, cut_ns)
-    if time.monotonic_ns() >= cut_ns:  # this process stood still meanwhile: `old` was told too late, and `new` may have counted the same
+    if time.monotonic_ns() >= cut_ns:  # this process was stopped: `old` was informed too late; `new` may have counted the same
         twice = new.peek()
         retiring.lost.lose(Lost.SWITCH_UNSURE, sum(twice.total.exits) + twice.total.execs + twice.forks + twice.threads)
     time.sleep(max(0, cut_ns - time.monotonic_ns()) / NS)

@@ -28,10 +28,10 @@ from exporter.web import listening
 from exporter.web.connection import Connection, Doing, Limits
 from exporter.web.messages import Response
 from exporter.web.policy import AccessPolicy, Open, PolicySource
-from exporter.web.site import Pages, Site
+from exporter.web.site import PageProvider, Site
 from exporter.web.stream import Streams
 
-__all__ = ["Limits", "Pages", "Server"]
+__all__ = ["Limits", "PageProvider", "Server"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Server:
         self,
         listen_address: str,
         telemetry_path: str,
-        pages: Pages,
+        pages: PageProvider,
         public_records: bool = False,
         limits: Limits | None = None,
         *,

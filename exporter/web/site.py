@@ -29,7 +29,7 @@ _NOT_FOR_YOU = (
 )
 
 
-class Pages(Protocol):
+class PageProvider(Protocol):
     """What the server shows. Any call may come from any thread; an exception becomes a 500."""
 
     hub: Hub
@@ -53,7 +53,7 @@ class Pages(Protocol):
 @dataclass(frozen=True, slots=True)
 class Site:
     telemetry_path: str
-    pages: Pages
+    pages: PageProvider
     public_records: bool
     streams: Streams
     policies: PolicySource = field(default_factory=Open)

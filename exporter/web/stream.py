@@ -36,7 +36,7 @@ _HEARTBEAT_SECONDS = 15.0
 _BACKLOG = 32
 
 
-class Feed:
+class StreamFeed:
     """Takes records from the reader's thread, and keeps the newest few until they are fetched."""
 
     name = "stream"
@@ -118,13 +118,13 @@ class Streams:
             return b"".join(list(self._events)[len(self._events) - missing :]), self._made
 
     def _begin(self) -> None:
-        thread = threading.Thread(target=self._publish, args=(feed := Feed(),), name="stream", daemon=True)
+        thread = threading.Thread(target=self._publish, args=(feed := StreamFeed(),), name="stream", daemon=True)
         thread.start()  # it waits for the lock that we hold
         self._last_status = b""
         self._publishing = True
         self._hub.attach(feed)
 
-    def _publish(self, feed: Feed) -> None:
+    def _publish(self, feed: StreamFeed) -> None:
         turn = 0
         while self._wanted(feed):
             records, left_out = feed.take()
@@ -135,7 +135,7 @@ class Streams:
             turn += 1
             self._closing.wait(_INTERVAL_SECONDS)
 
-    def _wanted(self, feed: Feed) -> bool:
+    def _wanted(self, feed: StreamFeed) -> bool:
         """Whether anyone follows; if not, give the feed back."""
         with self._changed:
             if self._followers and not self._closing.is_set():

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.options import Config, HandlerConfig, Jsonl, Sinks, Sqlite
+from exporter.config.options import Config, HandlerConfig, JsonlOptions, Sinks, SqliteOptions
 from exporter.handlers import plan
 from exporter.handlers.parent import Handlers
 from exporter.model import Mode, Outcome
@@ -57,7 +57,7 @@ def folder(place: Path) -> Path:
 
 
 def sinks(folder: Path) -> Sinks:
-    return Sinks(Jsonl(path=str(folder / "records.jsonl")), Sqlite(path=str(folder / "records.db")))
+    return Sinks(JsonlOptions(path=str(folder / "records.jsonl")), SqliteOptions(path=str(folder / "records.db")))
 
 
 @contextmanager
@@ -187,10 +187,10 @@ def test_what_was_committed_survives_sigkill(folder: Path) -> None:
 _EXPORTER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from exporter.config.options import Jsonl, Sinks
+from exporter.config.options import JsonlOptions, Sinks
 from exporter.handlers import plan
 from exporter.handlers.parent import Handlers
-handlers = Handlers(plan.make((), Sinks(jsonl=Jsonl(path=sys.argv[2]))))
+handlers = Handlers(plan.make((), Sinks(jsonl=JsonlOptions(path=sys.argv[2]))))
 handlers.start()
 while not handlers._look().progress >= 2: time.sleep(0.01)
 print(handlers._child.pid, flush=True)

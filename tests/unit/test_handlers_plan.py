@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config import loading as config
-from exporter.config.options import HandlerConfig, Jsonl, Sinks, Sqlite
+from exporter.config.options import HandlerConfig, JsonlOptions, Sinks, SqliteOptions
 from exporter.config.problems import ConfigError
 from exporter.handlers import loading, plan
 from exporter.handlers.plan import Planned
@@ -177,9 +177,9 @@ def test_the_manual_shows_code_that_runs(tmp_path: Path) -> None:
 def test_a_sink_of_root_is_refused(tmp_path: Path) -> None:
     """The child must not stay root, and could not rotate files in a directory of root's as anybody else."""
     with pytest.raises(ConfigError, match=r"^sinks.jsonl.path: .* belongs to root"):
-        plan.make((), Sinks(jsonl=Jsonl(path=str(tmp_path / "a"))))
+        plan.make((), Sinks(jsonl=JsonlOptions(path=str(tmp_path / "a"))))
     with pytest.raises(ConfigError, match=r"^sinks.sqlite.path: cannot use the directory /no/such: no such file"):
-        plan.make((), Sinks(sqlite=Sqlite(path="/no/such/file")))
+        plan.make((), Sinks(sqlite=SqliteOptions(path="/no/such/file")))
 
 
 def test_the_interface_costs_little_to_import() -> None:

@@ -19,7 +19,7 @@ from exporter.supervision.modes import MODES, ModeSpec, loader_settings
 from exporter.supervision.modes import Host as Given
 from exporter.supervision.reload import LastReload
 from exporter.supervision.supervisor import Supervisor
-from exporter.web.stream import Feed
+from exporter.web.stream import StreamFeed
 from tests.unit.fake_source import FakeSource
 
 
@@ -185,7 +185,7 @@ def test_records_are_at_once_only_while_somebody_waits(host: Host, monkeypatch: 
     """Where none are kept, too: else the kernel would go on to wake us for each, long after a browser was closed."""
     told: list[bool] = []
     monkeypatch.setattr(FakeSource, "publish", lambda _, to, *, live: told.append(live))
-    stream = Feed()
+    stream = StreamFeed()
     host.supervisor._hub.attach(stream)
     host.supervisor._hub.detach(stream)
     assert told == [True, False]

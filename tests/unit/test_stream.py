@@ -12,7 +12,7 @@ import pytest
 from exporter.model import comm_text
 from exporter.records.hub import Hub
 from exporter.web import stream
-from exporter.web.stream import MOST_RECORDS, Feed, Streams
+from exporter.web.stream import MOST_RECORDS, StreamFeed, Streams
 from tests.unit.pages import HOSTILE, Served, record, served, soon
 from tests.unit.snapshots import ordinary
 from tests.unit.stream_watching import API, PATH, pids, watching
@@ -116,7 +116,7 @@ def test_a_flood_is_thinned_and_counted(hub: Hub, url: str) -> None:
 
 def test_the_feed_keeps_the_newest() -> None:
     """Whoever watches wants to see what happens now; memory is bounded."""
-    feed = Feed()
+    feed = StreamFeed()
     feed.offer([record(number) for number in range(MOST_RECORDS - 1)])
     feed.offer([record(number) for number in range(1000, 1003)])
     records, left_out = feed.take()

@@ -17,7 +17,7 @@ from exporter.supervision import switchover
 from exporter.supervision.modes import loader_settings
 from exporter.supervision.supervisor import Supervisor
 from exporter.supervision.switchover import Running
-from exporter.web.stream import Feed
+from exporter.web.stream import StreamFeed
 from tests.unit.fake_source import FakeSource
 
 SCALE = Config().runtime_scale
@@ -187,7 +187,7 @@ def test_a_stream_that_is_opened_meanwhile(host: Host, monkeypatch: pytest.Monke
     monkeypatch.setattr(switchover, "_LATE_NS", 0)
     host.switch()
     with meanwhile(host.supervisor.tick, host.old):
-        host.supervisor._hub.attach(Feed())
+        host.supervisor._hub.attach(StreamFeed())
         assert (host.old.told, host.new.told) == ([], [True])
 
 
