@@ -34,7 +34,7 @@ class Record(NamedTuple):
                 Key("started_at", kinds.STARTED, ("ended_ns", "runtime_ns"), "time of the fork"),
             ),
             snoop=Column(1, "TIME", "<12", about="local time of the exit"),
-            page=Column(1, "#Ended"),
+            page=Column(1, "#Exited"),
         ),
     ]
     runtime_ns: Annotated[
@@ -71,7 +71,7 @@ class Record(NamedTuple):
             kinds.NAME_IF_KNOWN,
             Fact.RECORD_EXE,
             snoop=Column(9, "EXE"),
-            page=Column(8, "@Program", form=shown.name),
+            page=Column(8, "@Executable", form=shown.name),
         ),
     ]
     outcome: Annotated[
@@ -81,7 +81,7 @@ class Record(NamedTuple):
             kinds.OUTCOME,
             Fact.OUTCOMES,
             snoop=Column(7, "OUTCOME", "<9", shown.status, _FATE, "`0`, `exit N`, or the signal that killed it"),
-            page=Column(6, "End", form=shown.fate, of=_FATE),
+            page=Column(6, "Outcome", form=shown.fate, of=_FATE),
         ),
     ]
     code: Annotated[

@@ -158,7 +158,7 @@ def _numbers(status: PageStatus) -> str:
         ("Peak", texts["peak"], texts["peak-note"]),
         ("Short processes", texts["short"], texts["share"]),
         ("Exited processes", texts["ended"], "since the exporter started"),
-        ("Short", f"&lt; {status.threshold_seconds:g} s", "runtime, from fork to exit"),
+        ("Threshold", f"&lt; {status.threshold_seconds:g} s", "runtime of short processes"),
     ]
     spelt = (
         f'<div class="card"><dt>{name}</dt><dd class="big">{value}</dd><dd class="soft">{note}</dd></div>' for name, value, note in cells
