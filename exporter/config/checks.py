@@ -199,7 +199,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _hint(value: object, fits: Callable[[float], bool]) -> str:
-    """Say how to write the number that some text seems to mean: 5e-4 (text in YAML 1.1), "0.5", 0,5 or 50%."""
+    """Return how to write the number that some text seems to mean: 5e-4 (text in YAML 1.1), "0.5", 0,5 or 50%."""
     if not isinstance(value, str) or len(value) > 40:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""The process that runs filters, handlers and sinks. It is given a pipe of records and a page to count on, and has no other power."""
+"""The process that runs filters, handlers and sinks. It has a pipe of records and a page for counters, and no privileges."""
 
 from __future__ import annotations
 

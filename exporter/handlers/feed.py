@@ -43,7 +43,7 @@ class Feed:
         return self._pipe
 
     def connect(self) -> int:
-        """Make a pipe, and give its reading end, which is to be closed here once the child has it."""
+        """Make a pipe, and return its reading end, which is to be closed here once the child has it."""
         reading, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
         with contextlib.suppress(OSError):  # over the limit of this user: a smaller one does
@@ -86,11 +86,11 @@ class Feed:
                 self._rest = self._rest[os.write(self._pipe, self._rest) :] or None
         except BlockingIOError:
             pass
-        except BrokenPipeError:  # the child ended; our owner will see that
+        except BrokenPipeError:  # the child exited; our owner will see that
             self.disconnect()
 
     def drop_queue(self, reason: str) -> None:
-        """Give up what waits."""
+        """Drop the waiting frames."""
         self.dropped[reason] += sum(records for _, records in self._queue)
         self._queue.clear()
         self._bytes = 0

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _START_SECONDS = 30.0
 """Longest that importing all handlers may take."""
 _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
-"""From the end of a child to the start of the next; doubled each time."""
+"""From the exit of a child to the start of the next; doubled each time."""
 _TICK_SECONDS = 1.0
 _LARGEST = 2**53
 
@@ -154,7 +154,7 @@ class Handlers:
             return "crash"
 
     def _watch(self, child: Child) -> str | None:
-        """Feed the child until it ended or hangs: say how. None if we are closing, and all there was has been written to it."""
+        """Feed the child until it exits or hangs; return how. None if we are closing, and all there was has been written to it."""
         tick = min(_TICK_SECONDS, *(each.timeout_seconds / 4 for each in self._plan.handlers))
         seen, stood, before = -1, 0.0, time.monotonic()
         while True:
@@ -199,7 +199,7 @@ class Handlers:
         logger.warning("a handler took too long", extra=fields(handler=self._plan.handlers[at].label, seconds=self._allowed(page)))
 
     def _reap(self, child: Child, reason: str | None) -> int | None:
-        """End the child and count what it took along. Without a reason it may finish first."""
+        """Kill the child and count the records lost with it. Without a reason it may finish first."""
         with self._lock:
             self._feed.disconnect()
         while reason is None and not child.ended():
@@ -224,7 +224,7 @@ class Handlers:
             self._child = None
 
     def _too_late(self) -> bool:
-        """Whether closing has taken all the time it may."""
+        """Return whether the time for closing is over."""
         return self._closing_at is not None and time.monotonic() >= self._closing_at
 
     def _pause(self, seconds: float) -> None:

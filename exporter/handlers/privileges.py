@@ -1,4 +1,4 @@
-"""What the handlers' child gives up before it runs anybody's code."""
+"""Drops the privileges of the handlers' child before it runs foreign code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OOM_SCORE = "500"
 
 
 def drop(user: int | None, group: int | None, exporter: int) -> None:
-    """Become `user` and `group`, if given, with no capability and no way to get one; end when the process `exporter` does.
+    """Become `user` and `group`, if given, with no capability and no way to get one; exit when the process `exporter` does.
 
     Raises `OSError`: then nothing must be run.
     """

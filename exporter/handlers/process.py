@@ -1,4 +1,4 @@
-"""The handlers' child as a process: how it is started, what it has on its page, and how it is ended."""
+"""The handlers' child as a process: how it is started, the counters on its page, and how it is killed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Child:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def reap(self) -> int | None:
-        """End it, and all that it started; returns its status, None where it can't be ended."""
+        """Kill it and all that it started; return its status, None if it can't be killed."""
         with contextlib.suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)
         try:

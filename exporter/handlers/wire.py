@@ -41,7 +41,7 @@ class Frames:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[list[Record]]:
-        """Give the records of the frames that are complete now, at most `MOST_RECORDS` at a time."""
+        """Return the records of the frames that are complete now, at most `MOST_RECORDS` at a time."""
         data = self._rest + data
         at, records = 0, list[Record]()
         while len(data) - at >= _SIZE.size:

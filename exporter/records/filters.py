@@ -14,7 +14,7 @@ _CACHED = 4096
 
 
 def compiled(wanted: Filter) -> Callable[[Record], bool] | None:
-    """Make a function that says whether a record satisfies every key that is given; None where none is."""
+    """Return a function that returns whether a record satisfies every key that is given; None where none is."""
     parts: list[Callable[[Record], bool]] = []
     if wanted.comm:
         comm = _matcher(wanted.comm)

@@ -1,4 +1,4 @@
-"""Single short processes on their way from the source that saw them to those who look: the store of recent ones, streams, handlers.
+"""Single short processes on their way from the source that saw them to their consumers: the store of recent ones, streams, handlers.
 
 Counts never depend on any of it. Each consumer has a bound of its own; what it can't take is dropped, and counted.
 """
@@ -16,11 +16,11 @@ from exporter.model import NS
 from exporter.records.record import Record
 
 Batch = Sequence[Record]
-"""Records in the order of their ends, as far as the source knows it."""
+"""Records in the order of their exits, as far as the source knows it."""
 
 
 class Consumer(Protocol):
-    """Somebody who wants records."""
+    """A consumer of records."""
 
     name: str
     """Of a fixed list: `stream`, `handlers`, `snoop`."""
@@ -35,7 +35,7 @@ class Consumer(Protocol):
 
 
 class Latencies:
-    """How long it took from ends in the kernel to their records here, as a histogram."""
+    """Delay from exits in the kernel to their records here, as a histogram."""
 
     BOUNDS_NS = (100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 50_000_000, 250_000_000, NS)
 
@@ -69,7 +69,7 @@ class Hub:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody wants records."""
+        """Whether there is any consumer."""
         return bool(self._recent.maxlen or self._consumers)
 
     @property
@@ -95,13 +95,13 @@ class Hub:
             return list(self._recent)
 
     def attach(self, consumer: Consumer) -> None:
-        """Give it every batch from now on."""
+        """Send it every batch from now on."""
         with self._lock:
             self._consumers.append(consumer)
         self.on_change()
 
     def detach(self, consumer: Consumer) -> None:
-        """Give it nothing more; what it dropped stays counted."""
+        """Send it nothing more; its dropped records stay counted."""
         with self._lock:
             self._consumers.remove(consumer)
             for reason, n in consumer.dropped().items():

@@ -82,5 +82,5 @@ def fate(outcome: Outcome, code: int | None) -> str:
 
 
 def status(outcome: Outcome, code: int | None) -> str:
-    """Return `fate` as a shell's `$?` would tell: success is 0."""
+    """Return `fate` as a shell's `$?` shows it: success is 0."""
     return {Outcome.OK: "0", Outcome.UNKNOWN: NOTHING}.get(outcome) or fate(outcome, code)

@@ -1,1 +1,1 @@
-"""`shortproc-exporter snoop`: prints short processes as they end. `docs/snoop.md` is the manual."""
+"""`shortproc-exporter snoop`: prints short processes as they exit. `docs/snoop.md` is the manual."""

@@ -1,4 +1,4 @@
-"""The flags of snoop, and what they mean. It imports little: the exporter itself builds these flags too, for its help."""
+"""The flags of snoop, and their meaning. It imports little: the exporter itself builds these flags too, for its help."""
 
 from __future__ import annotations
 

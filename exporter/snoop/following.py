@@ -120,7 +120,7 @@ def _reason(error: Exception) -> str:
 
 
 def events(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    """Give name and data of each server-sent event."""
+    """Yield name and data of each server-sent event."""
     name, data = "", ""
     for line in lines:
         if not line.endswith(b"\n"):

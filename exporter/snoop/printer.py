@@ -37,7 +37,7 @@ class Inbox:
         self._closed = False
 
     def offer(self, batch: Batch) -> None:
-        """Keep what there is room for."""
+        """Keep the records that fit."""
         with self._lock:
             room = _MOST_WAITING - len(self._waiting)
             self._waiting.extend(batch[:room])
@@ -45,7 +45,7 @@ class Inbox:
         os.eventfd_write(self.fd, 1)
 
     def take(self) -> tuple[list[Record], bool]:
-        """Take all there is; and whether more may come."""
+        """Return all records, and whether more may come."""
         with self._lock:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self.fd)
@@ -54,7 +54,7 @@ class Inbox:
             return taken, not self._closed
 
     def close(self) -> None:
-        """Say that nothing more will come."""
+        """Close the inbox: no more records will come."""
         with self._lock:
             self._closed = True
             os.eventfd_write(self.fd, 1)
@@ -109,7 +109,7 @@ class Printer(threading.Thread):
     def _print(self) -> None:
         poll = select.poll()
         poll.register(self._inbox.fd, select.POLLIN)
-        poll.register(self._output.fd, 0)  # tells when nobody reads any more
+        poll.register(self._output.fd, 0)  # reports that the reader has gone
         if not self._options.json:
             self._output.print([lines.HEADER])
         more = True
@@ -120,7 +120,7 @@ class Printer(threading.Thread):
             self._show([record for record in batch if self._matches is None or self._matches(record)][: self._left()])
 
     def _left(self) -> int | None:
-        """How many lines may still be printed."""
+        """Return how many lines may still be printed."""
         return None if self._options.count is None else self._options.count - self.summary.total.count
 
     def _show(self, batch: list[Record]) -> None:

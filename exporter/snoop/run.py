@@ -42,7 +42,7 @@ class RecordSource(Protocol):
         """Called about each second."""
 
     def stop(self) -> None:
-        """End; what was seen until now is in the inbox when this returns."""
+        """Stop; all records seen so far are in the inbox when this returns."""
 
 
 def main(options: Options, config: Config) -> int:
@@ -88,7 +88,7 @@ def main(options: Options, config: Config) -> int:
 
 
 def tell(text: str) -> None:
-    """Say what is no record, on standard error."""
+    """Print messages to standard error."""
     if sys.stderr is not None:  # else print would take standard output
         print(f"shortproc-exporter: {one_line(text)}", file=sys.stderr)  # noqa: T201
 

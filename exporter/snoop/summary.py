@@ -1,4 +1,4 @@
-"""What was printed, added up by comm."""
+"""Sums of the printed records, by comm."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Watching:
         self._tell_mode()
 
     def tick(self) -> None:
-        """Drain what the supervisor counts; tell if the mode has changed."""
+        """Drain the supervisor's counts; report a change of the mode."""
         self._supervisor.tick()
         self._tell_mode()
 

@@ -1,7 +1,7 @@
 """User names and passwords. bcrypt is slow on purpose, so each check runs once, one at a time, and unknown clients cannot delay others.
 
 - What a password turned out to be is remembered, by a keyed hash: for each user the right one, and the last few wrong ones. However
-  many wrong ones come, the right ones are not forgotten; who is known never waits for anything.
+  many wrong ones come, the right ones are not forgotten; known clients never wait.
 - An unknown name costs the bcrypt of some user, so that time does not tell which names there are.
 - Few wait for a bcrypt, and fewest of them from one address; the others are told to come again.
 """
@@ -26,7 +26,7 @@ MOST_COST = 16
 
 _HASH = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
 _LONGEST = 72
-"""bcrypt ignores what follows."""
+"""bcrypt ignores longer input."""
 
 
 def refusal(hashed: str) -> str | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 8 * 1024
 _HANDSHAKE = b"\x16"
-"""What a client that speaks TLS begins with."""
+"""The first byte that a TLS client sends."""
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 1 << 20
 _STREAM_BUFFER = 64 * 1024
@@ -52,7 +52,7 @@ class Connection:
         self.state = (Doing.AWAITS_REQUEST, time.monotonic())
         """What it does, and since when."""
         self.streams = False
-        """Whether its answer has no end of its own. Such connections have places of their own."""
+        """Whether its answer is an endless stream. Streams have a limit of their own."""
         self._client = client
         self._site = site
         self._limits = limits
@@ -77,17 +77,17 @@ class Connection:
             self._client.close()
 
     def drop(self) -> None:
-        """End it from another thread: what waits for the client wakes up with an error."""
+        """Close it from another thread: a thread that waits for the client wakes up with an error."""
         self._dropped = True  # before the socket is looked up, as `_secure` looks here only after it has replaced that
         with contextlib.suppress(OSError):
             self._client.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give it up unserved."""
+        """Close it without an answer."""
         self._client.close()
 
     def _secure(self, tls: Tls, deadline: float) -> bool:
-        """Agree on TLS; say whether requests may follow."""
+        """Do the TLS handshake; return whether requests may follow."""
         self._client.settimeout(_left(deadline))
         first = self._client.recv(1, socket.MSG_PEEK)
         if first != _HANDSHAKE:
@@ -102,7 +102,7 @@ class Connection:
         return may_ask
 
     def _exchange(self, allowed: float) -> bool:
-        """Answer one request; say whether another may follow."""
+        """Answer one request; return whether another may follow."""
         try:
             request = self._request(allowed)
         except BadRequest as bad:
@@ -119,7 +119,7 @@ class Connection:
         if response.stream is not None:
             self._follow(response, response.stream, policy)
             return False
-        # A body is never read, so nothing can follow it. Who asks again before we answered would keep us busy without end.
+        # A body is never read, so nothing can follow it. A client that pipelines requests would keep us busy forever.
         keep_alive = request.keep_alive and not request.has_body and not self._received
         self._send(response.to_bytes(keep_alive=keep_alive, with_body=request.method != "HEAD", headers=policy.headers))
         return keep_alive
@@ -162,7 +162,7 @@ class Connection:
         """Send piece after piece until the stream ends, the client goes, or other terms hold than those on which it was let in."""
         with contextlib.closing(stream):
             self.streams = True
-            self._client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER)  # who does not read is to be noticed soon
+            self._client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER)  # notice soon that a client does not read
             self._send(response.to_bytes(keep_alive=False, headers=policy.headers))
             for piece in stream:
                 if piece:

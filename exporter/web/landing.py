@@ -1,4 +1,4 @@
-"""The page at `/`: what a person sees who opens the exporter in a browser. One file, nothing from elsewhere.
+"""The page at `/`: the exporter in a browser. One file, nothing from elsewhere.
 
 It is whole without script. To those who may see names, a script adds what happens from then on: `changes` is what a status event of the
 stream carries, made of the very pieces that the page was made of.
@@ -60,7 +60,7 @@ class PageStatus:
     peak_per_second: int | None
     bounds_seconds: tuple[float, ...]
     buckets: tuple[int, ...]
-    """Ended processes by runtime."""
+    """Exited processes by runtime."""
     rankings: tuple[Table, ...]
     lost: tuple[tuple[str, int], ...]
     degraded: bool = False

@@ -22,7 +22,7 @@ _QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 
 
 class BadRequest(Exception):
-    """What came is not a request that we answer."""
+    """The received bytes are not a request that we answer."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -39,7 +39,7 @@ class Request:
     host: str
     keep_alive: bool
     query: str = ""
-    """What follows the ?, not decoded."""
+    """The query string after the ?, not decoded."""
 
     @property
     def has_body(self) -> bool:
@@ -51,7 +51,7 @@ class Stream(Iterator[bytes], Protocol):
     """A body that comes piece by piece, until the connection ends. An empty piece says that there is none yet."""
 
     def close(self) -> None:
-        """Give its place free."""
+        """Release its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _parsed(lines: list[str]) -> Request:
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
-    """Say whether gzip is as welcome as no encoding at all, by RFC 9110."""
+    """Return whether the client accepts gzip at least as gladly as no encoding, by RFC 9110."""
     qualities = {}
     for item in accept_encoding.lower().split(","):
         coding, *parameters = (part.strip() for part in item.split(";"))

@@ -41,7 +41,7 @@ class Pages:
         return self._exposition.render(accept)
 
     def healthy(self) -> str | None:
-        """Whether the supervising loop goes round."""
+        """Whether the supervising loop makes progress."""
         return self._supervisor.stuck()
 
     def ready(self) -> str | None:

@@ -122,7 +122,7 @@ def _bar(percent: float) -> str:
 
 
 def shares(values: Sequence[float]) -> list[float]:
-    """Give each in percent of the largest."""
+    """Return each in percent of the largest."""
     most = max(values, default=0)
     return [round(100 * value / most, 1) if most else 0.0 for value in values]
 

@@ -15,7 +15,7 @@ _ROWS = 10
 
 
 def tables(standings: Mapping[Dimension[Any], Standing]) -> Iterator[Table]:
-    """Give the rankings of each dimension, then the busiest of its keys that have no series."""
+    """Return the rankings of each dimension, then the busiest of its keys that have no series."""
     for dimension, standing in standings.items():
         for ranking in dimension.rankings:
             first = ranking.columns[0]

@@ -10,7 +10,7 @@ that come by the hundred. Hence one thread for each connection, at most `Limits.
   working on answers is it sent away.
 - A stream of events, which has no end, counts against a small number of places of its own (`stream.py`), and each write to it has its
   deadline too.
-- The thread that accepts never waits for anything else. Hands are shaken for TLS in the connection's thread, by the same deadlines.
+- The thread that accepts never waits for anything else. The TLS handshake runs in the connection's thread, with the same deadlines.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Server:
                 self._connections.pop(connection, None)
 
     def _make_room(self, of: int) -> bool:
-        """Have fewer than `of` connections, by dropping one if need be; say whether that is so."""
+        """Have fewer than `of` connections, by dropping one if need be; return whether that succeeded."""
         with self._lock:
             if sum(not each.streams for each in self._connections) < of:
                 return True
@@ -134,7 +134,7 @@ class Server:
         return True
 
     def _most_dispensable(self) -> Connection | None:
-        """Choose who waits longest for its client, of the address that has the most such connections.
+        """Return the connection that has waited longest for its client, of the address that has the most such connections.
 
         So a host that connects over and over takes the places from itself, not from others.
         """

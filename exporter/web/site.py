@@ -1,4 +1,4 @@
-"""What is at which path, and who may see names of processes."""
+"""The paths of the site, and which clients may see names of processes."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class PageProvider(Protocol):
     hub: Hub
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
-        """Give body and content type, by the Accept header."""
+        """Return body and content type, by the Accept header."""
 
     def landing(self, names: bool) -> str:
-        """Give the page at /, with or without names of processes."""
+        """Return the page at /, with or without names of processes."""
 
     def live(self) -> Json:
-        """Give what changes on that page, with names."""
+        """Return the changing parts of that page, with names."""
 
     def healthy(self) -> str | None:
         """Give the reason why not, or nothing."""
@@ -127,12 +127,12 @@ def _state(why_not: Callable[[], str | None], state: str) -> Response:
 
 
 def _is_of_another_site(request: Request) -> bool:
-    """Say whether a browser asks for a page from elsewhere, which could read no answer but would take places."""
+    """Return whether a browser asks for a page of another site, which could read no answer but would take places."""
     return request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}
 
 
 def is_local(request: Request, peer: str) -> bool:
-    """Say whether a person on this very host asks.
+    """Return whether a person on this host asks.
 
     The peer alone would not do: a proxy here asks for everyone, and a page from elsewhere can make a browser here ask under a
     name that it had resolved to a loopback address (DNS rebinding).

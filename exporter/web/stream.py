@@ -1,11 +1,11 @@
-"""`/api/v1/stream`: short processes as they end, and what the page shows besides, as server-sent events.
+"""`/api/v1/stream`: short processes as they exit, and the other values on the page, as server-sent events.
 
 One thread makes the events for all who follow, while there is anyone. Each event carries a few records at most; what there is no room for
 is counted, and the event says how many that were. Events:
     recent    the last stored records, first of all; {"short_processes": [...], "rows": [...]}
     records   those that ended since the event before; {"short_processes": [...], "rows": [...], "left_out": n}
     status    the page's numbers and tables, where they changed
-Who falls too far behind is disconnected; a browser comes back by itself.
+Clients that fall too far behind are disconnected; a browser reconnects by itself.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class StreamFeed:
 
 
 class Streams:
-    """All who follow. Safe from any thread."""
+    """All clients of the stream. Safe from any thread."""
 
     def __init__(self, hub: Hub, status: Callable[[], Json]) -> None:
-        """`status` gives what a status event carries."""
+        """`status` returns the content of a status event."""
         self._hub = hub
         self._status = status
         self._changed = threading.Condition()
@@ -82,12 +82,12 @@ class Streams:
         self._publishing = False
         self._events: deque[bytes] = deque(maxlen=_BACKLOG)
         self._made = 0
-        """How many events were made so far; the last of them are in `_events`."""
+        """Number of events made so far; the last of them are in `_events`."""
         self._last_status = b""
         self._failures = RateLimitedLog(logger)
 
     def open(self) -> Follower | None:
-        """Begin to follow, or None where all places are taken."""
+        """Return a new stream, or None if all places are taken."""
         with self._changed:
             if self._followers >= MOST_STREAMS or self._closing.is_set():
                 return None
@@ -98,13 +98,13 @@ class Streams:
             return Follower(self, self._made, _RETRY + first + self._last_status)
 
     def close(self) -> None:
-        """End all of them, and take no more."""
+        """Close all streams, and accept no more."""
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
 
     def leave(self) -> None:
-        """Give a place free."""
+        """Release a place."""
         with self._changed:
             self._followers -= 1
 
@@ -136,7 +136,7 @@ class Streams:
             self._closing.wait(_INTERVAL_SECONDS)
 
     def _wanted(self, feed: StreamFeed) -> bool:
-        """Whether anyone follows; if not, give the feed back."""
+        """Return whether a client is connected; if not, release the feed."""
         with self._changed:
             if self._followers and not self._closing.is_set():
                 return True
@@ -162,7 +162,7 @@ class Streams:
 
 
 class Follower:
-    """One stream: an iterator of bytes, of which an empty one says that nothing happened for a moment."""
+    """One stream: an iterator of bytes. Empty bytes mean that nothing happened for a moment."""
 
     def __init__(self, streams: Streams, position: int, first: bytes) -> None:
         self._streams = streams
@@ -188,7 +188,7 @@ class Follower:
         return piece
 
     def close(self) -> None:
-        """Give its place free."""
+        """Release its place."""
         self._streams.leave()
 
 
