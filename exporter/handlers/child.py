@@ -1,4 +1,4 @@
-"""The process that runs filters, handlers and sinks. It has a pipe of records and a page for counters, and no privileges."""
+"""The process that runs filters, handlers and sinks. It has a pipe of records and a page for counters, and no other power."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Hub:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is any consumer."""
+        """Whether a consumer or the store of recent records takes records."""
         return bool(self._recent.maxlen or self._consumers)
 
     @property

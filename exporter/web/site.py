@@ -127,7 +127,7 @@ def _state(why_not: Callable[[], str | None], state: str) -> Response:
 
 
 def _is_of_another_site(request: Request) -> bool:
-    """Return whether a browser asks for a page of another site, which could read no answer but would take places."""
+    """Return whether a browser asks on behalf of another site, which could read no answer but would take places."""
     return request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}
 
 
