@@ -13,7 +13,7 @@ from exporter.handlers.wire import MOST_RECORDS, frame
 from exporter.records.record import Record
 
 MOST_BYTES = 8 << 20
-"""In the queue; some 60,000 records, less if they come one by one. The pipe holds up to 1 MiB more."""
+"""In the queue: some 25,000 records that come one by one, 80,000 that come in batches. The pipe holds up to 1 MiB more."""
 _OVERHEAD = 128
 """What a frame costs in memory besides its bytes."""
 
