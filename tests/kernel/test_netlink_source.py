@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from exporter.kernel import taskstats
@@ -107,12 +108,20 @@ def dumping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_CORE, limits)
 
 
+def about_to_dump(workload: Program, threads: int) -> tuple[int, psutil.Process]:
+    """A process with all its threads that is stopped before it dumps core, behind its parent, which waits for it."""
+    parent = workload.start("dump", 1, threads, 2000)
+    (child,) = until(psutil.Process(parent).children, bool)
+    assert until(child.num_threads, lambda n: n == threads) == threads
+    child.suspend()
+    return parent, child
+
+
 def test_core_dumps_of_many_threads(source: NetlinkSource, workload: Program, dumping: None, requires_bpf: None) -> None:
     """Whichever thread it is that dumps, and whether the process is older than the mode; `ebpf_core` has it from the process as a whole."""
     if workload.run("dump", 1, 2, 0).status:
         pytest.skip("this machine writes no core dumps")
-    old = [workload.start("dump", 1, threads, ms) for threads, ms in ((2, 500), (8, 700), (32, 900))]  # in turn: they write one file
-    time.sleep(0.2)  # its threads are there
+    old = [about_to_dump(workload, threads) for threads in (2, 8, 32)]
 
     def signalled(source: Source) -> int:
         return exits(source.peek().of(COMM).row(workload.comm), SIGNAL)
@@ -120,7 +129,9 @@ def test_core_dumps_of_many_threads(source: NetlinkSource, workload: Program, du
     until(partial(signalled, source), lambda n: n == 1)
     with watching() as truth, following() as late:
         before = [each.peek().core_dumps for each in (truth, source, late)]
-        assert [ended(pid).status for pid in old] == [0, 0, 0]
+        for parent, child in old:  # in turn: they write one file
+            child.resume()
+            assert ended(parent).status == 0
         workload.storm("dump", 20, 8, 0)
         for each, dumps in zip((truth, source, late), before, strict=True):
             aborted = 23 + (each is source)
