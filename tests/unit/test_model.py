@@ -140,7 +140,7 @@ def test_a_sum_has_everything_and_shares_nothing() -> None:
     assert total == filled
     assert not set(_changeable(filled)) & set(_changeable(total))
     total.add(filled)
-    assert re.sub("14", "7", repr(total)) == repr(filled)
+    assert re.sub(r"\b14\b", "7", repr(total)) == repr(filled)  # addresses are words of their own
 
 
 def _changeable(value: Any) -> Iterator[int]:
