@@ -7,14 +7,16 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import costs, handlers, modes, records, scaling, scan_capture, serving, storms
+from bench import costs, handlers, modes, records, revisions, scaling, scan_capture, serving, storms, switches
 
 _ALL = {
     "modes": modes.main,
     "records": records.main,
     "handlers": handlers.main,
     "storms": storms.main,
+    "switches": switches.main,
     "costs": costs.main,
+    "revisions": revisions.main,
     "serving": serving.main,
     "scan_capture": scan_capture.main,
     "scaling": scaling.main,

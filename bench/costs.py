@@ -27,7 +27,8 @@ _ROUNDS = 3
 
 
 @contextmanager
-def _statistics() -> Iterator[None]:
+def statistics() -> Iterator[None]:
+    """Have the kernel measure its programs."""
     before = _STATS.read_text()
     _STATS.write_text("1")
     try:
@@ -66,7 +67,7 @@ def _bpftrace_ns(numbers: set[int]) -> int:
     return sum(each.get("run_time_ns", 0) for number, each in _programs().items() if number in numbers)
 
 
-def _exporter_ns(exporter: Running) -> dict[str, float]:
+def exporter_ns(exporter: Running) -> dict[str, float]:
     """Nanoseconds that each of the exporter's programs took so far, as it says itself."""
     samples = exporter.samples().items()
     return {dict(labels)["program"]: value * 1e9 for (name, labels), value in samples if name == "shortproc_bpf_program_run_seconds_total"}
@@ -74,13 +75,13 @@ def _exporter_ns(exporter: Running) -> dict[str, float]:
 
 def main() -> None:
     """Print nanoseconds a process for both, and the ratio."""
-    with _statistics(), built() as workload, running("--mode=ebpf_core") as exporter, _bpftrace() as bpftrace:
+    with statistics(), built() as workload, running("--mode=ebpf_core") as exporter, _bpftrace() as bpftrace:
         for title, n, arguments in (("fork+exec", 5000, ["forkexec", 5000, workload.tiny]), ("vfork+exit", 20000, ["vfork", 20000])):
             for number in range(_ROUNDS):
-                before, theirs_before = _exporter_ns(exporter), _bpftrace_ns(bpftrace)
+                before, theirs_before = exporter_ns(exporter), _bpftrace_ns(bpftrace)
                 workload.run(*arguments)
                 time.sleep(1)
-                after, theirs = _exporter_ns(exporter), (_bpftrace_ns(bpftrace) - theirs_before) / n
+                after, theirs = exporter_ns(exporter), (_bpftrace_ns(bpftrace) - theirs_before) / n
                 parts = {program: (after[program] - before.get(program, 0)) / n for program in after}
                 ours = sum(parts.values())
                 detail = ", ".join(f"{program} {ns:.0f}" for program, ns in sorted(parts.items()))

@@ -65,12 +65,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(*arguments: str, uid: int | None = None) -> Iterator[Running]:
-    """Start it on a free loopback port, wait until it is ready, and end it after."""
+def running(*arguments: str, uid: int | None = None, checkout: Path | None = None) -> Iterator[Running]:
+    """Start it on a free loopback port, wait until it is ready, and end it after. `checkout` is that of another revision."""
     port = free_port()
     command = [sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", *arguments]
     begun = time.monotonic()
-    child = subprocess.Popen(command, user=uid, group=uid, extra_groups=[] if uid is not None else None)
+    child = subprocess.Popen(command, user=uid, group=uid, extra_groups=[] if uid is not None else None, cwd=checkout)
     exporter = Running(child.pid, port, 0.0)
     try:
         while time.monotonic() < begun + 20:

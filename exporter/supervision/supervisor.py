@@ -105,6 +105,26 @@ class Supervisor:
             if active is not None:
                 self._leave(active, failure)
 
+    def switch(self, modes: list[Mode], reason: SwitchReason) -> Source:
+        """Let the best of `modes` that works take over from the active one.
+
+        Raises `ModeUnavailable` if none works, `SourceFailed` if the active one failed.
+        """
+        active = self._active
+        if active is None:
+            raise ModeUnavailable(self._why)
+        retiring: list[Retiring] = []
+
+        def start(source: Source) -> None:
+            self._finish_retiring()  # there are never more than two
+            retiring.append(take_over(active, source, self._publish_if_wanted))
+
+        new, refusals = self._selector.start_best(modes, start)
+        with self._lock:
+            self._retire(retiring[0])
+            self._became(new, reason, refusals)
+        return new
+
     def stop(self) -> None:
         """Stop the sources and release everything."""
         with self._lock:  # there are no more scrapes
@@ -130,6 +150,11 @@ class Supervisor:
     def ready(self) -> bool:
         """Whether a source is active, in any mode, and a scrape is complete."""
         return self._begun and self._active is not None
+
+    @property
+    def switching(self) -> bool:
+        """Whether the previous source is still waited for."""
+        return self._retiring is not None
 
     @property
     def _source(self) -> Source | None:
@@ -188,33 +213,19 @@ class Supervisor:
         """Retry the modes that are better than the active one."""
         self._tried = self._ticked
         with contextlib.suppress(ModeUnavailable):
-            self._replace(active, self._selector.above(active.source.mode), SwitchReason.RECOVERED)
+            self.switch(self._selector.above(active.source.mode), SwitchReason.RECOVERED)
 
     def _follow(self, active: Running, *, keep: bool) -> Source:
         """Apply a changed configuration. An active mode that it keeps stays active unless a better one works."""
         mode = active.source.mode
         keep = keep and mode in self._selector.wanted
         try:
-            return self._replace(active, self._selector.above(mode) if keep else self._selector.wanted, SwitchReason.CONFIG)
+            return self.switch(self._selector.above(mode) if keep else self._selector.wanted, SwitchReason.CONFIG)
         except ModeUnavailable as refusal:
             if not keep:
                 raise
             self._why = self._selector.why(str(refusal))
             return active.source
-
-    def _replace(self, old: Running, modes: list[Mode], reason: SwitchReason) -> Source:
-        """Let the best of `modes` that works take over. Raises `ModeUnavailable` if none works, `SourceFailed` if `old` failed."""
-        retiring: list[Retiring] = []
-
-        def start(source: Source) -> None:
-            self._finish_retiring()  # there are never more than two
-            retiring.append(take_over(old, source, self._publish_if_wanted))
-
-        new, refusals = self._selector.start_best(modes, start)
-        with self._lock:
-            self._retire(retiring[0])
-            self._became(new, reason, refusals)
-        return new
 
     def _leave(self, active: Running, failure: SourceFailed) -> None:
         """Keep the remaining counts of a failed source, and fall back."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,18 +38,16 @@ class Switching:
 
     def __init__(self, first: Mode) -> None:
         self.hub = Hub(100_000)
-        self.supervisor = Supervisor(CONFIG, self.hub, Direct(loader_settings(CONFIG)))
+        config = replace(CONFIG, detection=replace(CONFIG.detection, mode=first))
+        self.supervisor = Supervisor(config, self.hub, Direct(loader_settings(config)))
         self._over = threading.Event()
         self._fell: list[str] = []
-        self.supervisor._selector.wanted = [first]
         self.supervisor.start()
         self._looking = threading.Thread(target=self._look_on)
         self._looking.start()
 
     def to(self, mode: Mode) -> None:
-        active = self.supervisor._active
-        assert active is not None
-        self.supervisor._replace(active, [mode], SwitchReason.CONFIG)
+        self.supervisor.switch([mode], SwitchReason.CONFIG)
         assert self.supervisor.mode is mode
 
     def counts(self) -> Counts:
@@ -62,7 +61,7 @@ class Switching:
 
     def settled(self) -> Counts:
         """Everything, once the source that was active before has been stopped."""
-        until(self.counts, lambda _: self.supervisor._retiring is None)
+        until(self.counts, lambda _: not self.supervisor.switching)
         return self.counts()
 
     def stop(self) -> None:

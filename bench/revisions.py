@@ -1,0 +1,82 @@
+"""What the BPF programs cost for a process, against those of another revision: old object against new, in one run.
+
+AGAINST=REVISION python -m bench revisions
+
+Each revision's own exporter runs alone, in turn, so that neither finds cache lines that the other has fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import costs
+from bench.exporter import running
+from bench.workloads import Workload, built
+
+_ROOT = Path(__file__).parents[1]
+_ROUNDS = 16
+_STORMS = {"fork+exec": ("forkexec", 5000), "vfork+exit": ("vfork", 20_000)}
+
+_Costs = dict[str, float]
+"""Nanoseconds a process, by program."""
+
+
+@contextmanager
+def _checkout(revision: str) -> Iterator[Path]:
+    """Another revision with its own object, in a folder that is removed after."""
+    with tempfile.TemporaryDirectory(prefix="shortproc-revision-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        archive = subprocess.run(["git", "archive", revision], cwd=_ROOT, check=True, capture_output=True).stdout
+        subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+        subprocess.run([sys.executable, folder / "bpf/build.py", folder / "exporter/_bpf/lifecycle.bpf.o"], check=True)
+        yield folder
+
+
+def _measured(checkout: Path, workload: Workload) -> dict[str, _Costs]:
+    """One round of each storm."""
+    found: dict[str, _Costs] = {}
+    with running("--mode=ebpf_core", checkout=checkout) as exporter:
+        time.sleep(1)
+        for title, (command, n) in _STORMS.items():
+            before = costs.exporter_ns(exporter)
+            workload.run(command, n, *([workload.tiny] if command == "forkexec" else []))
+            time.sleep(1)
+            found[title] = {program: (ns - before.get(program, 0)) / n for program, ns in costs.exporter_ns(exporter).items()}
+    return found
+
+
+def main() -> None:
+    """Print the medians of all rounds, by program, and how the sums of each round compare."""
+    revision = os.environ.get("AGAINST")
+    if not revision:
+        print("AGAINST=REVISION says which revision to compare with")
+        return
+    with costs.statistics(), built() as workload, _checkout(revision) as before:
+        rounds: dict[Path, list[dict[str, _Costs]]] = {before: [], _ROOT: []}
+        for number in range(_ROUNDS):
+            for checkout in (before, _ROOT) if number % 2 else (_ROOT, before):
+                rounds[checkout].append(_measured(checkout, workload))
+    for title in _STORMS:
+        sums = {checkout: [sum(each[title].values()) for each in found] for checkout, found in rounds.items()}
+        for checkout, name in ((before, revision), (_ROOT, "this one")):
+            medians = {
+                program: statistics.median(each[title].get(program, 0) for each in rounds[checkout])
+                for program in sorted(rounds[checkout][0][title])
+            }
+            detail = ", ".join(f"{program} {ns:.0f}" for program, ns in medians.items())
+            print(f"{title}, {name}: {statistics.median(sums[checkout]):.0f} ns a process, at least {min(sums[checkout]):.0f} ({detail})")
+        ratio = statistics.median(new / old for new, old in zip(sums[_ROOT], sums[before], strict=True))
+        print(f"{title}: {ratio - 1:+.1%}, the median of {_ROUNDS} rounds")
+
+
+if __name__ == "__main__":
+    main()
