@@ -5,7 +5,7 @@ from __future__ import annotations
 from signal import SIGKILL
 
 from exporter.model import Outcome
-from exporter.model.ends import End
+from exporter.model.exits import ProcessExit
 
 _OK, _ERROR, _SIGNAL, _UNKNOWN = Outcome.OK, Outcome.ERROR, Outcome.SIGNAL, Outcome.UNKNOWN  # quicker than attributes of the enum
 _SIGNAL_BITS, CORE_DUMPED = 0x7F, 0x80
@@ -20,7 +20,7 @@ def outcome_of(status: int) -> tuple[Outcome, int | None]:
     return (_ERROR if status else _OK), status >> 8 & 0xFF
 
 
-def with_fate(end: End, status: int) -> End:
+def with_fate(exited: ProcessExit, status: int) -> ProcessExit:
     """Add how it ended."""
     outcome, code = outcome_of(status)
-    return end._replace(outcome=outcome, code=code, core_dump=bool(status & CORE_DUMPED), sigkill=outcome is _SIGNAL and code == SIGKILL)
+    return exited._replace(outcome=outcome, code=code, core_dump=bool(status & CORE_DUMPED), sigkill=outcome is _SIGNAL and code == SIGKILL)

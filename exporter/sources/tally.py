@@ -11,7 +11,7 @@ from signal import SIGKILL
 from exporter.model import FOREVER_NS, NS, Lost, Mode, RuntimeScale
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM, PARENT
-from exporter.model.ends import End
+from exporter.model.exits import ProcessExit
 from exporter.records.record import Record
 from exporter.sources.base import Publish
 
@@ -58,7 +58,7 @@ class Tally:
         self._counts = self._fresh()
         self._unsure_ns = unsure_ns
         self._publish: Publish | None = None
-        self._short: list[tuple[int, End]] = []
+        self._short: list[tuple[int, ProcessExit]] = []
         self.from_ns = 0
         """The first moment whose events count."""
         self.until_ns = FOREVER_NS
@@ -93,7 +93,7 @@ class Tally:
         with self._lock:
             short, self._short = self._short, []
         ahead_ns = time.time_ns() - time.monotonic_ns()
-        self._publish([_record(pid, end, ahead_ns, mode) for pid, end in short])
+        self._publish([_record(pid, exited, ahead_ns, mode) for pid, exited in short])
 
     def forked(self, at_ns: int, unsure_ns: int = 0) -> None:
         """Count a new process. It may have been `unsure_ns` earlier or later, as with the other events."""
@@ -131,14 +131,14 @@ class Tally:
             if self.from_ns != FOREVER_NS:
                 self._counts.lose(reason, n)
 
-    def ended(self, pid: int, end: End, unsure_ns: int = 0) -> bool:
+    def exited(self, pid: int, exited: ProcessExit, unsure_ns: int = 0) -> bool:
         """Count the exit of a process. Returns whether it counts."""
         with self._lock:
-            counts = self._counts_at(end.start_ns + end.runtime_ns, unsure_ns)
+            counts = self._counts_at(exited.at_ns, unsure_ns)
             if counts:
-                self._count(end)
-                if self._publish is not None and end.runtime_ns < self._scale.threshold_ns:
-                    self._keep(pid, end)
+                self._count(exited)
+                if self._publish is not None and exited.runtime_ns < self._scale.threshold_ns:
+                    self._keep(pid, exited)
             return counts
 
     def _counts_at(self, at_ns: int, unsure_ns: int = 0, n: int = 1) -> bool:
@@ -148,30 +148,30 @@ class Tally:
                 self._counts.lose(Lost.SWITCH_UNSURE, n)
         return self.from_ns <= at_ns < self.until_ns
 
-    def _keep(self, pid: int, end: End) -> None:
+    def _keep(self, pid: int, exited: ProcessExit) -> None:
         if len(self._short) < MAX_SHORT:
-            self._short.append((pid, end))
+            self._short.append((pid, exited))
         else:
             self._counts.records_dropped += 1
 
-    def _count(self, end: End) -> None:
+    def _count(self, exited: ProcessExit) -> None:
         counts = self._counts
-        short = end.runtime_ns < self._scale.threshold_ns
-        bucket = bisect_left(self._scale.bounds_ns, end.runtime_ns)
-        for each in (counts.total, counts.by[COMM].row(end.comm, MAX_NAMES)):
-            each.exits[end.outcome.position] += 1
-            each.runtime_ns += end.runtime_ns
+        short = exited.runtime_ns < self._scale.threshold_ns
+        bucket = bisect_left(self._scale.bounds_ns, exited.runtime_ns)
+        for each in (counts.total, counts.by[COMM].row(exited.comm, MAX_NAMES)):
+            each.exits[exited.outcome.position] += 1
+            each.runtime_ns += exited.runtime_ns
             each.short_exits += short
-            each.cpu_ns += end.cpu_ns or 0
-            each.short_cpu_ns += short * (end.cpu_ns or 0)
+            each.cpu_ns += exited.cpu_ns or 0
+            each.short_cpu_ns += short * (exited.cpu_ns or 0)
             if each.buckets:
                 each.buckets[bucket] += 1
-        counts.core_dumps += end.core_dump
-        if end.sigkill:
+        counts.core_dumps += exited.core_dump
+        if exited.sigkill:
             counts.signals[SIGKILL] = counts.signals.get(SIGKILL, 0) + 1
         if short:
             self._ring.add(self._now() // NS)
-            counts.by[PARENT].row(end.parent_comm, MAX_NAMES).short_exits += 1
+            counts.by[PARENT].row(exited.parent_comm, MAX_NAMES).short_exits += 1
 
     def peek(self) -> Counts:
         """Copy what was seen since the last drain."""
@@ -198,7 +198,7 @@ class Tally:
         return ProcessCounts(buckets=[0] * (len(self._scale.bounds_ns) + 1))
 
 
-def _record(pid: int, end: End, ahead_ns: int, mode: Mode) -> Record:
-    ended_ns = end.start_ns + end.runtime_ns + ahead_ns
-    who = pid, end.ppid, end.uid, end.comm, end.parent_comm, b""
-    return Record(ended_ns, end.runtime_ns, *who, end.outcome, end.code, end.cpu_ns, b"", mode)
+def _record(pid: int, exited: ProcessExit, ahead_ns: int, mode: Mode) -> Record:
+    ended_ns = exited.start_ns + exited.runtime_ns + ahead_ns
+    who = pid, exited.ppid, exited.uid, exited.comm, exited.parent_comm, b""
+    return Record(ended_ns, exited.runtime_ns, *who, exited.outcome, exited.code, exited.cpu_ns, b"", mode)

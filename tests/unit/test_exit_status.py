@@ -6,7 +6,7 @@ import pytest
 
 from exporter.kernel.wait_status import outcome_of, with_fate
 from exporter.model import Outcome
-from exporter.model.ends import End
+from exporter.model.exits import ProcessExit
 
 OK, ERROR, SIGNAL, UNKNOWN = Outcome
 
@@ -23,8 +23,8 @@ OK, ERROR, SIGNAL, UNKNOWN = Outcome
 )
 def test_fate(status: int, outcome: Outcome, code: int, core_dump: bool, sigkill: bool) -> None:
     """As wait(2) tells an exit from a signal."""
-    end = with_fate(End(0, 0, b"", b""), status)
-    assert (end.outcome, end.code, end.core_dump, end.sigkill) == (outcome, code, core_dump, sigkill)
+    exited = with_fate(ProcessExit(0, 0, b"", b""), status)
+    assert (exited.outcome, exited.code, exited.core_dump, exited.sigkill) == (outcome, code, core_dump, sigkill)
 
 
 def test_what_is_not_known_is_no_success() -> None:

@@ -10,7 +10,7 @@ import pytest
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_COMM, Lost, ModeUnavailable, Outcome, RuntimeScale, SourceFailed
 from exporter.model.dimensions import COMM, PARENT
-from exporter.model.ends import End
+from exporter.model.exits import ProcessExit
 from exporter.sources.scan.slow import ScanSource
 from exporter.sources.tally import MAX_NAMES, SecondsRing, Tally
 from tests.breakdowns import short_exits
@@ -242,8 +242,8 @@ def test_names_are_bounded() -> None:
     """A comm is chosen by whoever runs the process: past the cap, counts go to `other` and totals still add up."""
     tally = Tally(SCALE)
     for n in range(MAX_NAMES + 10):
-        tally.ended(n, End(0, 5, b"c%d" % n, b"p%d" % n, cpu_ns=1))
-    tally.ended(1, End(0, 5, b"c0", b"p0", cpu_ns=1))
+        tally.exited(n, ProcessExit(0, 5, b"c%d" % n, b"p%d" % n, cpu_ns=1))
+    tally.exited(1, ProcessExit(0, 5, b"c0", b"p0", cpu_ns=1))
     counts = tally.drain()
     assert (len(counts.of(COMM).rows), counts.of(COMM).other.short_exits) == (MAX_NAMES, 10)
     assert (len(counts.of(PARENT).rows), counts.of(PARENT).other.short_exits) == (MAX_NAMES, 10)
@@ -256,7 +256,7 @@ def test_buckets(per_comm: bool) -> None:
     """A runtime falls into the first bucket whose bound it does not exceed; the last is for all longer ones."""
     tally = Tally(RuntimeScale(NS, BOUNDS, per_comm_buckets=per_comm))
     for runtime in (0, BOUNDS[0], BOUNDS[0] + 1, BOUNDS[-1] + 1):
-        tally.ended(1, End(0, runtime, b"x", b"y"))
+        tally.exited(1, ProcessExit(0, runtime, b"x", b"y"))
     counts = tally.drain()
     assert counts.total.buckets == [2, 1, 0, 0, 0, 1]
     assert counts.of(COMM).rows[b"x"].buckets == (counts.total.buckets if per_comm else [])
@@ -266,8 +266,8 @@ def test_buckets(per_comm: bool) -> None:
 def test_threshold_is_exclusive() -> None:
     """Short is below the threshold."""
     tally = Tally(SCALE)
-    tally.ended(1, End(0, NS, b"x", b"y"))
-    tally.ended(2, End(0, NS - 1, b"x", b"y"))
+    tally.exited(1, ProcessExit(0, NS, b"x", b"y"))
+    tally.exited(2, ProcessExit(0, NS - 1, b"x", b"y"))
     assert tally.drain().total.short_exits == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 from exporter.config.options import Config
 from exporter.loaders.direct import Direct
 from exporter.model import NS, Mode, ModeUnavailable, SourceFailed, SwitchReason
-from exporter.model.ends import End
+from exporter.model.exits import ProcessExit
 from exporter.records.hub import Hub
 from exporter.supervision import switchover
 from exporter.supervision.modes import loader_settings
@@ -67,12 +67,10 @@ class Host:
         self.supervisor._active = Running(old)
         monkeypatch.setattr(self.supervisor._selector, "start_best", self._take)
         for at in range(3):
-            old.tally.ended(at, End(0, NS // 2, b"a", b"b", cpu_ns=5))
+            old.tally.exited(at, ProcessExit(0, NS // 2, b"a", b"b", cpu_ns=5))
 
     def switch(self) -> None:
-        active = self.supervisor._active
-        assert active is not None
-        self.supervisor._replace(active, [self.new.mode], SwitchReason.CONFIG)
+        self.supervisor.switch([self.new.mode], SwitchReason.CONFIG)
 
     def _take(self, _modes: object, start: Callable[[FakeSource], None], **_: object) -> tuple[FakeSource, str]:
         start(self.new)
@@ -129,7 +127,7 @@ def test_a_mode_that_is_slow_to_stop_after_a_switch(host: Host, monkeypatch: pyt
     """Both are shown together, until it has been stopped; and its last counts stay."""
     host.switch()
     assert (host.supervisor.mode, host.exits()) == (Mode.EBPF_CORE, 3)
-    host.new.tally.ended(7, End(host.new.tally.from_ns, 5, b"c", b"d"))
+    host.new.tally.exited(7, ProcessExit(host.new.tally.from_ns, 5, b"c", b"d"))
     host.old.pending = 1
     host.supervisor.tick()
     assert not host.old.began.is_set(), "the CPU of a process is to come"
@@ -138,7 +136,7 @@ def test_a_mode_that_is_slow_to_stop_after_a_switch(host: Host, monkeypatch: pyt
     with meanwhile(host.supervisor.tick, host.old):
         for _ in range(20):
             assert (host.supervisor.mode, host.exits()) == (Mode.EBPF_CORE, 4)
-        host.old.tally.ended(8, End(0, 5, b"c", b"d"))
+        host.old.tally.exited(8, ProcessExit(0, 5, b"c", b"d"))
         assert host.exits() == 5, "it reads what is waiting"
     assert host.exits() == 5
     assert host.old.stopped

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from exporter.model import FOREVER_NS, NS, Lost, Mode, ModeUnavailable, SourceFailed
 from exporter.model.counts import Counts
 from exporter.model.dimensions import COMM
-from exporter.model.ends import End
+from exporter.model.exits import ProcessExit
 from exporter.sources.base import Source
 from exporter.sources.tallied import TallySource
 from exporter.sources.tally import Tally
@@ -25,9 +25,9 @@ MS = NS // 1000
 AROUND = st.integers(-5, 5)
 
 
-def end(at_ns: int, cpu_ns: int | None = 100) -> End:
+def end(at_ns: int, cpu_ns: int | None = 100) -> ProcessExit:
     """The exit of a process that ran for half a millisecond."""
-    return End(at_ns - MS // 2, MS // 2, b"comm", b"parent", cpu_ns=cpu_ns)
+    return ProcessExit(at_ns - MS // 2, MS // 2, b"comm", b"parent", cpu_ns=cpu_ns)
 
 
 def nothing(_: Source) -> None:
@@ -72,7 +72,7 @@ def happen(tally: Tally, what: str, at_ns: int) -> None:
         case "exec":
             tally.execed(b"comm", at_ns)
         case "exit":
-            tally.ended(1, end(at_ns))
+            tally.exited(1, end(at_ns))
 
 
 @pytest.mark.parametrize("what", ["fork", "threads", "exec", "exit"])
@@ -90,8 +90,8 @@ def test_what_is_dated_by_guess_is_published() -> None:
     """A scan knows only when it looked: the exit may have been on the other side."""
     tally = Tally(SCALE)
     tally.count_until(CUT_NS)
-    assert tally.ended(1, end(CUT_NS - 20), unsure_ns=20)
-    assert not tally.ended(2, end(CUT_NS + 20), unsure_ns=21)
+    assert tally.exited(1, end(CUT_NS - 20), unsure_ns=20)
+    assert not tally.exited(2, end(CUT_NS + 20), unsure_ns=21)
     assert tally.drain().lost == {Lost.SWITCH_UNSURE: 1}
 
 
@@ -247,7 +247,7 @@ def test_what_was_shown_stays_where_nothing_can_be_read_any_more() -> None:
     """A scrape has shown it, so it is counted: totals don't fall."""
     source = FakeSource()
     running = Running(source)
-    source.tally.ended(1, end(CUT_NS))
+    source.tally.exited(1, end(CUT_NS))
     assert sum(running.peek().total.exits) == 1
     source.broken = True
     assert sum(running.peek().total.exits) == 1
@@ -258,7 +258,7 @@ def test_what_was_drained_is_not_shown_again() -> None:
     """The ledger has it."""
     source = FakeSource()
     running = Running(source)
-    source.tally.ended(1, end(CUT_NS))
+    source.tally.exited(1, end(CUT_NS))
     running.peek()
     assert sum(running.drain().total.exits) == 1
     source.broken = True

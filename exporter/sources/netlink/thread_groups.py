@@ -25,7 +25,7 @@ from exporter.kernel.procfs import Procfs, Stat
 from exporter.kernel.taskstats import Stats
 from exporter.kernel.wait_status import CORE_DUMPED, with_fate
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
-from exporter.model.ends import End
+from exporter.model.exits import ProcessExit
 from exporter.sources.netlink.waiting import Execs, Waiting
 from exporter.sources.tally import Tally
 
@@ -42,7 +42,7 @@ class Group:
     start_ns: int
     parent: int
     comm: bytes | None
-    """None where it has to be read, or will be told at the end."""
+    """None where it has to be read, or will be told at the exit."""
     live: int = 1
     found: bool = False
     lost: bool = False
@@ -263,17 +263,17 @@ class Groups:
         cpu_ns = group.cpu_us * 1000 if self.taskstats else None
         parent = parent or group.parent
         uid = last.uid if last is not None else None
-        end = End(group.start_ns, runtime_ns, comm, self._comm_of(parent), cpu_ns=cpu_ns, ppid=parent, uid=uid)
-        if self._tally.ended(tgid, with_fate(end, code | group.core_dump)):
+        exited = ProcessExit(group.start_ns, runtime_ns, comm, self._comm_of(parent), cpu_ns=cpu_ns, ppid=parent, uid=uid)
+        if self._tally.exited(tgid, with_fate(exited, code | group.core_dump)):
             if nameless:
                 self._tally.lose(Lost.NAME_RACE)
             if cpu_ns is not None and group.cpu_pending:
                 self._tally.lose(Lost.CPU_NEVER_CAME)
 
     def _ended_unknown(self, at_ns: int, stats: Stats) -> None:
-        """The end of a process whose fork was lost; that counts as lost already, but all is known of the end."""
+        """The exit of a process whose fork was lost; that counts as lost already, but all is known of the exit."""
         runtime_ns = stats.elapsed_us * 1000
-        end = End(
+        exited = ProcessExit(
             at_ns - runtime_ns,
             runtime_ns,
             stats.comm,
@@ -282,7 +282,7 @@ class Groups:
             ppid=stats.ppid,
             uid=stats.uid,
         )
-        self._tally.ended(stats.tgid, with_fate(end, stats.exit_code))
+        self._tally.exited(stats.tgid, with_fate(exited, stats.exit_code))
 
     def _name(self, tgid: int, group: Group, comm: bytes) -> None:
         group.comm = comm

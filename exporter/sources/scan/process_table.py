@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from exporter.kernel.procfs import Procfs, Stat
 from exporter.model import UNKNOWN_COMM, Lost
-from exporter.model.ends import End
+from exporter.model.exits import ProcessExit
 from exporter.sources.tally import Tally
 
 
@@ -45,7 +45,7 @@ class Process:
     ended: bool = False
     """Counted already; still here only because its zombie is listed."""
     watched: bool = False
-    """Something else than the listing will tell its end."""
+    """Something else than the listing will tell its exit."""
 
 
 class Table:
@@ -158,5 +158,5 @@ class Table:
         ended, unsure_ns = (alive_at + max(now, alive_at)) // 2, (max(now, alive_at) - alive_at) // 2
         start_ns, _ = middle(process.born_ns, process.born_ns)
         cpu_ns = process.cpu_ticks * self._procfs.tick_ns
-        end = End(start_ns, max(0, ended - process.born_ns), process.comm, parent_comm, cpu_ns=cpu_ns, ppid=process.ppid)
-        self._tally.ended(process.pid, end, unsure_ns)
+        exited = ProcessExit(start_ns, max(0, ended - process.born_ns), process.comm, parent_comm, cpu_ns=cpu_ns, ppid=process.ppid)
+        self._tally.exited(process.pid, exited, unsure_ns)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from exporter.model import Outcome
 
 
-class End(NamedTuple):
-    """The end of one process."""
+class ProcessExit(NamedTuple):
+    """What counts and records are made of."""
 
     start_ns: int
     """Of the monotonic clock; two modes may differ by some milliseconds."""
@@ -17,10 +17,15 @@ class End(NamedTuple):
     parent_comm: bytes
     outcome: Outcome = Outcome.UNKNOWN
     cpu_ns: int | None = None
-    """None where it is not known yet, or never will be."""
+    """None where it is not known."""
     core_dump: bool = False
     sigkill: bool = False
     ppid: int = 0
     uid: int | None = None
     code: int | None = None
     """As `Record.code`. It, `ppid` and `uid` are for records only."""
+
+    @property
+    def at_ns(self) -> int:
+        """The moment of the exit."""
+        return self.start_ns + self.runtime_ns
