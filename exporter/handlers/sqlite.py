@@ -98,8 +98,8 @@ def _set_up(database: sqlite3.Connection, table: Table) -> None:
     is_new = version == 0 and _number(database, "schema_version") == 0
     if is_new:
         database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    elif not 1 <= version <= table.version:
-        raise sqlite3.DatabaseError(f"version {version} of the database is not known here ({table.version} is): move it away")
+    else:
+        table.check(database, version)
     if database.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
         raise sqlite3.DatabaseError("its file system can't do WAL")
     database.execute("PRAGMA synchronous = NORMAL")

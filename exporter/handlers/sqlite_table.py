@@ -34,6 +34,13 @@ class Table:
         columns = ",\n    ".join(map(column, self._fields))
         database.executescript(f"BEGIN; CREATE TABLE records (\n    {columns}\n);{_INDEXES} PRAGMA user_version = {self.version}; COMMIT;")
 
+    def check(self, database: sqlite3.Connection, version: int) -> None:
+        """Raise `DatabaseError` if the database is not of this sink, or of a newer version."""
+        if not 1 <= version <= self.version:
+            raise sqlite3.DatabaseError(f"version {version} of the database is not known here ({self.version} is): move it away")
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone():
+            raise sqlite3.DatabaseError("the database has no table of records: move it away")
+
     def migrate(self, database: sqlite3.Connection) -> None:
         """Add the columns of later versions. No row is touched or lost."""
         database.execute("BEGIN IMMEDIATE")  # from here on nobody else migrates

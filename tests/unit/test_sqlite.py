@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.handlers import sqlite
+from exporter.handlers.sqlite import Sqlite
 from exporter.model import NS, Outcome
 from tests.unit.handler_child import record
 from tests.unit.sink_files import MIB, count, private, rows_to
@@ -24,29 +25,16 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def test_rows_are_exact_and_indexed(folder: Path) -> None:
     """Times are whole nanoseconds, and a question about a time or a name must not read the whole table."""
     rows = rows_to(folder)
-    rows.handle([record(7, ended_ns=1_700_000_000_000_000_001, code=None, outcome=Outcome.SIGNAL)])
+    each = record(7, ended_ns=1_700_000_000_000_000_001, code=None, outcome=Outcome.SIGNAL)
+    rows.handle([each])
     rows.close()
     database = sqlite3.connect(folder / "records.db")
-    assert database.execute("SELECT * FROM records").fetchall() == [
-        (
-            1_700_000_000_000_000_001,
-            2_000_000,
-            7,
-            1,
-            1000,
-            "cc1",
-            "make",
-            "/usr/bin/cc1",
-            "signal",
-            None,
-            1_500_000,
-            "/user.slice",
-            "ebpf_core",
-        )
-    ]
+    assert database.execute("SELECT * FROM records").fetchall() == [Sqlite.table.row(*each)]
+    assert database.execute("SELECT ended_ns, comm, outcome, code FROM records").fetchone() == (each.ended_ns, "cc1", "signal", None)
     for where in ("ended_ns > 5", "comm = 'cc1' AND ended_ns > 5"):
         assert "USING INDEX" in database.execute(f"EXPLAIN QUERY PLAN SELECT * FROM records WHERE {where}").fetchone()[3]
-    assert [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "auto_vacuum", "user_version")] == ["wal", 2, 1]
+    expected = ["wal", 2, Sqlite.table.version]
+    assert [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "auto_vacuum", "user_version")] == expected
     database.close()
 
 
@@ -78,16 +66,16 @@ def test_the_oldest_rows_go_when_there_are_too_many(folder: Path) -> None:
     assert left == last - first + 1 > 1000
 
 
-@pytest.mark.parametrize("content", ["not a database, and longer than its header " * 10, None])
-def test_a_database_that_is_not_ours_is_left_alone(folder: Path, content: str | None) -> None:
-    """Somebody may have given the wrong path; and a newer version may know better than we do."""
+@pytest.mark.parametrize("version", [None, 0, 1, Sqlite.table.version])
+def test_a_database_that_is_not_ours_is_left_alone(folder: Path, version: int | None) -> None:
+    """Somebody may have given the wrong path, be it of another program's database, or of no database at all."""
     path = folder / "records.db"
-    if content is None:
-        other = sqlite3.connect(path)
-        other.executescript("CREATE TABLE theirs (x); PRAGMA user_version = 2;")
-        other.close()
+    if version is None:
+        path.write_text("not a database, and longer than its header " * 10)
     else:
-        path.write_text(content)
+        other = sqlite3.connect(path)
+        other.executescript(f"CREATE TABLE theirs (x); PRAGMA user_version = {version};")
+        other.close()
     before = path.read_bytes()
     rows = rows_to(folder)
     rows.handle([record()])
