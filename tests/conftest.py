@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -21,10 +22,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def covered_handlers() -> Iterator[None]:
-    """The handlers' child gets little of our environment. Under `make coverage` it gets what makes it part of the measurement, too."""
+def coverage_where_it_belongs() -> Iterator[None]:
+    """Under `make coverage`, measure the handler process too, which gets little of our environment, but not what tests fork.
+
+    Such a child would first write a file of all that the tests covered so far, and live several times as long.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "_ENVIRONMENT", (*process._ENVIRONMENT, *(name for name in os.environ if name.startswith("COVERAGE_"))))
+        patch.setattr(os, "_exit", posix._exit)
         yield
 
 
