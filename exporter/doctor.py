@@ -10,6 +10,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.loaders.direct import Direct
 from exporter.model import ModeUnavailable
 from exporter.process import version
+from exporter.supervision.completeness import no_ratio
 from exporter.supervision.modes import MODES, Host, ModeSpec, loader_settings
 from exporter.supervision.selector import wanted
 
@@ -36,6 +37,8 @@ def main(config: Config) -> int:
             "note: this is not the host's pid namespace. A scan sees only this namespace, but the kernel counts the clones of the whole "
             f"host: {inexact} have no capture ratio"
         )
+    if unmeasured := no_ratio(procfs):
+        print(f"note: {unmeasured}")
     asked = config.detection.mode
     if selected is None:
         print(f"mode {asked} selects: none; the exporter would not start")

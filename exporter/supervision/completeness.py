@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from exporter.kernel.procfs import Procfs
 from exporter.model import NS
 
 _WINDOW_NS = 60 * NS
@@ -26,6 +27,16 @@ class Sample:
 
     kernel: int
     observed: int
+
+
+def no_ratio(procfs: Procfs) -> str | None:
+    """Why no mode has a capture ratio, for an operator; None where there can be one."""
+    if procfs.kernel_clones() is not None:
+        return None
+    return (
+        f"{procfs.root}/stat cannot be read, as in a proc mount with subset=pid: there is no capture ratio, "
+        "and fast_scan and scan cannot tell how many processes they miss"
+    )
 
 
 class Completeness:

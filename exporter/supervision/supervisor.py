@@ -25,6 +25,7 @@ from exporter.model.series import Standing
 from exporter.process.log import fields
 from exporter.records.hub import Hub
 from exporter.sources.base import Source
+from exporter.supervision.completeness import no_ratio
 from exporter.supervision.health import Health
 from exporter.supervision.modes import MODES, ModeSpec
 from exporter.supervision.selector import ModeSelector, same_options
@@ -61,6 +62,8 @@ class Supervisor:
         source = self._start_best(SwitchReason.START)
         self._selector.probe_rest(source.mode)
         self._health.begin(source)
+        if reason := no_ratio(self._procfs):
+            logger.warning(reason)
         self.tick()
         self._begun = True
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from select import EPOLLIN
 
 import pytest
 
@@ -45,6 +47,24 @@ def test_a_short_life(scene: Scene) -> None:
     assert counts.lost == {}
     assert scene.table.processes.keys() == {500}
     assert len(scene.exits) == 0
+
+
+def test_where_pids_can_not_be_probed_an_exec_makes_a_listing_due(scene: Scene, tmp_path: Path) -> None:
+    """A proc mount with subset=pid hides which PID was given out last; most short lives fall between two listings at an even pace."""
+    (program := tmp_path / "program").touch()
+    with closing(Inotify()) as inotify:
+        inotify.watch(str(program), IN_OPEN)
+        scene.epoll.register(inotify.fd, EPOLLIN)
+        scene.source._inotify, scene.source._probe = inotify, None
+        scene.start(1001)
+        scene.turn()
+        assert 1001 not in scene.table.processes
+        program.read_bytes()
+        scene.turn()
+        assert 1001 in scene.table.processes
+        scene.pidfds.end(1001)
+        scene.turn()
+        assert scene.source.peek().total.exits == [0, 0, 0, 1]
 
 
 def test_the_start_is_known_better_than_a_tick(scene: Scene) -> None:

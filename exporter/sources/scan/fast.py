@@ -7,6 +7,9 @@ equal events. A pidfd tells the end of the youngest ones, the listing that of th
 What was rejected: watching `/proc` itself by inotify, which reports nothing (tried at each start all the same); leaving the table of
 processes to the listing alone, which catches 1 in 200 of lives of half a millisecond; and an even pace without a budget, which takes
 a quarter of a core where processes come by the thousand.
+
+Where the PIDs given out can't be read (a proc mount with subset=pid, or one of another namespace), the listing has the whole budget, and
+an exec makes it due.
 """
 
 from __future__ import annotations
@@ -103,11 +106,11 @@ class FastScanSource(Scanning):
         self._young: list[tuple[int, int, Process]] = []
         self._serial = itertools.count()
         self._refreshing: Iterator[int] = iter(())
-        self._arrived_ns = self._turned_ns = self._rest_until_ns = self._listing_due_ns = 0
+        self._arrived_ns = self._turned_ns = self._rest_until_ns = self._listing_due_ns = self._listing_allowed_ns = 0
 
     def about(self) -> str:
         """Which of its means work here."""
-        probes = "new PIDs are probed" if self._probe is not None else "PIDs cannot be probed here"
+        probes = "new PIDs are probed" if self._probe is not None else "PIDs cannot be probed here, so short processes are missed"
         ends = "pidfds report exits" if self._exits is not None else "exits are found by listing (no pidfds here)"
         execs = "inotify reports execs" if self._inotify is not None else "no inotify here"
         reports = "reports processes" if self.proc_inotify_fires else "reports nothing"
@@ -118,12 +121,15 @@ class FastScanSource(Scanning):
 
     def _prepare(self) -> None:
         self._epoll = self._held.enter_context(select.epoll())
-        if self._procfs.has_our_pids() and self._procfs.last_pid() is not None:
-            if _pidfds_work():
-                limit = max(1, min(MAX_PIDFDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
-                self._exits = self._held.enter_context(closing(ExitWatch(self._epoll, limit, os.pidfd_open)))
+        ours = self._procfs.has_our_pids()
+        if ours and _pidfds_work():
+            limit = max(1, min(MAX_PIDFDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+            self._exits = self._held.enter_context(closing(ExitWatch(self._epoll, limit, os.pidfd_open)))
+        if ours and self._procfs.last_pid() is not None:
             self._probe = Probe(self._procfs, self._table, self._tally, self._exits, self._clock)
             self._table.estimate_threads = False
+        else:
+            self._listing_budget = self._turn_budget  # looking is listing then
         self._watch_execs()
         log.debug(
             "fast scan: probing %s, pidfds %s, inotify %s, inotify on %s fires: %s",
@@ -187,6 +193,8 @@ class FastScanSource(Scanning):
         for fd in events:
             if self._inotify is not None and fd == self._inotify.fd:
                 self._inotify.clear()
+                if self._probe is None:  # what has just exec'ed can't be found otherwise
+                    self._listing_due_ns = self._listing_allowed_ns
             elif self._exits is not None:
                 self._table.exited(self._exits.take(fd), alive_at_ns)
         for process in self._probe.advance() if self._probe is not None else ():
@@ -198,7 +206,8 @@ class FastScanSource(Scanning):
         begun = time.thread_time_ns()
         self.list_all()
         cost = time.thread_time_ns() - begun
-        self._listing_due_ns = max(self._turned_ns + self._interval_ns, self._listing_budget.charge(self._clock(), cost))
+        self._listing_allowed_ns = self._listing_budget.charge(self._clock(), cost)
+        self._listing_due_ns = max(self._turned_ns + self._interval_ns, self._listing_allowed_ns)
         return cost
 
     def list_all(self) -> None:
@@ -210,8 +219,8 @@ class FastScanSource(Scanning):
         for pid in itertools.islice(listed - table.processes.keys() - table.unread, MAX_NEW):
             if (process := table.look(pid)) is not None:
                 self._arrived(process)
-                if self._probe is not None:
-                    self._probe.watch(process)
+                if self._exits is not None:
+                    self._exits.watch(process)
         refreshed = list(itertools.islice(self._refreshing, MAX_REFRESHED))
         for pid in refreshed:
             if pid in table.processes:

@@ -56,6 +56,15 @@ class ExitWatch:
         self._watched[fd] = process
         process.watched = True
 
+    def watch(self, process: Process) -> None:
+        """Watch a process that was found by its listing, where that can be."""
+        if not process.ended and not process.watched:
+            try:
+                fd = self.open(process.pid)
+            except OSError:
+                return  # it has ended, or descriptors are short: the listing will see
+            self.add(fd, process)
+
     def take(self, fd: int) -> Process:
         """Stop watching, and return whose pidfd it was."""
         process = self._watched.pop(fd)
@@ -107,15 +116,6 @@ class Probe:
                 if process is not None and process is not known:
                     found.append(process)
         return found
-
-    def watch(self, process: Process) -> None:
-        """Have the end of a process told by its pidfd, where that can be."""
-        if self._exits is not None and not process.ended and not process.watched:
-            try:
-                fd = self._exits.open(process.pid)
-            except OSError:
-                return  # it has ended, or descriptors are short: the listing will see
-            self._exits.add(fd, process)
 
     def _probe(self, pid: int, since_ns: int) -> Process | None:
         if self._exits is None:
