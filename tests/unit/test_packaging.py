@@ -96,6 +96,7 @@ def test_sdist(tmp_path: Path) -> None:
 def unit(tmp_path: Path) -> Path:
     """The unit with a program that is there."""
     needs("systemd-analyze", "systemd")
+    needs("kill", "procps")
     path = tmp_path / UNIT.name
     path.write_text(UNIT.read_text().replace("/usr/bin/shortproc-exporter", "/bin/true"))
     return path
