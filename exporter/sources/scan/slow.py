@@ -58,8 +58,10 @@ def _psutil_pids(root: str) -> list[int]:
         import psutil  # noqa: PLC0415 (costs memory that no other mode needs)
     except ImportError as error:
         raise ModeUnavailable("psutil is not installed") from error
-    psutil.PROCFS_PATH = root
+    before, psutil.PROCFS_PATH = psutil.PROCFS_PATH, root  # a global of the library, which others may use
     try:
         return psutil.pids()
     except IndexError:  # its way of saying that there are none
         return []
+    finally:
+        psutil.PROCFS_PATH = before
