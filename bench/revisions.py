@@ -1,6 +1,6 @@
 """What the BPF programs cost for a process, against those of another revision: old object against new, in one run.
 
-AGAINST=REVISION python -m bench revisions
+AGAINST=REVISION python -m bench revisions    # with WRITE=1, `make docs` makes the table of docs/adr/0010 from it
 
 Each revision's own exporter runs alone, in turn, so that neither finds cache lines that the other has fetched.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import costs
+from bench import costs, results
 from bench.exporter import running
 from bench.workloads import Workload, built
 
@@ -65,6 +65,7 @@ def main() -> None:
         for number in range(_ROUNDS):
             for checkout in (before, _ROOT) if number % 2 else (_ROOT, before):
                 rounds[checkout].append(_measured(checkout, workload))
+    storms = {}
     for title in _STORMS:
         sums = {checkout: [sum(each[title].values()) for each in found] for checkout, found in rounds.items()}
         for checkout, name in ((before, revision), (_ROOT, "this one")):
@@ -76,6 +77,12 @@ def main() -> None:
             print(f"{title}, {name}: {statistics.median(sums[checkout]):.0f} ns a process, at least {min(sums[checkout]):.0f} ({detail})")
         ratio = statistics.median(new / old for new, old in zip(sums[_ROOT], sums[before], strict=True))
         print(f"{title}: {ratio - 1:+.1%}, the median of {_ROUNDS} rounds")
+        storms[title] = {
+            "before_ns": round(statistics.median(sums[before])),
+            "after_ns": round(statistics.median(sums[_ROOT])),
+            "percent": round(100 * (ratio - 1), 1),
+        }
+    results.write("revisions", {"against": revision, "rounds": _ROUNDS, "storms": storms})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Fifty switches from mode to mode in the middle of a storm whose truth is known: what was counted, of what there was.
 
-WRITE=1 python -m bench switches    # keeps the result, from which the table of docs/adr/0010 is made
+WRITE=1 python -m bench switches    # keeps the result, from which `make docs` makes the table of docs/adr/0010
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _measured(pair: tuple[Mode, Mode], workload: Workload, switches: int) -> dic
     if before is None or sample is None:
         raise SystemExit("the kernel's count of clones can't be read")
     return {
-        "pair": " and ".join(pair) if switches else f"{pair[0]} alone",
+        "modes": [mode.value for mode in pair],
         "switches": switches,
         "processes": truth.processes,
         "per_second": round(truth.processes / truth.seconds),
@@ -128,7 +128,7 @@ def main() -> None:
             tiny.hardlink_to(workload.tiny)
             measured.append(_measured(pair, replace(workload, tiny=Path(tiny)), switches))
             row = measured[-1]
-            print(f"{row['pair']}: {row['switches']} switches, {row['processes']} processes, {row['per_second']} a second")
+            print(f"{' and '.join(pair)}: {row['switches']} switches, {row['processes']} processes, {row['per_second']} a second")
             print("  difference to the truth: " + ", ".join(f"{name} {row[name]:+}" for name in ("exits", "execs", "clones", "records")))
             print(f"  CPU {row['cpu_percent']:+} %; published: " + ", ".join(f"{name} {row[name]}" for name in list(row)[-3:]))
     results.write("switches", {"pairs": measured})

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /* What lifecycle.bpf.c counts, for kernels without BTF. bcc compiles it where it runs; exporter/loaders/bcc_child.py says how.
  *
- * This is the half that any kernel shares. The other half says what is known of a process that ends, and is put behind this one, for bcc
+ * This is the half that any kernel shares. The other half says what is known of a process that exits, and is put behind this one, for bcc
  * rewrites one file only: task.bcc.c where the kernel's headers are installed, live_processes.bcc.c where they are not. The invariants are those
  * of lifecycle.bpf.c.
  */
@@ -224,7 +224,7 @@ static __always_inline void count_exit(void *ctx, struct known *known, u32 pid, 
 	ADD(counts->buckets[bucket_of(known->config->bounds_ns, life->runtime_ns)], 1);
 }
 
-/* Delivered to each thread of every exit_group, a SIGKILL is counted where a process ends by it, if that is to be known. */
+/* Delivered to each thread of every exit_group, a SIGKILL is counted where a process exits by it, if that can be known. */
 int on_signal(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 number = ctx->args[0];

@@ -141,50 +141,28 @@ int on_exec(__u64 *ctx)
 	return 0;
 }
 
-/* First the clock, which waits for the reads before it; then all that is read; then all that is added, for an atomic add holds back the
- * reads after it.
- */
-SEC("tp_btf/sched_process_exit")
-int on_exit(__u64 *ctx)
+/* Returns where the exit was counted. First all that is read, then all that is added, for an atomic add holds back the reads after it. */
+static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_struct *leader, struct exit_note *note, __u64 now,
+						 __u64 runtime)
 {
-	struct task_struct *task = (void *)ctx[0], *leader, *parent;
+	struct task_struct *parent = leader->real_parent->group_leader;
+	struct signal_struct *signal = leader->signal;
 	struct counts *counts, *parent_counts = 0;
 	struct comm comm, parent_comm;
-	struct signal_struct *signal;
 	enum outcome outcome;
-	struct exit_note note = {};
-	__u64 now, runtime;
-	struct cpu *cpu;
 	int code;
 
-	if (!is_last(task, ctx))
-		return 0;
-	now = bpf_ktime_get_ns();
-	cpu = this_cpu();
-	if (!cpu)
-		return 0;
-	leader = task->group_leader;
-	note.start_ns = leader->start_time;
-	if (!counts_at(&control, now)) {
-		note.skip = 1;
-		set_exit_note(cpu, leader, &note);
-		forget_exe(task->tgid);
-		return 0;
-	}
-	parent = leader->real_parent->group_leader;
-	signal = leader->signal;
-	note.is_kernel = !!(leader->flags & PF_KTHREAD);
+	note->is_kernel = !!(leader->flags & PF_KTHREAD);
 	/* What is left of threads that have gone, and those that are about to go. */
-	note.had_threads = signal->nr_threads > 1 || signal->sum_sched_runtime;
-	runtime = now > note.start_ns ? now - note.start_ns : 0;
-	note.is_long = runtime >= config.threshold_ns;
+	note->had_threads = signal->nr_threads > 1 || signal->sum_sched_runtime;
+	note->is_long = runtime >= config.threshold_ns;
 
-	read_name(&comm, leader, note.is_kernel);
+	read_name(&comm, leader, note->is_kernel);
 	/* wait4() answers the same: kernel/exit.c, wait_task_zombie() */
 	code = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code;
 	outcome = outcome_of(code);
 	counts = counts_of(&comm);
-	if (!note.is_long) {
+	if (!note->is_long) {
 		read_name(&parent_comm, parent, parent->flags & PF_KTHREAD);
 		parent_counts = same_comm(&parent_comm, &comm) ? counts : counts_of(&parent_comm);
 	}
@@ -199,15 +177,40 @@ int on_exit(__u64 *ctx)
 	if (parent_counts) {
 		ADD(parent_counts->short_children, 1);
 		count_second(cpu, now);
+		if (control.records)
+			send_record(cpu, &comm, &parent_comm, leader, now, runtime, code);
 	} else {
 		ADD(counts->long_exits, 1);
 	}
+	return counts;
+}
+
+SEC("tp_btf/sched_process_exit")
+int on_exit(__u64 *ctx)
+{
+	struct task_struct *task = (void *)ctx[0], *leader;
+	struct counts *counts = 0;
+	struct exit_note note = {};
+	__u64 now, runtime;
+	struct cpu *cpu;
+
+	if (!is_last(task, ctx))
+		return 0;
+	now = bpf_ktime_get_ns(); /* it waits for the reads before it */
+	cpu = this_cpu();
+	if (!cpu)
+		return 0;
+	leader = task->group_leader;
+	note.start_ns = leader->start_time;
+	runtime = now > note.start_ns ? now - note.start_ns : 0;
+	if (counts_at(&control, now))
+		counts = count_exit(cpu, leader, &note, now, runtime);
+	note.skip = !counts;
 	set_exit_note(cpu, leader, &note);
-	if (control.records && parent_counts)
-		send_record(cpu, &comm, &parent_comm, leader, now, runtime, code);
 	forget_exe(task->tgid);
 	/* The verifier follows each of the search's 32 ends through all that comes after. */
-	ADD(counts->buckets[bucket_of(config.bounds_ns, runtime)], 1);
+	if (counts)
+		ADD(counts->buckets[bucket_of(config.bounds_ns, runtime)], 1);
 	return 0;
 }
 

@@ -155,15 +155,20 @@ static __always_inline void pad_comm(struct comm *comm)
 	comm->word[1] &= first == ~0ULL ? before_zero(comm->word[1]) : 0;
 }
 
+static __always_inline int in_time(const volatile struct control *control, __u64 now)
+{
+	return now >= control->from_ns && now < control->until_ns;
+}
+
 /* At a switch of modes both run for a while, and each event counts in one of them, by the clock that both read. */
 static __always_inline int counts_at(const volatile struct control *control, __u64 now)
 {
-	return !control->is_cut || (now >= control->from_ns && now < control->until_ns);
+	return !control->is_cut || in_time(control, now);
 }
 
 static __always_inline int counts_now(const volatile struct control *control)
 {
-	return !control->is_cut || counts_at(control, bpf_ktime_get_ns());
+	return !control->is_cut || in_time(control, bpf_ktime_get_ns());
 }
 
 /* Whether the exit of a process counts here because of its birth alone, so that its free need not be told. */

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
-/* The half of lifecycle.bcc.c for a kernel whose headers are not installed: nobody knows how a task_struct is laid out. So what an end
- * needs is kept from the birth on, by process: when it was, the names since, how many threads live. How a process ends and what CPU it
- * burned is not to be known. Newtask and rename are formatted tracepoints, whose fields tracefs describes, where those are enough; the
+/* The half of lifecycle.bcc.c for a kernel whose headers are not installed: nobody knows how a task_struct is laid out. So what an exit
+ * needs is kept from the birth on, by process: when it was, the names since, how many threads live. How a process exits and what CPU it
+ * used can't be known. Newtask and rename are formatted tracepoints, whose fields tracefs describes, where those are enough; the
  * others are raw ones, of which only plain arguments are read.
  *
  * Invariants
- * - An end is counted by the thread whose exit deletes the birth: the deletion succeeds once. Where the tracepoint doesn't tell which
+ * - An exit is counted by the thread whose exit deletes the birth: the deletion succeeds once. Where the tracepoint doesn't tell which
  *   thread is the last one (GROUP_DEAD_ARG), a thread tries that if it sees no live thread left. No birth goes before every thread of
  *   its process has taken itself off, so an entry that the kernel uses again at once is never written through an old pointer.
- * - A process without a birth is not counted: it found no room then (LOST_BIRTHS_FULL), or it ended before all was attached.
+ * - A process without a birth is not counted: it found no room then (LOST_BIRTHS_FULL), or it exited before all was attached.
  */
 #define KTHREADD 2 /* the parent of all kernel threads: init/main.c, rest_init() */
 #define MAX_LIVE_PROCESSES 65536

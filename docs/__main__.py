@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs import config_files, metrics_tables, modes_tables, records_tables
+from docs import config_files, metrics_tables, modes_tables, records_tables, switches_tables
 from docs.marks import rendered
 
 ROOT = Path(__file__).parents[1]
 FILES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "README.md": modes_tables.readme,
+    "docs/adr/0010-switches-by-the-clock.md": switches_tables.blocks,
     "docs/handlers.md": records_tables.handlers,
     "docs/metrics.md": metrics_tables.blocks,
     "docs/modes.md": modes_tables.blocks,

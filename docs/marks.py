@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _MARKED = re.compile(
     r"(?P<mark>^ *(?:<!--|#) generated: (?P<name>\w+)(?: -->)?\n).*?(?=^ *(?:<!--|#) /generated)", re.MULTILINE | re.DOTALL
@@ -30,3 +31,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in Markdown."""
     lines = ["".join(f"| {cell} " if cell else "| " for cell in row) + "|\n" for row in (head, *rows)]
     return "".join((lines[0], "|---" * len(head), "|\n", *lines[1:]))
+
+
+def measured_on(result: Mapping[str, Any], bench: str) -> str:
+    """Return the sentence that says where a kept result of `bench` comes from."""
+    machine = result["machine"]
+    where = f"{machine['system']}, Linux {machine['kernel']}, {machine['architecture']}, {machine['cpus']} CPUs ({machine['processor']})"
+    return f"One run of `python -m bench {bench}`, {machine['date']}: {where}."

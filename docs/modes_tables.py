@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench import results
-from docs.marks import code, table
+from docs.marks import code, measured_on, table
 from exporter.model.facts import Fact
 from exporter.supervision.modes import MODES, ModeSpec
 
@@ -20,7 +20,7 @@ def blocks() -> dict[str, str]:
     return {
         "modes": table(("mode", "needs", "sees"), ((code(spec.mode), spec.needs, spec.sees) for spec in MODES)),
         "facts": table(("", *(code(spec.mode) for spec in MODES)), facts(MODES)),
-        "measured": table(("", *map(_title, result["modes"])), _measured(result)) + f"\n{_source(result)}\n",
+        "measured": table(("", *map(_title, result["modes"])), _measured(result)) + f"\n{measured_on(result, 'modes')}\n",
     }
 
 
@@ -46,7 +46,7 @@ def readme() -> dict[str, str]:
     storm = f"{result['storm']:,}"
     rows = ((code(spec.mode), spec.needs, spec.sees, *measured(spec)) for spec in MODES)
     return {
-        "seen": table(("", "needs", f"seen of {storm} processes"), seen) + f"\n{_source(result)}\n",
+        "seen": table(("", "needs", f"seen of {storm} processes"), seen) + f"\n{measured_on(result, 'modes')}\n",
         "modes": table(("mode", "needs", "sees", f"of {storm} at full speed", "CPU, idle", "CPU per process"), rows),
     }
 
@@ -110,9 +110,3 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 def _quantity(value: float | None, unit: str) -> str:
     return "" if value is None else f"{value:.{2 if unit == 's' else 1}f} {unit}"
-
-
-def _source(result: dict[str, Any]) -> str:
-    machine = result["machine"]
-    where = f"{machine['system']}, Linux {machine['kernel']}, {machine['architecture']}, {machine['cpus']} CPUs ({machine['processor']})"
-    return f"One run of `python -m bench modes`, {machine['date']}: {where}."

@@ -44,9 +44,9 @@ class SecondsRing:
 
 
 class Tally:
-    """What a source in user space saw since it was last drained. Every method may be called from any thread.
+    """The counts of a source in user space since its last drain. Thread-safe.
 
-    Times of events (`at_ns`) are of the monotonic clock. Only events of a certain time count: all, unless a switch of modes cuts them.
+    Times of events (`at_ns`) are of the monotonic clock. Events before `from_ns` and from `until_ns` on don't count.
     """
 
     def __init__(self, scale: RuntimeScale, now: Callable[[], int] = time.monotonic_ns, unsure_ns: int = 0) -> None:
@@ -132,7 +132,7 @@ class Tally:
                 self._counts.lose(reason, n)
 
     def exited(self, pid: int, exited: ProcessExit, unsure_ns: int = 0) -> bool:
-        """Count the exit of a process. Returns whether it counts."""
+        """Count the exit of a process. Returns whether it counts here."""
         with self._lock:
             counts = self._counts_at(exited.at_ns, unsure_ns)
             if counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ class Slow(FakeSource):
         self.slow_to = slow_to
         self.began = threading.Event()
         self.let_go = threading.Event()
+        self.done = threading.Event()
         self.refuses = False
         self.told: list[bool] = []
 
@@ -56,6 +58,7 @@ class Slow(FakeSource):
         if step == self.slow_to:
             self.began.set()
             self.let_go.wait(SECONDS)
+            self.done.set()
 
 
 class Host:
@@ -83,22 +86,17 @@ class Host:
 @contextmanager
 def meanwhile(act: Callable[[], object], slow: Slow) -> Iterator[None]:
     """Do it, and look on while that source takes its time over it."""
-    ended = threading.Event()
 
     def run() -> None:
-        try:
+        with contextlib.suppress(ModeUnavailable):
             act()
-        except ModeUnavailable:
-            pass
-        finally:
-            ended.set()
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
         assert slow.began.wait(SECONDS)
         yield
-        assert not ended.is_set(), "nobody has looked on while it was slow"
+        assert not slow.done.is_set(), "a scrape waited for it"
     finally:
         slow.let_go.set()
         thread.join()
