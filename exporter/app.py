@@ -57,7 +57,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
     notifier = Notifier()
     hub = Hub(config.records.capacity)
     policies = _policies(config.web.config_file)
-    become = _successor(config, plan, config_file)
+    become = _target_user(config, plan, config_file)
     broker = _broker(config) if become is not None else None
     supervisor = Supervisor(config, hub, broker or Direct(loader_settings(config)))
     reloader = Reloader(config, supervisor, reread)
@@ -70,7 +70,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
     try:
         if become is not None:
             with _naming_the_user():
-                privileges.drop(*become, privileges.needed())  # before the first thread
+                privileges.drop(*become, privileges.needed_capabilities())  # before the first thread
             policies.reread()  # what it names has to be readable from now on, too
         server.start()
         if handlers is not None:
@@ -89,7 +89,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
                 notifier.ready()
             supervisor.tick()
             pages.tick()
-            notifier.alive()
+            notifier.watchdog()
         notifier.stopping()
         logger.info("stopping", extra=fields(signal=told.name))
     finally:
@@ -110,12 +110,12 @@ def _naming_the_user() -> Iterator[None]:
         raise ConfigError(f"security.user: {error}") from None
 
 
-def _successor(config: Config, plan: Plan | None, config_file: str | None) -> tuple[int, int] | None:
+def _target_user(config: Config, plan: Plan | None, config_file: str | None) -> tuple[int, int] | None:
     """Return user and group to switch to, if any, and warn if they cannot read the configuration again."""
     writer = None if plan is None else plan.writer
     with _naming_the_user():
-        become = privileges.successor(config.security.user, drop=config.security.drop_privileges, writer=writer)
-    if become is not None and config_file is not None and (warning := privileges.unreadable(config_file, *become)):
+        become = privileges.target_user(config.security.user, drop=config.security.drop_privileges, writer=writer)
+    if become is not None and config_file is not None and (warning := privileges.reload_warning(config_file, *become)):
         logger.warning("%s", warning)
     return become
 

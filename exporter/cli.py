@@ -115,11 +115,11 @@ def _warn_of_files(paths: list[str], security: Security, plan: Plan | None) -> N
     """Warn of files that the exporter, started by the same user, could not read again once it has dropped its privileges."""
     try:
         writer = None if plan is None else plan.writer
-        become = privileges.successor(security.user, drop=security.drop_privileges, writer=writer)
+        become = privileges.target_user(security.user, drop=security.drop_privileges, writer=writer)
     except privileges.NoSuchUser as error:  # perhaps the file is for another host
         return _warn(f"security.user: {error}")
     for path in paths:
-        if become is not None and (warning := privileges.unreadable(path, *become)):
+        if become is not None and (warning := privileges.reload_warning(path, *become)):
             _warn(warning)
     return None
 

@@ -9,7 +9,7 @@ import resource
 import signal
 from pathlib import Path
 
-from exporter.process.privileges import must, set_capabilities
+from exporter.process.privileges import check, set_capabilities
 
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
@@ -43,8 +43,8 @@ def drop(user: int | None, group: int | None, exporter: int) -> None:
         os.setresuid(user, user, user)
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # fails where the kernel has none (before 4.3)
     set_capabilities(libc, 0)
-    must(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    must(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))  # after the change of user, which clears it
+    check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    check(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))  # after the change of user, which clears it
     if os.getppid() != exporter:
         raise ProcessLookupError("the exporter has gone")
     os.umask(0o027)

@@ -9,7 +9,7 @@ import time
 from itertools import starmap
 
 from exporter.handlers.sink import Sink, open_file, open_folder
-from exporter.handlers.sqlite_table import Table
+from exporter.handlers.sqlite_table import SqliteTable
 from exporter.model import NS
 from exporter.records.record import FIELDS
 
@@ -31,7 +31,7 @@ class Sqlite(Sink):
     """
 
     failures = (OSError, sqlite3.Error)
-    table = Table(FIELDS)
+    table = SqliteTable(FIELDS)
 
     def __init__(self, path: str, max_bytes: int, max_age_seconds: float) -> None:
         super().__init__(path)
@@ -92,7 +92,7 @@ class Sqlite(Sink):
         return self._database
 
 
-def _set_up(database: sqlite3.Connection, table: Table) -> None:
+def _set_up(database: sqlite3.Connection, table: SqliteTable) -> None:
     """Make the table, or see that it is one we know."""
     version = _number(database, "user_version")
     is_new = version == 0 and _number(database, "schema_version") == 0

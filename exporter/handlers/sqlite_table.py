@@ -17,7 +17,7 @@ CREATE INDEX records_by_comm ON records (comm, ended_ns);
 """
 
 
-class Table:
+class SqliteTable:
     """Its columns, a row for each record, and how a file comes to have it."""
 
     def __init__(self, fields: Sequence[Field]) -> None:

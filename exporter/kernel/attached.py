@@ -23,10 +23,10 @@ class Handover:
     """What else the loader found out."""
     buffers: list[int] = field(default_factory=list)
     """Perf events that records are written to, one a CPU; none where the kernel has a ring for them."""
-    farewells: dict[str, bytes] = field(default_factory=dict)
+    closing_messages: dict[str, bytes] = field(default_factory=dict)
     """By link, a socket's: what must be sent through it before it closes, which may take the privileges of the loader. Not handed on."""
 
-    def described(self) -> dict[str, Any]:
+    def manifest(self) -> dict[str, Any]:
         """Name everything, in the order of `descriptors`."""
         maps = {name: (each.key_size, each.value_size) for name, each in self.maps.items()}
         given = {"programs": list(self.programs), "links": list(self.links), "buffers": len(self.buffers)}

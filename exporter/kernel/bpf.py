@@ -103,11 +103,11 @@ class BpfMap:
         """Set the value of `key`. For a map of maps the value is a descriptor; returns when no program holds the old map."""
         _check(self._element(_MAP_UPDATE_ELEM, key, bytearray(value)), "bpf map update")
 
-    def enter(self, key: bytes, value: bytes) -> None:
+    def insert(self, key: bytes, value: bytes) -> None:
         """Set the value of `key` unless it has one."""
         error = self._element(_MAP_UPDATE_ELEM, key, bytearray(value), _NOEXIST)
         if error != errno.EEXIST:
-            _check(error, "bpf map enter")
+            _check(error, "bpf map insert")
 
     def delete(self, key: bytes) -> None:
         """Delete `key`, if it is there."""
@@ -119,7 +119,7 @@ class BpfMap:
         """All entries. One that is entered meanwhile may be missing; none is given twice while none is deleted."""
         return self._rows(_MAP_LOOKUP_BATCH)
 
-    def take(self) -> Rows:
+    def pop_all(self) -> Rows:
         """All entries, each deleted as it is read. Exact only where no program holds the map any more."""
         return self._rows(_MAP_LOOKUP_AND_DELETE_BATCH)
 

@@ -44,7 +44,7 @@ class Second(ctypes.Structure):
     _fields_ = (("second", c_uint32), ("short_exits", c_uint32))
 
 
-class Cpu(ctypes.Structure):
+class CpuRow(ctypes.Structure):
     _fields_ = (
         ("forks", c_uint64),
         ("threads", c_uint64),
@@ -61,7 +61,7 @@ class Shared(ctypes.Structure):
     _fields_ = (("other", CommRow), ("filter", c_uint32 * FILTER))
 
 
-class Control(ctypes.Structure):
+class ProgramControl(ctypes.Structure):
     _fields_ = (
         ("active", c_uint64),
         ("since", c_uint64),
@@ -94,7 +94,7 @@ RECORD_FORMAT = "".join(_FORMATS.get(of, f"{ctypes.sizeof(of)}s") for _, of in R
 """`RecordLayout` for struct.unpack, many times as fast."""
 
 
-class Config(ctypes.Structure):
+class ProgramConfig(ctypes.Structure):
     _fields_ = (
         ("threshold_ns", c_uint64),
         ("bounds_ns", c_uint64 * BUCKETS),
@@ -106,9 +106,9 @@ class Config(ctypes.Structure):
     )
 
 
-def kernel_config(scale: RuntimeScale) -> Config:
+def program_config(scale: RuntimeScale) -> ProgramConfig:
     """The constants that the programs are loaded with. The loader adds what it finds out about the kernel."""
-    config = Config()
+    config = ProgramConfig()
     config.threshold_ns = scale.threshold_ns
     spare = BUCKETS - len(scale.bounds_ns)
     config.bounds_ns[:] = [*scale.bounds_ns, *[FOREVER_NS] * spare]
@@ -116,9 +116,9 @@ def kernel_config(scale: RuntimeScale) -> Config:
     return config
 
 
-def standby_control() -> Control:
+def standby_control() -> ProgramControl:
     """What the programs begin with: no event counts until they are told from when on."""
-    return Control(since=FOREVER_NS, is_cut=1, from_ns=FOREVER_NS, until_ns=FOREVER_NS)
+    return ProgramControl(since=FOREVER_NS, is_cut=1, from_ns=FOREVER_NS, until_ns=FOREVER_NS)
 
 
 def perf_bytes(cpus: int) -> int:

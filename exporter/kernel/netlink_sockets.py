@@ -27,41 +27,41 @@ class Sockets(NamedTuple):
     no_taskstats: str
     """Why there is no registration."""
 
-    def handed_over(self) -> Handover:
-        """Give them up, for `received` to adopt here or in another process."""
+    def to_handover(self) -> Handover:
+        """Give them up, for `from_handover` to adopt here or in another process."""
         events, registration = self.subscription, self.registration
-        given = Handover(
+        handover = Handover(
             links={_EVENTS: events.socket.detach()},
             facts={"filtered": events.filtered, "event_bytes": events.buffer_bytes, "no_taskstats": self.no_taskstats},
-            farewells={_EVENTS: UNSUBSCRIBE},
+            closing_messages={_EVENTS: UNSUBSCRIBE},
         )
         if registration is not None:
-            given.links[_TASKSTATS] = registration.socket.detach()
-            given.facts.update(family=registration.family, stats_bytes=registration.buffer_bytes)
-        return given
+            handover.links[_TASKSTATS] = registration.socket.detach()
+            handover.facts.update(family=registration.family, stats_bytes=registration.buffer_bytes)
+        return handover
 
     @classmethod
-    def received(cls, given: Handover) -> Self:
+    def from_handover(cls, handover: Handover) -> Self:
         """Adopt what was handed over."""
-        links = {name: socket.socket(fileno=fd) for name, fd in given.links.items()}
-        facts = given.facts
+        links = {name: socket.socket(fileno=fd) for name, fd in handover.links.items()}
+        facts = handover.facts
         subscription = Subscription(links[_EVENTS], facts["event_bytes"], filtered=facts["filtered"], lease=links.get(_EVENTS + LEASE))
         stats = links.get(_TASKSTATS)
         registration = None if stats is None else Registration(stats, facts["stats_bytes"], facts["family"])
         return cls(subscription, registration, facts["no_taskstats"])
 
 
-def opened(procfs: Procfs) -> Sockets:
+def open_sockets(procfs: Procfs) -> Sockets:
     """Open them, or raise `ModeUnavailable`. Taskstats come first: each exit event is to find its message."""
     if reason := refusal(procfs):
         raise ModeUnavailable(reason)
     registration, reason = None, ""
     try:
-        registration = Registration.made(BUFFER_BYTES)
+        registration = Registration.open(BUFFER_BYTES)
     except OSError as error:
         reason = "it needs CAP_NET_ADMIN" if error.errno == errno.EPERM else error.strerror or str(error)
     try:
-        return Sockets(Subscription.made(BUFFER_BYTES), registration, reason)
+        return Sockets(Subscription.open(BUFFER_BYTES), registration, reason)
     except ModeUnavailable:
         if registration is not None:
             registration.close()

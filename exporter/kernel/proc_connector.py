@@ -37,11 +37,11 @@ _WHOLE = MESSAGE.size - DATA_AT
 _NEEDED = {EVENT_NONE: 20, EVENT_FORK: 32, EVENT_EXEC: 24, EVENT_COMM: _WHOLE, EVENT_EXIT: 32}
 """How long the event must be for its data. Kernels before 4.18 have no parent in an exit's."""
 _REQUEST = Struct("=IHHII IIIIHH")
-_NOTHING = Struct("=IHHII").pack(16, 1, 0, 0, 0)
+_NOOP = Struct("=IHHII").pack(16, 1, 0, 0, 0)
 """A header alone (NLMSG_NOOP), which the kernel ignores where it listens."""
 _OPERATION, _INPUT = Struct("=I"), Struct("=II")
 """The two forms of a request's data: `enum proc_cn_mcast_op`, and `struct proc_input`."""
-_UNANSWERED_SECONDS = 0.3
+_ACK_SECONDS = 0.3
 
 Event = tuple[int, int, int, int, int, int, int, int, int, int, int]
 """what, cpu, timestamp_ns, sequence number, acknowledged number, and the six words of data."""
@@ -96,19 +96,19 @@ class Subscription:
         self._lease = lease
 
     @classmethod
-    def made(cls, buffer_bytes: int) -> Subscription:
+    def open(cls, buffer_bytes: int) -> Subscription:
         """Subscribe. Raises `ModeUnavailable`."""
         sock = open_socket()
-        made = cls(sock, widen(sock, buffer_bytes), filtered=False)
+        subscription = cls(sock, widen(sock, buffer_bytes), filtered=False)
         try:
-            made.filtered = made._subscribe()
+            subscription.filtered = subscription._subscribe()
         except OSError as error:
             sock.close()
             raise ModeUnavailable(f"cannot subscribe to process events: {error.strerror}") from error
         except ModeUnavailable:
             sock.close()
             raise
-        return made
+        return subscription
 
     def close(self) -> None:
         """Unsubscribe, or have it done: kernels that don't filter (before 6.6) allow it to the privileged alone, and it must be once."""
@@ -132,7 +132,7 @@ class Subscription:
     def _listen(self, wanted: int | None) -> bool:
         number = int.from_bytes(os.urandom(4)) >> 1  # every listener gets every acknowledgement
         self.socket.send(request(LISTEN, number, wanted))
-        deadline = time.monotonic() + _UNANSWERED_SECONDS
+        deadline = time.monotonic() + _ACK_SECONDS
         while (left := deadline - time.monotonic()) > 0:
             if not select.select([self.socket], [], [], left)[0]:
                 break
@@ -184,7 +184,7 @@ def open_socket() -> socket.socket:
     try:
         sock.bind((0, CN_IDX_PROC))
         sock.connect((0, 0))
-        sock.send(_NOTHING)
+        sock.send(_NOOP)
     except ConnectionRefusedError as error:
         sock.close()
         raise ModeUnavailable(OTHER_NETWORK) from error

@@ -125,19 +125,19 @@ class Registration:
         self._cpus = _CPUS.read_bytes().strip() + b"\0"
 
     @classmethod
-    def made(cls, buffer_bytes: int) -> Registration:
+    def open(cls, buffer_bytes: int) -> Registration:
         """Register. Raises `OSError`, whose `strerror` says why not."""
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_GENERIC)
         try:
             sock.bind((0, 0))
             sock.connect((0, 0))
             sock.settimeout(1)
-            made = cls(sock, widen(sock, buffer_bytes), 0)
-            made._register()
+            registration = cls(sock, widen(sock, buffer_bytes), 0)
+            registration._register()
         except BaseException:
             sock.close()
             raise
-        return made
+        return registration
 
     def close(self) -> None:
         """Deregister."""
@@ -155,24 +155,24 @@ class Registration:
     def _family(self) -> int:
         self.socket.send(request(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, b"TASKSTATS\0"))
         reply = memoryview(self.socket.recv(SLOT_BYTES))
-        _refuse(reply)
+        _check_ack(reply)
         found = _attribute(reply, _HEAD, len(reply), CTRL_ATTR_FAMILY_ID)
         if found is None:
             raise OSError(errno.EPROTO, "the kernel does not say which family taskstats is")
         family = int.from_bytes(reply[found[0] : found[0] + 2], "little" if _LITTLE else "big")
-        _refuse(memoryview(self.socket.recv(SLOT_BYTES)))  # the acknowledgement
+        _check_ack(memoryview(self.socket.recv(SLOT_BYTES)))  # the acknowledgement
         return family
 
     def _exchange(self, message: bytes) -> None:
         self.socket.send(message)
-        while not _refuse(memoryview(self.socket.recv(SLOT_BYTES))):
+        while not _check_ack(memoryview(self.socket.recv(SLOT_BYTES))):
             pass  # messages that came before the acknowledgement
 
 
 _LITTLE = Struct("=H").pack(1) == b"\1\0"
 
 
-def _refuse(reply: memoryview) -> bool:
+def _check_ack(reply: memoryview) -> bool:
     """Raise `OSError` if it is an error; returns whether it is an acknowledgement."""
     _, kind, *_ = _NLMSG.unpack_from(reply)
     if kind != NLMSG_ERROR:

@@ -20,7 +20,7 @@ def outcome_of(status: int) -> tuple[Outcome, int | None]:
     return (_ERROR if status else _OK), status >> 8 & 0xFF
 
 
-def with_fate(exited: ProcessExit, status: int) -> ProcessExit:
+def with_status(exited: ProcessExit, status: int) -> ProcessExit:
     """Add how it ended."""
     outcome, code = outcome_of(status)
     return exited._replace(outcome=outcome, code=code, core_dump=bool(status & CORE_DUMPED), sigkill=outcome is _SIGNAL and code == SIGKILL)

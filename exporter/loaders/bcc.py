@@ -18,20 +18,30 @@ from exporter.kernel import release
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import possible_cpus
 from exporter.kernel.capabilities import bpf_refusal
-from exporter.kernel.layout import EXE_LEN, CommRow, Config, Control, Cpu, Shared, kernel_config, perf_bytes, standby_control
+from exporter.kernel.layout import (
+    EXE_LEN,
+    CommRow,
+    CpuRow,
+    ProgramConfig,
+    ProgramControl,
+    Shared,
+    perf_bytes,
+    program_config,
+    standby_control,
+)
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.base import Settings
 from exporter.loaders.handover import run
 from exporter.loaders.live_processes import Filler, LiveProcess
 from exporter.model import KERNEL_THREADS, Lost, ModeUnavailable, RuntimeScale
-from exporter.process.shortage import advice, worded
+from exporter.process.shortage import advice, describe
 
 PLACES = (Path(__file__).parents[1] / "_bpf", Path(__file__).parents[2] / "bpf")
 """Directories of the sources: in a wheel, and in a checkout."""
 
 _CHILD = Path(__file__).with_name("bcc_child.py")
 _OLDEST = (4, 18)
-_PROGRAMS_ARE_TOLD = (5, 1)
+_PROGRAMS_SEE_FULL_BUFFERS = (5, 1)
 """First kernel that reports a full perf buffer to the program: kernel/trace/bpf_trace.c, __bpf_perf_event_output()."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FIND = """
@@ -70,7 +80,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
     request = {
         "sources": str(sources),
         "maps": _sizes(),
-        "contents": {"configs": bytes(kernel_config(scale)).hex(), "control": bytes(standby_control()).hex()},
+        "contents": {"configs": bytes(program_config(scale)).hex(), "control": bytes(standby_control()).hex()},
         "use_headers": use_headers,
         "use_ring": use_ring,
         "use_rename_pid": use_rename_pid,
@@ -79,13 +89,13 @@ def load_bcc(  # noqa: PLR0913 - two are required
     }
     # -I: nothing is imported from the working directory or the environment, for this runs as root
     handover = run([found, "-I", str(_CHILD)], request, timeout=timeout, on_log=on_log)
-    handover.facts["buffers_count_lost"] = release.version() < _PROGRAMS_ARE_TOLD
+    handover.facts["buffers_count_lost"] = release.version() < _PROGRAMS_SEE_FULL_BUFFERS
     try:
         if "live_processes" in handover.maps:
-            _enter_old(handover, proc, on_log, count_threads=not handover.facts["group_dead"])
+            _insert_existing(handover, proc, on_log, count_threads=not handover.facts["group_dead"])
     except OSError as error:
         handover.close()
-        raise ModeUnavailable(f"cannot tell the programs about the processes that were there before: {worded(error)}") from error
+        raise ModeUnavailable(f"cannot tell the programs about the processes that were there before: {describe(error)}") from error
     return handover
 
 
@@ -141,7 +151,7 @@ def _has_bcc(interpreter: str) -> bool:
 @cache
 def _sizes() -> dict[str, tuple[int, int]]:
     """Return the maps that may be handed over, with the size of a key, and of a value as user space sees it."""
-    counts, cpus = ctypes.sizeof(CommRow), ctypes.sizeof(Cpu) * possible_cpus()
+    counts, cpus = ctypes.sizeof(CommRow), ctypes.sizeof(CpuRow) * possible_cpus()
     return {
         "comms_a": (16, counts),
         "comms_b": (16, counts),
@@ -149,8 +159,8 @@ def _sizes() -> dict[str, tuple[int, int]]:
         "barrier_inner": (4, 4),
         "cpus": (4, cpus),
         "shared": (4, ctypes.sizeof(Shared)),
-        "configs": (4, ctypes.sizeof(Config)),
-        "control": (4, ctypes.sizeof(Control)),
+        "configs": (4, ctypes.sizeof(ProgramConfig)),
+        "control": (4, ctypes.sizeof(ProgramControl)),
         "records": (0, 0),
         "record_events": (4, 4),
         "exes": (4, EXE_LEN),
@@ -160,13 +170,13 @@ def _sizes() -> dict[str, tuple[int, int]]:
     }
 
 
-def _enter_old(handover: Handover, proc: str, on_log: Callable[[str], None], *, count_threads: bool) -> None:
+def _insert_existing(handover: Handover, proc: str, on_log: Callable[[str], None], *, count_threads: bool) -> None:
     """Enter the processes that are older than the programs; else their exits would not count."""
     procfs = Procfs(proc)
     kthreadd = procfs.stat(2)
     if isinstance(kthreadd, Lost) or kthreadd.comm != KERNEL_THREADS:
         on_log(f"note: {proc} does not list the host's processes: those that already run are not counted when they exit")
         return
-    unsettled = Filler(handover.maps["live_processes"], procfs, count_threads=count_threads).fill()
-    if unsettled:
-        on_log(f"note: {unsettled} running processes found no room in the map, or changed too quickly: they are not counted when they exit")
+    not_entered = Filler(handover.maps["live_processes"], procfs, count_threads=count_threads).fill()
+    if not_entered:
+        on_log(f"note: {not_entered} running processes do not fit into the map or change too quickly: their exits are not counted")

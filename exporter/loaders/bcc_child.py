@@ -59,9 +59,9 @@ def main() -> None:
         try:
             answer, descriptors = _load(request)
         except _RefusedError as reason:
-            answer, descriptors = {"unusable": str(reason)}, []
+            answer, descriptors = {"unavailable": str(reason)}, []
         except OSError as error:
-            answer, descriptors = {"unusable": f"cannot read the kernel's tracepoints: {error}"}, []
+            answer, descriptors = {"unavailable": f"cannot read the kernel's tracepoints: {error}"}, []
         with contextlib.suppress(BrokenPipeError):
             _send(ours, json.dumps(answer).encode(), descriptors)
     sys.stdout.flush()
@@ -77,7 +77,7 @@ def _send(ours: socket.socket, message: bytes, descriptors: list[int]) -> None:
 
 
 def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    tracefs = _tracefs(alone=_alone_with_mounts())
+    tracefs = _tracefs(unshared=_unshare_mounts())
     try:
         bcc = importlib.import_module("bcc")
     except (ImportError, OSError) as error:
@@ -101,20 +101,20 @@ def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     return answer, [*maps.values(), *programs.values(), *links.values(), *buffers]
 
 
-def _alone_with_mounts() -> bool:
+def _unshare_mounts() -> bool:
     """Enter a private mount namespace: tracefs may be mounted here, also by bcc itself."""
     return not _libc.unshare(_CLONE_NEWNS) and not _libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
 
 
-def _tracefs(*, alone: bool) -> str:
+def _tracefs(*, unshared: bool) -> str:
     """Return the directory in which the kernel describes its tracepoints."""
     for folder in _TRACEFS:
         if os.path.isdir(f"{folder}/events"):  # noqa: PTH112
             return folder
-    if not alone or _libc.mount(b"tracefs", _TRACEFS[0].encode(), b"tracefs", 0, None):
+    if not unshared or _libc.mount(b"tracefs", _TRACEFS[0].encode(), b"tracefs", 0, None):
         reason = os.strerror(ctypes.get_errno())
         raise _RefusedError(f"tracefs is not mounted, and the loader cannot mount it ({reason}): mount -t tracefs tracefs {_TRACEFS[0]}")
-    _say(f"note: tracefs is not mounted: the loader mounts it at {_TRACEFS[0]} for itself, until it exits")
+    _log(f"note: tracefs is not mounted: the loader mounts it at {_TRACEFS[0]} for itself, until it exits")
     return _TRACEFS[0]
 
 
@@ -125,7 +125,7 @@ def _programs(bcc: Any, sources: str, headers: str | None, flags: list[str]) -> 
         try:
             return _compiled(bcc, sources, _WITH_HEADERS, headers, [*flags, "-DWITH_TASK"])
         except _RefusedError as reason:
-            _say(f"note: the kernel's headers are installed, but {reason}; outcomes and CPU stay unknown")
+            _log(f"note: the kernel's headers are installed, but {reason}; outcomes and CPU stay unknown")
     return _compiled(bcc, sources, _WITHOUT, sources, flags)
 
 
@@ -184,7 +184,7 @@ def _attempt(what: str, do: Any) -> Any:
         return do()
     except Exception as error:
         number = ctypes.get_errno()
-        _say(f"{what}: {error!r}")
+        _log(f"{what}: {error!r}")
         reason = os.strerror(number) if number else str(error)
         advice = _ADVICE.get(number, "--log.level=debug shows the messages of bcc")
         raise _RefusedError(f"bcc cannot {what} the programs ({reason}): {advice}") from error
@@ -220,7 +220,7 @@ def _attach(kernel: Any, name: str) -> int:
     return fd
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 

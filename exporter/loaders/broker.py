@@ -22,10 +22,10 @@ from typing import Any
 from exporter.kernel.attached import LEASE, Handover
 from exporter.loaders.base import Settings, log_line
 from exporter.loaders.direct import Direct
-from exporter.loaders.handover import BOOT, accepted, discard, receive, send
+from exporter.loaders.handover import BOOT, discard, from_answer, receive, send
 from exporter.model import Mode, ModeUnavailable
 from exporter.process.log import fields
-from exporter.process.shortage import worded
+from exporter.process.shortage import describe
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Broker:
             boot = [sys.executable, "-I", "-c", BOOT, str(Path(__file__).parents[2]), __name__]
             command = [*boot, str(theirs.fileno()), settings.to_json()]
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])  # noqa: S603
-        self._owed = 0
+        self._pending_answers = 0
         """Number of answers that have not arrived: one for each request, in order."""
 
     @property
@@ -55,7 +55,7 @@ class Broker:
         return self._child.pid
 
     def load(self, mode: Mode) -> Handover:
-        return accepted(*self._ask(mode))
+        return from_answer(*self._ask(mode))
 
     def probe(self, mode: Mode) -> None:
         self._ask(mode, probe=True)
@@ -70,30 +70,30 @@ class Broker:
 
     def _ask(self, mode: Mode, *, probe: bool = False) -> tuple[dict[str, Any], list[int]]:
         try:
-            while self._owed:  # of requests that timed out: they come first
+            while self._pending_answers:  # of requests that timed out: they come first
                 discard(self._answer(_LATE_SECONDS)[1])
             self._socket.send(json.dumps({"load": mode, "probe": probe}).encode())
-            self._owed += 1
+            self._pending_answers += 1
             message, descriptors = self._answer(_ANSWER_SECONDS)
         except TimeoutError as late:
             raise ModeUnavailable(f"the broker did not answer {late}: restart the exporter") from late
         except OSError as error:
-            raise ModeUnavailable(f"the broker does not answer ({worded(error)}): restart the exporter") from error
+            raise ModeUnavailable(f"the broker does not answer ({describe(error)}): restart the exporter") from error
         if not message:
             raise ModeUnavailable("the broker has exited: restart the exporter")
         answer: dict[str, Any] = json.loads(message)
         for line in answer["log"]:
             log_line(line)
-        if "unusable" in answer:
-            raise ModeUnavailable(answer["unusable"])
+        if "unavailable" in answer:
+            raise ModeUnavailable(answer["unavailable"])
         return answer, descriptors
 
     def _answer(self, seconds: float) -> tuple[bytes, list[int]]:
-        self._owed -= 1
+        self._pending_answers -= 1
         try:
             return receive(self._socket, seconds)
         except TimeoutError:
-            self._owed += 1
+            self._pending_answers += 1
             raise
 
 
@@ -113,7 +113,7 @@ def serve(ours: socket.socket, settings: Settings) -> None:
     logging.getLogger().addHandler(log)
     logging.getLogger().setLevel(logging.DEBUG)
     with ours, contextlib.closing(_Leases()) as leases, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        while request := leases.awaiting(ours):
+        while request := leases.next_request(ours):
             log.lines.clear()
             with contextlib.ExitStack() as held:
                 answer, descriptors = _answered(loader, request, leases, held)
@@ -122,35 +122,35 @@ def serve(ours: socket.socket, settings: Settings) -> None:
 
 
 class _Leases:
-    """Sockets that the other side reads. When it closes one, or exits for any reason, the farewell is sent through our copy of it."""
+    """Sockets read by the serving process. When it closes one, or exits, its closing message is sent through our copy."""
 
     def __init__(self) -> None:
-        self._given: dict[socket.socket, tuple[socket.socket, bytes]] = {}
+        self._leases: dict[socket.socket, tuple[socket.socket, bytes]] = {}
 
     def give(self, handover: Handover) -> None:
-        """Add a lease for each link that needs a farewell: the other side keeps it open as long as it reads the link."""
-        for name, farewell in handover.farewells.items():
+        """Add a lease for each link that needs a closing_message: the other side keeps it open as long as it reads the link."""
+        for name, closing_message in handover.closing_messages.items():
             copy = socket.socket(fileno=os.dup(handover.links[name]))
             ours, theirs = socket.socketpair()
-            self._given[ours] = copy, farewell
+            self._leases[ours] = copy, closing_message
             handover.links[name + LEASE] = theirs.detach()
 
-    def awaiting(self, requests: socket.socket) -> bytes:
+    def next_request(self, requests: socket.socket) -> bytes:
         """Wait for the next request; returns nothing if the other side has closed the socket."""
-        while requests not in (ready := select.select([requests, *self._given], [], [])[0]):
+        while requests not in (ready := select.select([requests, *self._leases], [], [])[0]):
             for lease in ready:
                 self._end(lease)
         return requests.recv(4096)
 
     def close(self) -> None:
-        """Send all farewells."""
-        for lease in list(self._given):
+        """Send all closing messages."""
+        for lease in list(self._leases):
             self._end(lease)
 
     def _end(self, lease: socket.socket) -> None:
-        sock, farewell = self._given.pop(lease)
+        sock, closing_message = self._leases.pop(lease)
         with lease, sock, contextlib.suppress(OSError):  # the socket may have failed
-            sock.send(farewell)
+            sock.send(closing_message)
 
 
 def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
@@ -164,13 +164,13 @@ def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.
         handover = loader.load(mode)
         held.callback(handover.close)
         leases.give(handover)
-        return handover.described(), handover.descriptors()
+        return handover.manifest(), handover.descriptors()
     except ModeUnavailable as reason:
-        return {"unusable": str(reason)}, []
+        return {"unavailable": str(reason)}, []
     except OSError as error:  # e.g. too many open files; the broker must go on, since it can't be started again
-        return {"unusable": f"the broker cannot load it now: {worded(error)}"}, []
+        return {"unavailable": f"the broker cannot load it now: {describe(error)}"}, []
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        return {"unusable": f"the broker does not understand the request: {error!r}"}, []
+        return {"unavailable": f"the broker does not understand the request: {error!r}"}, []
 
 
 class _Lines(logging.Handler):

@@ -12,7 +12,7 @@ from pathlib import Path
 from exporter.kernel import release
 from exporter.kernel.attached import Handover
 from exporter.kernel.capabilities import bpf_refusal
-from exporter.kernel.layout import Config, kernel_config, standby_control
+from exporter.kernel.layout import ProgramConfig, program_config, standby_control
 from exporter.loaders import handover
 from exporter.loaders.base import Settings
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
@@ -41,7 +41,7 @@ def load_core(scale: RuntimeScale, on_log: Callable[[str], None], *, force_guard
     """
     request = {
         "object": str(OBJECT),
-        "config": bytes(kernel_config(scale)).hex(),
+        "config": bytes(program_config(scale)).hex(),
         "force_guard": force_guard,
     }
     return handover.load(__name__, request, timeout=timeout, on_log=on_log)
@@ -49,26 +49,26 @@ def load_core(scale: RuntimeScale, on_log: Callable[[str], None], *, force_guard
 
 def main() -> None:
     """Run the child."""
-    giver = handover.Giver()
+    sender = handover.Sender()
     try:
-        _load(giver)
+        _load(sender)
     except ModeUnavailable as reason:
-        giver.refuse(str(reason))
+        sender.refuse(str(reason))
     except OSError as error:
-        giver.refuse(_explain(error))
+        sender.refuse(_explain(error))
     else:
-        giver.send()
+        sender.send()
 
 
-def _load(giver: handover.Giver) -> None:
-    path = Path(giver.request["object"])
+def _load(sender: handover.Sender) -> None:
+    path = Path(sender.request["object"])
     _require(path)
     try:
         libbpf = Libbpf()
     except OSError as error:
         raise ModeUnavailable("libbpf.so.1 is not installed (Debian and Ubuntu: apt install libbpf1)") from error
-    config = Config.from_buffer_copy(bytes.fromhex(giver.request["config"]))
-    if not giver.request["force_guard"]:
+    config = ProgramConfig.from_buffer_copy(bytes.fromhex(sender.request["config"]))
+    if not sender.request["force_guard"]:
         config.group_dead_arg = libbpf.tracepoint_arguments("sched_process_exit") > 1
 
     opened = libbpf.pointer("bpf_object__open_file", os.fsencode(path), None)
@@ -83,11 +83,11 @@ def _load(giver: handover.Giver) -> None:
     for name, each in maps.items():
         sizes = libbpf.call("bpf_map__key_size", each), libbpf.call("bpf_map__value_size", each)
         per_cpu = libbpf.call("bpf_map__type", each) == PER_CPU_ARRAY
-        giver.map(_SECTIONS.get(f".{name.partition('.')[2]}", name), libbpf.call("bpf_map__fd", each), *sizes, per_cpu=per_cpu)
+        sender.add_map(_SECTIONS.get(f".{name.partition('.')[2]}", name), libbpf.call("bpf_map__fd", each), *sizes, per_cpu=per_cpu)
     programs = {libbpf.name("program", each): each for each in libbpf.each("program", opened)}
     for name in _PROGRAMS:
-        giver.given.programs[name] = libbpf.call("bpf_program__fd", programs[name])
-        giver.given.links[name] = libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name]))
+        sender.handover.programs[name] = libbpf.call("bpf_program__fd", programs[name])
+        sender.handover.links[name] = libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name]))
 
 
 def refusal(settings: Settings | None = None) -> str | None:  # noqa: ARG001 - of every mode's loader

@@ -26,14 +26,14 @@ from typing import Any
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import BpfMap, possible_cpus
 from exporter.model import ModeUnavailable
-from exporter.process.shortage import few_files, worded
+from exporter.process.shortage import describe, file_limit_advice
 from exporter.process.signals import stop_is_pending
 
 MAX_MESSAGE = 64 * 1024
 _MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
 _MAX_LOG = 1 << 20  # the log of the verifier can be many times that, with its reason at the end
 _MORE = b"+"
-_LOOK_SECONDS = 0.1
+_STOP_CHECK_SECONDS = 0.1
 BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; importlib.import_module(sys.argv.pop(1)).main()"
 
 
@@ -52,9 +52,9 @@ def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: 
     try:
         return _run(command, request, timeout, on_log)
     except OSError as error:
-        raise ModeUnavailable(f"cannot run the loader: {worded(error)}") from error
+        raise ModeUnavailable(f"cannot run the loader: {describe(error)}") from error
     except ModeUnavailable as refusal:
-        if hint := few_files():
+        if hint := file_limit_advice():
             raise ModeUnavailable(f"{hint}; {refusal}") from refusal
         raise
 
@@ -84,7 +84,7 @@ def _run(command: list[str], request: dict[str, Any], timeout: float, on_log: Ca
                 on_log(line)
     if not message:
         raise ModeUnavailable(f"the loader exited with status {child.returncode} before it had finished")
-    return accepted(json.loads(message), descriptors)
+    return from_answer(json.loads(message), descriptors)
 
 
 def send(ours: socket.socket, message: bytes, descriptors: list[int]) -> None:
@@ -110,7 +110,7 @@ def receive(ours: socket.socket, seconds: float) -> tuple[bytes, list[int]]:
     poll.register(ours, select.POLLIN)
     try:
         while message == _MORE:
-            while not poll.poll(_LOOK_SECONDS * 1000):
+            while not poll.poll(_STOP_CHECK_SECONDS * 1000):
                 if time.monotonic() >= deadline:
                     raise TimeoutError(f"within {seconds:g} s")
                 if stop_is_pending():
@@ -137,9 +137,9 @@ def discard(descriptors: Iterable[int]) -> None:
         os.close(fd)
 
 
-def accepted(answer: dict[str, Any], descriptors: list[int]) -> Handover:
-    if "unusable" in answer:
-        raise ModeUnavailable(answer["unusable"])
+def from_answer(answer: dict[str, Any], descriptors: list[int]) -> Handover:
+    if "unavailable" in answer:
+        raise ModeUnavailable(answer["unavailable"])
     given = iter(descriptors)
     maps = {name: BpfMap(next(given), *sizes) for name, sizes in answer["maps"].items()}
     programs = {name: next(given) for name in answer["programs"]}
@@ -147,25 +147,25 @@ def accepted(answer: dict[str, Any], descriptors: list[int]) -> Handover:
     return Handover(maps, programs, links, answer.get("facts", {}), list(islice(given, answer["buffers"])))
 
 
-class Giver:
+class Sender:
     """The side of the child: collects descriptors, and sends them once."""
 
     def __init__(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # it inherited the parent's mask, and must react to signals
         self._socket = socket.socket(fileno=int(sys.argv[1]))
         self.request: dict[str, Any] = json.loads(sys.argv[2])
-        self.given = Handover({}, {}, {})
+        self.handover = Handover({}, {}, {})
         """To be filled. A link is any descriptor whose close ends an attachment."""
 
-    def map(self, name: str, fd: int, key_size: int, value_size: int, *, per_cpu: bool) -> None:
+    def add_map(self, name: str, fd: int, key_size: int, value_size: int, *, per_cpu: bool) -> None:
         seen_size = (value_size + 7) // 8 * 8 * possible_cpus() if per_cpu else value_size
-        self.given.maps[name] = BpfMap(fd, key_size, seen_size)
+        self.handover.maps[name] = BpfMap(fd, key_size, seen_size)
 
     def send(self) -> None:
         """Hand everything over."""
-        send(self._socket, json.dumps(self.given.described()).encode(), self.given.descriptors())
+        send(self._socket, json.dumps(self.handover.manifest()).encode(), self.handover.descriptors())
 
     def refuse(self, reason: str) -> None:
         """Send the reason of a failure, in one sentence."""
         with contextlib.suppress(BrokenPipeError):
-            self._socket.send(json.dumps({"unusable": reason}).encode())
+            self._socket.send(json.dumps({"unavailable": reason}).encode())

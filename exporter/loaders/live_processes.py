@@ -30,25 +30,25 @@ class LiveProcess(ctypes.Structure):
     _fields_ = (("start_ns", c_uint64), ("parent", c_uint32), ("live", c_uint32), ("comm", c_char * COMM_LEN), ("is_kernel", c_uint64))
 
 
-class _Look(NamedTuple):
+class _State(NamedTuple):
     start_ticks: int
     comm: bytes
     parent: int
     threads: frozenset[int]
     """The live threads, if they are counted."""
-    is_still: bool = True
+    is_stable: bool = True
     """Whether no thread was just exiting."""
 
 
 class Filler:
     """Enters the processes in `/proc` into the map."""
 
-    def __init__(self, births: BpfMap, procfs: Procfs, *, count_threads: bool) -> None:
+    def __init__(self, live_processes: BpfMap, procfs: Procfs, *, count_threads: bool) -> None:
         """`count_threads`: the programs find the last thread of a process by counting."""
-        self._births = births
+        self._live_processes = live_processes
         self._procfs = procfs
         self._count_threads = count_threads
-        self._before: dict[int, _Look] = {}
+        self._last_states: dict[int, _State] = {}
         # `/proc` dates a start by a clock that goes on while the machine is suspended
         self._asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
@@ -56,49 +56,49 @@ class Filler:
         """Enter them. Returns the number of processes without room, or that changed too quickly. Raises `OSError`."""
         left = self._procfs.pids()
         for _ in range(_ROUNDS):
-            left = [pid for pid in left if not self._enter(pid)]
+            left = [pid for pid in left if not self._insert(pid)]
             if not left:
                 break
             time.sleep(_PAUSE_SECONDS)
-        for key in self._births.read().keys:
+        for key in self._live_processes.read().keys:
             stat = self._procfs.stat(int.from_bytes(key, "little"))
             if stat is Lost.VANISHED or (isinstance(stat, Stat) and stat.ended):
-                self._births.delete(key)
+                self._live_processes.delete(key)
         return len(left)
 
-    def _enter(self, pid: int) -> bool:
+    def _insert(self, pid: int) -> bool:
         """Return whether the process is done."""
-        look = self._look(pid)
-        if look is None:
+        state = self._read(pid)
+        if state is None:
             return True
-        if self._count_threads and (look != self._before.get(pid) or not look.is_still):
-            self._before[pid] = look
+        if self._count_threads and (state != self._last_states.get(pid) or not state.is_stable):
+            self._last_states[pid] = state
             return False
-        key, birth = pid.to_bytes(4, "little"), self._birth(look)
+        key, entry = pid.to_bytes(4, "little"), self._entry(state)
         try:
-            self._births.enter(key, bytes(birth))
+            self._live_processes.insert(key, bytes(entry))
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
             return False
-        again, now = self._look(pid), self._births.lookup(key)
-        if again is None or (now is not None and LiveProcess.from_buffer(now).start_ns != birth.start_ns):
+        again, now = self._read(pid), self._live_processes.lookup(key)
+        if again is None or (now is not None and LiveProcess.from_buffer(now).start_ns != entry.start_ns):
             return True  # it has exited, or the programs saw its start
-        if again == look and now is not None and bytes(now) == bytes(birth):
+        if again == state and now is not None and bytes(now) == bytes(entry):
             return True
-        self._births.delete(key)
-        self._before[pid] = again
+        self._live_processes.delete(key)
+        self._last_states[pid] = again
         return False
 
-    def _look(self, pid: int) -> _Look | None:
+    def _read(self, pid: int) -> _State | None:
         """Return its state, or None if it has exited or cannot be read."""
         stat = self._procfs.stat(pid)
         if isinstance(stat, Lost) or stat.ended:
             return None
-        look = _Look(stat.start_ticks, stat.comm, stat.ppid, frozenset())
-        return self._with_threads(look, pid) if self._count_threads else look
+        state = _State(stat.start_ticks, stat.comm, stat.ppid, frozenset())
+        return self._with_threads(state, pid) if self._count_threads else state
 
-    def _with_threads(self, look: _Look, pid: int) -> _Look | None:
+    def _with_threads(self, state: _State, pid: int) -> _State | None:
         """Return its live threads. A zombie thread has exited; an exiting one may have."""
         try:
             tids = [int(name) for name in os.listdir(f"{self._procfs.root}/{pid}/task")]  # noqa: PTH208 - each process and round
@@ -106,10 +106,10 @@ class Filler:
             return None
         stats = [self._procfs.stat(tid) for tid in tids]
         live = [each for each in stats if isinstance(each, Stat) and each.state not in {b"Z", b"X"}]
-        is_still = not any(isinstance(each, Lost) for each in stats) and not any(each.exiting for each in live)
-        return look._replace(threads=frozenset(each.pid for each in live), is_still=is_still)
+        is_stable = not any(isinstance(each, Lost) for each in stats) and not any(each.exiting for each in live)
+        return state._replace(threads=frozenset(each.pid for each in live), is_stable=is_stable)
 
-    def _birth(self, look: _Look) -> LiveProcess:
-        is_kernel = look.comm == KERNEL_THREADS and look.parent in {0, 2}
-        start_ns = max(1, look.start_ticks * self._procfs.tick_ns - self._asleep_ns)
-        return LiveProcess(start_ns, look.parent, max(1, len(look.threads)), look.comm, is_kernel)
+    def _entry(self, state: _State) -> LiveProcess:
+        is_kernel = state.comm == KERNEL_THREADS and state.parent in {0, 2}
+        start_ns = max(1, state.start_ticks * self._procfs.tick_ns - self._asleep_ns)
+        return LiveProcess(start_ns, state.parent, max(1, len(state.threads)), state.comm, is_kernel)

@@ -12,7 +12,7 @@ from exporter.loaders.base import Settings
 
 def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:  # noqa: ARG001 - of every mode's loader
     """Subscribe and register; raises `ModeUnavailable`."""
-    return netlink_sockets.opened(Procfs(settings.procfs)).handed_over()
+    return netlink_sockets.open_sockets(Procfs(settings.procfs)).to_handover()
 
 
 def refusal(settings: Settings) -> str | None:

@@ -47,7 +47,7 @@ def user_of(name: str) -> tuple[int, int]:
     return found.pw_uid, found.pw_gid
 
 
-def successor(user: str, *, drop: bool, writer: tuple[int, int] | None) -> tuple[int, int] | None:
+def target_user(user: str, *, drop: bool, writer: tuple[int, int] | None) -> tuple[int, int] | None:
     """Return user and group to switch to; None if there are no privileges to drop, or they are to stay. Raises `NoSuchUser`.
 
     Unless `user` is set, it is the owner of the sinks' directory, `writer`, if there are sinks: a child of ours writes them.
@@ -61,7 +61,7 @@ def successor(user: str, *, drop: bool, writer: tuple[int, int] | None) -> tuple
     return writer
 
 
-def unreadable(path: str, user: int, group: int) -> str | None:
+def reload_warning(path: str, user: int, group: int) -> str | None:
     """Say that `user` cannot read a file that is read again while running, if root can tell. Before the first thread.
 
     The kernel is asked, by a child that switches to that user: mode bits alone do not tell, since directories and ACLs count too.
@@ -83,7 +83,7 @@ def unreadable(path: str, user: int, group: int) -> str | None:
     return f"user {user} cannot read {path}, so a reload will fail: chgrp {group} {path} && chmod 640 {path}"
 
 
-def needed() -> set[int]:
+def needed_capabilities() -> set[int]:
     """The capabilities without which a running source could not go on: older kernels let only the privileged read maps."""
     if release.version() >= (5, 19):
         return set()
@@ -98,7 +98,7 @@ def drop(user: int, group: int, keep: Iterable[int]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     kept = sum(1 << number for number in keep) & permitted()
     if os.geteuid() == 0:
-        must(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+        check(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
         try:
             os.setgroups([])
             os.setresgid(group, group, group)
@@ -109,17 +109,17 @@ def drop(user: int, group: int, keep: Iterable[int]) -> None:
             raise NoSuchUser(f"cannot switch to user {user} ({why}): {how}") from None
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # fails where the kernel has none (before 4.3)
     set_capabilities(libc, kept)
-    must(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    must(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))  # a handler of the same user must not trace us, nor take our descriptors
+    check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    check(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))  # a handler of the same user must not trace us, nor take our descriptors
 
 
 def set_capabilities(libc: ctypes.CDLL, wanted: int) -> None:
     """Have these effective and permitted, none inheritable. Raises `OSError`."""
     low, high = wanted & 0xFFFFFFFF, wanted >> 32
-    must(libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", low, low, 0, high, high, 0)))
+    check(libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", low, low, 0, high, high, 0)))
 
 
-def must(result: int) -> None:
+def check(result: int) -> None:
     """Raise `OSError` where a call of libc failed."""
     if result != 0:
         number = ctypes.get_errno()

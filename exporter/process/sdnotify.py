@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import MutableMapping
 
-_PATIENCE_SECONDS = 1.0
+_TIMEOUT_SECONDS = 1.0
 """Longest that a message may hold up the supervising loop."""
 
 
@@ -17,8 +17,8 @@ class Notifier:
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
         address = environment.pop("NOTIFY_SOCKET", "")
-        for_us = environment.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._watched = environment.pop("WATCHDOG_USEC", "") not in ("", "0") and for_us
+        is_our_pid = environment.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._watched = environment.pop("WATCHDOG_USEC", "") not in ("", "0") and is_our_pid
         if address.startswith("@"):  # an abstract socket
             address = f"\0{address[1:]}"
         self._address = address if address.startswith(("/", "\0")) else ""
@@ -27,7 +27,7 @@ class Notifier:
         """It serves, and a source runs; also after a reload."""
         self._send("READY=1")
 
-    def alive(self) -> None:
+    def watchdog(self) -> None:
         """The supervising loop went round."""
         if self._watched:
             self._send("WATCHDOG=1")
@@ -44,5 +44,5 @@ class Notifier:
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.settimeout(_PATIENCE_SECONDS)
+            sock.settimeout(_TIMEOUT_SECONDS)
             sock.sendto(message.encode(), self._address)

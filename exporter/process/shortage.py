@@ -27,12 +27,12 @@ def advice(error: BaseException) -> str | None:
     return _NO_PROCESS if isinstance(error, RuntimeError) and str(error) == "can't start new thread" else None
 
 
-def worded(error: OSError) -> str:
+def describe(error: OSError) -> str:
     """Return advice, or the system's own words."""
     return advice(error) or error.strerror or str(error)
 
 
-def few_files() -> str | None:
+def file_limit_advice() -> str | None:
     """Say that the limit of open files is lower than what is needed, if it is: not every failure of that kind has this errno."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit >= NEEDED_FILES:

@@ -13,7 +13,7 @@ import signal
 import struct
 from collections.abc import Iterable
 
-from exporter.process.privileges import must
+from exporter.process.privileges import check
 
 _SIGSET_BYTES = 128  # sigset_t of glibc and musl
 _STOPS = {signal.SIGTERM, signal.SIGINT}
@@ -67,7 +67,7 @@ def _signalfd(numbers: Iterable[signal.Signals]) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     mask = ctypes.create_string_buffer(_SIGSET_BYTES)
     for number in numbers:
-        must(libc.sigaddset(mask, number))
+        check(libc.sigaddset(mask, number))
     fd: int = libc.signalfd(-1, mask, os.O_CLOEXEC)  # SFD_CLOEXEC is the same
-    must(min(fd, 0))
+    check(min(fd, 0))
     return fd

@@ -91,7 +91,7 @@ def _netlink(host: Host) -> Source:
     from exporter.kernel.netlink_sockets import Sockets  # noqa: PLC0415
     from exporter.sources.netlink.source import NetlinkSource  # noqa: PLC0415
 
-    return NetlinkSource(host.config.runtime_scale, host.procfs, lambda: Sockets.received(host.loader.load(Mode.NETLINK)))
+    return NetlinkSource(host.config.runtime_scale, host.procfs, lambda: Sockets.from_handover(host.loader.load(Mode.NETLINK)))
 
 
 def _fast_scan(host: Host) -> Source:

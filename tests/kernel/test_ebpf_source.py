@@ -166,7 +166,7 @@ def test_reading_without_batches(source: EbpfSource, workload: Program, monkeypa
         monkeypatch.setattr(bpf, name, number)
     assert len(batched.keys) > 600
     assert _rows(retired.read()) == _rows(batched)
-    assert _rows(retired.take()) == _rows(batched)
+    assert _rows(retired.pop_all()) == _rows(batched)
     assert retired.read().keys == []
 
 
@@ -180,7 +180,7 @@ def test_rows_are_the_same_however_large_the_batch(
     whole = _rows(retired.read())
     monkeypatch.setattr(bpf, "_BATCH", 1)
     assert _rows(retired.read()) == whole
-    assert _rows(retired.take()) == whole
+    assert _rows(retired.pop_all()) == whole
 
 
 def test_two_sources_see_the_same(requires_bpf: None, workload: Program) -> None:

@@ -218,7 +218,7 @@ def test_what_it_does_not_understand_is_answered() -> None:
         for request in (*(json.dumps(each).encode() for each in objects), b"[]", b"1", b"\xff{", b"[" * 4000):
             ours.send(request)
             answer = json.loads(ours.recv(65536))
-            assert set(answer) == {"unusable", "log"}
+            assert set(answer) == {"unavailable", "log"}
     thread.join()
 
 
@@ -231,7 +231,7 @@ def test_it_answers_again_and_again() -> None:
             handover = broker.load(Mode.EBPF_CORE)
             assert isinstance(handover.maps["control"], BpfMap)
             handover.close()
-            sockets = Sockets.received(broker.load(Mode.NETLINK))
+            sockets = Sockets.from_handover(broker.load(Mode.NETLINK))
             sockets.subscription.close()
             if sockets.registration is not None:
                 sockets.registration.close()

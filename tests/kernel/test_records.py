@@ -150,7 +150,7 @@ def test_perf_buffers_that_are_full_say_so(requires_bpf: None, workload: Program
         def told() -> tuple[int, int]:
             workload.storm("vfork", 20)  # it is said with the next record of the same CPU
             time.sleep(0.3)
-            return reader.lost, source._cpus().sums()[decode._DROPPED]
+            return reader.lost, source._cpu_totals().sums()[decode._DROPPED]
 
         by_buffers, by_programs = until(told, lambda each: each[0] == each[1])
         source.stop()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config.options import Config, Detection, FastScan, Metrics, Scan
-from exporter.kernel.layout import Control
+from exporter.kernel.layout import ProgramControl
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.direct import Direct
 from exporter.model import FOREVER_NS, NS, Lost, Mode, ModeUnavailable, SwitchReason
@@ -194,25 +194,25 @@ def test_programs_look_at_the_clock_only_around_a_switch(requires_bpf: None, mon
     """It costs something, at each event; once it can't matter any more they are told so, but never one that still may."""
     monkeypatch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
     with watching() as old, watching(standby=True) as new:
-        assert not told(old).is_cut
+        assert not control_of(old).is_cut
         new.swap_maps({})
-        assert told(new).is_cut, "nothing counts yet"
+        assert control_of(new).is_cut, "nothing counts yet"
         cut_ns = time.monotonic_ns() + NS // 50
         new.count_from(cut_ns)
         new.swap_maps({})
-        assert told(new).is_cut or time.monotonic_ns() > cut_ns
+        assert control_of(new).is_cut or time.monotonic_ns() > cut_ns
         time.sleep(max(0, cut_ns - time.monotonic_ns()) / NS)
         new.swap_maps({})
-        assert not told(new).is_cut
+        assert not control_of(new).is_cut
         new.count_until(time.monotonic_ns())
         new.swap_maps({})
-        assert told(new).is_cut
-        assert (told(new).from_ns, told(old).until_ns) == (cut_ns, FOREVER_NS)
+        assert control_of(new).is_cut
+        assert (control_of(new).from_ns, control_of(old).until_ns) == (cut_ns, FOREVER_NS)
 
 
-def told(source: EbpfSource) -> Control:
+def control_of(source: EbpfSource) -> ProgramControl:
     """What the kernel's programs read."""
-    return Control.from_buffer_copy(source._map("control").lookup(bytes(4)) or b"")
+    return ProgramControl.from_buffer_copy(source._map("control").lookup(bytes(4)) or b"")
 
 
 def test_twenty_switches_through_all_modes(switching: Callable[[Mode], Switching], workload: Program, nothing: Program) -> None:

@@ -27,7 +27,7 @@ class FakeMap:
         self.rows: dict[bytes, bytes] = {}
         self.on_enter: Callable[[bytes], None] = lambda key: None
 
-    def enter(self, key: bytes, value: bytes) -> None:
+    def insert(self, key: bytes, value: bytes) -> None:
         self.rows.setdefault(key, value)
         self.on_enter(key)
 

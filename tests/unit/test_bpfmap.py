@@ -29,7 +29,7 @@ def test_a_descriptor_that_is_no_map() -> None:
     """It raises OSError with the kernel's reason; nothing is made up."""
     with open(os.devnull, "rb") as file:  # noqa: PTH123
         each = BpfMap(file.fileno(), 4, 8)
-        for call in (lambda: each.lookup(b"\0" * 4), lambda: each.update(b"\0" * 4, b"\0" * 8), each.read, each.take):
+        for call in (lambda: each.lookup(b"\0" * 4), lambda: each.update(b"\0" * 4, b"\0" * 8), each.read, each.pop_all):
             with pytest.raises(OSError, match=r"bpf map") as caught:
                 call()
             assert caught.value.errno in (errno.EINVAL, errno.EPERM, errno.ENOSYS)

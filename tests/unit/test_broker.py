@@ -93,5 +93,5 @@ def test_what_is_short_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with ours:
         for _ in range(2):
             ours.send(json.dumps({"load": "netlink", "probe": True}).encode())
-            assert "too many open files" in json.loads(ours.recv(65536))["unusable"]
+            assert "too many open files" in json.loads(ours.recv(65536))["unavailable"]
     thread.join(5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.kernel.wait_status import outcome_of, with_fate
+from exporter.kernel.wait_status import outcome_of, with_status
 from exporter.model import Outcome
 from exporter.model.exits import ProcessExit
 
@@ -23,7 +23,7 @@ OK, ERROR, SIGNAL, UNKNOWN = Outcome
 )
 def test_fate(status: int, outcome: Outcome, code: int, core_dump: bool, sigkill: bool) -> None:
     """As wait(2) tells an exit from a signal."""
-    exited = with_fate(ProcessExit(0, 0, b"", b""), status)
+    exited = with_status(ProcessExit(0, 0, b"", b""), status)
     assert (exited.outcome, exited.code, exited.core_dump, exited.sigkill) == (outcome, code, core_dump, sigkill)
 
 

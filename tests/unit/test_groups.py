@@ -18,13 +18,13 @@ OK = 0
 
 
 @pytest.fixture
-def told(proc: FakeProc, tally: Tally) -> Groups:
+def groups(proc: FakeProc, tally: Tally) -> Groups:
     """With taskstats."""
     return Groups(tally, proc.procfs, taskstats=True)
 
 
 @pytest.fixture
-def untold(proc: FakeProc, tally: Tally) -> Groups:
+def groups_without_taskstats(proc: FakeProc, tally: Tally) -> Groups:
     """Without."""
     return Groups(tally, proc.procfs)
 
@@ -39,15 +39,15 @@ def thread(pid: int, comm: bytes = b"sh", *, group_dead: bool = False, **fields:
     return Stats(pid=pid, comm=comm, group_dead=group_dead, **values)
 
 
-def test_one_end_however_the_threads_leave(told: Groups, tally: Tally) -> None:
+def test_one_end_however_the_threads_leave(groups: Groups, tally: Tally) -> None:
     """The thread that the kernel calls the last may have its exit event before another's."""
-    told.forked(0, 1, 1, 10, 10)
-    told.forked(1, 1, 1, 11, 10)
-    told.waiting.put(last(11, tgid=10, exit_code=0x700, elapsed_us=9))
-    told.waiting.put(thread(10, b"leader"))
-    told.exited(5, 11, 10, 0x700, 0)
+    groups.forked(0, 1, 1, 10, 10)
+    groups.forked(1, 1, 1, 11, 10)
+    groups.waiting.put(last(11, tgid=10, exit_code=0x700, elapsed_us=9))
+    groups.waiting.put(thread(10, b"leader"))
+    groups.exited(5, 11, 10, 0x700, 0)
     assert sum(tally.peek().total.exits) == 0
-    told.exited(6, 10, 10, 0, 1)
+    groups.exited(6, 10, 10, 0, 1)
     counts = tally.drain()
     assert counts.of(COMM).row(b"leader").exits == [0, 1, 0, 0]
     assert counts.total.runtime_ns == 9000
@@ -55,44 +55,44 @@ def test_one_end_however_the_threads_leave(told: Groups, tally: Tally) -> None:
 
 
 @pytest.mark.parametrize("found", [False, True])
-def test_a_core_dump_of_any_thread(told: Groups, tally: Tally, proc: FakeProc, found: bool) -> None:
+def test_a_core_dump_of_any_thread(groups: Groups, tally: Tally, proc: FakeProc, found: bool) -> None:
     """Only the thread that dumped has the bit, and it may be neither the last one nor the last one told of."""
     if found:
         proc.add(10, b"sh", threads=2)
-        told.find(lost=False)
+        groups.scan_proc(lost=False)
     else:
-        told.forked(0, 1, 1, 10, 10)
-        told.forked(1, 1, 1, 11, 10)
-    told.waiting.put(last(10, exit_code=0x06))
-    told.exited(5, 10, 10, 0x06, 1)
-    told.exited(6, 11, 10, 0x86, 1)
+        groups.forked(0, 1, 1, 10, 10)
+        groups.forked(1, 1, 1, 11, 10)
+    groups.waiting.put(last(10, exit_code=0x06))
+    groups.exited(5, 10, 10, 0x06, 1)
+    groups.exited(6, 11, 10, 0x86, 1)
     counts = tally.drain()
     assert (counts.of(COMM).row(b"sh").exits, counts.core_dumps) == ([0, 0, 1, 0], 1)
 
 
-def test_an_end_whose_other_thread_was_not_told_of(told: Groups, tally: Tally) -> None:
+def test_an_end_whose_other_thread_was_not_told_of(groups: Groups, tally: Tally) -> None:
     """The kernel may drop an event for lack of memory, and say nothing: AGROUP ends the process all the same."""
-    told.forked(0, 1, 1, 10, 10)
-    told.forked(1, 1, 1, 11, 10)
-    told.waiting.put(last(10))
-    told.exited(5, 10, 10, 0, 1)
-    told.settle(6)
+    groups.forked(0, 1, 1, 10, 10)
+    groups.forked(1, 1, 1, 11, 10)
+    groups.waiting.put(last(10))
+    groups.exited(5, 10, 10, 0, 1)
+    groups.reconcile(6)
     assert sum(tally.peek().total.exits) == 0
-    told.settle(6 + 2 * NS)
+    groups.reconcile(6 + 2 * NS)
     assert tally.drain().of(COMM).row(b"sh").exits[OK] == 1
-    assert told.alive == {}
+    assert groups.alive == {}
 
 
 @pytest.mark.parametrize("tid", [10, 11])
-def test_exec_of_another_thread_than_the_leader(told: Groups, tally: Tally, tid: int) -> None:
+def test_exec_of_another_thread_than_the_leader(groups: Groups, tally: Tally, tid: int) -> None:
     """The leader's exit event bears its own id or that of the thread that took its place, as the race goes."""
-    told.forked(0, 1, 1, 10, 10)
-    told.forked(1, 1, 1, 11, 10)
-    told.waiting.put(thread(10, b"old"))
-    told.waiting.put(last(10, b"new"))
-    told.exited(5, tid, 10, 9, 1)
-    told.execed(6, 10)
-    told.exited(7, 10, 10, 0, 1)
+    groups.forked(0, 1, 1, 10, 10)
+    groups.forked(1, 1, 1, 11, 10)
+    groups.waiting.put(thread(10, b"old"))
+    groups.waiting.put(last(10, b"new"))
+    groups.exited(5, tid, 10, 9, 1)
+    groups.execed(6, 10)
+    groups.exited(7, 10, 10, 0, 1)
     counts = tally.drain()
     assert counts.of(COMM).row(b"new").exits == [1, 0, 0, 0]
     assert counts.of(COMM).row(b"new").execs == 1
@@ -100,179 +100,179 @@ def test_exec_of_another_thread_than_the_leader(told: Groups, tally: Tally, tid:
     assert counts.lost == {}
 
 
-def test_versions_without_a_group_pair_by_thread(told: Groups, tally: Tally) -> None:
+def test_versions_without_a_group_pair_by_thread(groups: Groups, tally: Tally) -> None:
     """Before version 12 only the connector's threads tell the end, and its time is the events'."""
-    told.forked(0, 1, 1, 10, 10)
-    told.forked(1, 1, 1, 11, 10)
+    groups.forked(0, 1, 1, 10, 10)
+    groups.forked(1, 1, 1, 11, 10)
     for pid in (10, 11):
-        told.waiting.put(thread(pid, b"old", tgid=0))
-    told.exited(5 * MS, 10, 10, 0, 1)
-    told.exited(7 * MS, 11, 10, 0x300, 0)
+        groups.waiting.put(thread(pid, b"old", tgid=0))
+    groups.exited(5 * MS, 10, 10, 0, 1)
+    groups.exited(7 * MS, 11, 10, 0x300, 0)
     counts = tally.drain()
     assert counts.of(COMM).row(b"old").exits == [0, 1, 0, 0]
     assert counts.total.runtime_ns == 7 * MS
     assert counts.total.cpu_ns == 200_000
 
 
-def test_a_pid_given_out_twice_in_one_read(told: Groups, tally: Tally) -> None:
+def test_a_pid_given_out_twice_in_one_read(groups: Groups, tally: Tally) -> None:
     """Pids come round in two seconds of a storm, and an exporter may be stopped for longer."""
-    told.waiting.put(last(10, b"first"))
-    told.waiting.put(last(10, b"second"))
+    groups.waiting.put(last(10, b"first"))
+    groups.waiting.put(last(10, b"second"))
     for at_ns in (0, NS):
-        told.forked(at_ns, 1, 1, 10, 10)
-        told.exited(at_ns + 5, 10, 10, 0, 1)
+        groups.forked(at_ns, 1, 1, 10, 10)
+        groups.exited(at_ns + 5, 10, 10, 0, 1)
     counts = tally.drain()
     assert [counts.of(COMM).row(name).exits[OK] for name in (b"first", b"second")] == [1, 1]
 
 
-def test_an_end_without_its_taskstats(told: Groups, tally: Tally) -> None:
+def test_an_end_without_its_taskstats(groups: Groups, tally: Tally) -> None:
     """Its socket may overflow alone: the end counts, its name is what `/proc` still says, and the CPU is counted as lost."""
-    told.forked(0, 1, 1, 10, 10)
-    told.execed(1, 10)
-    told.exited(5, 10, 10, 0, 1)
+    groups.forked(0, 1, 1, 10, 10)
+    groups.execed(1, 10)
+    groups.exited(5, 10, 10, 0, 1)
     counts = tally.drain()
     assert counts.of(COMM).row(UNKNOWN_COMM).exits[OK] == counts.of(COMM).row(UNKNOWN_COMM).execs == 1
     assert counts.lost == {Lost.NAME_RACE: 1, Lost.CPU_NEVER_CAME: 1}
 
 
-def test_execs_of_the_living_are_named_in_time(told: Groups, tally: Tally, proc: FakeProc) -> None:
+def test_execs_of_the_living_are_named_in_time(groups: Groups, tally: Tally, proc: FakeProc) -> None:
     """A daemon's exec must not wait for its end."""
     proc.add(10)
     proc.write("10/comm", b"daemon\n")
-    told.forked(0, 1, 1, 10, 10)
-    told.execed(5, 10)
-    assert told.name_execs(5) is True
+    groups.forked(0, 1, 1, 10, 10)
+    groups.execed(5, 10)
+    assert groups.name_execs(5) is True
     assert tally.peek().total.execs == 0
-    assert told.name_execs(6) is False
+    assert groups.name_execs(6) is False
     assert tally.drain().of(COMM).row(b"daemon").execs == 1
-    told.waiting.put(last(10, b"daemon"))
-    told.exited(9, 10, 10, 0, 1)
+    groups.waiting.put(last(10, b"daemon"))
+    groups.exited(9, 10, 10, 0, 1)
     assert tally.drain().total.execs == 0
 
 
-def test_names_without_taskstats(untold: Groups, tally: Tally, proc: FakeProc) -> None:
+def test_names_without_taskstats(groups_without_taskstats: Groups, tally: Tally, proc: FakeProc) -> None:
     """Read at the exec; inherited at the fork, but not from a thread, which may have a name of its own."""
     proc.add(10)
     proc.write("10/comm", b"a) b\n")
-    untold.forked(0, 1, 1, 10, 10)
-    untold.execed(1, 10)
-    untold.forked(2, 10, 10, 20, 20)
-    untold.exited(3, 20, 20, 0, 10)
-    untold.forked(4, 11, 10, 21, 21)
-    untold.exited(5, 21, 21, 0, 10)
-    untold.renamed(10, 10, b"new")
-    untold.renamed(11, 10, b"a thread's")
-    untold.exited(6, 10, 10, 0, 1)
+    groups_without_taskstats.forked(0, 1, 1, 10, 10)
+    groups_without_taskstats.execed(1, 10)
+    groups_without_taskstats.forked(2, 10, 10, 20, 20)
+    groups_without_taskstats.exited(3, 20, 20, 0, 10)
+    groups_without_taskstats.forked(4, 11, 10, 21, 21)
+    groups_without_taskstats.exited(5, 21, 21, 0, 10)
+    groups_without_taskstats.renamed(10, 10, b"new")
+    groups_without_taskstats.renamed(11, 10, b"a thread's")
+    groups_without_taskstats.exited(6, 10, 10, 0, 1)
     counts = tally.drain()
     assert {name: each.exits[OK] for name, each in counts.of(COMM).rows.items()} == {b"a) b": 1, UNKNOWN_COMM: 1, b"new": 1}
     assert short_exits(counts.of(PARENT)) == {b"a) b": 2, UNKNOWN_COMM: 1}
 
 
-def test_kernel_threads_have_one_name(told: Groups, tally: Tally) -> None:
+def test_kernel_threads_have_one_name(groups: Groups, tally: Tally) -> None:
     """They are kthreadd's children; their own names are many."""
-    told.forked(0, 2, 2, 30, 30)
-    told.waiting.put(last(30, b"kworker/0:1", ppid=2))
-    told.exited(5, 30, 30, 0, 2)
+    groups.forked(0, 2, 2, 30, 30)
+    groups.waiting.put(last(30, b"kworker/0:1", ppid=2))
+    groups.exited(5, 30, 30, 0, 2)
     assert tally.drain().of(COMM).row(KERNEL_THREADS).exits[OK] == 1
 
 
-def test_what_was_there_before_ends_as_proc_says(untold: Groups, tally: Tally, proc: FakeProc) -> None:
+def test_what_was_there_before_ends_as_proc_says(groups_without_taskstats: Groups, tally: Tally, proc: FakeProc) -> None:
     """Its threads are counted while they come and go, so that count may be wrong."""
     proc.add(10, b"java", threads=2)
-    untold.find(lost=False)
+    groups_without_taskstats.scan_proc(lost=False)
     proc.add(10, b"java", threads=3)
-    untold.exited(5, 11, 10, 0, 0)
-    untold.exited(6, 12, 10, 0, 0)
+    groups_without_taskstats.exited(5, 11, 10, 0, 0)
+    groups_without_taskstats.exited(6, 12, 10, 0, 0)
     assert sum(tally.peek().total.exits) == 0
     proc.add(10, b"java", state="Z", threads=1)
-    untold.exited(7, 10, 10, 0x200, 1)
-    untold.exited(8, 13, 10, 0x200, 1)
+    groups_without_taskstats.exited(7, 10, 10, 0x200, 1)
+    groups_without_taskstats.exited(8, 13, 10, 0x200, 1)
     assert tally.drain().of(COMM).row(b"java").exits == [0, 1, 0, 0]
 
 
-def test_what_was_there_before_ends_as_taskstats_says(told: Groups, tally: Tally, proc: FakeProc) -> None:
+def test_what_was_there_before_ends_as_taskstats_says(groups: Groups, tally: Tally, proc: FakeProc) -> None:
     """AGROUP is exact, whatever `/proc` says by the time that it is read."""
     proc.add(10, b"java", threads=3)
-    told.find(lost=False)
-    told.waiting.put(thread(12, tgid=10))
-    told.exited(5, 12, 10, 0, 0)
+    groups.scan_proc(lost=False)
+    groups.waiting.put(thread(12, tgid=10))
+    groups.exited(5, 12, 10, 0, 0)
     assert sum(tally.peek().total.exits) == 0
-    told.waiting.put(last(10, b"java", elapsed_us=7_000_000))
-    told.exited(9, 10, 10, 0, 1)
-    told.settle(9 + 2 * NS)  # the third may have gone while it was counted
+    groups.waiting.put(last(10, b"java", elapsed_us=7_000_000))
+    groups.exited(9, 10, 10, 0, 1)
+    groups.reconcile(9 + 2 * NS)  # the third may have gone while it was counted
     counts = tally.drain()
     assert counts.of(COMM).row(b"java").exits == [1, 0, 0, 0]
     assert counts.total.runtime_ns == 7 * NS
 
 
-def test_after_an_overrun_proc_is_the_truth(told: Groups, tally: Tally, proc: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_overrun_proc_is_the_truth(groups: Groups, tally: Tally, proc: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is gone is dropped and counted as lost, unless taskstats told of its end; who is new is entered."""
     monkeypatch.setattr("time.clock_gettime_ns", lambda _: 0)
     monkeypatch.setattr("time.monotonic_ns", lambda: 0)
     for pid in (10, 20, 30):
-        told.forked(pid * TICK, 1, 1, pid, pid)
-    told.waiting.put(last(20, b"told", elapsed_us=1))
-    told.waiting.put(last(50, b"unborn", elapsed_us=2))
+        groups.forked(pid * TICK, 1, 1, pid, pid)
+    groups.waiting.put(last(20, b"told", elapsed_us=1))
+    groups.waiting.put(last(50, b"unborn", elapsed_us=2))
     proc.add(10, start=10)
     proc.add(40, b"new", start=40)
-    told.find(lost=True)
-    assert told.alive.keys() == {10, 20, 30, 40}
-    told.settle(60 * TICK, lost=True)
+    groups.scan_proc(lost=True)
+    assert groups.alive.keys() == {10, 20, 30, 40}
+    groups.reconcile(60 * TICK, lost=True)
     counts = tally.drain()
-    assert told.alive.keys() == {10, 40}
+    assert groups.alive.keys() == {10, 40}
     assert {name: each.exits[OK] for name, each in counts.of(COMM).rows.items() if sum(each.exits)} == {b"told": 1, b"unborn": 1}
     assert counts.lost == {Lost.OVERRUN: 1}, "30 is lost; 50 counts as a clone that was not told of"
 
 
-def test_proc_is_ahead_of_the_events(told: Groups, tally: Tally, proc: FakeProc) -> None:
+def test_proc_is_ahead_of_the_events(groups: Groups, tally: Tally, proc: FakeProc) -> None:
     """A reader that lags finds the process gone at the event of its first thread: it must not end then, and once more at its last."""
     proc.add(10, b"java", threads=2)
-    told.find(lost=False)
+    groups.scan_proc(lost=False)
     proc.remove(10)
     for tid, stats in ((11, thread(11, tgid=10)), (12, thread(12, tgid=10)), (10, last(10, b"java"))):  # one came while they were counted
-        told.waiting.put(stats)
-        told.exited(5, tid, 10, 0, 1)
-    told.settle(2 * NS)
+        groups.waiting.put(stats)
+        groups.exited(5, tid, 10, 0, 1)
+    groups.reconcile(2 * NS)
     assert tally.drain().total.exits == [1, 0, 0, 0]
 
 
-def test_proc_is_ahead_of_the_events_alone(untold: Groups, tally: Tally, proc: FakeProc) -> None:
+def test_proc_is_ahead_of_the_events_alone(groups_without_taskstats: Groups, tally: Tally, proc: FakeProc) -> None:
     """Without taskstats the status is that of the last thread, and the core dump any one's."""
     proc.add(10, b"java", threads=3)
-    untold.find(lost=False)
+    groups_without_taskstats.scan_proc(lost=False)
     proc.remove(10)
     for tid, code in ((11, 0x00), (12, 0x86), (10, 0x06)):
         assert sum(tally.peek().total.exits) == 0
-        untold.exited(5, tid, 10, code, 1)
+        groups_without_taskstats.exited(5, tid, 10, code, 1)
     counts = tally.drain()
     assert (counts.total.exits, counts.core_dumps) == ([0, 0, 1, 0], 1)
 
 
-def test_an_exit_that_came_after_the_listing(told: Groups, tally: Tally) -> None:
+def test_an_exit_that_came_after_the_listing(groups: Groups, tally: Tally) -> None:
     """What is not in `/proc` any more may only be waiting in the socket."""
-    told.forked(0, 1, 1, 10, 10)
-    told.find(lost=True)
-    told.waiting.put(last(10))
-    told.exited(5, 10, 10, 0, 1)
-    told.settle(9, lost=True)
+    groups.forked(0, 1, 1, 10, 10)
+    groups.scan_proc(lost=True)
+    groups.waiting.put(last(10))
+    groups.exited(5, 10, 10, 0, 1)
+    groups.reconcile(9, lost=True)
     counts = tally.drain()
     assert counts.total.exits[OK] == 1
     assert counts.lost == {}
 
 
-def test_a_pid_that_came_round_unseen(told: Groups, tally: Tally) -> None:
+def test_a_pid_that_came_round_unseen(groups: Groups, tally: Tally) -> None:
     """A fork shows that the end of the one before was lost."""
-    told.forked(0, 1, 1, 10, 10)
-    told.forked(5 * NS, 1, 1, 10, 10)
+    groups.forked(0, 1, 1, 10, 10)
+    groups.forked(5 * NS, 1, 1, 10, 10)
     assert tally.drain().lost == {Lost.OVERRUN: 1}
-    assert told.alive[10].start_ns == 5 * NS
+    assert groups.alive[10].start_ns == 5 * NS
 
 
-def test_waiting_taskstats_are_bounded(told: Groups) -> None:
+def test_waiting_taskstats_are_bounded(groups: Groups) -> None:
     """The exit events may all be lost: memory must not be."""
     for pid in range(3 * MAX_WAITING):
-        told.waiting.put(last(pid + 1))
-    assert len(told.waiting) <= 2 * MAX_WAITING
-    told.settle(0)
-    told.settle(0)
-    assert len(told.waiting) == 0
+        groups.waiting.put(last(pid + 1))
+    assert len(groups.waiting) <= 2 * MAX_WAITING
+    groups.reconcile(0)
+    groups.reconcile(0)
+    assert len(groups.waiting) == 0

@@ -56,9 +56,9 @@ def test_any_order_of_events(steps: list[tuple[object, ...]], taskstats: bool) -
         elif name == "renamed":
             groups.renamed(*args)  # type: ignore[arg-type]
         elif name == "find":
-            groups.find(lost=bool(args[0]))
+            groups.scan_proc(lost=bool(args[0]))
         elif name == "settle":
-            groups.settle(at * NS, lost=bool(args[0]))
+            groups.reconcile(at * NS, lost=bool(args[0]))
         else:
             getattr(groups, str(name))(at * MS, *args)
     groups.finish(len(steps) * NS)

@@ -17,10 +17,10 @@ from tests.unit.btf import Btf
 HEADER = Path(__file__).parents[2] / "bpf/lifecycle.h"
 STRUCTS = {
     "counts": layout.CommRow,
-    "cpu": layout.Cpu,
+    "cpu": layout.CpuRow,
     "shared": layout.Shared,
-    "control": layout.Control,
-    "config": layout.Config,
+    "control": layout.ProgramControl,
+    "config": layout.ProgramConfig,
     "second": layout.Second,
     "record": layout.RecordLayout,
 }
@@ -105,9 +105,9 @@ def test_hot_counts_have_cache_lines_of_their_own() -> None:
     assert ctypes.sizeof(layout.CommRow) % 64 == 0
 
 
-def test_kernel_config() -> None:
+def test_program_config() -> None:
     """Spare bounds are so high that no runtime exceeds them, so its bucket is never past the last one used."""
-    config = layout.kernel_config(RuntimeScale(threshold_ns=NS, bounds_ns=(5, 7)))
+    config = layout.program_config(RuntimeScale(threshold_ns=NS, bounds_ns=(5, 7)))
     assert config.threshold_ns == NS
     assert list(config.bounds_ns) == [5, 7, *[2**64 - 1] * (layout.BUCKETS - 2)]
     assert bytes(config.kernel_threads) == KERNEL_THREADS

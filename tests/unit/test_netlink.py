@@ -15,7 +15,7 @@ from exporter.kernel.recvmmsg import Datagrams, widen
 from exporter.kernel.taskstats import Stats, decode
 from exporter.model import UNKNOWN_COMM, Lost, ModeUnavailable, SourceFailed
 from exporter.model.dimensions import COMM
-from exporter.sources.netlink.shortfall import SILENCE, Shortfall
+from exporter.sources.netlink.shortfall import SILENT_CHECKS, Shortfall
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.tally import Tally
@@ -46,8 +46,8 @@ def replay(groups: Groups, events: str, stats: str | None) -> None:
 
 def test_replay_with_taskstats(proc: FakeProc, tally: Tally) -> None:
     """Everything of the recorded programs is known: names, outcomes, CPU, threads."""
-    told = Groups(tally, proc.procfs, taskstats=True)
-    replay(told, "root-events", "root-taskstats")
+    groups = Groups(tally, proc.procfs, taskstats=True)
+    replay(groups, "root-events", "root-taskstats")
     counts = tally.drain()
     assert counts.of(COMM).row(b"nothing").exits == [4, 0, 0, 0]
     assert counts.of(COMM).row(b"workload").exits == [11, 4, 2, 0]
@@ -57,19 +57,19 @@ def test_replay_with_taskstats(proc: FakeProc, tally: Tally) -> None:
     assert counts.signals == {9: 2}
     assert counts.total.execs == sum(each.execs for each in counts.of(COMM).rows.values()) == 1 + 8 + 3 + 3 + 2
     assert counts.lost == {}
-    assert told.alive == {}
+    assert groups.alive == {}
 
 
 def test_replay_without_taskstats(proc: FakeProc, tally: Tally) -> None:
     """Every end is there with its outcome; a name that could not be read is `unknown`, and counted as such."""
-    untold = Groups(tally, proc.procfs)
-    replay(untold, "nobody-events", None)
+    bare = Groups(tally, proc.procfs)
+    replay(bare, "nobody-events", None)
     counts = tally.drain()
     assert counts.total.exits == [18, 5, 3, 0]
     assert counts.lost == {Lost.NAME_RACE: sum(counts.of(COMM).row(UNKNOWN_COMM).exits)}
     assert counts.total.runtime_ns > 0
     assert counts.total.cpu_ns == 0
-    assert untold.alive == {}
+    assert bare.alive == {}
 
 
 def test_shortfall_counts_once_and_starts_anew(proc: FakeProc, tally: Tally) -> None:
@@ -105,11 +105,11 @@ def test_events_that_stop_are_a_failure(proc: FakeProc, tally: Tally) -> None:
     """In older kernels whoever unsubscribes once too often stops them for all."""
     shortfall = Shortfall(proc.procfs, tally)
     shortfall.begin(0)
-    for clones in range(1, SILENCE):
+    for clones in range(1, SILENT_CHECKS):
         proc.clones(clones + 1)
         shortfall.compare(clones, 0)
     with pytest.raises(SourceFailed, match="no process events"):
-        shortfall.compare(SILENCE, 0)
+        shortfall.compare(SILENT_CHECKS, 0)
 
 
 @pytest.fixture

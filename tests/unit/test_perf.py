@@ -73,7 +73,7 @@ def taken(cpus: list[Kernel], *, count_lost: bool = True) -> tuple[list[int], in
     """When the records ended, and how many were lost."""
     buffers = PerfBuffers([each.fd for each in cpus], SIZE, count_lost=count_lost)
     ended = []
-    while some := buffers.take():
+    while some := buffers.pop():
         ended += [record[0] for record in some]
         assert {(record[7], record[9].rstrip(b"\0")) for record in some} == {(b"cron".ljust(16, b"\0"), b"/bin/cron")}
     buffers.close()

@@ -14,7 +14,7 @@ import pytest
 
 from docs import records_tables
 from exporter.handlers.sqlite import Sqlite
-from exporter.handlers.sqlite_table import Table
+from exporter.handlers.sqlite_table import SqliteTable
 from exporter.kernel.layout import RECORD_FIELDS, RECORD_FORMAT, RecordLayout
 from exporter.model import NS, Mode, Outcome
 from exporter.model.facts import Fact
@@ -60,7 +60,7 @@ CREATE INDEX records_by_comm ON records (comm, ended_ns);
 
 
 class WiderSqlite(Sqlite):
-    table = Table(WIDER)
+    table = SqliteTable(WIDER)
 
 
 @pytest.fixture

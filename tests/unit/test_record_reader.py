@@ -28,7 +28,7 @@ class Nothing:
     def __init__(self) -> None:
         self.descriptors: list[int] = []
 
-    def take(self) -> list[tuple[Any, ...]]:
+    def pop(self) -> list[tuple[Any, ...]]:
         return []
 
     def close(self) -> None:

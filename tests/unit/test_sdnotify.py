@@ -27,7 +27,7 @@ def test_each_message(systemd: tuple[socket.socket, str]) -> None:
     """In the words of sd_notify(3); a reload carries its time, which Type=notify-reload wants."""
     listening, name = systemd
     notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())})
-    for tell in (notifier.ready, notifier.alive, notifier.reloading, notifier.ready, notifier.stopping):
+    for tell in (notifier.ready, notifier.watchdog, notifier.reloading, notifier.ready, notifier.stopping):
         tell()
     heard = [listening.recv(4096).decode() for _ in range(5)]
     assert [each.split("\n")[0] for each in heard] == ["READY=1", "WATCHDOG=1", "RELOADING=1", "READY=1", "STOPPING=1"]
@@ -38,7 +38,7 @@ def test_each_message(systemd: tuple[socket.socket, str]) -> None:
 def test_no_watchdog(systemd: tuple[socket.socket, str], watchdog: dict[str, str]) -> None:
     """Nobody waits for it, or for that of another process."""
     listening, name = systemd
-    Notifier({"NOTIFY_SOCKET": name, **watchdog}).alive()
+    Notifier({"NOTIFY_SOCKET": name, **watchdog}).watchdog()
     with pytest.raises(TimeoutError):
         listening.recv(4096)
 

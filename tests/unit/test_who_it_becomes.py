@@ -10,7 +10,7 @@ import pytest
 
 from exporter.kernel.capabilities import CAP_BPF, CAP_SYS_ADMIN
 from exporter.process import privileges
-from exporter.process.privileges import NOBODY, NoSuchUser, successor, unreadable, user_of
+from exporter.process.privileges import NOBODY, NoSuchUser, reload_warning, target_user, user_of
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_older_kernels_let_only_the_privileged_read_maps(monkeypatch: pytest.Mon
     """Exactly one stays there, since without it every scrape would fail; and none where none is needed."""
     real = os.uname()
     monkeypatch.setattr(os, "uname", lambda: os.uname_result((real.sysname, real.nodename, release, real.version, real.machine)))
-    assert privileges.needed() == kept
+    assert privileges.needed_capabilities() == kept
 
 
 def test_who_it_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,27 +58,27 @@ def test_what_it_could_not_read_again_is_told(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can ask what another user may do")
     file = tmp_path / "exporter.yml"
-    assert unreadable(str(file), NOBODY, NOBODY) is None
+    assert reload_warning(str(file), NOBODY, NOBODY) is None
     file.write_text("")
     for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
         parent.chmod(0o755)
-    assert unreadable(str(file), NOBODY, NOBODY) is None
+    assert reload_warning(str(file), NOBODY, NOBODY) is None
     file.chmod(0o640)
-    assert f"chgrp {NOBODY} {file} && chmod 640 {file}" in str(unreadable(str(file), NOBODY, NOBODY))
+    assert f"chgrp {NOBODY} {file} && chmod 640 {file}" in str(reload_warning(str(file), NOBODY, NOBODY))
     os.chown(file, 0, NOBODY)
-    assert unreadable(str(file), NOBODY, NOBODY) is None
+    assert reload_warning(str(file), NOBODY, NOBODY) is None
     tmp_path.chmod(0o700)
-    assert "a reload will fail" in str(unreadable(str(file), NOBODY, NOBODY))
-    assert unreadable(str(file), 0, 0) is None
+    assert "a reload will fail" in str(reload_warning(str(file), NOBODY, NOBODY))
+    assert reload_warning(str(file), 0, 0) is None
 
 
 def test_who_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is switched to where nothing is to be dropped; sinks are written by their directory's owner alone."""
     monkeypatch.setattr(privileges, "has_any", lambda: True)
-    assert successor("", drop=False, writer=None) is None
-    assert successor("4242", drop=True, writer=None) == (4242, 4242)
-    assert successor("", drop=True, writer=(7, 8)) == successor("7", drop=True, writer=(7, 8)) == (7, 8)
+    assert target_user("", drop=False, writer=None) is None
+    assert target_user("4242", drop=True, writer=None) == (4242, 4242)
+    assert target_user("", drop=True, writer=(7, 8)) == target_user("7", drop=True, writer=(7, 8)) == (7, 8)
     with pytest.raises(NoSuchUser, match="belongs to user 7"):
-        successor("4242", drop=True, writer=(7, 8))
+        target_user("4242", drop=True, writer=(7, 8))
     monkeypatch.setattr(privileges, "has_any", lambda: False)
-    assert successor("4242", drop=True, writer=None) is None
+    assert target_user("4242", drop=True, writer=None) is None

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Iterator, Sequence
 
 from exporter.kernel.bpf import Rows
-from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, CommRow, Cpu
+from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, CommRow, CpuRow
 from exporter.model import Lost, Outcome, RuntimeScale
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM, PARENT
@@ -14,7 +14,7 @@ from exporter.model.dimensions import COMM, PARENT
 _PEAK_SECONDS = 60
 _WORD = 8
 _ROW = ctypes.sizeof(CommRow) // _WORD
-_CPU = ctypes.sizeof(Cpu) // _WORD
+_CPU_ROW = ctypes.sizeof(CpuRow) // _WORD
 ROW_BYTES = _ROW * _WORD
 
 
@@ -27,14 +27,14 @@ _LONG, _EXECS, _RUNTIME, _CHILDREN = _words(CommRow, "long_exits", "execs", "run
 _BUCKETS, _SHORT_CPU, _LONG_CPU, _CPU_RECORDED = _words(CommRow, "buckets", "short_cpu_ns", "long_cpu_ns", "cpu_recorded")
 _OUTCOMES = slice(0, _LONG)
 _BY_POSITION = tuple(Outcome)
-_FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(Cpu, "forks", "threads", "core_dumps", "comms_entered")
-_DROPPED, _LOST, _SIGNALS, _RING = _words(Cpu, "records_dropped", "lost", "signals", "ring")
+_FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(CpuRow, "forks", "threads", "core_dumps", "comms_entered")
+_DROPPED, _LOST, _SIGNALS, _RING = _words(CpuRow, "records_dropped", "lost", "signals", "ring")
 
-NAMELESS = _ROW + _RING + 3
-"""How many numbers `nameless` gives."""
+GLOBALS = _ROW + _RING + 3
+"""How many numbers `global_counts` gives."""
 
 
-class Cpus:
+class CpuTotals:
     """The per-CPU value, of all CPUs."""
 
     def __init__(self, value: bytes | bytearray) -> None:
@@ -57,24 +57,24 @@ class Cpus:
     def peak(self, second: int) -> int:
         """Short exits in the busiest of the 60 seconds before `second`."""
         seconds: dict[int, int] = {}
-        for at in range(0, len(self._words), _CPU):
-            for slot in self._words[at + _RING : at + _CPU].tolist():
+        for at in range(0, len(self._words), _CPU_ROW):
+            for slot in self._words[at + _RING : at + _CPU_ROW].tolist():
                 which, short_exits = slot & 0xFFFFFFFF, slot >> 32
                 seconds[which] = seconds.get(which, 0) + short_exits
         return max((seconds.get(each, 0) for each in range(second - _PEAK_SECONDS, second)), default=0)
 
     def _sum(self, at: int) -> int:
-        return sum(self._words[at::_CPU])
+        return sum(self._words[at::_CPU_ROW])
 
 
-class Other:
+class OtherRow:
     """The row of what found no room among the comms."""
 
     def __init__(self, value: bytes | bytearray) -> None:
         self.words: list[int] = memoryview(value)[:ROW_BYTES].cast("Q").tolist()
 
     @property
-    def ended(self) -> int:
+    def exits(self) -> int:
         """Ended processes."""
         return sum(self.words[_OUTCOMES])
 
@@ -84,14 +84,14 @@ class Other:
         return self.words[_CPU_RECORDED]
 
 
-def nameless(other: Other, cpus: Cpus, missed: int, never_charged: int, records_lost: int) -> list[int]:
+def global_counts(other: OtherRow, totals: CpuTotals, missed: int, cpu_never_came: int, records_lost: int) -> list[int]:
     """All that has no name, since the start: `other`'s row, the sums over all CPUs, then the losses that are not in the maps."""
-    return [*other.words, *cpus.sums(), missed, never_charged, records_lost]
+    return [*other.words, *totals.sums(), missed, cpu_never_came, records_lost]
 
 
-def counts_of(rows: list[Rows], fresh: Sequence[int], scale: RuntimeScale) -> Counts:
-    """Add up rows by comm, and what has grown of `nameless`."""
-    other, cpu = fresh[:_ROW], fresh[_ROW:]
+def counts_of(rows: list[Rows], grown: Sequence[int], scale: RuntimeScale) -> Counts:
+    """Add up rows by comm, and what has grown of `global_counts`."""
+    other, cpu = grown[:_ROW], grown[_ROW:]
     comms = Breakdown[bytes](other=_process_counts(other, scale, per_comm=True))
     parents = Breakdown[bytes](other=_parent_counts(other))
     counts = Counts(
@@ -117,13 +117,13 @@ def counts_of(rows: list[Rows], fresh: Sequence[int], scale: RuntimeScale) -> Co
     return counts
 
 
-def ended(rows: Rows) -> int:
+def exits_in(rows: Rows) -> int:
     """Ended processes in these rows."""
     values = rows.values.cast("Q")
     return sum(sum(values[at::_ROW]) for at in range(*_OUTCOMES.indices(_ROW)))
 
 
-def cpu_recorded(rows: Rows) -> int:
+def cpu_recorded_in(rows: Rows) -> int:
     """Those of them whose CPU is in."""
     return sum(rows.values.cast("Q")[_CPU_RECORDED::_ROW])
 

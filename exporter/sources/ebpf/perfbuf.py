@@ -43,9 +43,9 @@ class PerfBuffers:
             self.close()
             raise
 
-    def take(self) -> list[tuple[Any, ...]]:
+    def pop(self) -> list[tuple[Any, ...]]:
         """A batch, in the order of time; see `RecordBuffer`."""
-        taken: list[tuple[Any, ...]] = []
+        popped: list[tuple[Any, ...]] = []
         for buffer in self._buffers:
             data = buffer.peek(self._most_bytes)
             at = 0
@@ -54,13 +54,13 @@ class PerfBuffers:
                 if at + size > len(data):
                     break
                 if kind == _SAMPLE and size == _SAMPLE_BYTES:
-                    taken.append(_RECORD.unpack_from(data, at))
+                    popped.append(_RECORD.unpack_from(data, at))
                 elif kind == _LOST and self._count_lost:
                     self.lost += _LOST_BODY.unpack_from(data, at)[0]
                 at += size
             buffer.skip(at)
-        taken.sort()  # by when it ended
-        return taken
+        popped.sort()  # by when it ended
+        return popped
 
     def close(self) -> None:
         """Unmap."""

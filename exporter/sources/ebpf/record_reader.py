@@ -22,9 +22,9 @@ from exporter.sources.base import Publish
 
 logger = logging.getLogger(__name__)
 
-_PAUSE_SECONDS = 0.25
+_INTERVAL_SECONDS = 0.25
 """Between two looks while nobody waits: the ring holds a second of 6,000 processes."""
-_LIVE_SECONDS = 1.0
+_LIVE_TIMEOUT_SECONDS = 1.0
 _GATHER_SECONDS = 0.0001
 """In a storm, a wake-up for each record would cost the machine more than the records do."""
 _JOIN_SECONDS = 2.0
@@ -38,7 +38,7 @@ class RecordBuffer(Protocol):
     lost: int
     """Records that found no room, and that the programs were not told of."""
 
-    def take(self) -> list[tuple[Any, ...]]:
+    def pop(self) -> list[tuple[Any, ...]]:
         """Take some of what is complete, in the order of `RECORD_FIELDS`; nothing where all is taken."""
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class RecordReader:
         """See `RecordBuffer`."""
         return self._buffer.lost
 
-    def live(self, live: bool) -> None:
+    def set_live(self, live: bool) -> None:
         """Change that; the kernel is told by the caller."""
         self._live = live
         os.eventfd_write(self._wake, 1)
@@ -90,10 +90,10 @@ class RecordReader:
         try:
             while not self._stopping:
                 if self._live:
-                    live.poll(_LIVE_SECONDS * 1000)
+                    live.poll(_LIVE_TIMEOUT_SECONDS * 1000)
                     time.sleep(_GATHER_SECONDS)
                 else:
-                    idle.poll(_PAUSE_SECONDS * 1000)
+                    idle.poll(_INTERVAL_SECONDS * 1000)
                 self._drain()
             self._drain()
         except Exception:
@@ -102,14 +102,14 @@ class RecordReader:
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
-        while taken := self._buffer.take():
-            self._publish(records(taken, self._cgroups.path, self._mode))
+        while raw := self._buffer.pop():
+            self._publish(records(raw, self._cgroups.path, self._mode))
 
 
-def records(taken: list[tuple[Any, ...]], path_of_cgroup: Callable[[int], bytes], mode: Mode) -> list[Record]:
+def records(raw: list[tuple[Any, ...]], path_of_cgroup: Callable[[int], bytes], mode: Mode) -> list[Record]:
     """Make records of what the kernel wrote. A field that is not named here is as the kernel wrote it under that name, or its default."""
     ahead_ns = time.time_ns() - time.monotonic_ns()
-    kernel = dict(zip(RECORD_FIELDS, zip(*taken, strict=True), strict=True))
+    kernel = dict(zip(RECORD_FIELDS, zip(*raw, strict=True), strict=True))
     outcomes, codes = zip(*map(outcome_of, kernel["code"]), strict=True)
     defaults = {name: repeat(value) for name, value in Record._field_defaults.items()}
     columns: dict[str, Iterable[Any]] = {

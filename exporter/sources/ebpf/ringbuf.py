@@ -42,16 +42,16 @@ class Ring:
         self._written = memoryview(self._producer)[:8].cast("Q")
         self._data = memoryview(self._producer)[page:]
 
-    def take(self) -> list[tuple[Any, ...]]:
+    def pop(self) -> list[tuple[Any, ...]]:
         """At most a batch of what is complete; see `RecordBuffer`."""
         position = self._position[0]
         at = position % RECORDS_BYTES
         n = min((self._written[0] - position) // _STRIDE, _BATCH, len(self._data) // _STRIDE)
         headers = self._data[at : at + n * _STRIDE].cast("I")[::_WORDS].tolist()
         complete = next((number for number, header in enumerate(headers) if header & _BUSY), len(headers))
-        taken = list(_RECORD.iter_unpack(self._data[at : at + complete * _STRIDE]))
+        popped = list(_RECORD.iter_unpack(self._data[at : at + complete * _STRIDE]))
         self._position[0] = position + complete * _STRIDE
-        return taken
+        return popped
 
     def close(self) -> None:
         """Unmap."""

@@ -22,7 +22,7 @@ from exporter.model.counts import Counts
 from exporter.model.dimensions import COMM, PARENT, Tracked
 from exporter.sources.base import Publish, Source
 from exporter.sources.ebpf.cpu_audit import CpuAudit
-from exporter.sources.ebpf.decode import NAMELESS, ROW_BYTES, Cpus, Other, counts_of, cpu_recorded, ended, nameless
+from exporter.sources.ebpf.decode import GLOBALS, ROW_BYTES, CpuTotals, OtherRow, counts_of, cpu_recorded_in, exits_in, global_counts
 from exporter.sources.ebpf.perfbuf import PerfBuffers
 from exporter.sources.ebpf.record_reader import RecordBuffer, RecordReader
 from exporter.sources.ebpf.ringbuf import Ring
@@ -30,7 +30,7 @@ from exporter.sources.ebpf.ringbuf import Ring
 logger = logging.getLogger(__name__)
 
 _DRAIN_EVERY_NS = 5 * NS
-_FULL_ENOUGH = MAX_COMMS // 4
+_SWAP_AT_COMMS = MAX_COMMS // 4
 
 _ZERO = b"\0" * 4
 
@@ -45,87 +45,87 @@ class EbpfSource(Source):
         self._audit = audit
         self._scale = scale
         self._kernel = Handover({}, {}, {})
-        self._kinds: dict[int, str] = {}
+        self._link_targets: dict[int, str] = {}
         self._control = standby_control()
-        self._telling = threading.Lock()
-        self._entered = 0
+        self._control_lock = threading.Lock()
+        self._comms_entered = 0
         self._records: RecordReader | None = None
         self._clones = 0
-        self._switched_ns = 0
-        self._still = True
+        self._swapped_ns = 0
+        self._retired_is_idle = True
         self._stopped = False
         self._programs: tuple[str, ...] = ()
         self._drained: list[int] = []
-        self._drained_ended = 0
+        self._drained_exits = 0
         self._drained_recorded = 0
 
     def start(self, *, standby: bool = False) -> None:
         """Load and attach; see `Source`."""
         self._kernel = self._load()
         self._programs = tuple(self._kernel.programs)
-        self._drained = [0] * (NAMELESS + 2 * len(self._programs))
+        self._drained = [0] * (GLOBALS + 2 * len(self._programs))
         try:
-            self._kinds = {fd: _kind(fd) for fd in self._kernel.links.values()}
+            self._link_targets = {fd: _link_target(fd) for fd in self._kernel.links.values()}
             self._audit.begin()
             if not standby:
                 now = time.monotonic_ns()
-                self._tell(since=now, from_ns=now, is_cut=0)
+                self._update_control(since=now, from_ns=now, is_cut=0)
         except (OSError, SourceFailed) as error:
             self._kernel.close()
             raise ModeUnavailable(f"the programs load, but can't be used: {error}") from error
-        self._switched_ns = time.monotonic_ns()
+        self._swapped_ns = time.monotonic_ns()
 
     def count_from(self, from_ns: int) -> None:
         """Who is born from then on exits under the programs' eyes; of the others, each that exits leaves a note for its free."""
-        self._tell(since=from_ns, from_ns=from_ns)
+        self._update_control(since=from_ns, from_ns=from_ns)
 
     def count_until(self, until_ns: int) -> None:
-        self._tell(until_ns=until_ns, is_cut=1)
+        self._update_control(until_ns=until_ns, is_cut=1)
 
     def publish(self, to: Publish, *, live: bool) -> None:
         """Read the ring, or the perf buffers where there is none."""
         if self._records is not None:
-            self._records.live(live)
+            self._records.set_live(live)
         else:
             try:
                 self._records = RecordReader(self._record_buffer(), self.mode, to, live=live)
             except OSError as error:
                 logger.warning("there are no records, for they can't be read (%s); counts go on without them", error)
                 return
-        self._tell(records=RECORDS_LIVE if live else RECORDS_ON)
+        self._update_control(records=RECORDS_LIVE if live else RECORDS_ON)
 
     def cpu_pending(self) -> int:
         """By the kernel's counts."""
         if not self._knows_cpu:
             return 0
         try:
-            ends, charges = self._ended_and_recorded()
+            exits, recorded = self._exits_and_cpu_recorded()
         except OSError as error:
             raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
-        return max(0, ends - charges - self._audit.lost)
+        return max(0, exits - recorded - self._audit.lost)
 
     def peek(self) -> Counts:
         """Both maps of comms, and what has no name."""
         try:
-            return self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._nameless())
+            return self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._global_counts())
         except OSError as error:
             raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
 
     def drain(self) -> Counts:
         """Empty the map of comms that no program writes any more; after `stop`, both, and then give them back."""
         try:
-            ready = ["comms_a", "comms_b"] if self._stopped else [self._retired] if self._still else []
-            nameless = self._nameless()
-            rows = [self._map(each).take() for each in ready]
+            ready = ["comms_a", "comms_b"] if self._stopped else [self._retired] if self._retired_is_idle else []
+            globals_now = self._global_counts()
+            rows = [self._map(each).pop_all() for each in ready]
         except OSError as error:
             raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
         finally:
             if self._stopped:
                 self._kernel.close()
-        counts = self._since_drain(rows, nameless)
-        self._drained = nameless
-        self._drained_ended += sum(map(ended, rows))
-        self._drained_recorded += sum(map(cpu_recorded, rows))
+        counts = self._since_drain(rows, globals_now)
+        self._drained = globals_now
+        self._drained_exits += sum(map(exits_in, rows))
+        self._drained_recorded += sum(map(cpu_recorded_in, rows))
         return counts
 
     def swap_maps(self, tracked: Tracked) -> None:
@@ -134,17 +134,17 @@ class EbpfSource(Source):
         The other one is given the tracked comms first, so that a flood of new ones can't leave them without room.
         """
         try:
-            entered = self._cpus().entered
-            fresh = entered - self._entered
-            due = time.monotonic_ns() - self._switched_ns >= _DRAIN_EVERY_NS
-            if not self._still:
-                self._wait()
-            elif due or fresh >= _FULL_ENOUGH:
-                self._entered = entered
+            entered = self._cpu_totals().entered
+            fresh = entered - self._comms_entered
+            due = time.monotonic_ns() - self._swapped_ns >= _DRAIN_EVERY_NS
+            if not self._retired_is_idle:
+                self._wait_for_programs()
+            elif due or fresh >= _SWAP_AT_COMMS:
+                self._comms_entered = entered
                 for name in {*tracked.get(COMM, ()), *tracked.get(PARENT, ())}:
-                    self._map(self._retired).enter(name.ljust(COMM_LEN, b"\0"), bytes(ROW_BYTES))
-                self._switch()
-            self._end_cut()
+                    self._map(self._retired).insert(name.ljust(COMM_LEN, b"\0"), bytes(ROW_BYTES))
+                self._swap()
+            self._end_cut_checks()
             self._check_cpu()
         except OSError as error:
             raise SourceFailed(f"the kernel's maps can't be drained: {error}") from error
@@ -153,7 +153,7 @@ class EbpfSource(Source):
     def clones(self) -> int:
         """Forks and threads of all CPUs; as many as before where they can't be read, for the next drain fails then."""
         with contextlib.suppress(OSError):
-            self._clones = self._cpus().clones
+            self._clones = self._cpu_totals().clones
         return self._clones
 
     def stop(self) -> None:
@@ -161,14 +161,14 @@ class EbpfSource(Source):
         if not self._stopped and self._kernel.maps:
             self._kernel.detach()
             with contextlib.suppress(OSError):  # it may be stopped because this fails
-                self._wait()
+                self._wait_for_programs()
             if self._records is not None:
                 self._records.stop()
         self._stopped = True
 
     def gauges(self) -> Gauges:
         try:
-            return Gauges(self._cpus().peak(time.monotonic_ns() // NS))
+            return Gauges(self._cpu_totals().peak(time.monotonic_ns() // NS))
         except OSError as error:
             raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
 
@@ -193,32 +193,32 @@ class EbpfSource(Source):
         except KeyError:
             raise SourceFailed("it is not running") from None
 
-    def _tell(self, **fields: int) -> None:
+    def _update_control(self, **fields: int) -> None:
         """Change what the programs read."""
         try:
-            with self._telling:
+            with self._control_lock:
                 for name, value in fields.items():
                     setattr(self._control, name, value)
                 self._map("control").update(_ZERO, bytes(self._control))
         except OSError as error:
             raise SourceFailed(f"the programs can't be told what to do: {error}") from error
 
-    def _switch(self) -> None:
-        self._switched_ns = time.monotonic_ns()
-        self._tell(active=1 - self._control.active)
-        self._wait()
+    def _swap(self) -> None:
+        self._swapped_ns = time.monotonic_ns()
+        self._update_control(active=1 - self._control.active)
+        self._wait_for_programs()
 
-    def _wait(self) -> None:
+    def _wait_for_programs(self) -> None:
         """Until every program has ended that began before now. If it fails, the retired map waits for the next time."""
-        self._still = False
+        self._retired_is_idle = False
         self._map("barrier").update(_ZERO, self._map("barrier_inner").fd.to_bytes(4, "little"))
-        self._still = True
+        self._retired_is_idle = True
 
-    def _end_cut(self) -> None:
+    def _end_cut_checks(self) -> None:
         """Once all programs that run began after `from_ns`, spare them the look at the clock."""
         control = self._control
-        if control.is_cut and control.from_ns < self._switched_ns and control.until_ns == FOREVER_NS and self._still:
-            self._tell(is_cut=0)
+        if control.is_cut and control.from_ns < self._swapped_ns and control.until_ns == FOREVER_NS and self._retired_is_idle:
+            self._update_control(is_cut=0)
 
     @property
     def _knows_cpu(self) -> bool:
@@ -227,43 +227,43 @@ class EbpfSource(Source):
 
     def _check_cpu(self) -> None:
         if self._knows_cpu:
-            self._audit.check(*self._ended_and_recorded())
+            self._audit.check(*self._exits_and_cpu_recorded())
 
-    def _ended_and_recorded(self) -> tuple[int, int]:
+    def _exits_and_cpu_recorded(self) -> tuple[int, int]:
         rows = [self._map("comms_a").read(), self._map("comms_b").read()]
-        other = self._other()
-        ends = self._drained_ended + sum(map(ended, rows)) + other.ended
-        return ends, self._drained_recorded + sum(map(cpu_recorded, rows)) + other.cpu_recorded
+        other = self._other_row()
+        exits = self._drained_exits + sum(map(exits_in, rows)) + other.exits
+        return exits, self._drained_recorded + sum(map(cpu_recorded_in, rows)) + other.cpu_recorded
 
     def _check_links(self) -> None:
-        """An attachment ends with its descriptor, and then nothing else would tell."""
-        gone = [name for name, fd in self._kernel.links.items() if _kind(fd) != self._kinds[fd]]
+        """An attachment exits with its descriptor, and then nothing else would tell."""
+        gone = [name for name, fd in self._kernel.links.items() if _link_target(fd) != self._link_targets[fd]]
         if gone:
             raise SourceFailed(f"the attachment of {', '.join(sorted(gone))} is gone")
 
-    def _cpus(self) -> Cpus:
-        return Cpus(self._map("cpus").lookup(_ZERO) or b"")
+    def _cpu_totals(self) -> CpuTotals:
+        return CpuTotals(self._map("cpus").lookup(_ZERO) or b"")
 
-    def _other(self) -> Other:
-        return Other(self._map("shared").lookup(_ZERO) or b"")
+    def _other_row(self) -> OtherRow:
+        return OtherRow(self._map("shared").lookup(_ZERO) or b"")
 
-    def _nameless(self) -> list[int]:
+    def _global_counts(self) -> list[int]:
         """What has no name, since the start; behind it, of each program in turn, its runs and their time."""
         infos = [program_info(fd) for fd in self._kernel.programs.values()]
         missed, records_lost = sum(each.misses for each in infos), self._records.lost if self._records else 0
-        whole = nameless(self._other(), self._cpus(), missed, self._audit.lost, records_lost)
+        whole = global_counts(self._other_row(), self._cpu_totals(), missed, self._audit.lost, records_lost)
         return [*whole, *(number for each in infos for number in (each.runs, each.run_ns))]
 
     def _since_drain(self, rows: list[Rows], now: list[int]) -> Counts:
         fresh = [after - before for after, before in zip(now, self._drained, strict=True)]
-        counts = counts_of(rows, fresh[:NAMELESS], self._scale)
-        for name, runs, ns in zip(self._programs, fresh[NAMELESS::2], fresh[NAMELESS + 1 :: 2], strict=True):
+        counts = counts_of(rows, fresh[:GLOBALS], self._scale)
+        for name, runs, ns in zip(self._programs, fresh[GLOBALS::2], fresh[GLOBALS + 1 :: 2], strict=True):
             if runs:
                 counts.program_runs[name], counts.program_ns[name] = runs, ns
         return counts
 
 
-def _kind(fd: int) -> str:
+def _link_target(fd: int) -> str:
     """What a descriptor is of, such as `anon_inode:bpf_link`; nothing where it is closed."""
     try:
         return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - each second

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from exporter.kernel.netlink_sockets import Sockets, opened
+from exporter.kernel import netlink_sockets
+from exporter.kernel.netlink_sockets import Sockets
 from exporter.kernel.proc_connector import (
     EVENT_COMM,
     EVENT_EXEC,
@@ -45,7 +46,7 @@ GATHER_SECONDS = 0.005
 """Events are left to gather where taskstats tells the names, which are gone in no time where it does not."""
 YOUNG_NS = 50 * MS
 """An exec is named by its process's end until it is this old."""
-TICK_NS, SETTLE_NS, LIST_NS = NS, 5 * NS, 60 * NS
+TICK_NS, RECONCILE_NS, LISTING_NS = NS, 5 * NS, 60 * NS
 UNSURE_NS = 10 * MS
 """Between the tracepoint of an event and the proc connector's look at the clock, a task may have to wait for its CPU."""
 LAST_READ_NS = 2 * NS
@@ -59,7 +60,7 @@ class NetlinkSource(TallySource):
 
     def __init__(self, scale: RuntimeScale, procfs: Procfs, open_sockets: Callable[[], Sockets] | None = None) -> None:
         """`open_sockets` raises `ModeUnavailable`; without it they are opened here."""
-        self._open_sockets = open_sockets or (lambda: opened(procfs))
+        self._open_sockets = open_sockets or (lambda: netlink_sockets.open_sockets(procfs))
         self._procfs = procfs
         super().__init__(Tally(scale, unsure_ns=UNSURE_NS))
         self._groups = Groups(self._tally, procfs)
@@ -69,9 +70,9 @@ class NetlinkSource(TallySource):
         self._no_taskstats = "it was not started"
         self._events = Datagrams(SLOTS, SLOT_BYTES)
         self._stats = Datagrams(STATS_SLOTS, STATS_SLOT_BYTES)
-        self._overrun = self._settle_losses = False
+        self._overrun = self._reconcile_losses = False
         self._sequence: dict[int, int] = {}
-        self._event_ns = self._tick_due_ns = self._settle_due_ns = self._list_due_ns = 0
+        self._event_ns = self._tick_due_ns = self._reconcile_due_ns = self._listing_due_ns = 0
         self._overruns = RateLimitedLog(log)
         self._wake_fd = -1
         self.cpu_ns = 0
@@ -85,7 +86,7 @@ class NetlinkSource(TallySource):
         self._groups.taskstats = self._registration is not None
         try:
             self._shortfall.begin(self._groups.clones)
-            self._groups.find(lost=False)
+            self._groups.scan_proc(lost=False)
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as error:
             self._release()
@@ -172,14 +173,14 @@ class NetlinkSource(TallySource):
             return False
         if self._registration is not None:
             self._read_stats(self._registration)
-        self._take(sizes, subscription)
+        self._count(sizes, subscription)
         self._tally.flush(self.mode)
         if empty := len(sizes) < SLOTS:
-            self._emptied()
+            self._on_empty_queue()
         return empty
 
     def _read_stats(self, registration: Registration) -> None:
-        stats, told, lose = self._stats, self._groups.waiting.put, self._tally.lose
+        stats, put, lose = self._stats, self._groups.waiting.put, self._tally.lose
         n = STATS_SLOTS
         while n == STATS_SLOTS:
             try:
@@ -193,11 +194,11 @@ class NetlinkSource(TallySource):
                 at = i * STATS_SLOT_BYTES
                 message = decode(stats.view[at : at + size], registration.family)
                 if isinstance(message, Stats):
-                    told(message)
+                    put(message)
                 elif message is not None:
                     lose(message)
 
-    def _take(self, sizes: list[int], subscription: Subscription) -> None:
+    def _count(self, sizes: list[int], subscription: Subscription) -> None:
         groups = self._groups
         for i, event in enumerate(events(self._events.view, sizes)):
             if event is None:
@@ -218,15 +219,15 @@ class NetlinkSource(TallySource):
                     self._overrun = True
                 self._sequence[cpu] = (number + 1) & 0xFFFFFFFF
 
-    def _emptied(self) -> None:
-        """From here on nothing is dropped: see what is alive, and soon what has not been told of."""
+    def _on_empty_queue(self) -> None:
+        """From here on nothing is dropped: see what is alive, and soon what has not been reported."""
         if self._overrun:
             self._overrun = False
             now = time.monotonic_ns()
             self._overruns.warning("the kernel dropped process events: too many to be read")
-            self._shortfall.lost = self._settle_losses = True
-            self._groups.find(lost=True)
-            self._settle_due_ns = now + NS
+            self._shortfall.lost = self._reconcile_losses = True
+            self._groups.scan_proc(lost=True)
+            self._reconcile_due_ns = now + NS
 
     def _tick(self, subscription: Subscription, *, empty: bool) -> None:
         """Do each second what is not due to an event."""
@@ -239,12 +240,12 @@ class NetlinkSource(TallySource):
         before = self._procfs.kernel_clones()
         if self._read(subscription) and self._shortfall.compare(before, self._groups.clones):
             self._overrun = True
-            self._emptied()
-        if now >= self._settle_due_ns:
-            self._settle_due_ns = now + SETTLE_NS
-            self._groups.settle(now, lost=self._settle_losses)
-            self._settle_losses = False
-            if now >= self._list_due_ns:
-                self._list_due_ns = now + LIST_NS
+            self._on_empty_queue()
+        if now >= self._reconcile_due_ns:
+            self._reconcile_due_ns = now + RECONCILE_NS
+            self._groups.reconcile(now, lost=self._reconcile_losses)
+            self._reconcile_losses = False
+            if now >= self._listing_due_ns:
+                self._listing_due_ns = now + LISTING_NS
                 listed = set(self._procfs.pids())
                 self._groups.suspect({pid: group for pid, group in self._groups.alive.items() if pid not in listed})

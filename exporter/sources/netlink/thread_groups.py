@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from exporter.kernel.procfs import Procfs, Stat
 from exporter.kernel.taskstats import Stats
-from exporter.kernel.wait_status import CORE_DUMPED, with_fate
+from exporter.kernel.wait_status import CORE_DUMPED, with_status
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
 from exporter.model.exits import ProcessExit
 from exporter.sources.netlink.waiting import Execs, Waiting
@@ -78,7 +78,7 @@ class Groups:
         self._tally = tally
         self._procfs = procfs
         self._execs = Execs(tally)
-        self._dying: dict[int, tuple[Exit, Group]] = {}
+        self._awaiting_threads: dict[int, tuple[Exit, Group]] = {}
         """Processes that are over, while threads of theirs are still to be told of, as far as is known; with the exit told last."""
         self._suspects: dict[int, Group] = {}
 
@@ -95,13 +95,13 @@ class Groups:
         self._tally.forked(at_ns)
         old = self.alive.get(tgid)
         if old is not None and at_ns - old.start_ns > SAME_START_NS:
-            self._missed(tgid, old)
-        mother = self.alive.get(parent)
+            self._lost_exit(tgid, old)
+        parent_group = self.alive.get(parent)
         comm = None
         if parent == KTHREADD:
             comm = KERNEL_THREADS
-        elif mother is not None and parent_tid == parent:  # another thread may have another name
-            comm = mother.comm
+        elif parent_group is not None and parent_tid == parent:  # another thread may have another name
+            comm = parent_group.comm
         self.alive[tgid] = Group(at_ns, parent, comm)
 
     def execed(self, at_ns: int, tgid: int) -> None:
@@ -120,40 +120,40 @@ class Groups:
         """A thread has another name; a process's is that of its leader."""
         group = self.alive.get(tgid)
         if tid == tgid and group is not None and group.comm is not KERNEL_THREADS:
-            self._name(tgid, group, comm)
+            self._set_comm(tgid, group, comm)
 
     def exited(self, at_ns: int, tid: int, tgid: int, code: int, parent: int) -> None:
         """A thread has gone."""
-        stats = self.waiting.take(tid, tgid) if self.taskstats else None
+        stats = self.waiting.pop(tid, tgid) if self.taskstats else None
         group = self.alive.get(tgid)
         if group is None:
             if stats is not None and stats.group_dead:
-                self._ended_unknown(at_ns, stats)
+                self._exited_unknown(at_ns, stats)
             return
         if stats is not None:
-            self._charge(group, stats, leads=tid == tgid)
+            self._add_stats(group, stats, leads=tid == tgid)
         else:
             group.cpu_pending = True
         group.core_dump |= code & CORE_DUMPED
         group.live -= 1
-        ends = group.last is not None or (self._has_gone(tgid) if group.found else group.live <= 0)
-        if not ends:
+        is_over = group.last is not None or (self._has_gone(tgid) if group.found else group.live <= 0)
+        if not is_over:
             return
-        told = Exit(at_ns, code, parent)
+        exit_event = Exit(at_ns, code, parent)
         last_is_to_come = group.found and group.last is None and stats is not None and stats.tgid
         if group.live > 0 or last_is_to_come:
-            self._dying[tgid] = told, group
+            self._awaiting_threads[tgid] = exit_event, group
         else:
-            self._ended(tgid, group, told, stats)
+            self._exited(tgid, group, exit_event, stats)
 
     def name_execs(self, until_ns: int) -> bool:
         """Read the names of those that exec'ed before `until_ns` and are alive; returns whether younger ones are left."""
         for tgid in self._execs.older(until_ns):
             if (comm := self._procfs.comm(tgid)) is not None:
-                self._name(tgid, self.alive[tgid], comm)
+                self._set_comm(tgid, self.alive[tgid], comm)
         return bool(self._execs)
 
-    def find(self, *, lost: bool) -> None:
+    def scan_proc(self, *, lost: bool) -> None:
         """Enter what `/proc` lists. `lost` says that events were: then what is listed is of unknown forks, and what is not has gone."""
         ahead_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
         tick_ns = self._procfs.tick_ns
@@ -173,44 +173,44 @@ class Groups:
                     gone[pid] = group
                 continue
             if group is not None:
-                self._missed(pid, group)
+                self._lost_exit(pid, group)
             if not stat.ended:
                 self._enter(stat, start_ns, lost=lost)
         self.suspect(gone)
 
     def suspect(self, gone: dict[int, Group]) -> None:
-        """These are not in `/proc` any more: if their ends are not told soon, they were lost."""
+        """These are not in `/proc` any more: if their exits are not reported soon, they were lost."""
         self._suspects |= gone
 
-    def settle(self, now_ns: int, *, lost: bool = False) -> None:
+    def reconcile(self, now_ns: int, *, lost: bool = False) -> None:
         """Give up what waited since the last time: nothing is held for a process that is gone. `lost` says that events were."""
-        for tgid, (told, group) in list(self._dying.items()):
-            if now_ns - told.at_ns > LATE_NS:
-                del self._dying[tgid]
+        for tgid, (exit_event, group) in list(self._awaiting_threads.items()):
+            if now_ns - exit_event.at_ns > LATE_NS:
+                del self._awaiting_threads[tgid]
                 if self.alive.get(tgid) is group:
-                    self._ended(tgid, group, told, group.last)
+                    self._exited(tgid, group, exit_event, group.last)
         suspects, self._suspects = self._suspects, {}
         if lost:
             for stats in self.waiting.overdue():
                 if stats.group_dead:
-                    self._ended_untold(now_ns, suspects.pop(stats.tgid, None), stats)
+                    self._exited_without_event(now_ns, suspects.pop(stats.tgid, None), stats)
         for tgid, group in suspects.items():
             if self.alive.get(tgid) is group:
-                self._missed(tgid, group)
+                self._lost_exit(tgid, group)
         self.waiting.age()
 
-    def _ended_untold(self, now_ns: int, group: Group | None, stats: Stats) -> None:
+    def _exited_without_event(self, now_ns: int, group: Group | None, stats: Stats) -> None:
         """The exit event was lost, but not what taskstats said."""
         if group is None:
-            self._ended_unknown(now_ns, stats)
+            self._exited_unknown(now_ns, stats)
         elif self.alive.get(stats.tgid) is group:
-            self._charge(group, stats, leads=stats.pid == stats.tgid or group.comm is None)
-            self._ended(stats.tgid, group, Exit(now_ns, stats.exit_code, stats.ppid), stats)
+            self._add_stats(group, stats, leads=stats.pid == stats.tgid or group.comm is None)
+            self._exited(stats.tgid, group, Exit(now_ns, stats.exit_code, stats.ppid), stats)
 
     def finish(self, now_ns: int) -> None:
         """No more events will come: count what is known but for a detail."""
         self.name_execs(now_ns + 1)
-        self.settle(now_ns + 2 * LATE_NS)
+        self.reconcile(now_ns + 2 * LATE_NS)
         for tgid in self.alive:
             self._execs.named(tgid, UNKNOWN_COMM)
 
@@ -224,7 +224,7 @@ class Groups:
             return stat is Lost.VANISHED
         return stat.ended
 
-    def _charge(self, group: Group, stats: Stats, *, leads: bool) -> None:
+    def _add_stats(self, group: Group, stats: Stats, *, leads: bool) -> None:
         group.cpu_us += stats.cpu_us
         group.core_dump |= stats.exit_code & CORE_DUMPED
         if leads and group.comm is not KERNEL_THREADS:
@@ -232,26 +232,26 @@ class Groups:
         if stats.group_dead:
             group.last = stats
 
-    def _drop(self, tgid: int) -> None:
+    def _forget(self, tgid: int) -> None:
         self.alive.pop(tgid, None)
-        self._dying.pop(tgid, None)
+        self._awaiting_threads.pop(tgid, None)
 
-    def _missed(self, tgid: int, group: Group) -> None:
+    def _lost_exit(self, tgid: int, group: Group) -> None:
         """Its end was lost."""
-        self._drop(tgid)
+        self._forget(tgid)
         if not group.lost:
             self._tally.lose(Lost.OVERRUN)
         self._execs.named(tgid, UNKNOWN_COMM)
 
-    def _ended(self, tgid: int, group: Group, told: Exit, stats: Stats | None) -> None:
-        comm, nameless = group.comm, False
+    def _exited(self, tgid: int, group: Group, exit_event: Exit, stats: Stats | None) -> None:
+        comm, is_unnamed = group.comm, False
         if comm is None:
             comm = self._procfs.comm(tgid)  # it may not be reaped yet
-            if nameless := comm is None:
+            if is_unnamed := comm is None:
                 comm = UNKNOWN_COMM
-        self._drop(tgid)
+        self._forget(tgid)
         self._execs.named(tgid, comm)
-        at_ns, code, parent = told
+        at_ns, code, parent = exit_event
         runtime_ns = max(0, at_ns - group.start_ns)
         last = group.last or stats
         if last is not None:
@@ -264,13 +264,13 @@ class Groups:
         parent = parent or group.parent
         uid = last.uid if last is not None else None
         exited = ProcessExit(group.start_ns, runtime_ns, comm, self._comm_of(parent), cpu_ns=cpu_ns, ppid=parent, uid=uid)
-        if self._tally.exited(tgid, with_fate(exited, code | group.core_dump)):
-            if nameless:
+        if self._tally.exited(tgid, with_status(exited, code | group.core_dump)):
+            if is_unnamed:
                 self._tally.lose(Lost.NAME_RACE)
             if cpu_ns is not None and group.cpu_pending:
                 self._tally.lose(Lost.CPU_NEVER_CAME)
 
-    def _ended_unknown(self, at_ns: int, stats: Stats) -> None:
+    def _exited_unknown(self, at_ns: int, stats: Stats) -> None:
         """The exit of a process whose fork was lost; that counts as lost already, but all is known of the exit."""
         runtime_ns = stats.elapsed_us * 1000
         exited = ProcessExit(
@@ -282,9 +282,9 @@ class Groups:
             ppid=stats.ppid,
             uid=stats.uid,
         )
-        self._tally.exited(stats.tgid, with_fate(exited, stats.exit_code))
+        self._tally.exited(stats.tgid, with_status(exited, stats.exit_code))
 
-    def _name(self, tgid: int, group: Group, comm: bytes) -> None:
+    def _set_comm(self, tgid: int, group: Group, comm: bytes) -> None:
         group.comm = comm
         self._execs.named(tgid, comm)
 
@@ -297,5 +297,5 @@ class Groups:
             comm = self._procfs.comm(tgid)
             if comm is None:
                 return self.waiting.comm(tgid) or UNKNOWN_COMM
-            self._name(tgid, group, comm)
+            self._set_comm(tgid, group, comm)
         return group.comm or UNKNOWN_COMM

@@ -37,7 +37,7 @@ class Waiting:
         else:
             queue.append(stats)
 
-    def take(self, tid: int, tgid: int) -> Stats | None:
+    def pop(self, tid: int, tgid: int) -> Stats | None:
         """The message of a thread that exited."""
         for waiting in (self._young, self._old):
             queue = waiting.get(tid)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, Gauges, Lost, ModeUnavailable, RuntimeScale
-from exporter.sources.scan.process_table import Table, boottime_ns
+from exporter.sources.scan.process_table import ProcessTable, boottime_ns
 from exporter.sources.tallied import TallySource
 from exporter.sources.tally import Tally
 
@@ -60,7 +60,7 @@ class Scanning(TallySource):
         self._procfs = procfs
         self._clock = clock
         super().__init__(Tally(scale))
-        self._table = Table(procfs, self._tally, clock)
+        self._table = ProcessTable(procfs, self._tally, clock)
         self._unseen = Unseen(procfs, self._tally)
         self._pass_ns: int | None = None
         self._counts_host = procfs.in_initial_pid_namespace()

@@ -196,7 +196,7 @@ class FastScanSource(Scanning):
                 if self._probe is None:  # what has just exec'ed can't be found otherwise
                     self._listing_due_ns = self._listing_allowed_ns
             elif self._exits is not None:
-                self._table.exited(self._exits.take(fd), alive_at_ns)
+                self._table.exited(self._exits.pop(fd), alive_at_ns)
         for process in self._probe.advance() if self._probe is not None else ():
             self._arrived(process)
         self._reread()

@@ -15,7 +15,7 @@ from select import EPOLLIN, epoll
 
 from exporter.kernel.procfs import RESERVED_PIDS, Procfs
 from exporter.model import Lost
-from exporter.sources.scan.process_table import Process, Table, middle
+from exporter.sources.scan.process_table import Process, ProcessTable, middle
 from exporter.sources.tally import Tally
 
 MAX_PROBES = 256
@@ -47,7 +47,7 @@ class ExitWatch:
     def add(self, fd: int, process: Process) -> None:
         """Watch `process` by its pidfd, which is closed when it is no longer needed."""
         if len(self._watched) >= self._limit:
-            self.take(next(iter(self._watched)))
+            self.pop(next(iter(self._watched)))
         try:
             self._epoll.register(fd, EPOLLIN)
         except OSError:  # fs.epoll.max_user_watches: the listing will see
@@ -65,7 +65,7 @@ class ExitWatch:
                 return  # it has ended, or descriptors are short: the listing will see
             self.add(fd, process)
 
-    def take(self, fd: int) -> Process:
+    def pop(self, fd: int) -> Process:
         """Stop watching, and return whose pidfd it was."""
         process = self._watched.pop(fd)
         self._epoll.unregister(fd)  # closing would not do while a fork of ours holds a copy
@@ -76,7 +76,7 @@ class ExitWatch:
     def close(self) -> None:
         """Close every pidfd."""
         while self._watched:
-            self.take(next(iter(self._watched)))
+            self.pop(next(iter(self._watched)))
 
 
 class Probe:
@@ -85,7 +85,7 @@ class Probe:
     A thread counts where it is found alive and started since then: after a wrap, the PIDs between two looks include old threads.
     """
 
-    def __init__(self, procfs: Procfs, table: Table, tally: Tally, exits: ExitWatch | None, clock: Callable[[], int]) -> None:
+    def __init__(self, procfs: Procfs, table: ProcessTable, tally: Tally, exits: ExitWatch | None, clock: Callable[[], int]) -> None:
         """Without `exits` (no `pidfd_open` here) processes are told from threads by `/proc/PID/status`."""
         self._procfs = procfs
         self._table = table
@@ -131,7 +131,7 @@ class Probe:
         stat = self._procfs.stat(pid)
         if stat is Lost.VANISHED and _still_there(fd):
             stat = Lost.UNREADABLE
-        process = self._table.take(pid, stat, since_ns)
+        process = self._table.update(pid, stat, since_ns)
         if process is None or process.ended:
             os.close(fd)
         else:
@@ -143,7 +143,7 @@ class Probe:
         if tgid is Lost.VANISHED:
             return None
         if isinstance(tgid, Lost) or tgid == pid:
-            return self._table.take(pid, self._procfs.stat(pid), since_ns)
+            return self._table.update(pid, self._procfs.stat(pid), since_ns)
         self._thread(pid, since_ns)
         return None
 

@@ -48,7 +48,7 @@ class Process:
     """Something else than the listing will tell its exit."""
 
 
-class Table:
+class ProcessTable:
     """Every process by its PID; no larger than the listing is."""
 
     def __init__(self, procfs: Procfs, tally: Tally, clock: Callable[[], int] = boottime_ns) -> None:
@@ -80,9 +80,9 @@ class Table:
 
     def look(self, pid: int) -> Process | None:
         """Read a process: enter, refresh or end it. What is returned is in the table, though it may have ended."""
-        return self.take(pid, self._procfs.stat(pid))
+        return self.update(pid, self._procfs.stat(pid))
 
-    def take(self, pid: int, stat: Stat | Lost, born_after_ns: int = 0) -> Process | None:
+    def update(self, pid: int, stat: Stat | Lost, born_after_ns: int = 0) -> Process | None:
         """Do as `look` does with what was just read. `born_after_ns` narrows down the start of a process that is new."""
         now = self._clock()
         known = self.processes.get(pid)
