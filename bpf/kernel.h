@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
-/* The few kernel types that are read. CO-RE finds each field's place in the running kernel, so only names and types matter here. */
+/* The kernel types that the programs read. CO-RE finds the offset of each field in the running kernel: only names and types matter here. */
 #ifndef KERNEL_H
 #define KERNEL_H
 
-#define PF_KTHREAD 0x00200000        /* include/linux/sched.h */
-#define CLONE_THREAD 0x00010000      /* include/uapi/linux/sched.h */
+#define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
+#define CLONE_THREAD 0x00010000 /* include/uapi/linux/sched.h */
 #define SIGNAL_GROUP_EXIT 0x00000004 /* include/linux/sched/signal.h */
 #define SIGKILL 9
 #define CORE_DUMPED 0x80 /* wait(2), WCOREDUMP */

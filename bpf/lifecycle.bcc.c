@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
-/* What lifecycle.bpf.c counts, for kernels without BTF. bcc compiles it where it runs; exporter/loaders/bcc_child.py says how.
+/* Counts the same as lifecycle.bpf.c, for kernels without BTF. bcc compiles it on the host, see exporter/loaders/bcc_child.py.
  *
- * This is the half that any kernel shares. The other half says what is known of a process that exits, and is put behind this one, for bcc
- * rewrites one file only: task.bcc.c where the kernel's headers are installed, live_processes.bcc.c where they are not. The invariants are those
- * of lifecycle.bpf.c.
+ * This half is the same for all kernels. The other half finds the facts about a process that exits: task.bcc.c if the kernel's headers are
+ * installed, else live_processes.bcc.c. It is appended to this file, since bcc rewrites only one file. The invariants are those of
+ * lifecycle.bpf.c.
  */
 #ifdef WITH_TASK
 #include <linux/sched.h>
@@ -25,13 +25,13 @@
 #endif
 
 /* A process that has just exited. */
-struct life {
+struct exit_facts {
 	u64 start_ns;
 	u64 runtime_ns;
 	struct comm comm;
 	struct comm parent_comm;
-	u32 ppid;   /* 0 where it is not known */
-	s32 code;   /* as wait(2) has it; -1 where it is not known */
+	u32 ppid;   /* 0 if unknown */
+	s32 code;   /* wait status, see wait(2); -1 if unknown */
 	u8 outcome; /* enum outcome */
 	u8 core_dump;
 	u8 sigkill;
@@ -53,55 +53,55 @@ BPF_PERF_OUTPUT(record_events);
 BPF_TABLE("percpu_array", int, struct record, scratch, 1); /* a record is too large for the stack beside the rest */
 #endif
 
-/* The arrays' only elements. Never null, but the verifier wants to see it tested. */
-struct known {
+/* The only elements of the arrays. They are never null, but the verifier demands the test. */
+struct globals {
 	struct config *config;
 	struct control *control;
 	struct shared *shared;
 	struct cpu *cpu;
 };
 
-static __always_inline int look_up(struct known *known)
+static __always_inline int look_up(struct globals *globals)
 {
 	int zero = 0;
 
-	known->config = configs.lookup(&zero);
-	known->control = control.lookup(&zero);
-	known->shared = shared.lookup(&zero);
-	known->cpu = cpus.lookup(&zero);
-	return known->config && known->control && known->shared && known->cpu;
+	globals->config = configs.lookup(&zero);
+	globals->control = control.lookup(&zero);
+	globals->shared = shared.lookup(&zero);
+	globals->cpu = cpus.lookup(&zero);
+	return globals->config && globals->control && globals->shared && globals->cpu;
 }
 
-/* What to do after a comm was entered into one of the two maps, or was not. */
-static __always_inline void entered(struct known *known, int err, struct counts *counts)
+/* Counts the result of adding a comm to one of the two maps. */
+static __always_inline void count_insert(struct globals *globals, int err, struct counts *counts)
 {
 	if (!err)
-		ADD(known->cpu->comms_entered, 1);
+		ADD(globals->cpu->comms_entered, 1);
 	if (!counts && err != -E2BIG)
-		ADD(known->cpu->lost[LOST_NAME_BUSY], 1);
+		ADD(globals->cpu->lost[LOST_NAME_BUSY], 1);
 }
 
-static __always_inline struct counts *counts_of(struct known *known, struct comm *comm)
+static __always_inline struct counts *counts_of(struct globals *globals, struct comm *comm)
 {
 	struct counts *counts;
 	int err;
 
-	if (known->control->active) {
+	if (globals->control->active) {
 		counts = comms_b.lookup(comm);
 		if (counts)
 			return counts;
-		err = comms_b.insert(comm, &known->config->none);
+		err = comms_b.insert(comm, &globals->config->none);
 		counts = comms_b.lookup(comm);
 	} else {
-		asm volatile(""); /* two calls, each with one map, or the kernel can't make them direct */
+		asm volatile(""); /* keeps the two calls apart: the kernel makes a look-up direct only if it always has the same map */
 		counts = comms_a.lookup(comm);
 		if (counts)
 			return counts;
-		err = comms_a.insert(comm, &known->config->none);
+		err = comms_a.insert(comm, &globals->config->none);
 		counts = comms_a.lookup(comm);
 	}
-	entered(known, err, counts);
-	return counts ? counts : &known->shared->other;
+	count_insert(globals, err, counts);
+	return counts ? counts : &globals->shared->other;
 }
 
 static __always_inline void current_comm(struct comm *comm)
@@ -110,35 +110,35 @@ static __always_inline void current_comm(struct comm *comm)
 	pad_comm(comm);
 }
 
-static __always_inline void count_clone(struct known *known, int is_thread)
+static __always_inline void count_clone(struct globals *globals, int is_thread)
 {
-	if (!counts_now(known->control))
+	if (!counts_now(globals->control))
 		return;
 	if (is_thread)
-		known->cpu->threads++;
+		globals->cpu->threads++;
 	else
-		known->cpu->forks++;
+		globals->cpu->forks++;
 }
 
-static __always_inline void count_exec(struct known *known, struct comm *comm)
+static __always_inline void count_exec(struct globals *globals, struct comm *comm)
 {
-	if (counts_now(known->control))
-		ADD(counts_of(known, comm)->execs, 1);
+	if (counts_now(globals->control))
+		ADD(counts_of(globals, comm)->execs, 1);
 }
 
-static __always_inline void fill_record(struct record *record, u32 pid, u64 now, struct life *life)
+static __always_inline void fill_record(struct record *record, u32 pid, u64 now, struct exit_facts *facts)
 {
 	struct exe *exe;
 
 	record->ended_ns = now;
-	record->runtime_ns = life->runtime_ns;
+	record->runtime_ns = facts->runtime_ns;
 	record->cgroup = bpf_get_current_cgroup_id();
 	record->pid = pid;
-	record->ppid = life->ppid;
+	record->ppid = facts->ppid;
 	record->uid = bpf_get_current_uid_gid();
-	record->code = life->code;
-	record->comm = life->comm;
-	record->parent_comm = life->parent_comm;
+	record->code = facts->code;
+	record->comm = facts->comm;
+	record->parent_comm = facts->parent_comm;
 	exe = exes.lookup(&pid);
 	if (exe)
 		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe->path);
@@ -146,44 +146,44 @@ static __always_inline void fill_record(struct record *record, u32 pid, u64 now,
 		record->exe[0] = 0;
 }
 
-static __always_inline void send_record(void *ctx, struct known *known, u32 pid, u64 now, struct life *life)
+static __always_inline void send_record(void *ctx, struct globals *globals, u32 pid, u64 now, struct exit_facts *facts)
 {
 	struct record *record;
 #ifndef WITH_RING
 	int zero = 0;
 #endif
 
-	if (!known->control->records)
+	if (!globals->control->records)
 		return;
 #ifdef WITH_RING
 	record = records.ringbuf_reserve(sizeof(struct record));
 	if (!record) {
-		known->cpu->records_dropped++;
+		globals->cpu->records_dropped++;
 		return;
 	}
-	fill_record(record, pid, now, life);
-	records.ringbuf_submit(record, known->control->records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);
+	fill_record(record, pid, now, facts);
+	records.ringbuf_submit(record, globals->control->records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);
 #else
 	record = scratch.lookup(&zero);
 	if (!record)
 		return;
-	fill_record(record, pid, now, life);
+	fill_record(record, pid, now, facts);
 	if (record_events.perf_submit(ctx, record, sizeof(*record)))
-		known->cpu->records_dropped++;
+		globals->cpu->records_dropped++;
 #endif
 }
 
-/* The path of an executable is in the formatted tracepoint; where the kernel skips that one, a record is without it. */
+/* Only the formatted tracepoint has the path of the executable. If the kernel skips it, the record has no path. */
 int on_path(struct tracepoint__sched__sched_process_exec *args)
 {
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
-	struct known known = {};
+	struct globals globals = {};
 	struct exe *exe;
 
-	if (!look_up(&known) || !known.control->records)
+	if (!look_up(&globals) || !globals.control->records)
 		return 0;
-	if (exes.update(&pid, (struct exe *)known.config->no_exe)) {
-		ADD(known.cpu->lost[LOST_EXES_FULL], 1);
+	if (exes.update(&pid, (struct exe *)globals.config->no_exe)) {
+		ADD(globals.cpu->lost[LOST_EXES_FULL], 1);
 		return 0;
 	}
 	exe = exes.lookup(&pid);
@@ -192,45 +192,45 @@ int on_path(struct tracepoint__sched__sched_process_exec *args)
 	return 0;
 }
 
-static __always_inline void forget_exe(struct known *known, u32 pid)
+static __always_inline void forget_exe(struct globals *globals, u32 pid)
 {
-	if (known->control->records)
+	if (globals->control->records)
 		exes.delete(&pid);
 }
 
-static __always_inline void count_exit(void *ctx, struct known *known, u32 pid, u64 now, struct life *life)
+static __always_inline void count_exit(void *ctx, struct globals *globals, u32 pid, u64 now, struct exit_facts *facts)
 {
 	struct counts *counts, *parent_counts = 0;
 
-	if (!counts_at(known->control, now)) {
-		forget_exe(known, pid);
+	if (!counts_at(globals->control, now)) {
+		forget_exe(globals, pid);
 		return;
 	}
-	counts = counts_of(known, &life->comm);
-	if (life->runtime_ns < known->config->threshold_ns)
-		parent_counts = same_comm(&life->parent_comm, &life->comm) ? counts : counts_of(known, &life->parent_comm);
-	known->cpu->core_dumps += life->core_dump;
-	known->cpu->signals[SIGKILL] += life->sigkill;
-	ADD(counts->exits[life->outcome & (OUTCOMES - 1)], 1);
-	ADD(counts->runtime_ns, life->runtime_ns);
+	counts = counts_of(globals, &facts->comm);
+	if (facts->runtime_ns < globals->config->threshold_ns)
+		parent_counts = same_comm(&facts->parent_comm, &facts->comm) ? counts : counts_of(globals, &facts->parent_comm);
+	globals->cpu->core_dumps += facts->core_dump;
+	globals->cpu->signals[SIGKILL] += facts->sigkill;
+	ADD(counts->exits[facts->outcome & (OUTCOMES - 1)], 1);
+	ADD(counts->runtime_ns, facts->runtime_ns);
 	if (parent_counts) {
 		ADD(parent_counts->short_children, 1);
-		count_second(known->cpu, now);
-		send_record(ctx, known, pid, now, life);
+		count_second(globals->cpu, now);
+		send_record(ctx, globals, pid, now, facts);
 	} else {
 		ADD(counts->long_exits, 1);
 	}
-	forget_exe(known, pid);
-	ADD(counts->buckets[bucket_of(known->config->bounds_ns, life->runtime_ns)], 1);
+	forget_exe(globals, pid);
+	ADD(counts->buckets[bucket_of(globals->config->bounds_ns, facts->runtime_ns)], 1);
 }
 
-/* Delivered to each thread of every exit_group, a SIGKILL is counted where a process exits by it, if that can be known. */
+/* SIGKILL is delivered to each thread at every exit_group. So it is counted at the exit of a process that it killed, where that is known. */
 int on_signal(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 number = ctx->args[0];
-	struct known known = {};
+	struct globals globals = {};
 
-	if (look_up(&known) && number < SIGNALS && number != SIGKILL && counts_now(known.control))
-		known.cpu->signals[number]++;
+	if (look_up(&globals) && number < SIGNALS && number != SIGKILL && counts_now(globals.control))
+		globals.cpu->signals[number]++;
 	return 0;
 }

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
-/* Counts processes where nothing is lost: in the kernel, in maps, at the event itself.
+/* Counts processes in kernel maps, at the event itself, where nothing is lost.
  *
  * Invariants
- * - The exit of a process is counted once: by the thread that the kernel calls the last one (`group_dead`), or, where the tracepoint does
- *   not tell, by the first of those that see no live thread left.
- * - No count waits for another event. Only CPU does: the kernel knows it when it frees the leader, later than the exit. The free finds
- *   name, start and CPU in the task itself. It can't know whether the process was long-lived, had several threads, or exited while these
- *   programs did not count; the exit leaves a note of exactly such processes. So most short processes need no map entry.
- * - CPU is counted where the exit is, though it comes later, when another mode may have taken over.
- * - Nothing here deletes from the map of comms. User space swaps the two maps and drains the old one, which no program holds any more.
- * - A comm that finds no room is counted in `shared.other`: sums stay whole. Whole families are the sum over all comms and `other`.
+ * - The exit of a process is counted once: by the thread that the kernel calls the last one (`group_dead`). If the tracepoint does not have
+ *   that, it is counted by the first thread that sees no live thread left.
+ * - No count waits for another event. Only CPU does: the kernel knows it when it frees the leader, after the exit. The free finds comm,
+ *   start and CPU in the task itself. It can't know whether the process was long-lived, had several threads, or exited while these programs
+ *   did not count: of exactly these processes the exit leaves a note. So most short processes need no map entry.
+ * - CPU is counted by the mode that counted the exit, even if another mode has taken over since.
+ * - No program deletes from the maps of comms. User space swaps the two maps and drains the old one, which no program uses any more.
+ * - A comm that finds no room is counted in `shared.other`, so sums are complete. Totals are the sum over all comms and `other`.
  *
- * What a program costs is cold cache lines, about 100 ns each. Tried and measured: totals beside the counts by comm, an entry for each
- * process that exited, a map of births; see docs/adr/0002-cold-cache-lines.md.
+ * The cost of a program is its cold cache lines, about 100 ns each. Tried and rejected: totals besides the counts by comm, an entry for
+ * each process that exited, a map of live processes; see docs/adr/0002-cold-cache-lines.md.
  */
 #include <linux/types.h>
 #include <linux/bpf.h>
@@ -26,7 +26,7 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-/* Always an int: kernels before 6.4 call the map's own function in place of the helper, and that returns an int, not sign-extended. */
+/* `err` has to be an int: kernels before 6.4 call the map's own function instead of the helper, and do not sign-extend its int. */
 static __always_inline struct counts *enter_comm(void *comms, const struct comm *comm)
 {
 	int err = bpf_map_update_elem(comms, comm, (const void *)&config.none, BPF_NOEXIST);
@@ -48,7 +48,7 @@ static __always_inline struct counts *counts_of(const struct comm *comm)
 		counts = bpf_map_lookup_elem(&comms_b, comm);
 		return counts ?: enter_comm(&comms_b, comm);
 	}
-	asm volatile(""); /* two calls, each with one map, or the kernel can't make them direct */
+	asm volatile(""); /* keeps the two calls apart: the kernel makes a look-up direct only if it always has the same map */
 	counts = bpf_map_lookup_elem(&comms_a, comm);
 	return counts ?: enter_comm(&comms_a, comm);
 }
@@ -85,7 +85,7 @@ static __always_inline bool is_last(struct task_struct *task, __u64 *ctx)
 	return err != -EEXIST;
 }
 
-/* Counts how many notes share a slot, so that most frees need not look into the map. */
+/* Returns the slot that counts notes of such start times. If it is 0, a free need not look into the map; for most it is. */
 static __always_inline __u32 *filter_of(__u64 start_ns)
 {
 	return &shared.filter[(start_ns >> 10) % FILTER];
@@ -101,7 +101,7 @@ static __always_inline void set_exit_note(struct cpu *cpu, struct task_struct *l
 	if (note->skip ? !is_here : is_here && !note->is_long && !note->is_kernel && !note->had_threads)
 		return;
 	err = bpf_map_update_elem(&exit_notes, &key, note, BPF_NOEXIST);
-	if (err == -EEXIST) { /* of an earlier process at this address, whose free never came */
+	if (err == -EEXIST) { /* from an earlier process at this address, whose free was not seen */
 		old = bpf_map_lookup_elem(&exit_notes, &key);
 		if (old)
 			ADD(*filter_of(old->start_ns), -1);
@@ -141,7 +141,7 @@ int on_exec(__u64 *ctx)
 	return 0;
 }
 
-/* Returns where the exit was counted. First all that is read, then all that is added, for an atomic add holds back the reads after it. */
+/* Returns the counts that the exit was added to. All reads come before all adds: an atomic add delays the reads after it. */
 static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_struct *leader, struct exit_note *note, __u64 now,
 						 __u64 runtime)
 {
@@ -153,12 +153,12 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	int code;
 
 	note->is_kernel = !!(leader->flags & PF_KTHREAD);
-	/* What is left of threads that have gone, and those that are about to go. */
+	/* nr_threads includes threads that are still exiting; sum_sched_runtime is the CPU of those that have exited. */
 	note->had_threads = signal->nr_threads > 1 || signal->sum_sched_runtime;
 	note->is_long = runtime >= config.threshold_ns;
 
 	read_name(&comm, leader, note->is_kernel);
-	/* wait4() answers the same: kernel/exit.c, wait_task_zombie() */
+	/* The status that wait4() returns: kernel/exit.c, wait_task_zombie() */
 	code = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code;
 	outcome = outcome_of(code);
 	counts = counts_of(&comm);
@@ -169,7 +169,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 
 	if (code & CORE_DUMPED)
 		cpu->core_dumps++;
-	/* Delivered to each thread of every exit_group, so it is counted here, once a process. */
+	/* SIGKILL is delivered to each thread at every exit_group, so it is counted here, once per process. */
 	if ((code & 0x7f) == SIGKILL)
 		cpu->signals[SIGKILL]++;
 	ADD(counts->exits[outcome], 1);
@@ -196,7 +196,7 @@ int on_exit(__u64 *ctx)
 
 	if (!is_last(task, ctx))
 		return 0;
-	now = bpf_ktime_get_ns(); /* it waits for the reads before it */
+	now = bpf_ktime_get_ns(); /* before the reads below: it would wait for them */
 	cpu = this_cpu();
 	if (!cpu)
 		return 0;
@@ -208,7 +208,7 @@ int on_exit(__u64 *ctx)
 	note.skip = !counts;
 	set_exit_note(cpu, leader, &note);
 	forget_exe(task->tgid);
-	/* The verifier follows each of the search's 32 ends through all that comes after. */
+	/* Last, since the verifier follows each of the 32 results of the search through all code after it. */
 	if (counts)
 		ADD(counts->buckets[bucket_of(config.bounds_ns, runtime)], 1);
 	return 0;
@@ -225,14 +225,14 @@ int on_free(__u64 *ctx)
 
 	if (task->group_leader != task)
 		return 0;
-	/* user and system time, as getrusage() has it: kernel/sched/cputime.c, cputime_adjust() */
+	/* User and system time, as in getrusage(): kernel/sched/cputime.c, cputime_adjust() */
 	cpu_ns = task->se.sum_exec_runtime;
 	start_ns = task->start_time;
 	if (*filter_of(start_ns))
 		found = bpf_map_lookup_elem(&exit_notes, &key);
 	if (found && found->start_ns == start_ns) {
 		note = *found;
-		if (!bpf_map_delete_elem(&exit_notes, &key)) /* it may fail while this CPU holds the bucket */
+		if (!bpf_map_delete_elem(&exit_notes, &key)) /* it fails if this CPU holds the bucket's lock */
 			ADD(*filter_of(start_ns), -1);
 	} else if (!born_here(&control, start_ns)) {
 		return 0;
@@ -240,7 +240,7 @@ int on_free(__u64 *ctx)
 	if (note.skip)
 		return 0;
 	if (note.had_threads)
-		cpu_ns = task->signal->sum_sched_runtime; /* by now the leader's own is in it: __exit_signal() */
+		cpu_ns = task->signal->sum_sched_runtime; /* by now it includes the leader's own: __exit_signal() */
 	read_name(&comm, task, note.is_kernel);
 	counts = counts_of(&comm);
 	if (note.is_long)

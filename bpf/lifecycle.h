@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
-/* Layouts that the kernel side and exporter/kernel/layout.py share, and the code that every BPF program of the project uses. */
+/* The layouts shared with exporter/kernel/layout.py, and the code that all BPF programs of the project share. */
 #ifndef LIFECYCLE_H
 #define LIFECYCLE_H
 
@@ -19,27 +19,27 @@
 /* The order is that of Outcome in exporter/model/__init__.py. */
 enum outcome { OUTCOME_OK, OUTCOME_ERROR, OUTCOME_SIGNAL, OUTCOME_UNKNOWN, OUTCOMES };
 
-/* The order is that of KERNEL_LOST in exporter/kernel/layout.py. */
+/* Named as the label values of shortproc_detection_lost_total, in the order of KERNEL_LOST in exporter/kernel/layout.py. */
 enum lost { LOST_NAME_BUSY, LOST_CPU_MARKS_FULL, LOST_BIRTHS_FULL, LOST_EXES_FULL, LOST_REASONS };
 
-/* Whether there are records of single short processes, and whether each wakes the reader. */
+/* Whether records of single short processes are sent, and whether each wakes the reader. */
 enum records { RECORDS_OFF, RECORDS_ON, RECORDS_LIVE };
 
 struct comm {
 	__u64 word[COMM_LEN / 8]; /* padded with zeros, so that equal names are equal keys */
 };
 
-/* A cache line for what the exit writes, and another for what the free writes, often on another CPU. */
+/* The exit and the free, which often run on different CPUs, write to different cache lines. */
 struct counts {
 	__u64 exits[OUTCOMES];
 	__u64 long_exits; /* the others were short */
 	__u64 execs;
 	__u64 runtime_ns;
-	__u64 short_children; /* short exits of which this comm was the parent */
+	__u64 short_children; /* short exits of processes whose parent had this comm */
 	__u64 buckets[BUCKETS]; /* of runtimes, not cumulative */
 	__u64 short_cpu_ns;
 	__u64 long_cpu_ns;
-	__u64 cpu_recorded; /* ended processes whose CPU is in */
+	__u64 cpu_recorded; /* exited processes whose CPU is included */
 	__u64 unused_too[5];
 } __attribute__((aligned(64)));
 
@@ -48,55 +48,56 @@ struct second {
 	__u32 short_exits;
 };
 
-/* What has no name, per CPU: these lines would else travel between CPUs at each fork, and a slot's reset must not race. Only one program
- * writes a field, and the kernel never enters a program twice on a CPU, so a plain add is exact; what several write is added atomically.
+/* Counts without a comm. They are per CPU: shared cache lines would move between CPUs at each fork, and resets of a slot would race. The
+ * kernel never enters a program twice on a CPU, so a plain add is exact for a field of one program. Fields of several programs need atomic
+ * adds.
  */
 struct cpu {
 	__u64 forks;
 	__u64 threads;
 	__u64 core_dumps;
 	__u64 comms_entered;
-	__u64 records_dropped; /* for the ring was full */
+	__u64 records_dropped; /* the ring was full */
 	__u64 lost[LOST_REASONS];
 	__u64 signals[SIGNALS];
 	struct second ring[SECONDS];
 };
 
-/* Written by programs only. */
+/* Only programs write to it. */
 struct shared {
-	struct counts other; /* what found no room among the comms */
+	struct counts other; /* comms that found no room in the map */
 	__u32 filter[FILTER];
 };
 
-/* Written by user space only. Times are of the monotonic clock. */
+/* Only user space writes to it. Times are of the monotonic clock. */
 struct control {
-	__u64 active;   /* which of the two maps of comms programs write */
-	__u64 since;    /* processes born from then on exit while all programs are attached and count */
-	__u64 is_cut;   /* whether to compare events with the two times that follow, which takes a look at the clock */
+	__u64 active;   /* the map of comms that programs write to: 0 for comms_a, 1 for comms_b */
+	__u64 since;    /* processes that start from then on exit while all programs are attached and count */
+	__u64 is_cut;   /* whether the two times below apply; each event then costs a read of the clock */
 	__u64 from_ns;  /* the first moment whose events count */
-	__u64 until_ns; /* the first one whose events don't count any more */
+	__u64 until_ns; /* the first moment whose events don't count */
 	__u64 records;  /* enum records */
 	__u64 unused[2];
 } __attribute__((aligned(64)));
 
-/* Set before load and constant from then on, so the verifier removes what is off. */
+/* Set before the programs are loaded and constant from then on, so the verifier removes code that is switched off. */
 struct config {
 	__u64 threshold_ns;
-	__u64 bounds_ns[BUCKETS]; /* rising, filled up with the greatest value; the last is never compared */
+	__u64 bounds_ns[BUCKETS]; /* rising, padded with the greatest value; the last is never compared */
 	__u64 group_dead_arg;
 	struct comm kernel_threads;
 	__u64 unused[4];
-	struct counts none; /* zeros: what a new comm starts with */
+	struct counts none; /* zeros: the value of a new comm */
 	char no_exe[EXE_LEN];
 };
 
-/* What the free of a process has to know of its exit and can't find out by itself, keyed by the address of its leader. */
+/* What the free of a process needs from its exit and can't find in the task. Keyed by the address of the leader. */
 struct exit_note {
 	__u64 start_ns;
 	__u8 is_long;
 	__u8 is_kernel;
 	__u8 had_threads;
-	__u8 skip; /* the exit was not counted here, so its CPU is not either */
+	__u8 skip; /* the exit was not counted here, so the CPU is not either */
 	__u8 unused[4];
 };
 
@@ -105,15 +106,15 @@ struct ended {
 	__u64 start_ns;
 };
 
-/* One short process that has ended. All of one size, so that a reader can decode many at once. */
+/* One short process that has exited. All records have one size, so that the reader can decode many at once. */
 struct record {
 	__u64 ended_ns; /* monotonic */
 	__u64 runtime_ns;
-	__u64 cgroup; /* its id: the inode of its folder */
+	__u64 cgroup; /* cgroup ID: the inode of its directory */
 	__u32 pid;
 	__u32 ppid;
 	__u32 uid;
-	__s32 code; /* as wait(2) has it; -1 where it is not known */
+	__s32 code; /* wait status, see wait(2); -1 if unknown */
 	struct comm comm;
 	struct comm parent_comm;
 	char exe[EXE_LEN];
@@ -125,7 +126,7 @@ struct exe {
 
 #define ADD(where, n) __sync_fetch_and_add(&(where), (n))
 
-/* How many of the 31 bounds are less than v. Branch-free: kernels before 6.12 give up on a loop over the bounds. */
+/* Returns how many of the 31 bounds are less than v. Without branches: verifiers before Linux 6.12 reject a loop over the bounds. */
 static __always_inline __u32 bucket_of(const volatile __u64 *bounds, __u64 v)
 {
 	__u32 i = 0;
@@ -138,7 +139,7 @@ static __always_inline __u32 bucket_of(const volatile __u64 *bounds, __u64 v)
 	return i & (BUCKETS - 1);
 }
 
-/* All bits before the first zero byte of a little-endian word. */
+/* Returns a mask of all bits before the first zero byte of a little-endian word. */
 static __always_inline __u64 before_zero(__u64 word)
 {
 	__u64 zero = (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL;
@@ -146,7 +147,7 @@ static __always_inline __u64 before_zero(__u64 word)
 	return zero ? (zero & -zero) - 1 : ~0ULL;
 }
 
-/* Old kernels leave rubbish behind the zero. */
+/* Old kernels leave garbage after the terminating zero. */
 static __always_inline void pad_comm(struct comm *comm)
 {
 	__u64 first = before_zero(comm->word[0]);
@@ -160,7 +161,7 @@ static __always_inline int in_time(const volatile struct control *control, __u64
 	return now >= control->from_ns && now < control->until_ns;
 }
 
-/* At a switch of modes both run for a while, and each event counts in one of them, by the clock that both read. */
+/* At a switch two modes run for a while. Each event counts in one of them, by its time on the monotonic clock. */
 static __always_inline int counts_at(const volatile struct control *control, __u64 now)
 {
 	return !control->is_cut || in_time(control, now);
@@ -171,13 +172,13 @@ static __always_inline int counts_now(const volatile struct control *control)
 	return !control->is_cut || in_time(control, bpf_ktime_get_ns());
 }
 
-/* Whether the exit of a process counts here because of its birth alone, so that its free need not be told. */
+/* Returns whether the start time alone tells that the exit counts here; the free then needs no note. */
 static __always_inline int born_here(const volatile struct control *control, __u64 start_ns)
 {
 	return start_ns >= control->since && start_ns < control->until_ns;
 }
 
-/* As wait(2) has it: a signal's number in the low seven bits, then whether core was dumped, then the exit code. */
+/* A wait status, see wait(2): bits 0 to 6 are the signal, bit 7 is set for a core dump, bits 8 to 15 are the exit code. */
 static __always_inline enum outcome outcome_of(int code)
 {
 	return code & 0x7f ? OUTCOME_SIGNAL : code ? OUTCOME_ERROR : OUTCOME_OK;

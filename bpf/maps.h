@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
-/* The maps of lifecycle.bpf.c, global variables among them; those of lifecycle.bcc.c are the same, as bcc wants them written. */
+/* The maps and global variables of lifecycle.bpf.c. lifecycle.bcc.c has the same, in bcc's syntax. */
 #ifndef MAPS_H
 #define MAPS_H
 
@@ -7,7 +7,7 @@ const volatile struct config config = {};
 struct shared shared = {};
 volatile struct control control SEC(".data.control") = {};
 
-/* Two of them: one that programs write, and one that user space drains; `control.active` tells which. Chosen by a flag and not through a
+/* Two maps: programs write to one, user space drains the other; `control.active` says which. Programs choose by this flag, not through a
  * map of maps, because the kernel then calls the look-up directly.
  */
 struct comms {
@@ -17,8 +17,8 @@ struct comms {
 	__type(value, struct counts);
 } comms_a SEC(".maps"), comms_b SEC(".maps");
 
-/* No program uses it. An update of a map of maps returns when every program that was running has ended (kernel/bpf/syscall.c,
- * maybe_wait_bpf_programs()): user space waits by it after it has changed `control`.
+/* A barrier for user space; no program uses it. An update of a map of maps returns when all programs that were running have finished
+ * (kernel/bpf/syscall.c, maybe_wait_bpf_programs()). User space does that after it has changed `control`.
  */
 struct inner {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -55,7 +55,7 @@ struct {
 	__type(value, __u8);
 } guard SEC(".maps");
 
-/* Paths of executables of living processes, for records only; as large as there are processes. */
+/* Paths of the executables of live processes, for records only. It takes memory only for processes that exist. */
 struct exes {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_EXES);

@@ -3,7 +3,7 @@
 #ifndef RECORDS_H
 #define RECORDS_H
 
-/* Never called, nor loaded: for it the compiler describes the type, by which a test compares it with exporter/kernel/layout.py. */
+/* Never called or loaded. It makes the compiler describe the type in BTF, which a test compares with exporter/kernel/layout.py. */
 static __noinline __attribute__((used)) int described(struct record *record)
 {
 	return !!record;
@@ -31,7 +31,7 @@ static __always_inline void send_record(struct cpu *cpu, struct comm *comm, stru
 	record->parent_comm = *parent_comm;
 	exe = bpf_map_lookup_elem(&exes, &pid);
 	if (exe)
-		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe->path); /* no more of it: fewer cold lines */
+		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe->path); /* only the text, for fewer cold cache lines */
 	else
 		record->exe[0] = 0;
 	bpf_ringbuf_submit(record, control.records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
-/* The half of lifecycle.bcc.c for a kernel whose headers are installed: everything is in the task, as in lifecycle.bpf.c, whose comments
- * hold here. Fields are read by address, so that it is plain what is read and bcc need not guess.
+/* The half of lifecycle.bcc.c for kernels whose headers are installed: all facts are in the task, as in lifecycle.bpf.c, whose comments
+ * apply here too. GET reads a field by its address, so that bcc need not guess which accesses to rewrite.
  */
 #define DUMPED 0x80 /* wait(2), WCOREDUMP */
 #define GET(to, field) bpf_probe_read_kernel(&(to), sizeof(to), &(field))
@@ -10,10 +10,10 @@ BPF_TABLE("hash", u64, struct exit_note, exit_notes, MAX_EXIT_NOTES);
 BPF_TABLE("lru_hash", struct ended, u8, guard, MAX_GUARDED);
 #endif
 
-static __always_inline void read_name(struct known *known, struct comm *comm, struct task_struct *task, int is_kernel)
+static __always_inline void read_name(struct globals *globals, struct comm *comm, struct task_struct *task, int is_kernel)
 {
 	if (is_kernel) {
-		*comm = known->config->kernel_threads;
+		*comm = globals->config->kernel_threads;
 	} else {
 		bpf_probe_read_kernel(comm, sizeof(*comm), &task->comm);
 		pad_comm(comm);
@@ -28,14 +28,14 @@ static __always_inline int is_kernel_thread(struct task_struct *task)
 	return !!(flags & PF_KTHREAD);
 }
 
-static __always_inline u32 *filter_of(struct known *known, u64 start_ns)
+static __always_inline u32 *filter_of(struct globals *globals, u64 start_ns)
 {
-	return &known->shared->filter[(start_ns >> 10) % FILTER];
+	return &globals->shared->filter[(start_ns >> 10) % FILTER];
 }
 
-static __always_inline void set_exit_note(struct known *known, u64 leader, struct exit_note *note)
+static __always_inline void set_exit_note(struct globals *globals, u64 leader, struct exit_note *note)
 {
-	int is_here = born_here(known->control, note->start_ns), err;
+	int is_here = born_here(globals->control, note->start_ns), err;
 	struct exit_note *old;
 
 	if (note->skip ? !is_here : is_here && !note->is_long && !note->is_kernel && !note->had_threads)
@@ -44,33 +44,33 @@ static __always_inline void set_exit_note(struct known *known, u64 leader, struc
 	if (err == -EEXIST) {
 		old = exit_notes.lookup(&leader);
 		if (old)
-			ADD(*filter_of(known, old->start_ns), -1);
+			ADD(*filter_of(globals, old->start_ns), -1);
 		err = exit_notes.update(&leader, note);
 	}
 	if (err)
-		ADD(known->cpu->lost[LOST_CPU_MARKS_FULL], 1);
+		ADD(globals->cpu->lost[LOST_CPU_MARKS_FULL], 1);
 	else
-		ADD(*filter_of(known, note->start_ns), 1);
+		ADD(*filter_of(globals, note->start_ns), 1);
 }
 
 int on_newtask(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct known known = {};
+	struct globals globals = {};
 
-	if (look_up(&known))
-		count_clone(&known, !!(ctx->args[1] & CLONE_THREAD));
+	if (look_up(&globals))
+		count_clone(&globals, !!(ctx->args[1] & CLONE_THREAD));
 	return 0;
 }
 
 int on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct known known = {};
+	struct globals globals = {};
 	struct comm comm = {};
 
-	if (!look_up(&known))
+	if (!look_up(&globals))
 		return 0;
 	current_comm(&comm);
-	count_exec(&known, &comm);
+	count_exec(&globals, &comm);
 	return 0;
 }
 
@@ -79,13 +79,13 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	u64 now = bpf_ktime_get_ns(), group_cpu_ns = 0;
 	struct task_struct *task = (void *)ctx->args[0], *leader = 0, *parent = 0;
 	struct signal_struct *signal = 0;
-	struct known known = {};
+	struct globals globals = {};
 	struct exit_note note = {};
-	struct life life = {};
+	struct exit_facts facts = {};
 	int code = 0, group_code = 0, threads = 0;
 	u32 flags = 0;
 
-	if (!look_up(&known))
+	if (!look_up(&globals))
 		return 0;
 	GET(leader, task->group_leader);
 	GET(signal, task->signal);
@@ -104,28 +104,28 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 #endif
 	GET(parent, leader->real_parent);
 	GET(parent, parent->group_leader);
-	GET(life.ppid, parent->tgid);
+	GET(facts.ppid, parent->tgid);
 	GET(threads, signal->nr_threads);
 	GET(group_cpu_ns, signal->sum_sched_runtime);
 	note.is_kernel = is_kernel_thread(leader);
 	note.had_threads = threads > 1 || group_cpu_ns;
-	life.start_ns = note.start_ns;
-	life.runtime_ns = now > note.start_ns ? now - note.start_ns : 0;
-	note.is_long = life.runtime_ns >= known.config->threshold_ns;
-	note.skip = !counts_at(known.control, now);
+	facts.start_ns = note.start_ns;
+	facts.runtime_ns = now > note.start_ns ? now - note.start_ns : 0;
+	note.is_long = facts.runtime_ns >= globals.config->threshold_ns;
+	note.skip = !counts_at(globals.control, now);
 	GET(code, leader->exit_code);
 	GET(flags, signal->flags);
 	GET(group_code, signal->group_exit_code);
 	if (flags & SIGNAL_GROUP_EXIT)
 		code = group_code;
-	life.code = code;
-	life.outcome = outcome_of(code);
-	life.core_dump = !!(code & DUMPED);
-	life.sigkill = (code & 0x7f) == SIGKILL;
-	read_name(&known, &life.comm, leader, note.is_kernel);
-	read_name(&known, &life.parent_comm, parent, is_kernel_thread(parent));
-	set_exit_note(&known, (u64)leader, &note);
-	count_exit(ctx, &known, bpf_get_current_pid_tgid() >> 32, now, &life);
+	facts.code = code;
+	facts.outcome = outcome_of(code);
+	facts.core_dump = !!(code & DUMPED);
+	facts.sigkill = (code & 0x7f) == SIGKILL;
+	read_name(&globals, &facts.comm, leader, note.is_kernel);
+	read_name(&globals, &facts.parent_comm, parent, is_kernel_thread(parent));
+	set_exit_note(&globals, (u64)leader, &note);
+	count_exit(ctx, &globals, bpf_get_current_pid_tgid() >> 32, now, &facts);
 	return 0;
 }
 
@@ -135,22 +135,22 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 	u64 key = (u64)task, start_ns = 0, cpu_ns = 0;
 	struct exit_note *found = 0, note = {};
 	struct signal_struct *signal = 0;
-	struct known known = {};
+	struct globals globals = {};
 	struct counts *counts;
 	struct comm comm;
 
 	GET(leader, task->group_leader);
-	if (leader != task || !look_up(&known))
+	if (leader != task || !look_up(&globals))
 		return 0;
 	GET(cpu_ns, task->se.sum_exec_runtime);
 	GET(start_ns, task->start_time);
-	if (*filter_of(&known, start_ns))
+	if (*filter_of(&globals, start_ns))
 		found = exit_notes.lookup(&key);
 	if (found && found->start_ns == start_ns) {
 		note = *found;
 		if (!exit_notes.delete(&key))
-			ADD(*filter_of(&known, start_ns), -1);
-	} else if (!born_here(known.control, start_ns)) {
+			ADD(*filter_of(&globals, start_ns), -1);
+	} else if (!born_here(globals.control, start_ns)) {
 		return 0;
 	}
 	if (note.skip)
@@ -159,8 +159,8 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 		GET(signal, task->signal);
 		GET(cpu_ns, signal->sum_sched_runtime);
 	}
-	read_name(&known, &comm, task, note.is_kernel);
-	counts = counts_of(&known, &comm);
+	read_name(&globals, &comm, task, note.is_kernel);
+	counts = counts_of(&globals, &comm);
 	if (note.is_long)
 		ADD(counts->long_cpu_ns, cpu_ns);
 	else

@@ -1,4 +1,4 @@
-"""The ways of seeing processes, one package for each family of modes, behind the interface in `base`.
+"""The sources that observe processes, one package for each family of modes, behind the interface in `base`.
 
 Imports `records`, `kernel` and `model`; never a loader.
 """

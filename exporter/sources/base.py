@@ -59,7 +59,7 @@ class Source(ABC):
         """Stop observing, and release everything but the counts. May take seconds; may be called twice."""
 
     def swap_maps(self, tracked: Tracked) -> None:  # noqa: B027 - most have nothing slow
-        """Do the slow part of a drain, before it and without the lock. Keys that are `tracked` stay apart, however many others come."""
+        """Do the slow part of a drain, before it and without the lock. `tracked` keys keep rows of their own, even if many others come."""
 
     def cpu_pending(self) -> int:
         """Return the number of processes whose exit is counted and whose CPU is not yet known."""
@@ -72,11 +72,11 @@ class Source(ABC):
         """
 
     def gauges(self) -> Gauges:
-        """Return its gauges."""
+        """Return the present values of its gauges."""
         return Gauges()
 
     def about(self) -> str:
-        """Return what a diagnosis should say about it on this host."""
+        """Return details for `doctor`: how it works on this host."""
         return ""
 
     def counts_host(self) -> bool:

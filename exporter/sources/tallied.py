@@ -1,4 +1,4 @@
-"""What every source in user space shares: a thread of its own that fills a tally."""
+"""The base of all sources that count in user space: a thread of its own fills a tally."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.sources.tally import Tally
 
 
 class TallySource(Source):
-    """The thread sets `_failure` when it breaks, and ends when `_stopping` is set."""
+    """The thread sets `_failure` if it fails, and ends when `_stopping` is set."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -29,7 +29,7 @@ class TallySource(Source):
         self._check()
         self._tally.count_until(until_ns)
 
-    def publish(self, to: Publish, *, live: bool) -> None:  # noqa: ARG002 - it hands out what it finds when it finds it
+    def publish(self, to: Publish, *, live: bool) -> None:  # noqa: ARG002 - records are published as soon as they are found
         self._tally.publish(to)
 
     def peek(self) -> Counts:
@@ -43,10 +43,10 @@ class TallySource(Source):
         return self._tally.clones
 
     def _release(self) -> None:
-        """Give back what `start` borrowed; called once the thread has ended, or after a failed start, and perhaps again."""
+        """Release what `start` acquired. Called after the thread has ended or `start` has failed; may be called again."""
 
     def _start_thread(self, run: Callable[[], None]) -> None:
-        """Raises `ModeUnavailable` where there may be no more threads, and has released everything."""
+        """Start the thread. If no more threads are allowed, release everything and raise `ModeUnavailable`."""
         thread = threading.Thread(target=run, name=self.mode.value, daemon=True)
         try:
             thread.start()

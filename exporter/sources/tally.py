@@ -16,13 +16,13 @@ from exporter.records.record import Record
 from exporter.sources.base import Publish
 
 MAX_SHORT = 10_000
-"""Most records between two times that they are handed out."""
+"""Most records kept between two flushes."""
 MAX_NAMES = 4096
-"""Most keys of each dimension kept apart between two drains: comm is chosen by whoever runs the process."""
+"""Most keys of each dimension kept apart between two drains: any user can choose a comm."""
 
 
 class SecondsRing:
-    """How many events each of the last seconds had."""
+    """Counts the events in each of the last seconds."""
 
     SIZE = 64
     WINDOW = 60
@@ -39,18 +39,18 @@ class SecondsRing:
         self._events[slot] += 1
 
     def busiest(self, second: int) -> int:
-        """Events in the busiest of the 60 seconds before `second`."""
+        """Return the events in the busiest of the 60 seconds before `second`."""
         return max((n for at, n in zip(self._seconds, self._events, strict=True) if second - self.WINDOW <= at < second), default=0)
 
 
 class Tally:
     """The counts of a source in user space since its last drain. Thread-safe.
 
-    Times of events (`at_ns`) are of the monotonic clock. Events before `from_ns` and from `until_ns` on don't count.
+    Times of events (`at_ns`) are of the monotonic clock. Events from `from_ns` until before `until_ns` count.
     """
 
     def __init__(self, scale: RuntimeScale, now: Callable[[], int] = time.monotonic_ns, unsure_ns: int = 0) -> None:
-        """Bucket by `scale`; `now` is a monotonic clock in nanoseconds. Another mode may date an event `unsure_ns` earlier or later."""
+        """`scale` has the buckets; `now` is a monotonic clock in nanoseconds. Other modes may date events `unsure_ns` earlier or later."""
         self._scale = scale
         self._now = now
         self._lock = threading.Lock()
@@ -62,32 +62,32 @@ class Tally:
         self.from_ns = 0
         """The first moment whose events count."""
         self.until_ns = FOREVER_NS
-        """The first one whose events don't count any more."""
+        """The first moment whose events don't count."""
         self.clones = 0
-        """Processes and threads counted, never drained."""
+        """Processes and threads counted since the start; never drained."""
         self.noticed = 0
-        """Those counted and the ones found but not read: what is counted as lost under a cause of its own is not unseen as well."""
+        """Clones that were counted, and those found but not read: they are lost for a reason of their own, so they are not unseen too."""
 
     def standby(self) -> None:
         """Count nothing, not even losses, until `count_from`."""
         self.from_ns = FOREVER_NS
 
     def count_from(self, from_ns: int) -> None:
-        """Count what happens from then on."""
+        """Count the events from this moment on."""
         with self._lock:
             self.from_ns = from_ns
 
     def count_until(self, until_ns: int) -> None:
-        """Count only what happens before."""
+        """Count only the events before this moment."""
         with self._lock:
             self.until_ns = until_ns
 
     def publish(self, to: Publish) -> None:
-        """From now on, keep short processes for `flush` to hand to `to`."""
+        """Keep short processes from now on; `flush` passes them to `to`."""
         self._publish = to
 
     def flush(self, mode: Mode) -> None:
-        """Hand out records of the short processes that were counted since the last time."""
+        """Publish records of the short processes counted since the last flush."""
         if not self._short or self._publish is None:
             return
         with self._lock:
@@ -96,7 +96,7 @@ class Tally:
         self._publish([_record(pid, exited, ahead_ns, mode) for pid, exited in short])
 
     def forked(self, at_ns: int, unsure_ns: int = 0) -> None:
-        """Count a new process. It may have been `unsure_ns` earlier or later, as with the other events."""
+        """Count a new process. As with other events, it may have happened `unsure_ns` earlier or later."""
         with self._lock:
             if self._counts_at(at_ns, unsure_ns):
                 self._counts.forks += 1
@@ -112,21 +112,21 @@ class Tally:
                 self.noticed += n
 
     def execed(self, comm: bytes, at_ns: int) -> None:
-        """Count an exec by the comm that it gave."""
+        """Count an exec, under the comm after it."""
         with self._lock:
             if self._counts_at(at_ns):
                 self._counts.total.execs += 1
                 self._counts.by[COMM].row(comm, MAX_NAMES).execs += 1
 
     def missed(self, reason: Lost) -> None:
-        """Count a new process or thread that was found and could not be read."""
+        """Count a new process or thread that was found but could not be read."""
         with self._lock:
             if self.from_ns != FOREVER_NS:
                 self._counts.lose(reason)
                 self.noticed += 1
 
     def lose(self, reason: Lost, n: int = 1) -> None:
-        """Count `n` losses of something else than a new clone."""
+        """Count `n` losses of anything but a new clone."""
         with self._lock:
             if self.from_ns != FOREVER_NS:
                 self._counts.lose(reason, n)
@@ -174,19 +174,19 @@ class Tally:
             counts.by[PARENT].row(exited.parent_comm, MAX_NAMES).short_exits += 1
 
     def peek(self) -> Counts:
-        """Copy what was seen since the last drain."""
+        """Return a copy of the counts since the last drain."""
         with self._lock:
             return self._counts.copy()
 
     def drain(self) -> Counts:
-        """Hand over what was seen since the last drain, and begin anew."""
+        """Return the counts since the last drain, and start from zero."""
         fresh = self._fresh()
         with self._lock:
             counts, self._counts = self._counts, fresh
         return counts
 
     def peak_per_second(self) -> int:
-        """Short exits in the busiest whole second of the last 60, the current one left out."""
+        """Return the short exits in the busiest whole second of the last 60, without the current one."""
         with self._lock:
             return self._ring.busiest(self._now() // NS)
 

@@ -12,7 +12,7 @@ import pytest
 from exporter.model import Lost, Outcome
 from exporter.model.dimensions import COMM
 from exporter.sources.scan import pid_probe
-from exporter.sources.scan.pid_probe import given_out
+from exporter.sources.scan.pid_probe import new_pids
 from tests.unit.fast_scan_scene import LIMIT, Scene
 
 
@@ -25,11 +25,11 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 def test_newest_first_and_over_the_wrap() -> None:
     """The newest are the likeliest to be alive; PIDs begin again at 300."""
-    assert given_out(1000, 1000, 32768) == []
-    assert given_out(1000, 1003, 32768) == [1003, 1002, 1001]
-    assert given_out(32765, 302, 32768) == [302, 301, 300, 32767, 32766]
-    assert given_out(32765, 302, 32768, limit=4) == [302, 301, 300, 32767]
-    assert given_out(1000, 9000, 32768, limit=2) == [9000, 8999]
+    assert new_pids(1000, 1000, 32768) == []
+    assert new_pids(1000, 1003, 32768) == [1003, 1002, 1001]
+    assert new_pids(32765, 302, 32768) == [302, 301, 300, 32767, 32766]
+    assert new_pids(32765, 302, 32768, limit=4) == [302, 301, 300, 32767]
+    assert new_pids(1000, 9000, 32768, limit=2) == [9000, 8999]
 
 
 def test_threads_are_told_from_processes(scene: Scene) -> None:
@@ -73,7 +73,7 @@ def test_an_old_process_is_not_new_after_a_wrap(scene: Scene) -> None:
     assert scene.pidfds.asked.count(500) <= 1
 
 
-def test_a_pid_given_out_again(scene: Scene) -> None:
+def test_a_pid_new_pids_again(scene: Scene) -> None:
     """Identity is PID and start time, whichever way the new process is found."""
     scene.start(1001, b"old")
     scene.turn()
@@ -91,7 +91,7 @@ def test_a_pid_given_out_again(scene: Scene) -> None:
 
 def test_gone_before_it_was_read(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found is not observed: the ratio may only count what was read. What hidepid hides is told apart."""
-    monkeypatch.setattr(pid_probe, "_still_there", lambda fd: scene.pidfds.asked[-1] == 1002)
+    monkeypatch.setattr(pid_probe, "_exists", lambda fd: scene.pidfds.asked[-1] == 1002)
     scene.pidfds.processes |= {1001, 1002}
     scene.proc.last_pid(1003)
     scene.turn()

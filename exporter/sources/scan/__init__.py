@@ -1,4 +1,4 @@
-"""Scans of `/proc`, the plain one and the fast one.
+"""The two modes that scan `/proc`: `scan` and `fast_scan`.
 
 Imports what `exporter.sources` may, and no other source.
 """

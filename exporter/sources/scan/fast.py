@@ -1,15 +1,18 @@
-"""Seeing short processes without privilege: a loop that probes new PIDs every few milliseconds and spends a bounded share of a core.
+"""Finds short processes without privileges: a loop probes new PIDs every few milliseconds, within a bounded share of one core.
 
-Three things find a process. Probing the PIDs given out since the last turn, the newest first; a listing of `/proc` every 100 ms, for
-what probing passed over; and inotify on what an exec opens, which wakes the loop early but never counts, since the kernel merges
-equal events. A pidfd tells the end of the youngest ones, the listing that of the others.
+It finds processes in three ways:
+- Each turn probes the PIDs given out since the previous turn, the newest first.
+- A listing of `/proc` every 100 ms finds those that the probes skipped.
+- inotify reports the files that an exec opens. It wakes the loop early but never counts, since the kernel merges equal events.
+A pidfd reports the exits of the youngest processes; the listing finds the exits of the others.
 
-What was rejected: watching `/proc` itself by inotify, which reports nothing (tried at each start all the same); leaving the table of
-processes to the listing alone, which catches 1 in 200 of lives of half a millisecond; and an even pace without a budget, which takes
-a quarter of a core where processes come by the thousand.
+Rejected:
+- inotify on `/proc` itself: it reports nothing (it is still tried at each start).
+- Listing without probes: it finds 1 in 200 processes that live for half a millisecond.
+- A fixed pace without a budget: it takes a quarter of a core when processes start by the thousand.
 
-Where the PIDs given out can't be read (a proc mount with subset=pid, or one of another namespace), the listing has the whole budget, and
-an exec makes it due.
+Where the last PID can't be read (procfs mounted with subset=pid, or of another PID namespace), the listing has the whole budget, and an
+exec triggers it.
 """
 
 from __future__ import annotations
@@ -36,47 +39,47 @@ log = logging.getLogger(__name__)
 
 MS = 1_000_000
 BUSY_MS, IDLE_MS = 2, 4
-"""Milliseconds between two turns; epoll_wait(2) knows no finer ones."""
+"""Milliseconds between two turns; epoll_wait(2) has no finer unit."""
 BUSY_NS = NS
-"""How long after the last arrival the loop stays busy."""
+"""How long the loop stays busy after the last new process."""
 FIRST_REREAD_NS = 2 * MS
 YOUNG_NS = 128 * MS
 """Until this age a process is read again each time its age has doubled: a fork has its parent's comm until it execs."""
 JUST_NOW_NS = MS // 10
 LISTING_PART = 0.2
-"""The listing's part of the CPU share; it grows with the number of processes and must not cost the probing its pace."""
+"""The listing's part of the CPU share. Its cost grows with the number of processes, and must not slow down the probes."""
 MAX_EVENTS, MAX_REREADS = 64, 32
-"""Bounds of the work in one turn, beside `MAX_PROBES`."""
+"""Bounds of the work in one turn, besides `MAX_PROBES`."""
 MAX_NEW, MAX_REFRESHED = 256, 50
 """Bounds of the reads in one listing."""
 MAX_YOUNG = 512
-"""Most young processes that are read again; in a storm, the names of others are left to their zombies and the listing."""
+"""Most young processes that are read again. In a storm, the comms of the others come from their zombies and the listing."""
 MAX_PIDFDS = 512
 CREDIT_NS = 25 * MS
-"""The rest that may be saved up, so that one arrival, which costs more than a turn without, does not delay the look at the next."""
+"""Most rest that can be saved up, so that one new process, which costs more than an idle turn, does not delay the next turn."""
 
 EXEC_FILE = "/etc/ld.so.cache"
 EXEC_FOLDERS = ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
 
 
 class Budget:
-    """A share of one core. Work that cost c is followed by a rest of c/share, less the rest saved up before, at most `CREDIT_NS`."""
+    """A share of one core. Work that costs c is followed by a rest of c/share, less the rest saved up before (at most `CREDIT_NS`)."""
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._paid_ns = 0
 
     def charge(self, now_ns: int, cost_ns: int) -> int:
-        """Pay for work that took `cost_ns` of CPU and ended at `now_ns`; returns the time before which there is to be no more."""
+        """Pay for work that took `cost_ns` of CPU and ended at `now_ns`. Returns the earliest time for more work."""
         self._paid_ns = max(self._paid_ns, now_ns - CREDIT_NS) + int(cost_ns / self._share)
         return self._paid_ns
 
 
 class FastScanSource(Scanning):
-    """Sees a process that is alive at a turn; which lives that catches follows from the pace, and the ratio tells.
+    """Sees the processes that are alive at a turn; the capture ratio says how many these are.
 
-    Names are those at the last look, runtimes are good to a few milliseconds, CPU is a lower bound, outcomes are unknown. Threads are
-    counted when a probe finds them; without probing (no PIDs of our own in this `/proc`) they are estimated as in `scan`.
+    Comms are those of the last read, runtimes are accurate to a few milliseconds, CPU is a lower bound, outcomes are unknown. Threads are
+    counted when a probe finds them. Without probes (this `/proc` does not show our own PIDs) they are estimated as in `scan`.
     """
 
     mode = Mode.FAST_SCAN
@@ -100,16 +103,16 @@ class FastScanSource(Scanning):
         self._probe: Probe | None = None
         self._inotify: Inotify | None = None
         self.proc_inotify_fires: bool | None = None
-        """Whether inotify on `/proc` reported a child of our own, tried at start; `None` where it couldn't be tried."""
+        """Whether inotify on `/proc` reported a child of ours at start; `None` if that could not be tried."""
         self.cpu_ns = 0
-        """CPU that the scanning thread took."""
+        """CPU time of the scanning thread."""
         self._young: list[tuple[int, int, Process]] = []
         self._serial = itertools.count()
         self._refreshing: Iterator[int] = iter(())
         self._arrived_ns = self._turned_ns = self._rest_until_ns = self._listing_due_ns = self._listing_allowed_ns = 0
 
     def about(self) -> str:
-        """Which of its means work here."""
+        """Return which of its methods work here."""
         probes = "new PIDs are probed" if self._probe is not None else "PIDs cannot be probed here, so short processes are missed"
         ends = "pidfds report exits" if self._exits is not None else "exits are found by listing (no pidfds here)"
         execs = "inotify reports execs" if self._inotify is not None else "no inotify here"
@@ -129,7 +132,7 @@ class FastScanSource(Scanning):
             self._probe = Probe(self._procfs, self._table, self._tally, self._exits, self._clock)
             self._table.estimate_threads = False
         else:
-            self._listing_budget = self._turn_budget  # looking is listing then
+            self._listing_budget = self._turn_budget  # turns only list then
         self._watch_execs()
         log.debug(
             "fast scan: probing %s, pidfds %s, inotify %s, inotify on %s fires: %s",
@@ -181,19 +184,19 @@ class FastScanSource(Scanning):
             events = self._epoll.poll(pause_ms / 1000, MAX_EVENTS)
             now = self._clock()
             if now >= self._rest_until_ns:
-                if now - begun > JUST_NOW_NS:  # nothing had ended when the wait began
+                if now - begun > JUST_NOW_NS:  # it had to wait, so what it reports has just happened
                     self._turned_ns = now - JUST_NOW_NS
                 return [fd for fd, _ in events]
         self._rest(time.monotonic_ns() + self._rest_until_ns - self._clock())
         return [fd for fd, _ in self._epoll.poll(0, MAX_EVENTS)]
 
     def _turn(self, events: list[int]) -> int:
-        """Do one turn's work; returns what of its CPU time the listing took, in nanoseconds."""
+        """Do the work of one turn. Returns the CPU time of its listing in nanoseconds, 0 without a listing."""
         alive_at_ns, self._turned_ns = self._turned_ns, self._clock()
         for fd in events:
             if self._inotify is not None and fd == self._inotify.fd:
                 self._inotify.clear()
-                if self._probe is None:  # what has just exec'ed can't be found otherwise
+                if self._probe is None:  # without probes, only a listing finds the process
                     self._listing_due_ns = self._listing_allowed_ns
             elif self._exits is not None:
                 self._table.exited(self._exits.pop(fd), alive_at_ns)
@@ -211,7 +214,7 @@ class FastScanSource(Scanning):
         return cost
 
     def list_all(self) -> None:
-        """List the table: enter what is new, end what is gone, and refresh some of the rest in turn."""
+        """List `/proc`: add new processes, end those that are gone, and refresh some of the others in turn."""
         begun, listed_ns = time.monotonic_ns(), self._clock()
         table = self._table
         listed = set(self._pids())
@@ -249,7 +252,7 @@ class FastScanSource(Scanning):
 
 
 def _pidfds_work() -> bool:
-    """Linux 5.3 has them; a container's seccomp filter may not let them through."""
+    """Return whether pidfds work here. They need Linux 5.3, and a container's seccomp filter may forbid them."""
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError):

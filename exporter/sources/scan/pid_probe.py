@@ -1,7 +1,7 @@
-"""Finding processes by the PIDs that the kernel gave out since the last look, and their ends by pidfd.
+"""Finds processes by the PIDs that the kernel gave out since the last probe, and their exits by pidfd.
 
-`pidfd_open(2)` tells three things in one cheap call: the PID is gone (ESRCH), is a thread (ENOENT; EINVAL before Linux 6.15), or is a
-process. And a pidfd becomes readable when the whole process has exited. Nothing of it needs privilege.
+One cheap call of `pidfd_open(2)` distinguishes three cases: the PID is gone (ESRCH), is a thread (ENOENT; EINVAL before Linux 6.15), or is
+a process. A pidfd becomes readable when all threads of the process have exited. None of this needs privileges.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from exporter.sources.scan.process_table import Process, ProcessTable, middle
 from exporter.sources.tally import Tally
 
 MAX_PROBES = 256
-"""Most PIDs probed at once; what is older than those has most likely ended, or is found by the listing."""
+"""Most PIDs probed at once. Older ones have most likely exited, or the listing finds them."""
 
 _A_THREAD = frozenset({errno.ENOENT, errno.EINVAL})
 
 
-def given_out(before: int, last: int, pid_max: int, limit: int = MAX_PROBES) -> list[int]:
-    """List the PIDs after `before` up to `last`, the newest first, at most `limit`; they start again at 300 after `pid_max`."""
+def new_pids(before: int, last: int, pid_max: int, limit: int = MAX_PROBES) -> list[int]:
+    """Return the PIDs after `before` up to `last`, the newest first, at most `limit`. At `pid_max` they start again at 300."""
     if last >= before:
         return list(range(last, before, -1)[:limit])
     return list(islice(chain(range(last, RESERVED_PIDS - 1, -1), range(pid_max - 1, before, -1)), limit))
 
 
 class ExitWatch:
-    """Pidfds of the youngest processes in an epoll; the oldest makes room for a new one and is left to the listing."""
+    """Watches the youngest processes by pidfd, through epoll. When it is full, the oldest is dropped and left to the listing."""
 
     def __init__(self, poll: epoll, limit: int, pidfd_open: Callable[[int], int]) -> None:
         self.open = pidfd_open
@@ -41,7 +41,7 @@ class ExitWatch:
         self._watched: dict[int, Process] = {}
 
     def __len__(self) -> int:
-        """How many pidfds are open."""
+        """Return the number of open pidfds."""
         return len(self._watched)
 
     def add(self, fd: int, process: Process) -> None:
@@ -50,25 +50,25 @@ class ExitWatch:
             self.pop(next(iter(self._watched)))
         try:
             self._epoll.register(fd, EPOLLIN)
-        except OSError:  # fs.epoll.max_user_watches: the listing will see
+        except OSError:  # fs.epoll.max_user_watches: the listing finds its exit
             os.close(fd)
             return
         self._watched[fd] = process
         process.watched = True
 
     def watch(self, process: Process) -> None:
-        """Watch a process that was found by its listing, where that can be."""
+        """Watch a process that the listing found, if possible."""
         if not process.ended and not process.watched:
             try:
                 fd = self.open(process.pid)
             except OSError:
-                return  # it has ended, or descriptors are short: the listing will see
+                return  # it has exited, or no descriptor is free: the listing finds its exit
             self.add(fd, process)
 
     def pop(self, fd: int) -> Process:
-        """Stop watching, and return whose pidfd it was."""
+        """Stop watching a pidfd. Returns its process."""
         process = self._watched.pop(fd)
-        self._epoll.unregister(fd)  # closing would not do while a fork of ours holds a copy
+        self._epoll.unregister(fd)  # closing is not enough while a child of ours holds a copy
         os.close(fd)
         process.watched = False
         return process
@@ -80,13 +80,13 @@ class ExitWatch:
 
 
 class Probe:
-    """Probes the PIDs given out since it last did.
+    """Probes the PIDs given out since the last probe.
 
-    A thread counts where it is found alive and started since then: after a wrap, the PIDs between two looks include old threads.
+    A thread counts if it is alive and has started since then: after a wrap, the range of PIDs includes older threads.
     """
 
     def __init__(self, procfs: Procfs, table: ProcessTable, tally: Tally, exits: ExitWatch | None, clock: Callable[[], int]) -> None:
-        """Without `exits` (no `pidfd_open` here) processes are told from threads by `/proc/PID/status`."""
+        """Without `exits` (no `pidfd_open` here), `/proc/PID/status` distinguishes processes from threads."""
         self._procfs = procfs
         self._table = table
         self._tally = tally
@@ -97,11 +97,11 @@ class Probe:
         self._polled_ns = 0
 
     def begin(self) -> None:
-        """What there is from now on is new."""
+        """Start here: only later PIDs are new."""
         self._polled_ns, self._last_pid = self._clock(), self._procfs.last_pid()
 
     def advance(self) -> list[Process]:
-        """Look at what is new and return the processes among it; the first time there is nothing new."""
+        """Probe the new PIDs. Returns the processes among them."""
         since_ns, self._polled_ns = self._polled_ns, self._clock()
         before, self._last_pid = self._last_pid, self._procfs.last_pid()
         if before is None or self._last_pid is None or self._last_pid == before:
@@ -109,7 +109,7 @@ class Probe:
         if self._last_pid < before:
             self._pid_max = self._procfs.pid_max()
         found = []
-        for pid in given_out(before, self._last_pid, self._pid_max):
+        for pid in new_pids(before, self._last_pid, self._pid_max):
             known = self._table.processes.get(pid)
             if (known is None or not known.watched) and pid not in self._table.unread:
                 process = self._probe(pid, since_ns)
@@ -125,11 +125,11 @@ class Probe:
         except OSError as error:
             if error.errno in _A_THREAD:
                 self._thread(pid, since_ns)
-            elif error.errno != errno.ESRCH:  # descriptors or memory are short
+            elif error.errno != errno.ESRCH:  # no free descriptor or memory
                 return self._probe_by_status(pid, since_ns)
             return None
         stat = self._procfs.stat(pid)
-        if stat is Lost.VANISHED and _still_there(fd):
+        if stat is Lost.VANISHED and _exists(fd):
             stat = Lost.UNREADABLE
         process = self._table.update(pid, stat, since_ns)
         if process is None or process.ended:
@@ -155,8 +155,8 @@ class Probe:
             self._tally.threads(1, *middle(since_ns, self._clock()))
 
 
-def _still_there(pidfd: int) -> bool:
-    """Whether a process that `/proc` does not show exists (hidepid=2, proc(5))."""
+def _exists(pidfd: int) -> bool:
+    """Return whether a process exists that `/proc` may hide (hidepid=2, proc(5))."""
     try:
         signal.pidfd_send_signal(pidfd, 0)
     except ProcessLookupError:

@@ -1,8 +1,8 @@
-"""The processes that a scan knows to be alive, and what it concludes when they come, change and go.
+"""The processes that a scan knows to be alive; counts their starts, new threads and exits.
 
-A process is its PID and its start time, so a PID that was given out again is another process. The start is known to a clock tick
-(10 ms as a rule) and the end to the time between two looks; a runtime is the distance between the middles of the two. CPU is
-what the last look saw, in whole ticks, and so a lower bound.
+A process is identified by its PID and start time, so a reused PID is another process. The start is known to one clock tick (usually 10 ms),
+the exit to the time between two reads. The runtime is the distance between the midpoints of the two. CPU is that of the last read, in
+whole ticks, so it is a lower bound.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from exporter.sources.tally import Tally
 
 
 def boottime_ns() -> int:
-    """Now, on the clock that `/proc/PID/stat` dates a start by."""
+    """Return the present time of the clock that start times in `/proc/PID/stat` refer to."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def middle(first_ns: int, last_ns: int) -> tuple[int, int]:
-    """The middle of a time of that clock on the monotonic one, which stands still while the machine sleeps, and how far it may be off."""
+    """Return the midpoint of two times since boot, on the monotonic clock (which stops in suspend), and its uncertainty. All in ns."""
     ahead_ns = boottime_ns() - time.monotonic_ns()
     return (first_ns + last_ns) // 2 - ahead_ns, (last_ns - first_ns + 1) // 2
 
@@ -36,28 +36,28 @@ class Process:
     start_ticks: int
     born_ns: int
     born_unsure_ns: int
-    """How far that may be off."""
+    """Uncertainty of `born_ns`, in both directions."""
     seen_ns: int
     comm: bytes
     ppid: int
     threads: int
     cpu_ticks: int
     ended: bool = False
-    """Counted already; still here only because its zombie is listed."""
+    """Its exit is counted; it is kept only because its zombie is listed."""
     watched: bool = False
-    """Something else than the listing will tell its exit."""
+    """A pidfd reports its exit."""
 
 
 class ProcessTable:
-    """Every process by its PID; no larger than the listing is."""
+    """The known processes by PID. It is never larger than the listing."""
 
     def __init__(self, procfs: Procfs, tally: Tally, clock: Callable[[], int] = boottime_ns) -> None:
-        """Read from `procfs`, count into `tally`; `clock` is `boottime_ns` but in tests."""
+        """Read from `procfs`, count into `tally`. Only tests replace `clock`."""
         self.processes: dict[int, Process] = {}
         self.unread: set[int] = set()
-        """Listed, but unreadable or malformed; counted once, and not to be looked at again."""
+        """Listed, but unreadable or malformed: counted once, and not read again."""
         self.estimate_threads = True
-        """Whether a growing number of threads counts as new threads: they may be seen by other means."""
+        """Whether a growing number of threads counts as new threads; not if probes find them."""
         self._procfs = procfs
         self._tally = tally
         self._clock = clock
@@ -65,7 +65,7 @@ class ProcessTable:
         self._begun_ns = 0
 
     def begin(self, pids: Iterable[int], begun_ns: int = 0) -> None:
-        """Enter what is there, and nothing else, as of a listing begun then: its births and its zombies are none of ours, its ends are."""
+        """Start with the processes of a listing begun at `begun_ns`. Their starts and zombies don't count, their later exits do."""
         self.processes.clear()
         self.unread.clear()
         self._begun_ns = begun_ns
@@ -79,11 +79,11 @@ class ProcessTable:
                 self._tally.lose(stat)
 
     def look(self, pid: int) -> Process | None:
-        """Read a process: enter, refresh or end it. What is returned is in the table, though it may have ended."""
+        """Read a process: add, refresh or end it. Returns it if it is in the table, even if it has exited."""
         return self.update(pid, self._procfs.stat(pid))
 
     def update(self, pid: int, stat: Stat | Lost, born_after_ns: int = 0) -> Process | None:
-        """Do as `look` does with what was just read. `born_after_ns` narrows down the start of a process that is new."""
+        """Do the same as `look` with what was just read. `born_after_ns` narrows the start of a new process."""
         now = self._clock()
         known = self.processes.get(pid)
         if isinstance(stat, Lost):
@@ -103,14 +103,14 @@ class ProcessTable:
         return known
 
     def exited(self, process: Process, alive_at_ns: int) -> None:
-        """End a process that is known to have exited between `alive_at_ns` and now; its zombie tells its last comm and CPU."""
+        """End a process that exited between `alive_at_ns` and now. Its zombie has its last comm and CPU."""
         process.seen_ns = max(process.seen_ns, alive_at_ns)
         process.watched = False
         if not process.ended and self.look(process.pid) is process and not process.ended:
             self._end(process, self._clock())
 
     def keep(self, listed: set[int], listed_ns: int) -> None:
-        """End and forget what a listing, begun at `listed_ns`, no longer has."""
+        """End and remove the processes that are missing from a listing begun at `listed_ns`."""
         now = self._clock()
         for pid in self.processes.keys() - listed:
             self._remove(self.processes[pid], now)

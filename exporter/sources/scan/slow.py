@@ -1,4 +1,4 @@
-"""The last resort: look at the whole of `/proc` at an even pace. Needs nothing, and sees what is there when it looks."""
+"""The last resort: scans the whole of `/proc` at a fixed interval. Needs nothing, and sees the processes that exist at a scan."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from exporter.sources.scan.base import Scanning
 from exporter.sources.scan.process_table import boottime_ns
 
 BATCH = 200
-"""Processes read between two pauses in which other threads get the interpreter."""
+"""Processes read between two pauses, in which other threads run."""
 PAUSE_SECONDS = 0.0005
 
 
 class ScanSource(Scanning):
-    """Sees processes that are there at two looks, or at one with their end before the next.
+    """Sees the processes that exist at a scan, and notices their exits at a later one.
 
-    Runtimes are good to half an interval, CPU is a lower bound, outcomes are unknown, and threads are estimated from how
-    `num_threads` grows between two looks.
+    Runtimes are accurate to half an interval, CPU is a lower bound, outcomes are unknown. Threads are estimated from the growth of
+    `num_threads` between two scans.
     """
 
     mode = Mode.SCAN
 
     def __init__(self, scale: RuntimeScale, procfs: Procfs, interval_ns: int = NS, clock: Callable[[], int] = boottime_ns) -> None:
-        """Look every `interval_ns`."""
+        """Scan every `interval_ns`."""
         super().__init__(scale, procfs, clock)
         self._interval_ns = interval_ns
 
     def scan(self) -> None:
-        """Make one pass over the table."""
+        """Scan `/proc` once."""
         begun, listed_ns = time.monotonic_ns(), self._clock()
         pids = self._pids()
         for n, pid in enumerate(pids, 1):
@@ -47,7 +47,7 @@ class ScanSource(Scanning):
     def _loop(self) -> None:
         due = time.monotonic_ns()
         while True:
-            due = max(due + self._interval_ns, time.monotonic_ns() + (self._pass_ns or 0))  # never more than half of the time
+            due = max(due + self._interval_ns, time.monotonic_ns() + (self._pass_ns or 0))  # scans for at most half of the time
             if not self._rest(due):
                 return
             self.scan()
@@ -61,7 +61,7 @@ def _psutil_pids(root: str) -> list[int]:
     before, psutil.PROCFS_PATH = psutil.PROCFS_PATH, root  # a global of the library, which others may use
     try:
         return psutil.pids()
-    except IndexError:  # its way of saying that there are none
+    except IndexError:  # psutil raises it if there are none
         return []
     finally:
         psutil.PROCFS_PATH = before
