@@ -1,4 +1,4 @@
-"""What a mode holds of the kernel, attached programs or sockets, as open descriptors."""
+"""The kernel objects of a mode (maps, attached programs, sockets), as open descriptors."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from typing import Any
 from exporter.kernel.bpf import BpfMap
 
 LEASE = "_lease"
-"""Ends the name of a link that tells the loader's process, when it closes, that nobody reads the link of that name any more."""
+"""Suffix of the name of a lease: a link whose close tells the broker that its link is not read any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """Open descriptors, by name. A link is anything whose closing ends an attachment: of a program, or of a socket."""
+    """Open descriptors, by name. A link is a descriptor whose close ends an attachment of a program or a socket."""
 
     maps: dict[str, BpfMap] = field(default_factory=dict)
     programs: dict[str, int] = field(default_factory=dict)
     links: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    """What else the loader found out."""
+    """What the loader found out about this host, as JSON values."""
     buffers: list[int] = field(default_factory=list)
-    """Perf events that records are written to, one a CPU; none where the kernel has a ring for them."""
+    """Perf events to which records are written, one for each CPU; empty if the kernel has a ring buffer."""
     closing_messages: dict[str, bytes] = field(default_factory=dict)
-    """By link, a socket's: what must be sent through it before it closes, which may take the privileges of the loader. Not handed on."""
+    """By link: the message to send through a socket before it closes. Sending may need privileges, so it stays with the loader."""
 
     def manifest(self) -> dict[str, Any]:
-        """Name everything, in the order of `descriptors`."""
+        """Return names and sizes as JSON values, in the order of `descriptors`."""
         maps = {name: (each.key_size, each.value_size) for name, each in self.maps.items()}
         given = {"programs": list(self.programs), "links": list(self.links), "buffers": len(self.buffers)}
         return {"maps": maps, **given, "facts": self.facts}
 
     def descriptors(self) -> list[int]:
-        """Maps, programs, links and buffers."""
+        """Return the descriptors of maps, programs, links and buffers, in this order."""
         return [*(each.fd for each in self.maps.values()), *self.programs.values(), *self.links.values(), *self.buffers]
 
     def detach(self) -> None:
-        """Let no program run any more. The maps stay readable. May be called twice."""
+        """Detach all programs. The maps stay readable. May be called twice."""
         while self.links:
             os.close(self.links.popitem()[1])
 
     def close(self) -> None:
-        """Give everything back."""
+        """Detach, and close all descriptors. May be called twice."""
         self.detach()
         for fd in (*self.programs.values(), *(each.fd for each in self.maps.values()), *self.buffers):
             os.close(fd)

@@ -1,6 +1,6 @@
-"""Maps and programs of the kernel by descriptor, through bpf(2) itself.
+"""BPF maps and programs by descriptor, through bpf(2).
 
-The serving process needs no library for this: `libbpf` stays in the loader's child. Attribute layouts: include/uapi/linux/bpf.h.
+The serving process needs no library: only the child of a loader uses libbpf. Layouts of the attributes: include/uapi/linux/bpf.h.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAP_LOOKUP_AND_DELETE_BATCH = 25
 
 _NOEXIST = 1
 
-_ENOTSUPP = 524  # of the kernel alone: include/linux/errno.h
+_ENOTSUPP = 524  # not in errno(3): include/linux/errno.h
 _NO_BATCH = {errno.EINVAL, _ENOTSUPP, errno.EOPNOTSUPP}
 _BATCH = 256
 
@@ -63,7 +63,7 @@ _Attr = _ElementAttr | _BatchAttr | _InfoAttr
 
 
 def _bpf(command: int, attr: _Attr) -> int:
-    """0, or the errno."""
+    """Return 0 or the errno."""
     if _libc.syscall(_SYS_BPF, command, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
         return ctypes.get_errno()
     return 0
@@ -76,7 +76,7 @@ def _check(error: int, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Entries of a map: the keys, and all values in the same order, one behind the other."""
+    """Entries of a map: a list of keys, and their values in the same order, concatenated."""
 
     keys: list[bytes]
     values: memoryview
@@ -84,14 +84,17 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class BpfMap:
-    """A map of the kernel. `value_size` is the size of one value as user space sees it (of all CPUs together for a per-CPU map)."""
+    """A BPF map. Sizes are in bytes, as user space sees them: a value of a per-CPU map holds the values of all CPUs.
+
+    All methods raise `OSError`.
+    """
 
     fd: int
     key_size: int
     value_size: int
 
     def lookup(self, key: bytes) -> bytearray | None:
-        """The value of `key`, or None."""
+        """Return the value of `key`, or None."""
         value = bytearray(self.value_size)
         error = self._element(_MAP_LOOKUP_ELEM, key, value)
         if error == errno.ENOENT:
@@ -100,27 +103,27 @@ class BpfMap:
         return value
 
     def update(self, key: bytes, value: bytes) -> None:
-        """Set the value of `key`. For a map of maps the value is a descriptor; returns when no program holds the old map."""
+        """Set the value of `key`. In a map of maps, `value` is a descriptor, and the call waits for programs that still use the old map."""
         _check(self._element(_MAP_UPDATE_ELEM, key, bytearray(value)), "bpf map update")
 
     def insert(self, key: bytes, value: bytes) -> None:
-        """Set the value of `key` unless it has one."""
+        """Set the value of `key`, unless it exists."""
         error = self._element(_MAP_UPDATE_ELEM, key, bytearray(value), _NOEXIST)
         if error != errno.EEXIST:
             _check(error, "bpf map insert")
 
     def delete(self, key: bytes) -> None:
-        """Delete `key`, if it is there."""
+        """Delete `key`, if it exists."""
         error = self._element(_MAP_DELETE_ELEM, key, None)
         if error != errno.ENOENT:
             _check(error, "bpf map delete")
 
     def read(self) -> Rows:
-        """All entries. One that is entered meanwhile may be missing; none is given twice while none is deleted."""
+        """Return all entries. Entries inserted meanwhile may be missing. Each is returned once, unless entries are deleted meanwhile."""
         return self._rows(_MAP_LOOKUP_BATCH)
 
     def pop_all(self) -> Rows:
-        """All entries, each deleted as it is read. Exact only where no program holds the map any more."""
+        """Return all entries and delete them. Exact only while no program uses the map."""
         return self._rows(_MAP_LOOKUP_AND_DELETE_BATCH)
 
     def _element(self, command: int, key: bytes, value: bytearray | None, flags: int = 0) -> int:
@@ -129,7 +132,7 @@ class BpfMap:
         return _bpf(command, _ElementAttr(self.fd, ctypes.addressof(key_buffer), value_at, flags))
 
     def _rows(self, command: int) -> Rows:
-        """Entries of a hash map in batches (from 5.6 on), else one by one."""
+        """Return the entries of a hash map, in batches since Linux 5.6, else one by one."""
         size = _BATCH
         keys, values = bytearray(), bytearray()
         token = ctypes.create_string_buffer(max(8, self.key_size))
@@ -143,7 +146,7 @@ class BpfMap:
             error = _bpf(command, attr)
             if error in _NO_BATCH and not begun:
                 return self._one_by_one(delete=command == _MAP_LOOKUP_AND_DELETE_BATCH)
-            if error == errno.ENOSPC:  # one bucket of the hash holds more than there is room for
+            if error == errno.ENOSPC:  # a bucket of the hash has more entries than the buffers
                 size *= 2
                 continue
             if error != errno.ENOENT:
@@ -168,7 +171,7 @@ class BpfMap:
             if value is not None:
                 keys += key.raw
                 values += value
-            if delete:  # so the next first key is another one
+            if delete:  # then the next key is again the first
                 self.delete(key.raw)
             else:
                 here = ctypes.create_string_buffer(key.raw, self.key_size)
@@ -180,20 +183,20 @@ class BpfMap:
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """What the kernel says of a program. `run_ns` and `runs` stand still while `kernel.bpf_stats_enabled` is 0."""
+    """Statistics of a program. `run_ns` and `runs` do not grow while `kernel.bpf_stats_enabled` is 0."""
 
     name: str
     run_ns: int
     runs: int
     misses: int
-    """Runs that the kernel skipped; 0 on kernels before 5.12, which don't say."""
+    """Runs that the kernel skipped; 0 before Linux 5.12, which does not report them."""
     instructions: int
-    """As verified; 0 on kernels before 5.16, which don't say."""
+    """Instructions verified; 0 before Linux 5.16, which does not report them."""
     jited_bytes: int
 
 
 def program_info(fd: int) -> ProgramInfo:
-    """Ask the kernel about the program `fd` (struct bpf_prog_info). Raises OSError."""
+    """Return the statistics of the program `fd` (struct bpf_prog_info). Raises `OSError`."""
     info = ctypes.create_string_buffer(232)
     _check(_bpf(_OBJ_GET_INFO_BY_FD, _InfoAttr(fd, len(info), ctypes.addressof(info))), "bpf program info")
     jited_bytes = struct.unpack_from("=I", info, 16)[0]
@@ -203,7 +206,7 @@ def program_info(fd: int) -> ProgramInfo:
 
 
 def map_memory(fd: int) -> int:
-    """Bytes of kernel memory that the map `fd` holds, as /proc/PID/fdinfo has it (kernel/bpf/syscall.c, bpf_map_show_fdinfo)."""
+    """Return the kernel memory of the map `fd`, in bytes, from /proc/self/fdinfo (kernel/bpf/syscall.c, bpf_map_show_fdinfo)."""
     for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "memlock":
@@ -212,7 +215,7 @@ def map_memory(fd: int) -> int:
 
 
 def possible_cpus() -> int:
-    """CPUs that a per-CPU map has a value for: /sys/devices/system/cpu/possible, a list of ranges."""
+    """Return the number of values in a per-CPU map: /sys/devices/system/cpu/possible, a list of ranges."""
     text = Path("/sys/devices/system/cpu/possible").read_text().strip()
     ends = (part.partition("-") for part in text.split(","))
     return sum(int(last or first) - int(first) + 1 for first, _, last in ends)

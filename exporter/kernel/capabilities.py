@@ -1,13 +1,13 @@
-"""What this process may do (capabilities(7), user_namespaces(7), kernel_lockdown(7))."""
+"""Privileges of this process (capabilities(7), user_namespaces(7), kernel_lockdown(7))."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
-"""Numbers of include/uapi/linux/capability.h."""
+"""From include/uapi/linux/capability.h."""
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD
-"""Its inode: `PROC_USER_INIT_INO` of include/linux/proc_ns.h."""
+"""Inode of its file in /proc: `PROC_USER_INIT_INO` in include/linux/proc_ns.h."""
 
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 
@@ -18,21 +18,21 @@ def effective() -> int:
 
 
 def permitted() -> int:
-    """Return the capabilities that could be made effective, as a mask."""
+    """Return the permitted capabilities, as a mask."""
     return _mask("CapPrm")
 
 
 def in_initial_user_namespace(procfs: str = "/proc") -> bool:
-    """Raises `OSError` where `procfs` does not tell."""
+    """Return whether this process is in the host's user namespace. Raises `OSError` if `procfs` cannot be read."""
     return Path(procfs, "self/ns/user").stat().st_ino == INITIAL_USER_NAMESPACE
 
 
 def bpf_refusal() -> str | None:
-    """Return why this process cannot load eBPF programs, in words that say more than the errno of bpf(2) would, or None."""
+    """Return why this process cannot load eBPF programs, or None. The reason is clearer than the errno of bpf(2)."""
     try:
         if not in_initial_user_namespace():
             return "eBPF programs can only be loaded from the host's user namespace: do not use --userns or a rootless container"
-    except OSError:  # a kernel without them
+    except OSError:  # a kernel without user namespaces
         pass
     mask = effective()
     if not mask >> CAP_SYS_ADMIN & 1 and not (mask >> CAP_BPF & 1 and mask >> CAP_PERFMON & 1):

@@ -1,4 +1,4 @@
-"""Paths of cgroups by the id that the kernel gives in records: the inode of the folder (fs/kernfs, since Linux 5.5)."""
+"""Paths of cgroups by the id in records: since Linux 5.5 the inode of the cgroup's directory (fs/kernfs)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 
 _ROOT = "/sys/fs/cgroup"
 _HYBRID_ROOT = "/sys/fs/cgroup/unified"
-"""Where systemd mounts version 2 beside version 1."""
+"""Mount point of cgroup v2 if systemd also uses v1."""
 _SCAN_INTERVAL_SECONDS = 5.0
 _MAX_PATHS = 20_000
 
 
 class Cgroups:
-    """Looks folders up when an id is new, at most each 5 s."""
+    """Maps cgroup ids to paths. An unknown id causes a scan of the hierarchy, at most every 5 s."""
 
     def __init__(self, root: str | None = None) -> None:
         self._root = root or (_HYBRID_ROOT if os.path.isdir(_HYBRID_ROOT) else _ROOT)  # noqa: PTH112
@@ -21,7 +21,7 @@ class Cgroups:
         self._scanned_at = -_SCAN_INTERVAL_SECONDS
 
     def path(self, cgroup_id: int) -> bytes:
-        """The path from the root of the hierarchy, such as `/system.slice/cron.service`; empty where it is not known."""
+        """Return the path below the root of the hierarchy, e.g. `/system.slice/cron.service`; empty if unknown."""
         path = self._paths.get(cgroup_id)
         if path is None and time.monotonic() - self._scanned_at >= _SCAN_INTERVAL_SECONDS:
             self._scan()
@@ -38,6 +38,6 @@ class Cgroups:
                 with os.scandir(folder) as entries:
                     folders += (entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
                 paths[os.stat(folder).st_ino] = folder[len(self._root) :] or b"/"  # noqa: PTH116
-            except OSError:  # it has gone
+            except OSError:  # removed meanwhile
                 continue
         self._paths = paths

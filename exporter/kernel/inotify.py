@@ -1,4 +1,4 @@
-"""inotify(7), as much as wakes a loop: which of the watched folders something happened in, never how often."""
+"""inotify(7), to wake up a loop: tells which watches had an event, but not how many events."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _QUEUE_BYTES = 1 << 16
 
 
 class Inotify:
-    """One inotify instance. Equal events in a row are merged by the kernel, and a full queue drops some: good for waking only."""
+    """An inotify instance. The kernel merges equal events and drops events if the queue is full, so they cannot be counted."""
 
     def __init__(self) -> None:
-        """Open an instance. Raises `OSError`: a user may have `fs.inotify.max_user_instances` of them."""
+        """Open an instance. Raises `OSError`, e.g. if the user has `fs.inotify.max_user_instances` already."""
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fd: int = self._checked(self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def watch(self, path: str, mask: int) -> int:
-        """Watch a file or folder and return the watch's number. Raises `OSError`."""
+        """Watch a file or directory, and return the number of the watch. Raises `OSError`."""
         return self._checked(self._libc.inotify_add_watch(self.fd, os.fsencode(path), ctypes.c_uint32(mask)))
 
     def unwatch(self, watch: int) -> None:
@@ -33,11 +33,11 @@ class Inotify:
         self._checked(self._libc.inotify_rm_watch(self.fd, watch))
 
     def clear(self) -> None:
-        """Forget what is queued, up to 64 KiB of it (what is left wakes again)."""
+        """Discard queued events, at most 64 KiB; the rest stays readable."""
         self._read()
 
     def fired(self) -> set[int]:
-        """Forget what is queued and return the numbers of the watches it was from."""
+        """Read queued events, and return the numbers of their watches."""
         data, at, watches = self._read(), 0, set()
         while at < len(data):
             watch, _, _, name_bytes = _EVENT.unpack_from(data, at)
@@ -64,16 +64,16 @@ class Inotify:
 
 
 def proc_reports(inotify: Inotify, root: str) -> bool:
-    """Whether this kernel's procfs tells inotify of processes that come and go; adds a watch on `root`, and keeps it only if so.
+    """Return whether procfs creates inotify events for new processes. If so, the watch on `root` is kept.
 
-    Tried with a child of our own. No kernel is known where it does: procfs makes its entries when they are looked up.
+    This starts a child to find out. No kernel is known that does: procfs creates its entries when they are looked up.
     """
     try:
         watch = inotify.watch(root, IN_CREATE | IN_DELETE)
     except OSError:
         return False
     with contextlib.suppress(OSError):
-        os.posix_spawn("/nonexistent/child", ["child"], {})  # a real child, that fails to exec
+        os.posix_spawn("/nonexistent/child", ["child"], {})  # forks a child, whose exec fails
     if watch in inotify.fired():
         return True
     inotify.unwatch(watch)

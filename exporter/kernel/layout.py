@@ -1,4 +1,4 @@
-"""The layouts of `bpf/lifecycle.h`, in Python. A test compares each with the object's BTF."""
+"""The layouts of `bpf/lifecycle.h`, as ctypes structures. A test compares each with the BTF of the object."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MAX_EXES = 16384
 EXE_LEN = 256
 RECORDS_BYTES = 2 << 20
 PERF_BYTES_LEAST, PERF_BYTES_MOST = 64 << 10, 256 << 10
-"""For one CPU. A user without privileges may map 516 KiB for each: kernel.perf_event_mlock_kb in perf_event_open(2)."""
+"""Bytes for one CPU. An unprivileged user can map 516 KiB for each: kernel.perf_event_mlock_kb in perf_event_open(2)."""
 KERNEL_LOST = (Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.LIVE_PROCESSES_FULL, Lost.EXES_FULL)
 """In the order of `enum lost`."""
 RECORDS_OFF, RECORDS_ON, RECORDS_LIVE = range(3)
-"""Whether there are records of single processes: `enum records`."""
+"""Whether the programs write records: `enum records`."""
 
 
 class CommRow(ctypes.Structure):
@@ -91,7 +91,7 @@ class RecordLayout(ctypes.Structure):
 _FORMATS: dict[type[Any], str] = {c_uint64: "Q", c_uint32: "I", c_int32: "i"}
 RECORD_FIELDS = tuple(name for name, _ in RecordLayout._fields_)
 RECORD_FORMAT = "".join(_FORMATS.get(of, f"{ctypes.sizeof(of)}s") for _, of in RecordLayout._fields_)
-"""`RecordLayout` for struct.unpack, many times as fast."""
+"""`RecordLayout` as a format of `struct`, which is many times faster than ctypes."""
 
 
 class ProgramConfig(ctypes.Structure):
@@ -107,7 +107,7 @@ class ProgramConfig(ctypes.Structure):
 
 
 def program_config(scale: RuntimeScale) -> ProgramConfig:
-    """The constants that the programs are loaded with. The loader adds what it finds out about the kernel."""
+    """Return the constants of the programs. The loader adds `group_dead_arg`."""
     config = ProgramConfig()
     config.threshold_ns = scale.threshold_ns
     spare = BUCKETS - len(scale.bounds_ns)
@@ -117,10 +117,10 @@ def program_config(scale: RuntimeScale) -> ProgramConfig:
 
 
 def standby_control() -> ProgramControl:
-    """What the programs begin with: no event counts until they are told from when on."""
+    """Return the initial control of the programs: no event counts until `from_ns` is set."""
     return ProgramControl(since=FOREVER_NS, is_cut=1, from_ns=FOREVER_NS, until_ns=FOREVER_NS)
 
 
 def perf_bytes(cpus: int) -> int:
-    """The size of each CPU's buffer of records where the kernel has no ring: a power of two, all of them about `RECORDS_BYTES`."""
+    """Return the size of each perf buffer in bytes: a power of two, together about `RECORDS_BYTES`."""
     return min(max(1 << (RECORDS_BYTES // cpus).bit_length() - 1, PERF_BYTES_LEAST), PERF_BYTES_MOST)

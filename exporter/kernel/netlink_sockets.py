@@ -1,4 +1,4 @@
-"""What the mode `netlink` needs of the kernel, opened by whoever has the privileges, or why it can't be had."""
+"""Opens the sockets of the mode `netlink`. This needs privileges; reading from them does not."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from exporter.kernel.taskstats import Registration
 from exporter.model import ModeUnavailable
 
 BUFFER_BYTES = 32 << 20
-"""Room for some 40,000 events, or 14,000 messages of taskstats; it takes memory only while they wait."""
+"""Enough for about 40,000 events or 14,000 taskstats messages. Memory is used only while they are queued."""
 
 _EVENTS, _TASKSTATS = "events", "taskstats"
 
 
 class Sockets(NamedTuple):
-    """What the mode needs of the kernel."""
+    """The sockets of the mode."""
 
     subscription: Subscription
     registration: Registration | None
     no_taskstats: str
-    """Why there is no registration."""
+    """Why there is no registration; else empty."""
 
     def to_handover(self) -> Handover:
-        """Give them up, for `from_handover` to adopt here or in another process."""
+        """Detach the sockets from this object, for `from_handover` in this or another process."""
         events, registration = self.subscription, self.registration
         handover = Handover(
             links={_EVENTS: events.socket.detach()},
@@ -42,7 +42,7 @@ class Sockets(NamedTuple):
 
     @classmethod
     def from_handover(cls, handover: Handover) -> Self:
-        """Adopt what was handed over."""
+        """Adopt the descriptors from `to_handover`."""
         links = {name: socket.socket(fileno=fd) for name, fd in handover.links.items()}
         facts = handover.facts
         subscription = Subscription(links[_EVENTS], facts["event_bytes"], filtered=facts["filtered"], lease=links.get(_EVENTS + LEASE))
@@ -52,7 +52,10 @@ class Sockets(NamedTuple):
 
 
 def open_sockets(procfs: Procfs) -> Sockets:
-    """Open them, or raise `ModeUnavailable`. Taskstats come first: each exit event is to find its message."""
+    """Open the sockets. Raises `ModeUnavailable`.
+
+    Taskstats is opened first, so that every exit event has its taskstats message.
+    """
     if reason := refusal(procfs):
         raise ModeUnavailable(reason)
     registration, reason = None, ""
@@ -69,7 +72,7 @@ def open_sockets(procfs: Procfs) -> Sockets:
 
 
 def refusal(procfs: Procfs) -> str | None:
-    """Why this mode can surely not run here, as far as that can be told without starting it."""
+    """Return why the mode cannot run here, or None if a cheap check finds no obstacle."""
     if not procfs.in_initial_pid_namespace():
         return "process events exist only in the host's pid namespace: use hostPID or --pid=host"
     try:

@@ -1,8 +1,8 @@
-"""The kernel's proc connector: an event for each fork, exec, rename and exit.
+"""The proc connector of the kernel: an event for each fork, exec, rename and exit.
 
-Layouts: include/uapi/linux/{netlink,connector,cn_proc}.h; what is sent when, and to whom: drivers/connector/cn_proc.c. A fork's event
-is sent before the child runs, so in the order of one socket a task's fork comes before all else of it, whatever CPU it came from.
-Nobody but the kernel gets through to these sockets: they are connected to it (`netlink_getsockbyportid`).
+Layouts: include/uapi/linux/{netlink,connector,cn_proc}.h. Senders and receivers: drivers/connector/cn_proc.c. The kernel sends a fork event
+before the child runs. So on one socket the fork of a task comes before its other events, on whichever CPU they occur. The sockets are
+connected to the kernel, so no other process can send to them (`netlink_getsockbyportid`).
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ EVERY_EVENT = 0
 WANTED_EVENTS = EVENT_FORK | EVENT_EXEC | EVENT_COMM | EVENT_EXIT
 
 SLOT_BYTES = 128
-"""An event with its headers takes 76."""
+"""An event with its headers has 76 bytes."""
 MESSAGE = Struct("=IH10xIIIIH2xIIQ6I")
-"""nlmsghdr (length, type), cn_msg (idx, val, seq, ack, length), proc_event (what, cpu, timestamp_ns, and up to six words of data)."""
+"""Fields: nlmsghdr (length, type), cn_msg (idx, val, seq, ack, length), proc_event (what, cpu, timestamp_ns, six words of data)."""
 DATA_AT, COMM_AT, COMM_LEN = 36, 60, 16
 _SLOTS = Struct(f"{MESSAGE.format}{SLOT_BYTES - MESSAGE.size}x")
 _WHOLE = MESSAGE.size - DATA_AT
 _NEEDED = {EVENT_NONE: 20, EVENT_FORK: 32, EVENT_EXEC: 24, EVENT_COMM: _WHOLE, EVENT_EXIT: 32}
-"""How long the event must be for its data. Kernels before 4.18 have no parent in an exit's."""
+"""Minimum size of each event in bytes. Exit events have no parent before Linux 4.18."""
 _REQUEST = Struct("=IHHII IIIIHH")
 _NOOP = Struct("=IHHII").pack(16, 1, 0, 0, 0)
-"""A header alone (NLMSG_NOOP), which the kernel ignores where it listens."""
+"""A header alone (NLMSG_NOOP), which the kernel ignores."""
 _OPERATION, _INPUT = Struct("=I"), Struct("=II")
-"""The two forms of a request's data: `enum proc_cn_mcast_op`, and `struct proc_input`."""
+"""Data of a request: `enum proc_cn_mcast_op` or, since Linux 6.6, `struct proc_input`."""
 _ACK_SECONDS = 0.3
 
 Event = tuple[int, int, int, int, int, int, int, int, int, int, int]
-"""what, cpu, timestamp_ns, sequence number, acknowledged number, and the six words of data."""
+"""Fields: what, cpu, timestamp_ns, sequence number, acknowledged number, six words of data."""
 
 NO_PRIVILEGE = "this kernel sends process events only to processes with CAP_NET_ADMIN: run as root, or grant it"
 OTHER_NETWORK = "process events exist only in the host's network namespace: use hostNetwork or --network=host"
 
 
 def events(slots: memoryview, sizes: list[int]) -> Iterator[Event | None]:
-    """Decode the datagrams in slots of `SLOT_BYTES`; `None` for each that is not what the kernel writes."""
+    """Yield the event of each datagram; `None` if it is malformed. Each slot has `SLOT_BYTES`; `sizes` are those of the datagrams."""
     messages = _SLOTS.iter_unpack(slots[: len(sizes) * SLOT_BYTES])
     for size, (length, kind, idx, val, seq, ack, data_len, what, cpu, at_ns, a, b, c, d, e, f) in zip(sizes, messages, strict=True):
         end = DATA_AT + data_len
@@ -61,7 +61,7 @@ def events(slots: memoryview, sizes: list[int]) -> Iterator[Event | None]:
             yield (what, cpu, at_ns, seq, ack, a, b, c, d, e, f)
         elif data_len < _NEEDED.get(what, 16):
             yield None
-        elif data_len > _WHOLE:  # a newer kernel's: fields are only ever appended
+        elif data_len > _WHOLE:  # a newer kernel: fields are only appended
             yield (what, cpu, at_ns, seq, ack, a, b, c, d, e, f)
         else:
             words = [word if 16 + 4 * (i + 1) <= data_len else 0 for i, word in enumerate((a, b, c, d, e, f))]
@@ -69,27 +69,30 @@ def events(slots: memoryview, sizes: list[int]) -> Iterator[Event | None]:
 
 
 def comm_of(slots: memoryview, index: int) -> bytes:
-    """The name in the rename event of a slot."""
+    """Return the comm in the rename event of slot `index`."""
     at = index * SLOT_BYTES + COMM_AT
     return bytes(slots[at : at + COMM_LEN]).partition(b"\0")[0]
 
 
 def request(operation: int, number: int, wanted: int | None = None) -> bytes:
-    """A change of the subscription. Since Linux 6.6 the kernel filters `wanted` events, and tells such a request by its length."""
+    """Return a request to subscribe or unsubscribe.
+
+    `number` comes back in the acknowledgement. `wanted` is a mask of events; only kernels since 6.6 accept a request with it.
+    """
     body = _OPERATION.pack(operation) if wanted is None else _INPUT.pack(operation, wanted)
     size = _REQUEST.size + len(body)
     return _REQUEST.pack(size, NLMSG_DONE, 0, number, 0, CN_IDX_PROC, CN_VAL_PROC, number, number, len(body), 0) + body
 
 
 class Subscription:
-    """A socket that the kernel has acknowledged to send events to.
+    """A socket that receives process events.
 
-    Events may come without an acknowledgement, because somebody else listens, and stop when they leave. A filter drops the
-    acknowledgement too, so it is set once that is there.
+    Events also arrive without a subscription while another process has one, and stop when it leaves. So the subscription must be
+    acknowledged. A filter also drops acknowledgements, so it is set after the acknowledgement.
     """
 
     def __init__(self, sock: socket.socket, buffer_bytes: int, *, filtered: bool, lease: socket.socket | None = None) -> None:
-        """Adopt a socket that is subscribed already. Who holds the other end of `lease` unsubscribes it when this one closes."""
+        """Adopt a subscribed socket. When `lease` closes, the process at its other end unsubscribes."""
         self.socket = sock
         self.buffer_bytes = buffer_bytes
         self.filtered = filtered
@@ -97,7 +100,7 @@ class Subscription:
 
     @classmethod
     def open(cls, buffer_bytes: int) -> Subscription:
-        """Subscribe. Raises `ModeUnavailable`."""
+        """Open a socket and subscribe. Raises `ModeUnavailable`."""
         sock = open_socket()
         subscription = cls(sock, widen(sock, buffer_bytes), filtered=False)
         try:
@@ -111,7 +114,10 @@ class Subscription:
         return subscription
 
     def close(self) -> None:
-        """Unsubscribe, or have it done: kernels that don't filter (before 6.6) allow it to the privileged alone, and it must be once."""
+        """Unsubscribe and close.
+
+        Before Linux 6.6 (no filter) this needs CAP_NET_ADMIN and must happen only once: with a lease, its other end does it.
+        """
         if self.filtered or self._lease is None:
             unsubscribe(self.socket)
         self.socket.close()
@@ -119,7 +125,7 @@ class Subscription:
             self._lease.close()
 
     def _subscribe(self) -> bool:
-        """Returns whether the kernel filters."""
+        """Subscribe, with a filter if the kernel has one. Returns whether it filters."""
         if self._listen(EVERY_EVENT):
             self.socket.send(request(LISTEN, 0, WANTED_EVENTS))
             return True
@@ -130,7 +136,8 @@ class Subscription:
         return False
 
     def _listen(self, wanted: int | None) -> bool:
-        number = int.from_bytes(os.urandom(4)) >> 1  # every listener gets every acknowledgement
+        """Send a request, and return whether it is acknowledged in time."""
+        number = int.from_bytes(os.urandom(4)) >> 1  # all listeners receive all acknowledgements
         self.socket.send(request(LISTEN, number, wanted))
         deadline = time.monotonic() + _ACK_SECONDS
         while (left := deadline - time.monotonic()) > 0:
@@ -152,27 +159,27 @@ class Subscription:
 
 
 def unsubscribe(sock: socket.socket) -> None:
-    """Say that there is a listener less, or the kernel goes on to make events for nobody.
+    """Remove one listener; otherwise the kernel continues to create events.
 
-    Before Linux 6.6 it takes one off whenever it is told by CAP_NET_ADMIN: said twice, somebody else's events end.
+    Before Linux 6.6 each request with CAP_NET_ADMIN decrements the number of listeners. A second one would stop the events of others.
     """
-    with contextlib.suppress(OSError):  # the socket is broken
+    with contextlib.suppress(OSError):  # the socket has failed
         sock.send(UNSUBSCRIBE)
 
 
 UNSUBSCRIBE = request(IGNORE, 0)
-"""Sent by `unsubscribe`."""
+"""The message of `unsubscribe`."""
 
 
 def acknowledged(datagram: bytes, number: int) -> int | None:
-    """The error of the acknowledgement of `number`; None if the datagram is something else. Its sequence number is ours or the CPU's."""
+    """Return the errno in the acknowledgement of request `number`; None if the datagram is another message."""
     slot = memoryview(datagram.ljust(SLOT_BYTES, b"\0"))
     event = next(events(slot, [len(datagram)]))
     return event[5] if event is not None and event[0] == EVENT_NONE and event[4] == number + 1 else None
 
 
 def open_socket() -> socket.socket:
-    """A socket that belongs to the group of process events. Raises `ModeUnavailable`."""
+    """Open a socket in the multicast group of process events. Raises `ModeUnavailable`."""
     try:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_CONNECTOR)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Reading `/proc` often and cheaply: bytes, one read for a file, and a failure is a value.
+"""Reads `/proc` cheaply: as bytes, one read(2) for each file, with failures as values.
 
-What is read and how it is laid out: proc_pid_stat(5), proc_pid_status(5), proc_stat(5), proc_loadavg(5), pid_namespaces(7).
+Formats: proc_pid_stat(5), proc_pid_status(5), proc_stat(5), proc_loadavg(5), pid_namespaces(7).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from exporter.model import KERNEL_THREADS, NS, Lost
 T = TypeVar("T")
 
 INITIAL_PID_NAMESPACE = 0xEFFFFFFC
-"""Its inode: `PROC_PID_INIT_INO` of include/linux/proc_ns.h."""
+"""Inode of its file in /proc: `PROC_PID_INIT_INO` in include/linux/proc_ns.h."""
 PF_KTHREAD = 0x200000
-"""The flag of kernel threads, include/linux/sched.h."""
+"""Flag of kernel threads: include/linux/sched.h."""
 PF_EXITING = 0x4
-"""The flag of tasks that are on their way out, and of zombies."""
+"""Flag of exiting tasks and zombies: include/linux/sched.h."""
 RESERVED_PIDS = 300
-"""Where PIDs start again after `pid_max`: kernel/pid.c."""
+"""First PID after `pid_max` is reached: kernel/pid.c."""
 
 _STAT_BYTES = 2048
 _CHUNK_BYTES = 65536
@@ -30,7 +30,7 @@ _VANISHED = frozenset({errno.ENOENT, errno.ESRCH, errno.ENOTDIR})
 
 
 class Stat(NamedTuple):
-    """`/proc/PID/stat`, as far as it is used. Ticks are `Procfs.tick_ns` long; the start is counted from boot."""
+    """The fields of `/proc/PID/stat` that are used. A tick is `Procfs.tick_ns`; the start is counted from boot."""
 
     pid: int
     comm: bytes
@@ -40,16 +40,16 @@ class Stat(NamedTuple):
     start_ticks: int
     cpu_ticks: int
     exiting: bool = False
-    """Whether the leader has begun to exit; a zombie has."""
+    """Whether the thread group leader is exiting or a zombie."""
 
     @property
     def ended(self) -> bool:
-        """Whether the whole process has exited and only waits to be reaped; a leader may be a zombie while its threads live on."""
+        """Return whether the process has exited and is not reaped. A leader can be a zombie while its threads run."""
         return self.state in {b"Z", b"X"} and self.threads <= 1
 
 
 def parse_stat(data: bytes) -> Stat:
-    """Parse `/proc/PID/stat`. A comm may hold any byte but NUL, so it ends at the last `)`. Raises `ValueError`."""
+    """Parse `/proc/PID/stat`. A comm can contain any byte but NUL, so it ends at the last `)`. Raises `ValueError`."""
     opening, closing = data.index(b"("), data.rindex(b")")
     fields = data[closing + 2 :].split(b" ", 20)
     if len(fields) < 20:
@@ -67,63 +67,63 @@ def parse_stat(data: bytes) -> Stat:
 
 
 def parse_tgid(data: bytes) -> int:
-    """Find the thread group in `/proc/PID/status`. Raises `ValueError`."""
+    """Return the thread group id in `/proc/PID/status`. Raises `ValueError`."""
     return int(data[data.index(b"\nTgid:") + 6 :].partition(b"\n")[0])
 
 
 class Procfs:
-    """One procfs mount. Nothing in it raises for what a process does: it came, went or hid."""
+    """A procfs mount. Processes that exit or cannot be read are values, not exceptions."""
 
     def __init__(self, root: str = "/proc") -> None:
-        """Use the mount at `root`, which is not touched before the first read."""
+        """Use the mount at `root`. It is first accessed by the first read."""
         self.root = root
         self.tick_ns = NS // os.sysconf("SC_CLK_TCK")
         self.host_cpus: int | None = None
-        """CPUs online, as of the last `kernel_clones`, which reads the same file."""
+        """Online CPUs, as of the last `kernel_clones`, which reads the same file."""
         self._prefix = os.fsencode(root) + b"/"
         self._last_pid_fd: int | None = None
         self._last_pid_field = 0
 
     def close(self) -> None:
-        """Close what is kept open between reads. May be called twice; a later read opens it again."""
+        """Close the file that is kept open between reads. May be called twice; a later read opens it again."""
         if self._last_pid_fd is not None:
             os.close(self._last_pid_fd)
             self._last_pid_fd = None
 
     def pids(self) -> list[int]:
-        """List the processes. Raises `OSError` where the mount can't be listed."""
+        """Return the PIDs of all processes. Raises `OSError`."""
         return [int(name) for name in os.listdir(self._prefix) if name.isdigit()]  # noqa: PTH208 (no pathlib on the hot path)
 
     def stat(self, pid: int) -> Stat | Lost:
-        """Read what the kernel says of a process, or of a thread by its TID."""
+        """Read `/proc/PID/stat` of a process or, by its TID, of a thread."""
         return self._read(b"%d/stat" % pid, parse_stat)
 
     def comm(self, pid: int) -> bytes | None:
-        """Read the name of a process, or of a thread by its TID; `None` if that fails."""
+        """Read the comm of a process or, by its TID, of a thread; `None` if that fails."""
         comm = self._read(b"%d/comm" % pid, lambda data: data[:-1])
         return None if isinstance(comm, Lost) else comm
 
     def tgid(self, pid: int) -> int | Lost:
-        """Read which process a PID or TID belongs to."""
+        """Read the process id (thread group id) of a PID or TID."""
         return self._read(b"%d/status" % pid, parse_tgid)
 
     def kernel_clones(self) -> int | None:
-        """Read how many processes and threads the host cloned since boot (`processes` of `/proc/stat`); `None` if that fails."""
+        """Read the number of clones since boot (`processes` in `/proc/stat`), threads included; `None` if that fails."""
         try:
             fd = os.open(self._prefix + b"stat", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 data = b""
-                while chunk := os.read(fd, _CHUNK_BYTES):  # the line of interrupts before it can be long
+                while chunk := os.read(fd, _CHUNK_BYTES):  # the line of interrupts can be long
                     data += chunk
             finally:
                 os.close(fd)
-            self.host_cpus = data.count(b"\ncpu") or None  # `cpu0` and on; before them, the first line, `cpu`, is of all
+            self.host_cpus = data.count(b"\ncpu") or None  # `cpu0`, `cpu1`, ...; the first line, `cpu`, is the sum
             return int(data[data.index(b"\nprocesses ") + 11 :].partition(b"\n")[0])
         except (OSError, ValueError):
             return None
 
     def last_pid(self) -> int | None:
-        """Read the PID or TID given out last in our own PID namespace; `None` if that fails."""
+        """Read the last allocated PID or TID of our PID namespace; `None` if that fails."""
         try:
             if self._last_pid_fd is None:
                 self._open_last_pid()
@@ -138,19 +138,19 @@ class Procfs:
             self._last_pid_fd, self._last_pid_field = os.open(self._prefix + b"loadavg", os.O_RDONLY | os.O_CLOEXEC), 4
 
     def pid_max(self) -> int:
-        """Read what PIDs stay below; without `/proc/sys/kernel/pid_max`, the kernel's own limit."""
+        """Read the exclusive upper limit of PIDs; the maximum of the kernel if that fails."""
         limit = self._read(b"sys/kernel/pid_max", int)
         return 1 << 22 if isinstance(limit, Lost) else limit
 
     def has_our_pids(self) -> bool:
-        """Whether PIDs in this mount are the ones that our own system calls take: not so for a host's `/proc` in a container."""
+        """Return whether this mount shows our PID namespace. The host's `/proc`, mounted in a container, does not."""
         try:
             return str(Path(self.root, "self").readlink()) == str(os.getpid())
         except OSError:
             return False
 
     def in_initial_pid_namespace(self) -> bool:
-        """Whether we see the host's processes, which are what the kernel's own count is of."""
+        """Return whether this process is in the host's PID namespace, whose clones the kernel counts."""
         try:
             return self.has_our_pids() and Path(self.root, "self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
         except OSError:
@@ -158,7 +158,7 @@ class Procfs:
 
     def _read(self, path: bytes, parse: Callable[[bytes], T]) -> T | Lost:
         lost = Lost.VANISHED
-        for _ in range(2):  # a process that exec'ed or was replaced half-way deserves a second look
+        for _ in range(2):  # retry: the process may have called exec or been replaced between open and read
             try:
                 fd = os.open(self._prefix + path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:

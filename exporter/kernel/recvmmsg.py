@@ -1,4 +1,4 @@
-"""Many datagrams for one system call: `recvmmsg(2)`, which Python does not have, into memory that is set aside once."""
+"""Reads many datagrams with one system call, recvmmsg(2), into preallocated memory. Python has no binding for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ctypes import c_int, c_size_t, c_uint, c_void_p
 from struct import Struct
 
 SO_RCVBUFFORCE = 33
-"""Needs CAP_NET_ADMIN, and is not bound by `net.core.rmem_max`: include/uapi/asm-generic/socket.h."""
+"""Exceeds `net.core.rmem_max`, with CAP_NET_ADMIN: include/uapi/asm-generic/socket.h."""
 
 
 class _Iovec(ctypes.Structure):
@@ -37,7 +37,7 @@ _LEN = Struct(f"={ctypes.sizeof(_Msghdr)}xI{ctypes.sizeof(_Mmsghdr) - ctypes.siz
 
 
 class Datagrams:
-    """Slots of one size, filled from a socket. What a slot held beyond the size of its datagram is left over from earlier ones."""
+    """Slots of equal size for datagrams. Bytes after the end of a datagram are left over from earlier ones."""
 
     def __init__(self, slots: int, slot_bytes: int) -> None:
         self.slots = slots
@@ -54,7 +54,7 @@ class Datagrams:
         self._recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg
 
     def read(self, sock: socket.socket) -> list[int]:
-        """Fill the slots with what is waiting; returns the datagrams' sizes, none if nothing waits. Raises `OSError`."""
+        """Fill the slots without waiting, and return the sizes of the datagrams in bytes. Raises `OSError`."""
         n = self._recvmmsg(sock.fileno(), self._headers, self.slots, socket.MSG_DONTWAIT, None)
         if n < 0:
             code = ctypes.get_errno()
@@ -65,7 +65,7 @@ class Datagrams:
 
 
 def widen(sock: socket.socket, wanted: int) -> int:
-    """Make the receive buffer as large as the kernel lets us, up to `wanted` bytes; returns what it is, in the kernel's own count."""
+    """Enlarge the receive buffer up to `wanted` bytes, as far as permitted. Returns its size in bytes, as the kernel counts it."""
     for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF):
         try:
             sock.setsockopt(socket.SOL_SOCKET, option, wanted // 2)  # the kernel doubles it

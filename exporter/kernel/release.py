@@ -1,4 +1,4 @@
-"""Which kernel runs here."""
+"""The version of the running kernel."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def version() -> tuple[int, ...]:
-    """The first two numbers of its release, such as (6, 18), whatever a distribution puts behind them."""
+    """Return the first two numbers of the kernel release, e.g. (6, 18). Suffixes of distributions are ignored."""
     return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2])

@@ -1,8 +1,8 @@
-"""The kernel's taskstats: a message for each thread that exits, with its name, its CPU and how it ended.
+"""Taskstats of the kernel: a message for each exiting thread, with its comm, CPU and exit status.
 
-Layouts: include/uapi/linux/{genetlink,taskstats}.h; what is sent when: kernel/taskstats.c, kernel/tsacct.c. A task's message is sent
-before its exit event of the proc connector (`do_exit` calls `taskstats_exit`, later `proc_exit_connector`). CPU is what `getrusage` reports
-but for what the exit itself takes after the message.
+Layouts: include/uapi/linux/{genetlink,taskstats}.h. Sender: kernel/taskstats.c, kernel/tsacct.c. The message of a task is sent before its
+exit event of the proc connector: `do_exit` calls `taskstats_exit`, later `proc_exit_connector`. CPU is as in getrusage(2), but without the
+CPU that the exit uses after the message.
 """
 
 from __future__ import annotations
@@ -25,49 +25,49 @@ CMD_GET, CMD_NEW = 1, 2
 REGISTER_CPUMASK, DEREGISTER_CPUMASK = 3, 4
 TYPE_PID, TYPE_STATS, TYPE_AGGR_PID = 1, 3, 4
 AGROUP = 0x20
-"""In `ac_flag` of the last thread of its group, since version 12."""
+"""Bit of `ac_flag`, set for the last thread of a group since version 12."""
 AGROUP_VERSION = 12
 VERSION_OF_MOVED_FIELDS = 15
-"""It put new fields between the old ones; version 16 put them at the end."""
+"""Version 15 has its new fields between the older ones; version 16 moved them to the end."""
 
 SLOT_BYTES = 4096
-"""A message with two `taskstats` (the thread's and its group's) takes 1.4 KiB in version 16."""
+"""A message with two `taskstats` (thread and group) has 1.4 KiB in version 16."""
 _CPUS = Path("/sys/devices/system/cpu/possible")
 _NLMSG = Struct("=IHHII")
 _GENL = Struct("=BBH")
 _ATTR = Struct("=HH")
 _HEAD = _NLMSG.size + _GENL.size
 _START = Struct("=IH10xB3x")
-"""Length and type of the message, and the command."""
+"""Fields: length and type of the message, command."""
 _STATS = Struct("=H2xIB71x32s8xI4xII8xQQQ")
 _STATS_15 = Struct("=H2xIB119x32s8xI4xII8xQQQ")
-"""version, ac_exitcode, ac_flag, ac_comm, ac_uid, ac_pid, ac_ppid, ac_etime, ac_utime, ac_stime."""
+"""Fields: version, ac_exitcode, ac_flag, ac_comm, ac_uid, ac_pid, ac_ppid, ac_etime, ac_utime, ac_stime."""
 _GROUP = Struct("=I4xQ")
-"""ac_tgid and ac_tgetime, since version 12."""
+"""Fields: ac_tgid and ac_tgetime, since version 12."""
 _GROUP_AT, _GROUP_AT_15 = 368, 464
 
 
 class Stats(NamedTuple):
-    """One thread, at its exit."""
+    """Statistics of an exiting thread."""
 
     pid: int
     tgid: int
-    """0 in versions before 12."""
+    """0 before version 12."""
     ppid: int
-    """Its process's parent, as of now."""
+    """Parent of the process at the exit of the thread."""
     comm: bytes
     exit_code: int
-    """As wait(2) has it; of the leader only before version 12."""
+    """As in wait(2). Before version 12 only the leader has it."""
     group_dead: bool
-    """Whether it is the last thread of its process; never set before version 12."""
+    """Whether this is the last thread of its process; false before version 12."""
     uid: int
     elapsed_us: int
-    """Since its start; if it is the last thread, since that of its process."""
+    """Since the start of the thread; for the last thread, since the start of its process."""
     cpu_us: int
 
 
 def decode(message: memoryview, family: int) -> Stats | Lost | None:
-    """Decode a message; None if it is of something else, `Lost.MALFORMED` if it is not what the kernel writes."""
+    """Decode a message; None if it has another type, `Lost.MALFORMED` if it is malformed. `family` is the id of taskstats."""
     try:
         length, kind, command = _START.unpack_from(message)
         if kind != family or command != CMD_NEW:
@@ -86,7 +86,7 @@ def decode(message: memoryview, family: int) -> Stats | Lost | None:
 
 
 def _attribute(message: memoryview, at: int, end: int, wanted: int) -> tuple[int, int] | None:
-    """Where an attribute's content begins and ends."""
+    """Return the start and end of the content of an attribute, or None."""
     while at + 4 <= end:
         length, kind = _ATTR.unpack_from(message, at)
         if length < 4 or at + length > end:
@@ -115,10 +115,10 @@ def _stats(message: memoryview, at: int) -> Stats | Lost:
 
 
 class Registration:
-    """A socket that gets the messages of all CPUs."""
+    """A socket that receives the messages of all CPUs."""
 
     def __init__(self, sock: socket.socket, buffer_bytes: int, family: int) -> None:
-        """Adopt a socket that is registered already."""
+        """Adopt a registered socket."""
         self.socket = sock
         self.buffer_bytes = buffer_bytes
         self.family = family
@@ -126,7 +126,7 @@ class Registration:
 
     @classmethod
     def open(cls, buffer_bytes: int) -> Registration:
-        """Register. Raises `OSError`, whose `strerror` says why not."""
+        """Open a socket and register. Raises `OSError`."""
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_GENERIC)
         try:
             sock.bind((0, 0))
@@ -140,11 +140,11 @@ class Registration:
         return registration
 
     def close(self) -> None:
-        """Deregister."""
+        """Deregister and close."""
         try:
             self.socket.send(request(self.family, CMD_GET, DEREGISTER_CPUMASK, self._cpus))
         except OSError:
-            pass  # the privilege is gone; the kernel finds out by itself that nobody listens
+            pass  # fails without the privilege; the kernel removes a closed socket by itself
         finally:
             self.socket.close()
 
@@ -158,7 +158,7 @@ class Registration:
         _check_ack(reply)
         found = _attribute(reply, _HEAD, len(reply), CTRL_ATTR_FAMILY_ID)
         if found is None:
-            raise OSError(errno.EPROTO, "the kernel does not say which family taskstats is")
+            raise OSError(errno.EPROTO, "the kernel reports no family id for taskstats")
         family = int.from_bytes(reply[found[0] : found[0] + 2], "little" if _LITTLE else "big")
         _check_ack(memoryview(self.socket.recv(SLOT_BYTES)))  # the acknowledgement
         return family
@@ -166,14 +166,14 @@ class Registration:
     def _exchange(self, message: bytes) -> None:
         self.socket.send(message)
         while not _check_ack(memoryview(self.socket.recv(SLOT_BYTES))):
-            pass  # messages that came before the acknowledgement
+            pass  # messages before the acknowledgement
 
 
 _LITTLE = Struct("=H").pack(1) == b"\1\0"
 
 
 def _check_ack(reply: memoryview) -> bool:
-    """Raise `OSError` if it is an error; returns whether it is an acknowledgement."""
+    """Return whether `reply` is an acknowledgement. Raises `OSError` if it is an error."""
     _, kind, *_ = _NLMSG.unpack_from(reply)
     if kind != NLMSG_ERROR:
         return False
@@ -184,6 +184,6 @@ def _check_ack(reply: memoryview) -> bool:
 
 
 def request(family: int, command: int, attribute: int, value: bytes) -> bytes:
-    """A generic netlink request with one attribute, to be acknowledged."""
+    """Return a generic netlink request with one attribute, which asks for an acknowledgement."""
     body = _GENL.pack(command, 1, 0) + _ATTR.pack(4 + len(value), attribute) + value + bytes(-len(value) % 4)
     return _NLMSG.pack(_NLMSG.size + len(body), family, NLM_F_REQUEST | NLM_F_ACK, 1, 0) + body

@@ -1,4 +1,4 @@
-"""Everything that needs privileges: loads BPF programs and opens sockets, in a child, for the serving process.
+"""Everything that needs privileges: loads BPF programs in a child, and opens sockets, for the serving process.
 
 Imports `config`, `process`, `kernel` and `model`; never a source.
 """

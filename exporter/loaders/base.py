@@ -1,7 +1,7 @@
-"""Loaders do what needs privileges: `Direct` with those of this process, `Broker` with those of a process that keeps them.
+"""Interfaces of the loaders. `Direct` uses the privileges of this process, `Broker` those of a child that keeps them.
 
-The loader of one mode is a module with two functions: `refusal` returns cheaply why the mode cannot run, `load` does the work. The module
-of each mode is fixed when a loader is made.
+The loader of one mode is a module with two functions: `load`, and `refusal`, a cheap check. The module of each mode is fixed when a loader
+is created.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that loading depends on; fixed at start."""
+    """The parameters of loading, fixed at start."""
 
     scale: RuntimeScale
     procfs: str
     interpreter: str
-    """A Python interpreter that has bcc; empty: look for one."""
+    """Path of a Python interpreter that has bcc; if empty, one is searched for."""
     modules: Mapping[Mode, str]
-    """Name of the module that loads each mode; a mode that is not in it needs no loader."""
+    """Name of the module that loads each mode. The other modes need no loader."""
 
     def to_json(self) -> str:
         """Return the settings as text for another process."""
@@ -46,10 +46,10 @@ class ModeLoader(Protocol):
     """The interface of a module that loads one mode."""
 
     def refusal(self, settings: Settings) -> str | None:
-        """Return in one sentence why loading is sure to fail, or None. Cheap."""
+        """Return one sentence if a cheap check shows that loading would fail, else None."""
 
     def load(self, settings: Settings, on_log: Callable[[str], None]) -> Handover:
-        """Load and attach programs in standby; raises `ModeUnavailable`. `on_log` takes lines for the log."""
+        """Load and attach programs in standby. Raises `ModeUnavailable`. `on_log` receives lines for the log."""
 
 
 class Loader(Protocol):
@@ -59,7 +59,7 @@ class Loader(Protocol):
         """Return the programs or sockets of the mode, as open descriptors."""
 
     def probe(self, mode: Mode) -> None:
-        """Raise if a cheap check finds that `load` is sure to fail."""
+        """Raise if a cheap check shows that `load` would fail."""
 
 
 def log_line(line: str) -> None:

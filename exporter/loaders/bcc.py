@@ -1,6 +1,6 @@
-"""Loads `lifecycle.bcc.c` through bcc, in a child of its own; see `handover`.
+"""Loads `lifecycle.bcc.c` with bcc, in a child; see `handover`.
 
-bcc belongs to the interpreter of the system (Debian's `python3-bpfcc`), which may not be ours. PyPI's `bcc` is an unrelated project.
+bcc is installed for the system's Python (Debian: `python3-bpfcc`), which may not be our interpreter. `bcc` on PyPI is another project.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from exporter.model import KERNEL_THREADS, Lost, ModeUnavailable, RuntimeScale
 from exporter.process.shortage import advice, describe
 
 PLACES = (Path(__file__).parents[1] / "_bpf", Path(__file__).parents[2] / "bpf")
-"""Directories of the sources: in a wheel, and in a checkout."""
+"""Directories of the BPF sources: in a wheel, and in a checkout."""
 
 _CHILD = Path(__file__).with_name("bcc_child.py")
 _OLDEST = (4, 18)
@@ -70,10 +70,10 @@ def load_bcc(  # noqa: PLR0913 - two are required
     force_guard: bool = False,
     timeout: float = 60,
 ) -> Handover:
-    """Compile, load and attach the programs, in standby; raises `ModeUnavailable` with advice.
+    """Compile, load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
 
-    `interpreter` has bcc; if empty, one is searched for. `use_headers` uses the kernel headers if they are installed: outcomes and CPU need
-    them. `use_ring` uses the ring buffer if the kernel has one. `use_rename_pid` uses the PID in the tracepoint of renames if it is there.
+    `interpreter` has bcc; if empty, one is searched for. `use_headers` uses the kernel headers if installed: outcomes and CPU need them.
+    `use_ring` uses the ring buffer if the kernel has one. `use_rename_pid` uses the PID in the tracepoint of renames if it is there.
     `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
     """
     sources, found = _require(interpreter)
@@ -87,7 +87,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
         "buffer_bytes": perf_bytes(possible_cpus()),
         "force_guard": force_guard,
     }
-    # -I: nothing is imported from the working directory or the environment, for this runs as root
+    # -I: as root, import nothing from the working directory or the environment
     handover = run([found, "-I", str(_CHILD)], request, timeout=timeout, on_log=on_log)
     handover.facts["buffers_count_lost"] = release.version() < _PROGRAMS_SEE_FULL_BUFFERS
     try:
@@ -95,12 +95,12 @@ def load_bcc(  # noqa: PLR0913 - two are required
             _insert_existing(handover, proc, on_log, count_threads=not handover.facts["group_dead"])
     except OSError as error:
         handover.close()
-        raise ModeUnavailable(f"cannot tell the programs about the processes that were there before: {describe(error)}") from error
+        raise ModeUnavailable(f"cannot enter the running processes into the map: {describe(error)}") from error
     return handover
 
 
 def refusal(settings: Settings | None = None) -> str | None:
-    """Return why loading is sure to fail, or None."""
+    """See `ModeLoader`."""
     try:
         _require(settings.interpreter if settings is not None else "")
     except ModeUnavailable as reason:
@@ -109,7 +109,7 @@ def refusal(settings: Settings | None = None) -> str | None:
 
 
 def _require(interpreter: str) -> tuple[Path, str]:
-    """Return the directory of the sources, and the interpreter that has bcc."""
+    """Return the directory of the sources, and an interpreter that has bcc. Raises `ModeUnavailable`."""
     if release.version() < _OLDEST:
         raise ModeUnavailable(f"kernel {os.uname().release} is too old: this mode needs 4.18 or later")
     sources = next((place for place in PLACES if (place / "lifecycle.bcc.c").exists()), None)
@@ -135,7 +135,7 @@ _with_bcc: set[str] = set()
 
 
 def _has_bcc(interpreter: str) -> bool:
-    """Return whether it has bcc. Only a yes is cached: bcc may be installed later."""
+    """Return whether an interpreter has bcc. Only True is cached: bcc may be installed later. Raises `ModeUnavailable`."""
     if interpreter not in _with_bcc:
         command = [interpreter, "-I", "-c", _FIND]
         try:
@@ -150,7 +150,7 @@ def _has_bcc(interpreter: str) -> bool:
 
 @cache
 def _sizes() -> dict[str, tuple[int, int]]:
-    """Return the maps that may be handed over, with the size of a key, and of a value as user space sees it."""
+    """Return the sizes of keys and values of all maps, in bytes, as user space sees them."""
     counts, cpus = ctypes.sizeof(CommRow), ctypes.sizeof(CpuRow) * possible_cpus()
     return {
         "comms_a": (16, counts),
@@ -171,11 +171,11 @@ def _sizes() -> dict[str, tuple[int, int]]:
 
 
 def _insert_existing(handover: Handover, proc: str, on_log: Callable[[str], None], *, count_threads: bool) -> None:
-    """Enter the processes that are older than the programs; else their exits would not count."""
+    """Enter the processes that started before the programs; otherwise their exits would not be counted."""
     procfs = Procfs(proc)
     kthreadd = procfs.stat(2)
     if isinstance(kthreadd, Lost) or kthreadd.comm != KERNEL_THREADS:
-        on_log(f"note: {proc} does not list the host's processes: those that already run are not counted when they exit")
+        on_log(f"note: {proc} does not list the host's processes: exits of running processes are not counted")
         return
     not_entered = Filler(handover.maps["live_processes"], procfs, count_threads=count_threads).fill()
     if not_entered:

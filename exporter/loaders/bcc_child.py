@@ -1,6 +1,6 @@
-"""Compiles and attaches `lifecycle.bcc.c`, and hands it over. A program of its own, run by `exporter.loaders.bcc`.
+"""Compiles and attaches `lifecycle.bcc.c`, and hands over the descriptors. `exporter.loaders.bcc` runs it as a program.
 
-It runs under the interpreter that has bcc, so it imports nothing of ours and needs only Python 3.9. It sends the same message as
+It runs under an interpreter that has bcc, so it imports nothing of the exporter and needs only Python 3.9. It sends the same message as
 `exporter.loaders.handover.send`.
 """
 
@@ -34,7 +34,7 @@ _RAW = {
 _MAX_DESCRIPTORS = 250
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
 _ATTACH_ORDER = ("on_free", "on_exit", "on_path", "on_exec", "on_own_rename", "on_rename", "on_signal", "on_newtask", "on_birth")
-"""An exit during this must find its free attached, and must not leave an entry in `live_processes`."""
+"""Attached in this order, so that each counted exit is followed by its free, and leaves no entry in `live_processes`."""
 _ADVICE = {
     errno.EPERM: "allow bpf(2) and perf_event_open(2) in the seccomp profile or security module of the container",
     errno.EACCES: "a security module (SELinux, AppArmor) forbids it, or the verifier, whose log --log.level=debug shows",
@@ -48,12 +48,12 @@ _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctype
 
 
 class _RefusedError(Exception):
-    """The message is for a person."""
+    """Loading failed. The message is one sentence for the user."""
 
 
 def main() -> None:
-    """Answer once, and exit without cleaning up: the kernel does that faster."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # it inherited the parent's mask, and must react to signals
+    """Send one answer, and exit without cleanup: the kernel does it faster."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the mask of the parent is inherited
     with socket.socket(fileno=int(sys.argv[1])) as ours:
         request = json.loads(sys.argv[2])
         try:
@@ -102,35 +102,35 @@ def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
 
 
 def _unshare_mounts() -> bool:
-    """Enter a private mount namespace: tracefs may be mounted here, also by bcc itself."""
+    """Enter a private mount namespace, and return whether that worked. The loader or bcc may mount tracefs in it."""
     return not _libc.unshare(_CLONE_NEWNS) and not _libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
 
 
 def _tracefs(*, unshared: bool) -> str:
-    """Return the directory in which the kernel describes its tracepoints."""
+    """Return the mount point of tracefs; mount it if needed."""
     for folder in _TRACEFS:
         if os.path.isdir(f"{folder}/events"):  # noqa: PTH112
             return folder
     if not unshared or _libc.mount(b"tracefs", _TRACEFS[0].encode(), b"tracefs", 0, None):
         reason = os.strerror(ctypes.get_errno())
         raise _RefusedError(f"tracefs is not mounted, and the loader cannot mount it ({reason}): mount -t tracefs tracefs {_TRACEFS[0]}")
-    _log(f"note: tracefs is not mounted: the loader mounts it at {_TRACEFS[0]} for itself, until it exits")
+    _log(f"note: tracefs is not mounted: mounting it at {_TRACEFS[0]} in the namespace of the loader")
     return _TRACEFS[0]
 
 
 def _programs(bcc: Any, sources: str, headers: str | None, flags: list[str]) -> tuple[Any, dict[str, int]]:
-    """Compile and load with the kernel headers if they are installed and fit, else with ours."""
+    """Compile and load with the kernel headers if they are installed and match, else with our headers."""
     flags = [f"-I{sources}", *flags]
     if headers is not None:
         try:
             return _compiled(bcc, sources, _WITH_HEADERS, headers, [*flags, "-DWITH_TASK"])
         except _RefusedError as reason:
-            _log(f"note: the kernel's headers are installed, but {reason}; outcomes and CPU stay unknown")
+            _log(f"note: kernel headers are installed, but {reason}; outcomes and CPU are unknown")
     return _compiled(bcc, sources, _WITHOUT, sources, flags)
 
 
 def _has_rings(bcc: Any) -> bool:
-    """Return whether the kernel has ring buffers. Some kernels before 5.8 have them as a backport."""
+    """Return whether the kernel has ring buffers. Some kernels before 5.8 have backported them."""
     fd: int = bcc.lib.bcc_create_map(_RINGBUF, b"probe", 0, 0, mmap.PAGESIZE, 0)
     if fd >= 0:
         os.close(fd)
@@ -138,13 +138,13 @@ def _has_rings(bcc: Any) -> bool:
 
 
 def _buffers(bcc: Any, kernel: Any, size: int) -> list[int]:
-    """Open a perf event for each CPU, and enter it into the map of records. The map drops them with its last descriptor."""
+    """Open a perf event for each CPU, and enter it into `record_events`. The map drops them when its last descriptor closes."""
     kernel["record_events"].open_perf_buffer(lambda *_: None, page_cnt=size // mmap.PAGESIZE)
     return [bcc.lib.perf_reader_fd(reader) for reader in kernel.perf_buffers.values()]
 
 
 def _headers() -> str | None:
-    """Return the directory of the kernel headers; empty if bcc finds it by itself, None if there are none."""
+    """Return the directory of the kernel headers; empty if bcc finds it, None if there are none."""
     release = os.uname().release
     for folder, for_bcc in (
         (f"/lib/modules/{release}/build", ""),
@@ -178,7 +178,7 @@ def _read(path: str) -> str:
 
 
 def _attempt(what: str, do: Any) -> Any:
-    """Turn a failure into one sentence: bcc raises plain exceptions and prints the cause."""
+    """Call `do`, and turn a failure into one sentence: bcc raises plain exceptions and prints the cause."""
     ctypes.set_errno(0)
     try:
         return do()
@@ -192,13 +192,14 @@ def _attempt(what: str, do: Any) -> Any:
 
 def _map(bcc: Any, kernel: Any, name: str, expected: list[int]) -> int:
     key_size, value_size = (getattr(bcc.lib, f"bpf_table_{what}_size")(kernel.module, name.encode()) for what in ("key", "leaf"))
-    if expected[0] != key_size or (expected[1] % value_size if value_size else expected[1]):  # user space sees a value for each CPU
+    # in a per-CPU map, user space sees a value for each CPU
+    if expected[0] != key_size or (expected[1] % value_size if value_size else expected[1]):
         raise _RefusedError(f"the map {name} has elements of {key_size} and {value_size} bytes instead of {expected}: report this")
     return _map_fd(bcc, kernel, name)
 
 
 def _map_fd(bcc: Any, kernel: Any, name: str) -> int:
-    """Return its descriptor; below zero if the programs have no such map."""
+    """Return the descriptor of a map; below zero if the programs do not have it."""
     fd: int = bcc.lib.bpf_table_fd(kernel.module, name.encode())
     return fd
 
@@ -210,7 +211,7 @@ def _fill(bcc: Any, fd: int, name: str, value: bytes) -> None:
 
 
 def _attach(kernel: Any, name: str) -> int:
-    """Attach a loaded program; returns the descriptor whose close detaches it."""
+    """Attach a loaded program, and return the descriptor whose close detaches it."""
     if name in _FORMATTED:
         kernel.attach_tracepoint(tp=_FORMATTED[name].encode(), fn_name=name.encode())
         fd: int = kernel.tracepoint_fds[_FORMATTED[name].encode()]

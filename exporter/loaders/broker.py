@@ -1,8 +1,7 @@
-"""Keeps the privileges in a small process, so that the process that serves HTTP can drop them and still retry a better mode later.
+"""The broker: a small process that keeps the privileges, so that the serving process can drop them and still switch modes.
 
-The broker starts before the privileges are dropped. It answers one kind of request: the name of a mode, and whether only to probe.
-What is loaded for which mode, and how, is fixed at its start. File descriptors come with the answer (SCM_RIGHTS, unix(7)). It exits with
-the process that started it.
+It starts before the privileges are dropped. A request has the name of a mode, and whether only to probe it. The loader of each mode is
+fixed at start. The answer carries file descriptors (SCM_RIGHTS, unix(7)). The broker exits with the process that started it.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from exporter.process.shortage import describe
 logger = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 70
-"""Longer than a loader may take."""
+"""Longer than the timeout of every loader."""
 _LATE_SECONDS = 1.0
 _END_SECONDS = 1.0
 _LOG_BYTES = 30_000
 
 
 class Broker:
-    """The `Loader` of the process that serves HTTP."""
+    """The `Loader` of the serving process."""
 
     def __init__(self, settings: Settings) -> None:
         """Start the broker with the current privileges. Raises `OSError`."""
@@ -47,11 +46,11 @@ class Broker:
             command = [*boot, str(theirs.fileno()), settings.to_json()]
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])  # noqa: S603
         self._pending_answers = 0
-        """Number of answers that have not arrived: one for each request, in order."""
+        """Answers that have not arrived. The broker sends one for each request, in order."""
 
     @property
     def pid(self) -> int:
-        """Process id of the broker."""
+        """Return the PID of the broker."""
         return self._child.pid
 
     def load(self, mode: Mode) -> Handover:
@@ -61,16 +60,16 @@ class Broker:
         self._ask(mode, probe=True)
 
     def close(self) -> None:
-        """Let it end by itself, as it does when its socket closes: it can't be killed by a process that has given up its privileges."""
+        """Close the socket, upon which the broker exits. Without privileges this process cannot kill it."""
         self._socket.close()
         try:
             self._child.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            logger.warning("the broker has not exited yet; it will do so by itself", extra=fields(pid=self.pid))
+            logger.warning("broker has not exited yet; it exits by itself", extra=fields(pid=self.pid))
 
     def _ask(self, mode: Mode, *, probe: bool = False) -> tuple[dict[str, Any], list[int]]:
         try:
-            while self._pending_answers:  # of requests that timed out: they come first
+            while self._pending_answers:  # to requests that timed out
                 discard(self._answer(_LATE_SECONDS)[1])
             self._socket.send(json.dumps({"load": mode, "probe": probe}).encode())
             self._pending_answers += 1
@@ -100,7 +99,7 @@ class Broker:
 def main() -> None:
     """Run the broker."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    for number in (signal.SIGINT, signal.SIGHUP):  # from a terminal: they are meant for the parent
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to the whole process group; the parent handles them
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     serve(socket.socket(fileno=int(sys.argv[1])), Settings.from_json(sys.argv[2]))
@@ -128,7 +127,7 @@ class _Leases:
         self._leases: dict[socket.socket, tuple[socket.socket, bytes]] = {}
 
     def give(self, handover: Handover) -> None:
-        """Add a lease for each link that needs a closing_message: the other side keeps it open as long as it reads the link."""
+        """Add a lease for each link with a closing message. The serving process keeps it open while it reads the link."""
         for name, closing_message in handover.closing_messages.items():
             copy = socket.socket(fileno=os.dup(handover.links[name]))
             ours, theirs = socket.socketpair()
@@ -136,7 +135,7 @@ class _Leases:
             handover.links[name + LEASE] = theirs.detach()
 
     def next_request(self, requests: socket.socket) -> bytes:
-        """Wait for the next request; returns nothing if the other side has closed the socket."""
+        """Wait for the next request; empty if the other side has closed the socket."""
         while requests not in (ready := select.select([requests, *self._leases], [], [])[0]):
             for lease in ready:
                 self._end(lease)
@@ -149,12 +148,12 @@ class _Leases:
 
     def _end(self, lease: socket.socket) -> None:
         sock, closing_message = self._leases.pop(lease)
-        with lease, sock, contextlib.suppress(OSError):  # the socket may have failed
+        with lease, sock, contextlib.suppress(OSError):  # the socket has failed
             sock.send(closing_message)
 
 
 def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.ExitStack) -> tuple[dict[str, Any], list[int]]:
-    """Return the answer and its descriptors; `held` closes our copies of them after they were sent."""
+    """Return the answer and its descriptors. `held` closes our copies after they were sent."""
     try:
         request = json.loads(message)
         mode = Mode(request["load"])
@@ -167,7 +166,7 @@ def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.
         return handover.manifest(), handover.descriptors()
     except ModeUnavailable as reason:
         return {"unavailable": str(reason)}, []
-    except OSError as error:  # e.g. too many open files; the broker must go on, since it can't be started again
+    except OSError as error:  # e.g. too many open files. The broker must continue: it cannot be restarted without privileges
         return {"unavailable": f"the broker cannot load it now: {describe(error)}"}, []
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         return {"unavailable": f"the broker does not understand the request: {error!r}"}, []
@@ -183,7 +182,7 @@ class _Lines(logging.Handler):
         self.lines.append(note + record.getMessage())
 
     def capped(self) -> list[str]:
-        """Return as many of the last lines as fit into a message."""
+        """Return the last lines, as many as fit into a message."""
         kept: list[str] = []
         left = _LOG_BYTES
         for line in reversed(self.lines):

@@ -1,4 +1,4 @@
-"""`make check-bpf`: loads every program into the verifier of this kernel, and prints the result."""
+"""`make check-bpf`: loads all programs into this kernel, and prints the result of the verifier."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from exporter.model import ModeUnavailable, RuntimeScale
 _Load = Callable[[RuntimeScale, Callable[[str], None]], Handover]
 
 _CORE: dict[str, _Load] = {
-    "ebpf_core, as this kernel is used": load_core,
-    "ebpf_core, where the tracepoint does not tell which thread is the last one": partial(load_core, force_guard=True),
+    "ebpf_core, as the exporter loads it": load_core,
+    "ebpf_core, as for kernels whose tracepoint does not mark the last thread": partial(load_core, force_guard=True),
 }
 _BCC: dict[str, _Load] = {
-    "ebpf_bcc, as this kernel is used": load_bcc,
-    "ebpf_bcc, where there is no ring buffer, and the tracepoint does not tell": partial(load_bcc, use_ring=False, force_guard=True),
+    "ebpf_bcc, as the exporter loads it": load_bcc,
+    "ebpf_bcc, as for kernels without ring buffer and mark of the last thread": partial(load_bcc, use_ring=False, force_guard=True),
 }
 
 
 def main() -> int:
-    """Print a line for each program and each map. Returns 1 if they cannot be loaded."""
+    """Print a line for each program and map. Returns 1 if the programs cannot be loaded."""
     refused = refusal()
     try:
         for what, load in (_CORE if refused else _CORE | _BCC).items():
@@ -36,7 +36,7 @@ def main() -> int:
         print(f"  not loaded: {reason}")
         return 1
     if refused:
-        print(f"ebpf_bcc was not tried: {refused}")
+        print(f"ebpf_bcc was skipped: {refused}")
     return 0
 
 

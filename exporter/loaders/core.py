@@ -1,4 +1,4 @@
-"""Loads `lifecycle.bpf.o` (CO-RE) through libbpf, in a child of its own; see `handover`."""
+"""Loads `lifecycle.bpf.o` (CO-RE) with libbpf, in a child; see `handover`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
 
 
 def load_core(scale: RuntimeScale, on_log: Callable[[str], None], *, force_guard: bool = False, timeout: float = 20) -> Handover:
-    """Load and attach the programs, in standby; raises `ModeUnavailable` with advice.
+    """Load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
 
     `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
     """
@@ -48,7 +48,7 @@ def load_core(scale: RuntimeScale, on_log: Callable[[str], None], *, force_guard
 
 
 def main() -> None:
-    """Run the child."""
+    """Run in the child."""
     sender = handover.Sender()
     try:
         _load(sender)
@@ -91,7 +91,7 @@ def _load(sender: handover.Sender) -> None:
 
 
 def refusal(settings: Settings | None = None) -> str | None:  # noqa: ARG001 - of every mode's loader
-    """Return why loading is sure to fail, or None."""
+    """See `ModeLoader`."""
     try:
         _require(OBJECT)
     except ModeUnavailable as reason:
@@ -100,7 +100,7 @@ def refusal(settings: Settings | None = None) -> str | None:  # noqa: ARG001 - o
 
 
 def _require(path: Path) -> None:
-    """Raise if loading is sure to fail, with more detail than the errno of the kernel."""
+    """Raise `ModeUnavailable` if loading would fail. Its reason is clearer than the errno of the kernel."""
     if release.version() < _OLDEST:
         raise ModeUnavailable(f"kernel {os.uname().release} is too old: this mode needs 5.8 or later")
     if not _BTF.exists():

@@ -1,4 +1,4 @@
-"""Loads with the privileges of this process."""
+"""The loader that uses the privileges of this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.model import Mode, ModeUnavailable
 
 
 class Direct:
-    """A `Loader`."""
+    """A `Loader` in this process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -24,7 +24,7 @@ class Direct:
             raise ModeUnavailable(reason)
 
     def _module(self, mode: Mode) -> ModeLoader:
-        """Import it only when it is used, to save memory."""
+        """Return the module of a mode; imported at its first use, to save memory."""
         name = self._settings.modules.get(mode)
         if name is None:
             raise ModeUnavailable(f"{mode} has no loader")

@@ -1,8 +1,8 @@
 """Passes descriptors from the child of a loader to the serving process.
 
-Loading needs privileges and heavy libraries; reading needs neither. So each loader is a module whose `main()` runs in a short-lived child,
-does its work, and sends one message: JSON, with the descriptors attached (SCM_RIGHTS, unix(7)). Descriptors beyond the limit of one message
-are sent before it, in messages that are only a `+`. Maps, programs and links live as long as the descriptors.
+Loading needs privileges and large libraries; reading needs neither. So the `main()` of each loader runs in a short-lived child, and sends
+one message: JSON, with the descriptors attached (SCM_RIGHTS, unix(7)). Descriptors beyond the limit of a message are sent before it, in
+messages that contain only `+`. Maps, programs and links exist as long as their descriptors.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from exporter.process.signals import stop_is_pending
 
 MAX_MESSAGE = 64 * 1024
 _MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
-_MAX_LOG = 1 << 20  # the log of the verifier can be many times that, with its reason at the end
+_MAX_LOG = 1 << 20  # the log of the verifier can be much longer; its reason is at the end
 _MORE = b"+"
 _STOP_CHECK_SECONDS = 0.1
 BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; importlib.import_module(sys.argv.pop(1)).main()"
@@ -39,15 +39,15 @@ BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; impor
 
 def load(module: str, request: dict[str, Any], *, timeout: float, on_log: Callable[[str], None]) -> Handover:
     """Run `main()` of `module` in a child and return its descriptors; see `run`."""
-    # -I: nothing is imported from the working directory or the environment, for this runs as root
+    # -I: as root, import nothing from the working directory or the environment
     command = [sys.executable, "-I", "-c", BOOT, str(Path(__file__).parents[2]), module]
     return run(command, request, timeout=timeout, on_log=on_log)
 
 
 def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: Callable[[str], None]) -> Handover:
-    """Run a program with the number of a socket and the request as its last arguments, and return its descriptors.
+    """Run a program, and return its descriptors. Its last arguments are the number of a socket and the request.
 
-    Its output goes to `on_log`, line by line. Raises `ModeUnavailable` with the message of the child, or with its exit status.
+    Each line of its output is passed to `on_log`. Raises `ModeUnavailable` with the message or the exit status of the child.
     """
     try:
         return _run(command, request, timeout, on_log)
@@ -98,10 +98,10 @@ def send(ours: socket.socket, message: bytes, descriptors: list[int]) -> None:
 
 
 def receive(ours: socket.socket, seconds: float) -> tuple[bytes, list[int]]:
-    """One message with its descriptors; both empty where the other side has gone.
+    """Return a message with its descriptors; both are empty if the other side has closed.
 
-    Raises `OSError`, and then has kept none. If it is no `TimeoutError`, the message is done with. Its time is over, too, when this process
-    is told to stop: loading may take a minute, and the other side may stand still.
+    Raises `TimeoutError` after `seconds`, or if SIGTERM or SIGINT is pending: loading may take a minute. Another `OSError` means that the
+    message has been read and is lost. Descriptors are closed in both cases.
     """
     descriptors = array.array("i")
     message, cut = _MORE, 0
@@ -126,18 +126,19 @@ def receive(ours: socket.socket, seconds: float) -> tuple[bytes, list[int]]:
     if message and not cut:
         return message, list(descriptors)
     discard(descriptors)
-    if message:  # those that came are not all
+    if message:  # some descriptors did not fit into our limit
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return b"", []
 
 
 def discard(descriptors: Iterable[int]) -> None:
-    """Close descriptors, and so detach or release what they hold."""
+    """Close descriptors, which detaches or releases their objects."""
     for fd in descriptors:
         os.close(fd)
 
 
 def from_answer(answer: dict[str, Any], descriptors: list[int]) -> Handover:
+    """Return the handover in an answer. Raises `ModeUnavailable` if the answer is a refusal."""
     if "unavailable" in answer:
         raise ModeUnavailable(answer["unavailable"])
     given = iter(descriptors)
@@ -148,24 +149,25 @@ def from_answer(answer: dict[str, Any], descriptors: list[int]) -> Handover:
 
 
 class Sender:
-    """The side of the child: collects descriptors, and sends them once."""
+    """The child's side of a handover: collects descriptors, and sends them once."""
 
     def __init__(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # it inherited the parent's mask, and must react to signals
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the mask of the parent is inherited
         self._socket = socket.socket(fileno=int(sys.argv[1]))
         self.request: dict[str, Any] = json.loads(sys.argv[2])
         self.handover = Handover({}, {}, {})
-        """To be filled. A link is any descriptor whose close ends an attachment."""
+        """To be filled by the loader."""
 
     def add_map(self, name: str, fd: int, key_size: int, value_size: int, *, per_cpu: bool) -> None:
+        """Add a map. Sizes are those of the kernel, in bytes; in a per-CPU map, of the value of one CPU."""
         seen_size = (value_size + 7) // 8 * 8 * possible_cpus() if per_cpu else value_size
         self.handover.maps[name] = BpfMap(fd, key_size, seen_size)
 
     def send(self) -> None:
-        """Hand everything over."""
+        """Send the handover."""
         send(self._socket, json.dumps(self.handover.manifest()).encode(), self.handover.descriptors())
 
     def refuse(self, reason: str) -> None:
-        """Send the reason of a failure, in one sentence."""
+        """Send the reason of a failure, as one sentence, instead of the handover."""
         with contextlib.suppress(BrokenPipeError):
             self._socket.send(json.dumps({"unavailable": reason}).encode())

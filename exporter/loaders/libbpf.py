@@ -1,6 +1,6 @@
-"""The part of libbpf that loading needs, by ctypes. Imported only in the child of a loader.
+"""The functions of libbpf that loading needs, called by ctypes. Imported only in the child of a loader.
 
-ABI: libbpf.so.1, stable since 1.0; pointers come back NULL with errno set (libbpf's libbpf_get_error documentation).
+ABI: libbpf.so.1, stable since 1.0. Functions that return pointers return NULL and set errno (documentation of libbpf_get_error).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PER_CPU_ARRAY = 6  # BPF_MAP_TYPE_PERCPU_ARRAY
 
 
 class Libbpf:
-    """Raises `OSError` if the library is missing or a call fails."""
+    """The library. Raises `OSError` if it is missing or a call fails."""
 
     def __init__(self) -> None:
         self._lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
@@ -46,14 +46,14 @@ class Libbpf:
             function.restype, function.argtypes = result, arguments
 
     def call(self, name: str, *arguments: object) -> int:
-        """Call a function that returns a number; below zero is -errno."""
+        """Call a function that returns a number, or -errno."""
         result: int = getattr(self._lib, name)(*arguments)
         if result < 0:
             raise OSError(-result, os.strerror(-result), name)
         return result
 
     def pointer(self, name: str, *arguments: object) -> int:
-        """Call a function that returns a pointer; NULL is an error."""
+        """Call a function that returns a pointer, or NULL and errno."""
         result: int | None = getattr(self._lib, name)(*arguments)
         if not result:
             error = ctypes.get_errno()
@@ -74,7 +74,7 @@ class Libbpf:
     def tracepoint_arguments(self, tracepoint: str) -> int:
         """Return the number of arguments of a tp_btf program at `tracepoint`, from the BTF of the running kernel.
 
-        The kernel keeps `typedef void (*btf_trace_NAME)(void *, ...)` for each: include/trace/bpf_probe.h.
+        The BTF has `typedef void (*btf_trace_NAME)(void *, ...)` for each tracepoint: include/trace/bpf_probe.h.
         """
         btf = self.pointer("btf__load_vmlinux_btf")
         try:
@@ -86,6 +86,6 @@ class Libbpf:
             self._lib.btf__free(btf)
 
     def _type(self, btf: int, number: int) -> list[int]:
-        """Struct btf_type: name_off, info, size or type."""
+        """Return the fields of struct btf_type: name_off, info, size or type."""
         found = self._lib.btf__type_by_id(btf, number)
         return [found[0], found[1], found[2]]

@@ -1,7 +1,7 @@
-"""Enters the processes that are older than the programs into the map `live_processes` (`live_processes.bcc.c`).
+"""Enters the processes that started before the programs into the map `live_processes` (`live_processes.bcc.c`).
 
-It runs after the programs were attached, and no exit counts before it is done. Changes meanwhile are seen either by the programs or here:
-an entry stays only if the process is the same before and after it was entered.
+It runs after the programs are attached, and no exit is counted before it ends. A process that changes meanwhile is seen by the programs or
+here: its entry stays only if the process is the same before and after the insertion.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from exporter.model import KERNEL_THREADS, Lost
 _ROUNDS = 20
 _NO_ROOM = {errno.E2BIG, errno.ENOMEM}
 _PAUSE_SECONDS = 0.01
-"""A new thread is listed some microseconds before its tracepoint fires. After this time it has fired."""
+"""A new thread is listed in `/proc` some microseconds before its tracepoint fires. After this time it has fired."""
 
 
 class LiveProcess(ctypes.Structure):
-    """`struct live_process` of live_processes.bcc.c."""
+    """`struct live_process` in live_processes.bcc.c."""
 
     _fields_ = (("start_ns", c_uint64), ("parent", c_uint32), ("live", c_uint32), ("comm", c_char * COMM_LEN), ("is_kernel", c_uint64))
 
@@ -35,25 +35,25 @@ class _State(NamedTuple):
     comm: bytes
     parent: int
     threads: frozenset[int]
-    """The live threads, if they are counted."""
+    """TIDs of the live threads; empty unless threads are counted."""
     is_stable: bool = True
-    """Whether no thread was just exiting."""
+    """Whether no thread was exiting."""
 
 
 class Filler:
     """Enters the processes in `/proc` into the map."""
 
     def __init__(self, live_processes: BpfMap, procfs: Procfs, *, count_threads: bool) -> None:
-        """`count_threads`: the programs find the last thread of a process by counting."""
+        """Set `count_threads` if the programs count threads to find the last one of a process."""
         self._live_processes = live_processes
         self._procfs = procfs
         self._count_threads = count_threads
         self._last_states: dict[int, _State] = {}
-        # `/proc` dates a start by a clock that goes on while the machine is suspended
+        # start times in `/proc` include time in suspend; the monotonic clock does not
         self._asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
     def fill(self) -> int:
-        """Enter them. Returns the number of processes without room, or that changed too quickly. Raises `OSError`."""
+        """Enter the processes, and return how many did not fit or changed too quickly. Raises `OSError`."""
         left = self._procfs.pids()
         for _ in range(_ROUNDS):
             left = [pid for pid in left if not self._insert(pid)]
@@ -67,7 +67,7 @@ class Filler:
         return len(left)
 
     def _insert(self, pid: int) -> bool:
-        """Return whether the process is done."""
+        """Try to enter a process. Returns False if it must be tried again."""
         state = self._read(pid)
         if state is None:
             return True
@@ -91,7 +91,7 @@ class Filler:
         return False
 
     def _read(self, pid: int) -> _State | None:
-        """Return its state, or None if it has exited or cannot be read."""
+        """Return the state of a process, or None if it has exited or cannot be read."""
         stat = self._procfs.stat(pid)
         if isinstance(stat, Lost) or stat.ended:
             return None
@@ -99,7 +99,7 @@ class Filler:
         return self._with_threads(state, pid) if self._count_threads else state
 
     def _with_threads(self, state: _State, pid: int) -> _State | None:
-        """Return its live threads. A zombie thread has exited; an exiting one may have."""
+        """Add the live threads. A zombie thread has exited; an exiting thread may have exited."""
         try:
             tids = [int(name) for name in os.listdir(f"{self._procfs.root}/{pid}/task")]  # noqa: PTH208 - each process and round
         except OSError:

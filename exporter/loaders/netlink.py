@@ -11,10 +11,10 @@ from exporter.loaders.base import Settings
 
 
 def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:  # noqa: ARG001 - of every mode's loader
-    """Subscribe and register; raises `ModeUnavailable`."""
+    """See `ModeLoader`."""
     return netlink_sockets.open_sockets(Procfs(settings.procfs)).to_handover()
 
 
 def refusal(settings: Settings) -> str | None:
-    """Return why the mode can't run, or None."""
+    """See `ModeLoader`."""
     return netlink_sockets.refusal(Procfs(settings.procfs))

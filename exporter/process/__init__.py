@@ -1,4 +1,4 @@
-"""What any daemon has: logs, privileges, sd_notify, its version.
+"""Parts of any daemon: logs, privileges, signals, sd_notify, version.
 
 Imports `kernel` and `model`.
 """

@@ -1,4 +1,4 @@
-"""Log lines on standard error, as logfmt or JSON. What a line holds may come from anybody: none can forge another line."""
+"""Writes log lines to standard error, as logfmt or JSON. All values are escaped, so no value can forge a line."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def fields(**pairs: object) -> dict[str, dict[str, object]]:
-    """Pairs to log beside a message: `logger.info("stepped down", extra=fields(mode="scan"))`."""
+    """Return fields for a log line: `logger.info("mode changed", extra=fields(mode="scan"))`."""
     return {"fields": pairs}
 
 
 def setup(level: str = "info", form: str = "logfmt", stream: TextIO | None = None) -> None:
-    """Send every logger's lines to standard error."""
+    """Send the lines of all loggers to standard error."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(Json() if form == "json" else Logfmt())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
-    logging.raiseExceptions = False  # a log that can't be written is no reason to write tracebacks
+    logging.raiseExceptions = False  # no tracebacks if the log cannot be written
 
 
 class Json(logging.Formatter):

@@ -1,4 +1,4 @@
-"""What the serving process gives up once everything that takes privilege has been started (capabilities(7), prctl(2))."""
+"""Drops the privileges of the serving process, once everything that needs them has started (capabilities(7), prctl(2))."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.kernel import release
 from exporter.kernel.capabilities import CAP_BPF, CAP_SYS_ADMIN, permitted
 
 USER = "shortproc-exporter"
-"""Whom it becomes, if there is such a user and no other is configured."""
+"""The default user, if it exists."""
 NOBODY = 65534
 
 _PR_SET_DUMPABLE = 4
@@ -24,16 +24,16 @@ _VERSION_3 = 0x20080522
 
 
 class NoSuchUser(Exception):
-    """The message is one line."""
+    """The process cannot switch to the user. The message is one line."""
 
 
 def has_any() -> bool:
-    """Whether there is something to give up."""
+    """Return whether this process has privileges to drop."""
     return os.geteuid() == 0 or permitted() != 0
 
 
 def user_of(name: str) -> tuple[int, int]:
-    """User and group of a name or a number; without one, of `shortproc-exporter` or of nobody. Raises `NoSuchUser`."""
+    """Return uid and gid of a user name or number; if empty, of `shortproc-exporter` or nobody. Raises `NoSuchUser`."""
     try:
         found = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name or USER)
     except KeyError:
@@ -48,9 +48,9 @@ def user_of(name: str) -> tuple[int, int]:
 
 
 def target_user(user: str, *, drop: bool, writer: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Return user and group to switch to; None if there are no privileges to drop, or they are to stay. Raises `NoSuchUser`.
+    """Return the uid and gid to switch to, or None if nothing is dropped. Raises `NoSuchUser`.
 
-    Unless `user` is set, it is the owner of the sinks' directory, `writer`, if there are sinks: a child of ours writes them.
+    With sinks it is `writer`, the owner of their directory: the handlers' child runs as the same user and writes there.
     """
     if not drop or not has_any():
         return None
@@ -62,15 +62,15 @@ def target_user(user: str, *, drop: bool, writer: tuple[int, int] | None) -> tup
 
 
 def reload_warning(path: str, user: int, group: int) -> str | None:
-    """Say that `user` cannot read a file that is read again while running, if root can tell. Before the first thread.
+    """Return a warning if `user` cannot read `path`, which a reload reads again. Needs root. Call it before the first thread.
 
-    The kernel is asked, by a child that switches to that user: mode bits alone do not tell, since directories and ACLs count too.
+    A child switches to that user and asks the kernel: mode bits are not enough, because of directories and ACLs.
     """
     if os.geteuid() != 0 or not Path(path).exists():
         return None
     child = os.fork()
     if child == 0:
-        status = 2  # root may not switch here: it is not known
+        status = 2  # unknown: root may not switch to another user here
         try:
             os.setgroups([])
             os.setresgid(group, group, group)
@@ -84,16 +84,16 @@ def reload_warning(path: str, user: int, group: int) -> str | None:
 
 
 def needed_capabilities() -> set[int]:
-    """The capabilities without which a running source could not go on: older kernels let only the privileged read maps."""
+    """Return the capabilities that a running source needs. Before Linux 5.19, reading maps needs one."""
     if release.version() >= (5, 19):
         return set()
     return {CAP_BPF} if release.version() >= (5, 8) else {CAP_SYS_ADMIN}
 
 
 def drop(user: int, group: int, keep: Iterable[int]) -> None:
-    """Become `user` if root, and keep no capability but `keep`, as far as they were there. Before the first thread: capset(2) is for one.
+    """Switch to `user` if root, and drop all capabilities but `keep`. Call it before the first thread: capset(2) affects one thread.
 
-    Raises `OSError`, or `NoSuchUser` where root may not become another: then nothing must be served.
+    Raises `OSError`, or `NoSuchUser` if root cannot switch. Then the exporter must not serve.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     kept = sum(1 << number for number in keep) & permitted()
@@ -103,24 +103,24 @@ def drop(user: int, group: int, keep: Iterable[int]) -> None:
             os.setgroups([])
             os.setresgid(group, group, group)
             os.setresuid(user, user, user)
-        except OSError as error:  # a container's root without the two, or a user namespace in which there is no such user
+        except OSError as error:  # e.g. without CAP_SETUID and CAP_SETGID, or with no such user in the user namespace
             why = (error.strerror or str(error)).lower()
             how = "grant CAP_SETUID and CAP_SETGID, start as another user, or set security.drop_privileges: false"
             raise NoSuchUser(f"cannot switch to user {user} ({why}): {how}") from None
-    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # fails where the kernel has none (before 4.3)
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # fails before Linux 4.3, which has none
     set_capabilities(libc, kept)
     check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    check(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))  # a handler of the same user must not trace us, nor take our descriptors
+    check(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))  # a handler of the same user must not trace us or take our descriptors
 
 
 def set_capabilities(libc: ctypes.CDLL, wanted: int) -> None:
-    """Have these effective and permitted, none inheritable. Raises `OSError`."""
+    """Set the effective and permitted capabilities to the mask `wanted`, and clear the inheritable ones. Raises `OSError`."""
     low, high = wanted & 0xFFFFFFFF, wanted >> 32
     check(libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", low, low, 0, high, high, 0)))
 
 
 def check(result: int) -> None:
-    """Raise `OSError` where a call of libc failed."""
+    """Raise `OSError` if a call of libc failed, i.e. its result is not 0."""
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -1,4 +1,4 @@
-"""Log lines that somebody else can cause again and again: a client, a handler, a shortage."""
+"""Limits the rate of log lines that clients, handlers or shortages can cause repeatedly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INTERVAL_SECONDS = 60.0
 
 
 class RateLimitedLog:
-    """Logs the first line at once, then at most one a minute, with the number of lines left out since. Safe from any thread."""
+    """Logs the first line at once, then at most one per minute, with the number of suppressed lines. Thread-safe."""
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
@@ -23,11 +23,11 @@ class RateLimitedLog:
         self._left_out = 0
 
     def warning(self, message: str, *, exc_info: bool = False, **pairs: object) -> None:
-        """Log a warning with these fields; `exc_info` adds the exception that is handled now."""
+        """Log a warning with fields; `exc_info` adds the current exception."""
         self._log(logging.WARNING, message, exc_info, pairs)
 
     def exception(self, message: str, **pairs: object) -> None:
-        """Log an error with the exception that is handled now."""
+        """Log an error with fields and the current exception."""
         self._log(logging.ERROR, message, True, pairs)
 
     def _log(self, level: int, message: str, exc_info: bool, pairs: dict[str, object]) -> None:

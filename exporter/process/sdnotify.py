@@ -1,4 +1,4 @@
-"""Tells systemd how it goes: the protocol of sd_notify(3), without its library. Where nobody asked (no NOTIFY_SOCKET), nothing is sent."""
+"""Notifies systemd of the state of the service: the protocol of sd_notify(3), without its library."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import time
 from collections.abc import MutableMapping
 
 _TIMEOUT_SECONDS = 1.0
-"""Longest that a message may hold up the supervising loop."""
+"""How long a message may block the main thread."""
 
 
 class Notifier:
-    """One message a call; none ever raises. It takes its variables out of the environment: what this process starts has nothing to tell."""
+    """Sends one message for each call. Does nothing without NOTIFY_SOCKET, and never raises.
+
+    The variables are removed from the environment, so children cannot send messages.
+    """
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
         address = environment.pop("NOTIFY_SOCKET", "")
@@ -24,20 +27,20 @@ class Notifier:
         self._address = address if address.startswith(("/", "\0")) else ""
 
     def ready(self) -> None:
-        """It serves, and a source runs; also after a reload."""
+        """Notify that the exporter is ready, after its start or a reload."""
         self._send("READY=1")
 
     def watchdog(self) -> None:
-        """The supervising loop went round."""
+        """Reset the watchdog, if it is enabled."""
         if self._watched:
             self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """The configuration is read again; `ready` has to follow."""
+        """Notify that a reload begins. Call `ready` after it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """It begins to end."""
+        """Notify that the exporter stops."""
         self._send("STOPPING=1")
 
     def _send(self, message: str) -> None:

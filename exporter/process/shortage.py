@@ -1,4 +1,4 @@
-"""What to do when the system gives this process no more descriptors, processes or memory."""
+"""Advice for shortages of file descriptors, processes and memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import resource
 
 NEEDED_FILES = 64
-"""Open files that loading and serving need, with some to spare."""
+"""Open files needed for loading and serving, with a reserve."""
 
 _NO_PROCESS = (
     "cannot start another process or thread: raise the limit of processes (ulimit -u, TasksMax= of systemd, or the container's limit)"
@@ -20,20 +20,20 @@ _ADVICE = {
 
 
 def advice(error: BaseException) -> str | None:
-    """Return a sentence for an error that comes from a shortage, else None."""
+    """Return advice for an error caused by a shortage, else None."""
     if isinstance(error, OSError):
         return _ADVICE.get(error.errno or 0)
-    # how CPython says that pthread_create failed: Modules/_threadmodule.c
+    # pthread_create failed: CPython, Modules/_threadmodule.c
     return _NO_PROCESS if isinstance(error, RuntimeError) and str(error) == "can't start new thread" else None
 
 
 def describe(error: OSError) -> str:
-    """Return advice, or the system's own words."""
+    """Return advice for a shortage, else the message of the error."""
     return advice(error) or error.strerror or str(error)
 
 
 def file_limit_advice() -> str | None:
-    """Say that the limit of open files is lower than what is needed, if it is: not every failure of that kind has this errno."""
+    """Return advice if the limit of open files is too low, else None. Not every failure caused by it has the errno EMFILE."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit >= NEEDED_FILES:
         return None

@@ -1,7 +1,7 @@
-"""Signals as this process waits for them, and how it takes over those that its parent had set.
+"""Waits for signals, and handles dispositions inherited from the parent.
 
-`signal.sigtimedwait` can't be used: where a stop (SIGSTOP, a frozen cgroup, a debugger) outlasts its time, CPython gives an unfilled
-structure back (Modules/signalmodule.c, up to 3.13 at least), that is, any signal or none. signalfd(2) has no such moment.
+This uses signalfd(2) because `signal.sigtimedwait` has a bug in CPython (Modules/signalmodule.c, at least up to 3.13). If the process is
+stopped (SIGSTOP, a frozen cgroup, a debugger) for longer than the timeout, it returns an uninitialized structure, i.e. a random signal.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from collections.abc import Iterable
 
 from exporter.process.privileges import check
 
-_SIGSET_BYTES = 128  # sigset_t of glibc and musl
+_SIGSET_BYTES = 128  # of sigset_t in glibc and musl
 _STOPS = {signal.SIGTERM, signal.SIGINT}
 _SIGINFO = struct.Struct("=I124x")
-"""`struct signalfd_siginfo`, of which the number is read."""
+"""`struct signalfd_siginfo`: only the signal number."""
 
 
 def restore_dispositions() -> None:
-    """Undo what a parent ignores and a program inherits: with SIGCHLD ignored, the status of every child is lost (wait(2))."""
+    """Restore the default for SIGCHLD: if the parent ignored it, the exit status of every child would be lost (wait(2))."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def hangup_is_ignored() -> bool:
-    """Whether the parent wants this program to outlive its terminal, as nohup(1) does."""
+    """Return whether the parent ignored SIGHUP, as nohup(1) does."""
     return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def stop_is_pending() -> bool:
-    """Whether this process was told to stop and has not taken notice yet: then it should wait for nothing else."""
+    """Return whether SIGTERM or SIGINT is pending. Then this process should not wait for anything else."""
     return not _STOPS.isdisjoint(signal.sigpending())
 
 
 class Signals:
-    """Blocks signals and waits for them, as long as this process lives. Made before the first thread or child: they inherit the mask."""
+    """Blocks signals and waits for them. Create it before the first thread or child: they inherit the mask."""
 
     def __init__(self, numbers: Iterable[signal.Signals]) -> None:
-        """Raises `OSError`."""
+        """Block these signals. Raises `OSError`."""
         wanted = frozenset(numbers)
         signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
         self._fd = _signalfd(wanted)
@@ -50,7 +50,7 @@ class Signals:
             self._poll.register(fd, select.POLLIN)
 
     def wait(self, seconds: float) -> signal.Signals | None:
-        """The next signal; None where the time is over, or another thread has called `wake`."""
+        """Return the next signal; None after `seconds`, or if another thread has called `wake`."""
         ready = {fd for fd, _ in self._poll.poll(max(0.0, seconds) * 1000)}
         if self._wake in ready:
             os.eventfd_read(self._wake)
@@ -59,7 +59,7 @@ class Signals:
         return signal.Signals(_SIGINFO.unpack(os.read(self._fd, _SIGINFO.size))[0])
 
     def wake(self) -> None:
-        """End the `wait` that goes on, or else the next one."""
+        """End the current or the next `wait`."""
         os.eventfd_write(self._wake, 1)
 
 
@@ -68,6 +68,6 @@ def _signalfd(numbers: Iterable[signal.Signals]) -> int:
     mask = ctypes.create_string_buffer(_SIGSET_BYTES)
     for number in numbers:
         check(libc.sigaddset(mask, number))
-    fd: int = libc.signalfd(-1, mask, os.O_CLOEXEC)  # SFD_CLOEXEC is the same
+    fd: int = libc.signalfd(-1, mask, os.O_CLOEXEC)  # the same value as SFD_CLOEXEC
     check(min(fd, 0))
     return fd

@@ -1,4 +1,4 @@
-"""Which source this is."""
+"""The version and revision of the exporter."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _SHORT = 7
 
 
 def text() -> str:
-    """Compose what `--version` prints."""
+    """Return the output of `--version`."""
     return f"shortproc-exporter, version {__version__} (revision: {revision()})\n  python version: {platform.python_version()}"
 
 
 def revision(package: Path = _PACKAGE) -> str:
-    """Name the revision that the package was built from, else that of the checkout around it, else `unknown`."""
+    """Return the git revision of the package, else of the checkout that contains it, else `unknown`."""
     return _first_line(package / "_revision") or _checked_out(package.parent / ".git") or "unknown"
 
 
 def _checked_out(git: Path) -> str:
-    linked = _first_line(git)  # in a worktree, `.git` is a file that names the folder
+    linked = _first_line(git)  # in a worktree, `.git` is a file with the path of the directory
     if linked.startswith("gitdir: "):
         git = git.parent / linked.removeprefix("gitdir: ")
     head = _first_line(git / "HEAD")

@@ -212,7 +212,7 @@ print(open("/proc/self/mounts").read().count("tracefs"))
     if result.returncode == 77:
         pytest.skip("tracefs can't be unmounted here")
     said, mounts = result.stdout.splitlines()
-    assert said == "note: tracefs is not mounted: the loader mounts it at /sys/kernel/tracing for itself, until it exits"
+    assert said == "note: tracefs is not mounted: mounting it at /sys/kernel/tracing in the namespace of the loader"
     assert mounts == "0"
 
 

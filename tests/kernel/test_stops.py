@@ -111,7 +111,7 @@ def test_told_to_stop_while_its_broker_stands_still(mode: Mode) -> None:
     with running(f"--mode={mode}", "--config.file", os.devnull) as exporter:
         broker = children(exporter)["broker"]
         broker.suspend()
-        assert "the broker has not exited yet" in terminated(exporter, standing=broker)
+        assert "broker has not exited yet" in terminated(exporter, standing=broker)
         assert until(lambda: gone(broker), bool)
 
 

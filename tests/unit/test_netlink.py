@@ -108,7 +108,7 @@ def test_events_that_stop_are_a_failure(proc: FakeProc, tally: Tally) -> None:
     for clones in range(1, SILENT_CHECKS):
         proc.clones(clones + 1)
         shortfall.compare(clones, 0)
-    with pytest.raises(SourceFailed, match="no process events"):
+    with pytest.raises(SourceFailed, match="stopped sending process events"):
         shortfall.compare(SILENT_CHECKS, 0)
 
 

@@ -1,4 +1,4 @@
-"""Reads what the BPF programs counted, and the records that they wrote.
+"""Reads the counts and records of the BPF programs.
 
 Imports what `exporter.sources` may, and no other source.
 """

@@ -1,13 +1,13 @@
-"""Finds out how many ended processes were never charged their CPU.
+"""Counts the exited processes whose CPU was never recorded.
 
-The kernel frees a process some time after its end: after its parent has reaped it and a grace period has passed. A kernel may not run the
-program then (measured: up to 0.4 % of a storm of vforks, on a kernel that runs no program while PID 1 is current, which is whose context
-the grace period's end may fall into). What is missing then is ended, not charged, and no longer there:
+The kernel frees a process some time after its exit: after its parent has reaped it and a grace period has passed. On some kernels the
+program at the free does not run for all processes. Measured: up to 0.4 % are missing in a storm of vforks, on a kernel that runs no program
+in the context of PID 1, in which the grace period may end. The number of lost CPU times is:
 
-    ended a second ago - charged by now - still listed as exiting
+    exits up to a second ago - CPU recorded up to now - processes that are still exiting
 
-Each term errs to the low side, so the sum is never too high, and it is right once a quiet second has passed. Its greatest value so far is
-what is lost.
+Each term errs towards fewer losses. So the result is never too high, and it is exact after a second without exits. The highest result so
+far is the loss.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LISTING_EVERY = 10
 
 
 class CpuAudit:
-    """Called about once a second. Looks into `/proc` only when something seems missing, and then at most each tenth time."""
+    """The audit. It lists `/proc` only if CPU seems to be missing, and at most at every tenth check."""
 
     def __init__(self, procfs: Procfs) -> None:
         self._procfs = procfs
@@ -30,11 +30,11 @@ class CpuAudit:
         self.lost = 0
 
     def begin(self) -> None:
-        """Note who was exiting before the programs were attached: their frees are nobody's."""
+        """Remember the processes that are exiting now: their exits were not counted. Call it before the source counts."""
         self._exiting_at_start = self._exiting()
 
     def check(self, exits: int, cpu_recorded: int) -> None:
-        """Take the counts of ended and of charged processes since the start."""
+        """Compare the exits counted since the start with the CPU times recorded. Call it about once a second."""
         self._calls += 1
         if self._listing is not None:
             exits_then, exiting_then = self._listing
@@ -44,11 +44,11 @@ class CpuAudit:
             self._calls = 0
             exiting = self._exiting()
             self._exiting_at_start &= exiting
-            # they are compared a second later: by then the frees of those who had just been reaped have come
+            # compared at the next check: by then the processes that were just reaped have been freed
             self._listing = self._last_exits, len(exiting - self._exiting_at_start)
         self._last_exits = exits
 
     def _exiting(self) -> set[tuple[int, int]]:
-        """Processes that are exiting or wait to be reaped, by PID and start."""
+        """Return PID and start of the processes that are exiting or not reaped."""
         stats = (self._procfs.stat(pid) for pid in self._procfs.pids())
         return {(stat.pid, stat.start_ticks) for stat in stats if not isinstance(stat, Lost) and stat.exiting}

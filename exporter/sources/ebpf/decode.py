@@ -1,4 +1,4 @@
-"""What stands where in the kernel's maps (exporter/kernel/layout.py), and how it becomes counts."""
+"""Decodes the values of the BPF maps (exporter/kernel/layout.py) into counts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _words(of: type[ctypes.Structure], *names: str) -> Iterator[int]:
     return (getattr(of, name).offset // _WORD for name in names)
 
 
-# Places in a row, and in what there is of a CPU, in words.
+# Offsets in a `CommRow` and a `CpuRow`, in words of 8 bytes.
 _LONG, _EXECS, _RUNTIME, _CHILDREN = _words(CommRow, "long_exits", "execs", "runtime_ns", "short_children")
 _BUCKETS, _SHORT_CPU, _LONG_CPU, _CPU_RECORDED = _words(CommRow, "buckets", "short_cpu_ns", "long_cpu_ns", "cpu_recorded")
 _OUTCOMES = slice(0, _LONG)
@@ -31,31 +31,31 @@ _FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(CpuRow, "forks", "threads", "co
 _DROPPED, _LOST, _SIGNALS, _RING = _words(CpuRow, "records_dropped", "lost", "signals", "ring")
 
 GLOBALS = _ROW + _RING + 3
-"""How many numbers `global_counts` gives."""
+"""Number of values that `global_counts` returns."""
 
 
 class CpuTotals:
-    """The per-CPU value, of all CPUs."""
+    """The rows of all CPUs, from the value of the per-CPU map."""
 
     def __init__(self, value: bytes | bytearray) -> None:
         self._words = memoryview(value).cast("Q")
 
     @property
     def clones(self) -> int:
-        """Processes and threads started."""
+        """Return the number of processes and threads started."""
         return self._sum(_FORKS) + self._sum(_THREADS)
 
     @property
     def entered(self) -> int:
-        """Comms entered into the maps."""
+        """Return the number of comms inserted into the maps."""
         return self._sum(_ENTERED)
 
     def sums(self) -> list[int]:
-        """Everything but the ring of seconds."""
+        """Return the sum over all CPUs of each word of a `CpuRow`, without the ring of seconds."""
         return [self._sum(at) for at in range(_RING)]
 
     def peak(self, second: int) -> int:
-        """Short exits in the busiest of the 60 seconds before `second`."""
+        """Return the short exits in the busiest of the 60 seconds before `second`."""
         seconds: dict[int, int] = {}
         for at in range(0, len(self._words), _CPU_ROW):
             for slot in self._words[at + _RING : at + _CPU_ROW].tolist():
@@ -68,29 +68,29 @@ class CpuTotals:
 
 
 class OtherRow:
-    """The row of what found no room among the comms."""
+    """The row of processes whose comm did not fit into the maps."""
 
     def __init__(self, value: bytes | bytearray) -> None:
         self.words: list[int] = memoryview(value)[:ROW_BYTES].cast("Q").tolist()
 
     @property
     def exits(self) -> int:
-        """Ended processes."""
+        """Return the number of exits in the row."""
         return sum(self.words[_OUTCOMES])
 
     @property
     def cpu_recorded(self) -> int:
-        """Those of them whose CPU is in."""
+        """Return the number of processes in the row whose CPU is recorded."""
         return self.words[_CPU_RECORDED]
 
 
 def global_counts(other: OtherRow, totals: CpuTotals, missed: int, cpu_never_came: int, records_lost: int) -> list[int]:
-    """All that has no name, since the start: `other`'s row, the sums over all CPUs, then the losses that are not in the maps."""
+    """Return the counts without a comm since the start: the words of `other`, the sums over all CPUs, and losses not in the maps."""
     return [*other.words, *totals.sums(), missed, cpu_never_came, records_lost]
 
 
 def counts_of(rows: list[Rows], grown: Sequence[int], scale: RuntimeScale) -> Counts:
-    """Add up rows by comm, and what has grown of `global_counts`."""
+    """Return counts: the rows by comm, and the growth of `global_counts` since the last drain."""
     other, cpu = grown[:_ROW], grown[_ROW:]
     comms = Breakdown[bytes](other=_process_counts(other, scale, per_comm=True))
     parents = Breakdown[bytes](other=_parent_counts(other))
@@ -118,13 +118,13 @@ def counts_of(rows: list[Rows], grown: Sequence[int], scale: RuntimeScale) -> Co
 
 
 def exits_in(rows: Rows) -> int:
-    """Ended processes in these rows."""
+    """Return the number of exits in these rows."""
     values = rows.values.cast("Q")
     return sum(sum(values[at::_ROW]) for at in range(*_OUTCOMES.indices(_ROW)))
 
 
 def cpu_recorded_in(rows: Rows) -> int:
-    """Those of them whose CPU is in."""
+    """Return the number of processes in these rows whose CPU is recorded."""
     return sum(rows.values.cast("Q")[_CPU_RECORDED::_ROW])
 
 

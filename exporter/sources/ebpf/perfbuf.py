@@ -1,7 +1,7 @@
-"""The kernel's perf buffers of records, one for each CPU, where it has no ring buffer (before 5.8).
+"""Reads records from perf buffers, one for each CPU: for kernels without ring buffers (before 5.8).
 
-Layout of the memory: struct perf_event_mmap_page and PERF_RECORD_SAMPLE in include/uapi/linux/perf_event.h. A page that tells how far the
-kernel has written and how far we have read, then the data once, so that a record may be in two pieces.
+Memory layout: struct perf_event_mmap_page and PERF_RECORD_SAMPLE in include/uapi/linux/perf_event.h. The first page has the positions of
+the kernel (head) and the reader (tail). The data follows once, so a record may wrap around.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from exporter.kernel.layout import RECORD_FORMAT, RecordLayout
 _HEADER = Struct("=IHH")  # type, misc, size
 _LOST, _SAMPLE = 2, 9
 _LOST_BODY = Struct("=8x8xQ")  # header, id, lost
-_RECORD = Struct(f"=8x4x{RECORD_FORMAT}")  # header, bytes that follow
+_RECORD = Struct(f"=8x4x{RECORD_FORMAT}")  # header, size of the data
 _SAMPLE_BYTES = (_HEADER.size + 4 + ctypes.sizeof(RecordLayout) + 7) // 8 * 8
 _HEAD, _TAIL = 1024 // 8, 1032 // 8
 _BATCH = 4096
-"""Records of all buffers together, about: what waits in those of many CPUs would be much memory."""
+"""Approximate number of records read at once from all buffers. It bounds memory on hosts with many CPUs."""
 
 
 class PerfBuffers:
-    """Records of each CPU apart. Not safe for threads. The kernel may go on writing while they are read."""
+    """The perf buffers of all CPUs. Not thread-safe. The kernel may write while they are read."""
 
     def __init__(self, descriptors: list[int], size: int, *, count_lost: bool) -> None:
         """Map perf events, each with `size` bytes of data. Raises `OSError`.
 
-        `count_lost` on kernels (before 5.1) whose programs are not told that there was no room.
+        Set `count_lost` before Linux 5.1, where programs do not notice that a buffer is full.
         """
         self.descriptors = descriptors
         self.lost = 0
@@ -44,7 +44,7 @@ class PerfBuffers:
             raise
 
     def pop(self) -> list[tuple[Any, ...]]:
-        """A batch, in the order of time; see `RecordBuffer`."""
+        """Return a batch of records, sorted by time of exit; see `RecordBuffer`."""
         popped: list[tuple[Any, ...]] = []
         for buffer in self._buffers:
             data = buffer.peek(self._most_bytes)
@@ -59,7 +59,7 @@ class PerfBuffers:
                     self.lost += _LOST_BODY.unpack_from(data, at)[0]
                 at += size
             buffer.skip(at)
-        popped.sort()  # by when it ended
+        popped.sort()  # by `ended_ns`, the first field
         return popped
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class _Buffer:
         self._data = whole[mmap.PAGESIZE :]
 
     def peek(self, most: int) -> bytes:
-        """At most that many bytes of what is there."""
+        """Return the unread data, at most `most` bytes."""
         tail = self._positions[_TAIL]
         n = min(self._positions[_HEAD] - tail, most)
         begin = tail % self._size
@@ -85,7 +85,7 @@ class _Buffer:
         return bytes(first) + bytes(self._data[: n - len(first)])
 
     def skip(self, n: int) -> None:
-        """Give the kernel so much room back."""
+        """Mark `n` bytes as read."""
         self._positions[_TAIL] += n
 
     def close(self) -> None:

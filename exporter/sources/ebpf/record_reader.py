@@ -1,4 +1,4 @@
-"""Takes records of single short processes out of the kernel's memory, many at once, and hands them on."""
+"""The thread that reads records of short processes from the kernel, many at once, and publishes them."""
 
 from __future__ import annotations
 
@@ -23,33 +23,36 @@ from exporter.sources.base import Publish
 logger = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.25
-"""Between two looks while nobody waits: the ring holds a second of 6,000 processes."""
+"""Between two reads if not live. The ring buffer holds about 6,000 records."""
 _LIVE_TIMEOUT_SECONDS = 1.0
 _GATHER_SECONDS = 0.0001
-"""In a storm, a wake-up for each record would cost the machine more than the records do."""
+"""Delay after a wake-up: during a storm, a wake-up for each record would cost more than the records."""
 _JOIN_SECONDS = 2.0
 
 
 class RecordBuffer(Protocol):
-    """Memory that the kernel writes records to."""
+    """Memory to which the kernel writes records."""
 
     descriptors: list[int]
-    """Readable when something was written, if the kernel was asked to say so."""
+    """Readable when a record was written, if the programs are set to `RECORDS_LIVE`."""
     lost: int
-    """Records that found no room, and that the programs were not told of."""
+    """Records dropped because the buffer was full, and not counted by the programs."""
 
     def pop(self) -> list[tuple[Any, ...]]:
-        """Take some of what is complete, in the order of `RECORD_FIELDS`; nothing where all is taken."""
+        """Return a batch of records as tuples in the order of `RECORD_FIELDS`; empty if there are no more."""
 
     def close(self) -> None:
         """Unmap."""
 
 
 class RecordReader:
-    """A thread of its own."""
+    """Reads a buffer of records in a thread."""
 
     def __init__(self, buffer: RecordBuffer, mode: Mode, publish: Publish, *, live: bool) -> None:
-        """Hand records to `publish`: at once if `live`, else some times a second. Closes `buffer` in the end. Raises `OSError`."""
+        """Start the thread. Raises `OSError`.
+
+        It passes records to `publish`: at once if `live`, else four times per second. It owns `buffer`, and `stop` closes it.
+        """
         self._buffer = buffer
         self._mode = mode
         self._publish = publish
@@ -60,7 +63,7 @@ class RecordReader:
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError as error:  # there may be no more of them
+        except RuntimeError as error:  # no more threads
             os.close(self._wake)
             raise OSError(errno.EAGAIN, str(error)) from error
 
@@ -70,17 +73,17 @@ class RecordReader:
         return self._buffer.lost
 
     def set_live(self, live: bool) -> None:
-        """Change that; the kernel is told by the caller."""
+        """Change `live`. The caller updates the control of the programs."""
         self._live = live
         os.eventfd_write(self._wake, 1)
 
     def stop(self) -> None:
-        """Take what is left, and end. The kernel writes nothing any more."""
+        """Read the remaining records, and stop. Call it after the programs were detached."""
         self._stopping = True
         os.eventfd_write(self._wake, 1)
         self._thread.join(_JOIN_SECONDS)
         if self._thread.is_alive():
-            logger.warning("the reader of records did not stop in time")
+            logger.warning("record reader did not stop in time")
             return
         os.close(self._wake)
         self._buffer.close()
@@ -97,7 +100,7 @@ class RecordReader:
                 self._drain()
             self._drain()
         except Exception:
-            logger.exception("the reader of records broke; counts go on without it")
+            logger.exception("record reader failed; counters are unaffected")
 
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -107,7 +110,7 @@ class RecordReader:
 
 
 def records(raw: list[tuple[Any, ...]], path_of_cgroup: Callable[[int], bytes], mode: Mode) -> list[Record]:
-    """Make records of what the kernel wrote. A field that is not named here is as the kernel wrote it under that name, or its default."""
+    """Decode records. Fields that are not named here have the value of the kernel's field of that name, or their default."""
     ahead_ns = time.time_ns() - time.monotonic_ns()
     kernel = dict(zip(RECORD_FIELDS, zip(*raw, strict=True), strict=True))
     outcomes, codes = zip(*map(outcome_of, kernel["code"]), strict=True)
@@ -118,7 +121,7 @@ def records(raw: list[tuple[Any, ...]], path_of_cgroup: Callable[[int], bytes], 
         "ended_ns": [ns + ahead_ns for ns in kernel["ended_ns"]],
         "comm": [name.rstrip(b"\0") for name in kernel["comm"]],
         "parent_comm": [name.rstrip(b"\0") for name in kernel["parent_comm"]],
-        "exe": [path[: path.find(b"\0")] for path in kernel["exe"]],  # behind the first one, it may be of another process
+        "exe": [path[: path.find(b"\0")] for path in kernel["exe"]],  # after the first NUL there may be bytes of another process
         "outcome": outcomes,
         "code": codes,
         "cpu_ns": repeat(None),

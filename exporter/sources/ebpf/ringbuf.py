@@ -1,8 +1,8 @@
-"""The kernel's ring buffer of records, where it has one.
+"""Reads records from a BPF ring buffer.
 
-Layout of the memory: kernel/bpf/ringbuf.c. A page that we write (how far we have read), a page that the kernel writes (how far it has
-written), and the data twice in a row, so that what wraps around is in one piece. Before each record are eight bytes: its length with a
-bit that it is still being written, and a number for the kernel.
+Memory layout: kernel/bpf/ringbuf.c. The first page has the position of the reader, the second page that of the kernel. The data follows
+twice, so a record never wraps around. Each record has a header of eight bytes: its length, with a bit that is set while the record is
+being written, and a number for the kernel.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _BATCH = 512
 
 
 class Ring:
-    """Records that all CPUs share. Not safe for threads. The kernel may go on writing while it is read."""
+    """The ring buffer of all CPUs. Not thread-safe. The kernel may write while it is read."""
 
     lost = 0
-    """The kernel is told at once when there is no room, and counts it."""
+    """Always 0: the programs count records that do not fit."""
 
     def __init__(self, fd: int) -> None:
-        """Map the ring `fd`, of `RECORDS_BYTES`. Raises `OSError`."""
+        """Map the ring buffer `fd`, with `RECORDS_BYTES` bytes of data. Raises `OSError`."""
         self.descriptors = [fd]
         page = mmap.PAGESIZE
         self._consumer = mmap.mmap(fd, page)
@@ -43,7 +43,7 @@ class Ring:
         self._data = memoryview(self._producer)[page:]
 
     def pop(self) -> list[tuple[Any, ...]]:
-        """At most a batch of what is complete; see `RecordBuffer`."""
+        """Return a batch of complete records; see `RecordBuffer`."""
         position = self._position[0]
         at = position % RECORDS_BYTES
         n = min((self._written[0] - position) // _STRIDE, _BATCH, len(self._data) // _STRIDE)

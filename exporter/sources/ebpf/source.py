@@ -1,8 +1,8 @@
-"""Reads what the BPF programs counted. It does nothing for an event: the work is in the kernel, at a scrape, and at a drain.
+"""The source of the eBPF modes: reads the counts of the BPF programs. It does no work per event, only at a scrape and at a drain.
 
-The kernel counts by comm into one of two maps. At a drain the programs are turned to the other one, the kernel is waited for until no
-program can hold the old one, and the old one is read and emptied. A reader always sums both, so it sees each count once: no event is
-entered into both, and the caller's lock keeps it from looking while one is being emptied.
+The programs count by comm in one of two maps. `swap_maps` switches them to the other map and waits until no program uses the old one;
+`drain` then reads and empties the old map. Readers always sum both maps, so they see each count once: each event is in one map, and the
+lock of the caller prevents reads during a drain.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _ZERO = b"\0" * 4
 
 
 class EbpfSource(Source):
-    """The same for every loader, since the maps' layouts are."""
+    """The source for all loaders: they share the layouts of the maps."""
 
     def __init__(self, mode: Mode, scale: RuntimeScale, load: Callable[[], Handover], audit: CpuAudit) -> None:
-        """`load` hands over the descriptors of attached programs that count nothing yet, or raises `ModeUnavailable`."""
+        """`load` returns the descriptors of attached programs in standby. Raises `ModeUnavailable`."""
         self.mode = mode
         self._load = load
         self._audit = audit
@@ -72,53 +72,53 @@ class EbpfSource(Source):
                 self._update_control(since=now, from_ns=now, is_cut=0)
         except (OSError, SourceFailed) as error:
             self._kernel.close()
-            raise ModeUnavailable(f"the programs load, but can't be used: {error}") from error
+            raise ModeUnavailable(f"cannot use the loaded programs: {error}") from error
         self._swapped_ns = time.monotonic_ns()
 
     def count_from(self, from_ns: int) -> None:
-        """Who is born from then on exits under the programs' eyes; of the others, each that exits leaves a note for its free."""
+        """See `Source`. Processes that started earlier leave a note at their exit, so that their free counts CPU correctly."""
         self._update_control(since=from_ns, from_ns=from_ns)
 
     def count_until(self, until_ns: int) -> None:
         self._update_control(until_ns=until_ns, is_cut=1)
 
     def publish(self, to: Publish, *, live: bool) -> None:
-        """Read the ring, or the perf buffers where there is none."""
+        """Start to read records, or change `live`; see `Source`."""
         if self._records is not None:
             self._records.set_live(live)
         else:
             try:
                 self._records = RecordReader(self._record_buffer(), self.mode, to, live=live)
             except OSError as error:
-                logger.warning("there are no records, for they can't be read (%s); counts go on without them", error)
+                logger.warning("cannot read per-process records; counters are unaffected: %s", error)
                 return
         self._update_control(records=RECORDS_LIVE if live else RECORDS_ON)
 
     def cpu_pending(self) -> int:
-        """By the kernel's counts."""
+        """Return the exits without recorded CPU, except those whose CPU is known to be lost; see `Source`."""
         if not self._knows_cpu:
             return 0
         try:
             exits, recorded = self._exits_and_cpu_recorded()
         except OSError as error:
-            raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
+            raise SourceFailed(f"cannot read the BPF maps: {error}") from error
         return max(0, exits - recorded - self._audit.lost)
 
     def peek(self) -> Counts:
-        """Both maps of comms, and what has no name."""
+        """Sum both maps of comms and the counts without a comm; see `Source`."""
         try:
             return self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._global_counts())
         except OSError as error:
-            raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
+            raise SourceFailed(f"cannot read the BPF maps: {error}") from error
 
     def drain(self) -> Counts:
-        """Empty the map of comms that no program writes any more; after `stop`, both, and then give them back."""
+        """Empty the retired map of comms; see `Source`. After `stop`, empty both maps and close them."""
         try:
             ready = ["comms_a", "comms_b"] if self._stopped else [self._retired] if self._retired_is_idle else []
             globals_now = self._global_counts()
             rows = [self._map(each).pop_all() for each in ready]
         except OSError as error:
-            raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
+            raise SourceFailed(f"cannot read the BPF maps: {error}") from error
         finally:
             if self._stopped:
                 self._kernel.close()
@@ -129,9 +129,9 @@ class EbpfSource(Source):
         return counts
 
     def swap_maps(self, tracked: Tracked) -> None:
-        """Turn the programs to the other map of comms, when this one has been in use for a while or fills up.
+        """Switch the programs to the other map of comms after 5 s, or earlier if many comms were inserted.
 
-        The other one is given the tracked comms first, so that a flood of new ones can't leave them without room.
+        The tracked comms are inserted into the other map first, so that many new comms cannot displace them.
         """
         try:
             entered = self._cpu_totals().entered
@@ -147,20 +147,20 @@ class EbpfSource(Source):
             self._end_cut_checks()
             self._check_cpu()
         except OSError as error:
-            raise SourceFailed(f"the kernel's maps can't be drained: {error}") from error
+            raise SourceFailed(f"cannot drain the BPF maps: {error}") from error
         self._check_links()
 
     def clones(self) -> int:
-        """Forks and threads of all CPUs; as many as before where they can't be read, for the next drain fails then."""
+        """Return the forks and threads of all CPUs; the last value if the map cannot be read, since then the next drain fails."""
         with contextlib.suppress(OSError):
             self._clones = self._cpu_totals().clones
         return self._clones
 
     def stop(self) -> None:
-        """Detach, and wait until no program runs."""
+        """Detach, and wait until no program runs; see `Source`."""
         if not self._stopped and self._kernel.maps:
             self._kernel.detach()
-            with contextlib.suppress(OSError):  # it may be stopped because this fails
+            with contextlib.suppress(OSError):  # the source may be stopped because this fails
                 self._wait_for_programs()
             if self._records is not None:
                 self._records.stop()
@@ -170,10 +170,10 @@ class EbpfSource(Source):
         try:
             return Gauges(self._cpu_totals().peak(time.monotonic_ns() // NS))
         except OSError as error:
-            raise SourceFailed(f"the kernel's maps can't be read: {error}") from error
+            raise SourceFailed(f"cannot read the BPF maps: {error}") from error
 
     def about(self) -> str:
-        """What its maps cost."""
+        """Return the memory use of the maps; see `Source`."""
         memory = sum(map_memory(each.fd) for each in self._kernel.maps.values())
         return f"the programs load and attach; their maps use {memory / 2**20:.1f} MiB of kernel memory"
 
@@ -191,17 +191,17 @@ class EbpfSource(Source):
         try:
             return self._kernel.maps[name]
         except KeyError:
-            raise SourceFailed("it is not running") from None
+            raise SourceFailed("the source is not running") from None
 
     def _update_control(self, **fields: int) -> None:
-        """Change what the programs read."""
+        """Change fields of the control that the programs read. Raises `SourceFailed`."""
         try:
             with self._control_lock:
                 for name, value in fields.items():
                     setattr(self._control, name, value)
                 self._map("control").update(_ZERO, bytes(self._control))
         except OSError as error:
-            raise SourceFailed(f"the programs can't be told what to do: {error}") from error
+            raise SourceFailed(f"cannot update the control of the programs: {error}") from error
 
     def _swap(self) -> None:
         self._swapped_ns = time.monotonic_ns()
@@ -209,20 +209,20 @@ class EbpfSource(Source):
         self._wait_for_programs()
 
     def _wait_for_programs(self) -> None:
-        """Until every program has ended that began before now. If it fails, the retired map waits for the next time."""
+        """Wait until all programs that are running now have ended. If it fails, the retired map is drained later. Raises `OSError`."""
         self._retired_is_idle = False
         self._map("barrier").update(_ZERO, self._map("barrier_inner").fd.to_bytes(4, "little"))
         self._retired_is_idle = True
 
     def _end_cut_checks(self) -> None:
-        """Once all programs that run began after `from_ns`, spare them the look at the clock."""
+        """Clear `is_cut` when all running programs started after `from_ns`: they need not compare times any more."""
         control = self._control
         if control.is_cut and control.from_ns < self._swapped_ns and control.until_ns == FOREVER_NS and self._retired_is_idle:
             self._update_control(is_cut=0)
 
     @property
     def _knows_cpu(self) -> bool:
-        """Where the programs can know CPU at all."""
+        """Return whether the programs can measure CPU."""
         return "on_free" in self._kernel.programs
 
     def _check_cpu(self) -> None:
@@ -236,10 +236,10 @@ class EbpfSource(Source):
         return exits, self._drained_recorded + sum(map(cpu_recorded_in, rows)) + other.cpu_recorded
 
     def _check_links(self) -> None:
-        """An attachment exits with its descriptor, and then nothing else would tell."""
+        """Raise `SourceFailed` if the descriptor of an attachment was closed, which ends it. Nothing else would show it."""
         gone = [name for name, fd in self._kernel.links.items() if _link_target(fd) != self._link_targets[fd]]
         if gone:
-            raise SourceFailed(f"the attachment of {', '.join(sorted(gone))} is gone")
+            raise SourceFailed(f"programs no longer attached: {', '.join(sorted(gone))}")
 
     def _cpu_totals(self) -> CpuTotals:
         return CpuTotals(self._map("cpus").lookup(_ZERO) or b"")
@@ -248,7 +248,7 @@ class EbpfSource(Source):
         return OtherRow(self._map("shared").lookup(_ZERO) or b"")
 
     def _global_counts(self) -> list[int]:
-        """What has no name, since the start; behind it, of each program in turn, its runs and their time."""
+        """Return the counts without a comm since the start, then runs and nanoseconds of each program."""
         infos = [program_info(fd) for fd in self._kernel.programs.values()]
         missed, records_lost = sum(each.misses for each in infos), self._records.lost if self._records else 0
         whole = global_counts(self._other_row(), self._cpu_totals(), missed, self._audit.lost, records_lost)
@@ -264,7 +264,7 @@ class EbpfSource(Source):
 
 
 def _link_target(fd: int) -> str:
-    """What a descriptor is of, such as `anon_inode:bpf_link`; nothing where it is closed."""
+    """Return what a descriptor refers to, e.g. `anon_inode:bpf_link`; empty if it is closed."""
     try:
         return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - each second
     except OSError:

@@ -1,4 +1,4 @@
-"""Processes as the kernel reports them over netlink.
+"""Reads process events and statistics from netlink.
 
 Imports what `exporter.sources` may, and no other source.
 """

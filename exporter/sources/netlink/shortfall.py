@@ -1,4 +1,4 @@
-"""Clones that the kernel counted and no event reported."""
+"""Finds clones that the kernel counted, but no event reported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from exporter.model import Lost, SourceFailed
 from exporter.sources.tally import Tally
 
 SILENT_CHECKS = 3
-"""Looks in a row that must find new clones and no event, before events are thought to have stopped."""
+"""Consecutive checks with new clones but without events, after which events are considered stopped."""
 
 
 class Shortfall:
@@ -19,7 +19,7 @@ class Shortfall:
 
     def __init__(self, procfs: Procfs, tally: Tally) -> None:
         self.lost = False
-        """Whether events are known to have been dropped."""
+        """Whether events were dropped."""
         self._procfs = procfs
         self._tally = tally
         self._offset: int | None = None
@@ -29,15 +29,15 @@ class Shortfall:
         self._silent_checks = 0
 
     def begin(self, reported: int) -> None:
-        """Compare from now on."""
+        """Start to compare. `reported` is the number of clones reported by events."""
         clones = self._procfs.kernel_clones()
         self._offset = None if clones is None else clones - reported
 
     def compare(self, before: int | None, reported: int) -> bool:
-        """Count what is missing of the clones that the kernel had counted `before` all events were read, which reported so many.
+        """Count the missing clones as lost. Returns whether events were dropped without an error, e.g. for lack of memory.
 
-        Returns whether events were dropped in silence, for lack of memory perhaps. Raises `SourceFailed` where none come any more: in older
-        kernels one listener too many that leaves (PROC_CN_MCAST_IGNORE) stops them for all.
+        `before` is the kernel's number of clones before all events were read, `reported` the number reported by events. Raises
+        `SourceFailed` if events have stopped: on older kernels, an extra PROC_CN_MCAST_IGNORE of any process stops them for all.
         """
         if before is None or self._offset is None:
             return False
@@ -46,7 +46,7 @@ class Shortfall:
         silently = False
         if not self.lost and missing > 0:
             self._check_silence(before, reported)
-            if not self._seen_once:  # the kernel counts a clone a moment before it tells of it
+            if not self._seen_once:  # the kernel counts a clone shortly before it sends the event
                 self._seen_once = True
                 return False
             silently = self.lost = unchanged
@@ -62,4 +62,4 @@ class Shortfall:
         self._silent_checks = self._silent_checks + 1 if reported == self._last_reported and before > self._last_kernel_clones else 0
         self._last_kernel_clones, self._last_reported = before, reported
         if self._silent_checks >= SILENT_CHECKS:
-            raise SourceFailed("the kernel sends no process events any more")
+            raise SourceFailed("the kernel has stopped sending process events")

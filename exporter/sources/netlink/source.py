@@ -1,7 +1,7 @@
-"""Processes as the kernel tells of them over netlink: the proc connector, and taskstats where that is permitted.
+"""The source of the mode `netlink`: process events of the proc connector, and taskstats where permitted.
 
-One thread reads both sockets, many messages a system call. Where the events come faster than they are read, the kernel drops them and
-says so (ENOBUFS), and drops all until the queue has been read empty; then `/proc` is listed, and it goes on from there.
+One thread reads both sockets, many messages per system call. If events arrive faster than they are read, the kernel reports ENOBUFS and
+drops all events until the queue is empty. Then the source lists `/proc` and continues from there.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ log = logging.getLogger(__name__)
 MS = NS // 1000
 SLOTS, STATS_SLOTS = 256, 128
 GATHER_SECONDS = 0.005
-"""Events are left to gather where taskstats tells the names, which are gone in no time where it does not."""
+"""Delay after a wake-up, to read more events at once. No delay without taskstats: comms must then be read from `/proc` quickly."""
 YOUNG_NS = 50 * MS
-"""An exec is named by its process's end until it is this old."""
+"""An exec younger than this gets its comm from the exit of the process; an older one from `/proc`."""
 TICK_NS, RECONCILE_NS, LISTING_NS = NS, 5 * NS, 60 * NS
 UNSURE_NS = 10 * MS
-"""Between the tracepoint of an event and the proc connector's look at the clock, a task may have to wait for its CPU."""
+"""A task may be preempted between the tracepoint of an event and the timestamp of the proc connector."""
 LAST_READ_NS = 2 * NS
 STOP_SECONDS = 3.0
 
 
 class NetlinkSource(TallySource):
-    """Every process; with taskstats everything of it, without it no CPU and the names that could be read in time."""
+    """Sees all processes. Without taskstats it has no CPU, and only the comms that can be read in time."""
 
     mode = Mode.NETLINK
 
     def __init__(self, scale: RuntimeScale, procfs: Procfs, open_sockets: Callable[[], Sockets] | None = None) -> None:
-        """`open_sockets` raises `ModeUnavailable`; without it they are opened here."""
+        """`open_sockets` opens the sockets and raises `ModeUnavailable`; the default opens them in this process."""
         self._open_sockets = open_sockets or (lambda: netlink_sockets.open_sockets(procfs))
         self._procfs = procfs
         super().__init__(Tally(scale, unsure_ns=UNSURE_NS))
@@ -67,7 +67,7 @@ class NetlinkSource(TallySource):
         self._shortfall = Shortfall(procfs, self._tally)
         self._subscription: Subscription | None = None
         self._registration: Registration | None = None
-        self._no_taskstats = "it was not started"
+        self._no_taskstats = "not started"
         self._events = Datagrams(SLOTS, SLOT_BYTES)
         self._stats = Datagrams(STATS_SLOTS, STATS_SLOT_BYTES)
         self._overrun = self._reconcile_losses = False
@@ -76,10 +76,10 @@ class NetlinkSource(TallySource):
         self._overruns = RateLimitedLog(log)
         self._wake_fd = -1
         self.cpu_ns = 0
-        """CPU that the reading thread took."""
+        """CPU used by the reading thread."""
 
     def start(self, *, standby: bool = False) -> None:
-        """Subscribe, and then take stock of what is there: what happens meanwhile waits in the socket."""
+        """Subscribe, then read `/proc`: events that occur meanwhile wait in the socket. See `Source`."""
         if standby:
             self._tally.standby()
         self._subscription, self._registration, self._no_taskstats = self._open_sockets()
@@ -90,7 +90,7 @@ class NetlinkSource(TallySource):
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as error:
             self._release()
-            raise ModeUnavailable(f"{self._procfs.root} can't be listed: {error.strerror}") from error
+            raise ModeUnavailable(f"cannot list {self._procfs.root}: {error.strerror}") from error
         self._start_thread(partial(self._run, self._subscription))
 
     def gauges(self) -> Gauges:
@@ -115,7 +115,7 @@ class NetlinkSource(TallySource):
             os.eventfd_write(self._wake_fd, 1)
             self._thread.join(STOP_SECONDS)
             if self._thread.is_alive():
-                log.warning("the thread that reads netlink did not stop in time")
+                log.warning("netlink reader did not stop in time")
                 return
             self._thread = None
         self._release()
@@ -155,7 +155,7 @@ class NetlinkSource(TallySource):
         self._finish(subscription)
 
     def _finish(self, subscription: Subscription) -> None:
-        """Read what happened until now."""
+        """Read and count the events up to now."""
         now = time.monotonic_ns()
         while not self._read(subscription) and self._event_ns < now and time.monotonic_ns() < now + LAST_READ_NS:
             pass
@@ -163,7 +163,7 @@ class NetlinkSource(TallySource):
         self._tally.flush(self.mode)
 
     def _read(self, subscription: Subscription) -> bool:
-        """Take some events, after the messages of taskstats that came before them; returns whether that was all."""
+        """Read some events and their taskstats messages, and count them. Returns whether the queue is empty."""
         try:
             sizes = self._events.read(subscription.socket)
         except OSError as error:
@@ -188,7 +188,7 @@ class NetlinkSource(TallySource):
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                continue  # each end that lacks its message is counted
+                continue  # exits without their message are counted as lost CPU
             n = len(sizes)
             for i, size in enumerate(sizes):
                 at = i * STATS_SLOT_BYTES
@@ -214,23 +214,23 @@ class NetlinkSource(TallySource):
                 groups.execed(at_ns, b)
             elif what == EVENT_COMM:
                 groups.renamed(a, b, comm_of(self._events.view, i))
-            if not subscription.filtered and what != EVENT_NONE:  # an acknowledgement has no number of its own
+            if not subscription.filtered and what != EVENT_NONE:  # acknowledgements have no sequence number
                 if self._sequence.get(cpu, number) != number:
                     self._overrun = True
                 self._sequence[cpu] = (number + 1) & 0xFFFFFFFF
 
     def _on_empty_queue(self) -> None:
-        """From here on nothing is dropped: see what is alive, and soon what has not been reported."""
+        """After an overrun, read `/proc`: from now on no event is dropped. Lost exits are found a second later."""
         if self._overrun:
             self._overrun = False
             now = time.monotonic_ns()
-            self._overruns.warning("the kernel dropped process events: too many to be read")
+            self._overruns.warning("kernel dropped process events: they arrived faster than they were read")
             self._shortfall.lost = self._reconcile_losses = True
             self._groups.scan_proc(lost=True)
             self._reconcile_due_ns = now + NS
 
     def _tick(self, subscription: Subscription, *, empty: bool) -> None:
-        """Do each second what is not due to an event."""
+        """Do the periodic work: once per second, if the queue is empty."""
         now = time.monotonic_ns()
         if now < self._tick_due_ns:
             return

@@ -1,18 +1,20 @@
-"""Thread groups as the proc connector tells of them, with what taskstats adds.
+"""Follows processes (thread groups) by events of the proc connector and messages of taskstats.
 
-A process ends with the exit event of its last thread. The kernel counts threads (`signal->live`), and so does this: a thread's fork is
-told before it runs, and so before the exit of whoever forked it, hence in the order of one socket no count reaches zero early. Threads
-are counted, not known by their ids, since an exec in a thread that is not the leader swaps the two (`de_thread`). That holds for a
-process *followed* from its fork on. Of one *found* in `/proc`, at the start or after events were lost, the count may be wrong by what
-happened while it was read; then it is over once taskstats tells of the last thread (AGROUP), or without that once `/proc` says so. It
-ends there if the count agrees, else a moment later: the status that a core was dumped is that of one thread, which may be told of last.
+A process exits with the exit event of its last thread. Threads are counted, as the kernel does (`signal->live`). The fork event of a thread
+is sent before the thread runs, so also before the exit of the thread that created it. So on one socket the count never reaches zero too
+early. Threads are not identified by TID: an exec in a thread other than the leader swaps the two TIDs (`de_thread`).
 
-Taskstats supplies what the events lack: the name, the CPU, and the runtime as of the moment that the other modes call the end; the event
-comes after the memory has been given back. A task's taskstats message is sent before its exit event, on another socket. So
-whoever reads that socket until it is empty after reading the events has the message of every exit among them, and nothing waits.
+The count is exact for a process that is *followed* since its fork. A process can also be *found* in `/proc`, at the start or after events
+were lost. Its count may be wrong, since it changed while it was read. Such a process has exited when taskstats reports its last thread
+(AGROUP) or, without taskstats, when `/proc` does. If threads remain by the count, the exit is counted a moment later: only one thread has
+the status that a core was dumped, and its event may come last.
 
-Rejected: to end a process at the message with AGROUP. It has no exact time, it says nothing without privilege, and the messages of
-threads that leave at the same moment may come after it.
+Taskstats adds comm, CPU and a runtime that ends at the same moment as in other modes; the exit event comes later, after the memory was
+freed. The taskstats message of a task is sent before its exit event, on another socket. So if that socket is read until it is empty after
+the events were read, all their messages are there, and no exit has to wait.
+
+Rejected: to count the exit at the message with AGROUP. It has no exact time, it is missing without privileges, and messages of threads that
+exit at the same time may come after it.
 """
 
 from __future__ import annotations
@@ -32,58 +34,58 @@ from exporter.sources.tally import Tally
 KTHREADD = 2
 SAME_START_NS = NS // 10
 LATE_NS = NS
-"""By then the exit event has come that follows a taskstats message, or that was sent before a look at `/proc`."""
+"""Longest delay of an exit event after its taskstats message, or after its process is missing in `/proc`."""
 
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """A process that is alive, as far as is known."""
+    """A process that has not exited, as far as known."""
 
     start_ns: int
     parent: int
     comm: bytes | None
-    """None where it has to be read, or will be told at the exit."""
+    """None if unknown: it is read from `/proc` when needed, or reported at the exit."""
     live: int = 1
     found: bool = False
     lost: bool = False
-    """Whether its fork was not seen: then it is counted as lost already."""
+    """Whether its fork event was lost. This is already counted."""
     threaded: bool = False
     cpu_us: int = 0
     cpu_pending: bool = False
     core_dump: int = 0
-    """The bit of the status. The thread that dumped has it, and those that waited for it meanwhile leave after it without."""
+    """The core dump bit of the status. Only the thread that dumped has it, and other threads may exit after it."""
     last: Stats | None = None
-    """What taskstats said of the last thread."""
+    """The taskstats message of the last thread."""
 
 
 class Exit(NamedTuple):
-    """An exit event, of the last thread so far."""
+    """An exit event of a thread."""
 
     at_ns: int
     code: int
     parent: int
-    """0 if it was reaped already, or the kernel does not say."""
+    """0 if the process is already reaped, or the kernel does not report it."""
 
 
 class Groups:
-    """All processes by their id; bounded by how many the kernel has."""
+    """All processes by PID. Bounded by the number of processes of the host."""
 
     def __init__(self, tally: Tally, procfs: Procfs, *, taskstats: bool = False) -> None:
         self.taskstats = taskstats
         self.clones = 0
-        """Forks and threads told by the kernel, whether counted or not."""
+        """Processes and threads reported by events, also those that the tally does not count."""
         self.alive: dict[int, Group] = {}
         self.waiting = Waiting()
-        """Taskstats of threads whose exit events are to come."""
+        """Taskstats messages whose exit events have not come yet."""
         self._tally = tally
         self._procfs = procfs
         self._execs = Execs(tally)
         self._awaiting_threads: dict[int, tuple[Exit, Group]] = {}
-        """Processes that are over, while threads of theirs are still to be told of, as far as is known; with the exit told last."""
+        """Exited processes of which some threads may not have been reported, with the latest exit event."""
         self._suspects: dict[int, Group] = {}
 
     def forked(self, at_ns: int, parent_tid: int, parent: int, tid: int, tgid: int) -> None:
-        """A process or a thread is about to run."""
+        """Handle a fork event: of a process if `tid` is `tgid`, else of a thread."""
         self.clones += 1
         if tid != tgid:
             self._tally.threads(1, at_ns)
@@ -100,12 +102,12 @@ class Groups:
         comm = None
         if parent == KTHREADD:
             comm = KERNEL_THREADS
-        elif parent_group is not None and parent_tid == parent:  # another thread may have another name
+        elif parent_group is not None and parent_tid == parent:  # other threads may have other comms
             comm = parent_group.comm
         self.alive[tgid] = Group(at_ns, parent, comm)
 
     def execed(self, at_ns: int, tgid: int) -> None:
-        """A process runs another program."""
+        """Handle an exec event."""
         group = self.alive.get(tgid)
         if group is not None and self.taskstats:
             group.comm = None
@@ -117,13 +119,13 @@ class Groups:
             group.comm = comm
 
     def renamed(self, tid: int, tgid: int, comm: bytes) -> None:
-        """A thread has another name; a process's is that of its leader."""
+        """Handle a rename event. The comm of a process is that of its leader."""
         group = self.alive.get(tgid)
         if tid == tgid and group is not None and group.comm is not KERNEL_THREADS:
             self._set_comm(tgid, group, comm)
 
     def exited(self, at_ns: int, tid: int, tgid: int, code: int, parent: int) -> None:
-        """A thread has gone."""
+        """Handle the exit event of a thread. `code` is a status as in wait(2)."""
         stats = self.waiting.pop(tid, tgid) if self.taskstats else None
         group = self.alive.get(tgid)
         if group is None:
@@ -147,14 +149,17 @@ class Groups:
             self._exited(tgid, group, exit_event, stats)
 
     def name_execs(self, until_ns: int) -> bool:
-        """Read the names of those that exec'ed before `until_ns` and are alive; returns whether younger ones are left."""
+        """Read the comms of live processes for their execs before `until_ns`. Returns whether later execs remain."""
         for tgid in self._execs.older(until_ns):
             if (comm := self._procfs.comm(tgid)) is not None:
                 self._set_comm(tgid, self.alive[tgid], comm)
         return bool(self._execs)
 
     def scan_proc(self, *, lost: bool) -> None:
-        """Enter what `/proc` lists. `lost` says that events were: then what is listed is of unknown forks, and what is not has gone."""
+        """Compare with `/proc`: add the processes that it lists, and suspect those that it does not list.
+
+        Set `lost` if events were lost: then the forks of added processes were lost.
+        """
         ahead_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
         tick_ns = self._procfs.tick_ns
         gone = dict(self.alive)
@@ -167,7 +172,7 @@ class Groups:
                     self._tally.lose(stat)
                 continue
             start_ns = stat.start_ticks * tick_ns + tick_ns // 2 - ahead_ns
-            if group is not None and start_ns - group.start_ns <= SAME_START_NS:  # earlier: it was suspended since
+            if group is not None and start_ns - group.start_ns <= SAME_START_NS:  # earlier if the host was suspended since
                 group.found, group.live, group.threaded = True, stat.threads, group.threaded or stat.threads > 1
                 if stat.ended:
                     gone[pid] = group
@@ -179,11 +184,11 @@ class Groups:
         self.suspect(gone)
 
     def suspect(self, gone: dict[int, Group]) -> None:
-        """These are not in `/proc` any more: if their exits are not reported soon, they were lost."""
+        """Suspect processes that `/proc` does not list. If their exits are not reported soon, the events were lost."""
         self._suspects |= gone
 
     def reconcile(self, now_ns: int, *, lost: bool = False) -> None:
-        """Give up what waited since the last time: nothing is held for a process that is gone. `lost` says that events were."""
+        """Count suspects as lost, and stop waiting for late events, so that no exited process is kept. Set `lost` if events were lost."""
         for tgid, (exit_event, group) in list(self._awaiting_threads.items()):
             if now_ns - exit_event.at_ns > LATE_NS:
                 del self._awaiting_threads[tgid]
@@ -200,7 +205,7 @@ class Groups:
         self.waiting.age()
 
     def _exited_without_event(self, now_ns: int, group: Group | None, stats: Stats) -> None:
-        """The exit event was lost, but not what taskstats said."""
+        """Count the exit of a process whose exit event was lost, but not its taskstats message."""
         if group is None:
             self._exited_unknown(now_ns, stats)
         elif self.alive.get(stats.tgid) is group:
@@ -208,7 +213,7 @@ class Groups:
             self._exited(stats.tgid, group, Exit(now_ns, stats.exit_code, stats.ppid), stats)
 
     def finish(self, now_ns: int) -> None:
-        """No more events will come: count what is known but for a detail."""
+        """Count the remaining exits and execs, with what is known of them. No more events will come."""
         self.name_execs(now_ns + 1)
         self.reconcile(now_ns + 2 * LATE_NS)
         for tgid in self.alive:
@@ -225,6 +230,7 @@ class Groups:
         return stat.ended
 
     def _add_stats(self, group: Group, stats: Stats, *, leads: bool) -> None:
+        """Add the message of a thread to its process; `leads` if it is the leader."""
         group.cpu_us += stats.cpu_us
         group.core_dump |= stats.exit_code & CORE_DUMPED
         if leads and group.comm is not KERNEL_THREADS:
@@ -237,7 +243,7 @@ class Groups:
         self._awaiting_threads.pop(tgid, None)
 
     def _lost_exit(self, tgid: int, group: Group) -> None:
-        """Its end was lost."""
+        """Count a lost exit event."""
         self._forget(tgid)
         if not group.lost:
             self._tally.lose(Lost.OVERRUN)
@@ -246,7 +252,7 @@ class Groups:
     def _exited(self, tgid: int, group: Group, exit_event: Exit, stats: Stats | None) -> None:
         comm, is_unnamed = group.comm, False
         if comm is None:
-            comm = self._procfs.comm(tgid)  # it may not be reaped yet
+            comm = self._procfs.comm(tgid)  # readable until the process is reaped
             if is_unnamed := comm is None:
                 comm = UNKNOWN_COMM
         self._forget(tgid)
@@ -271,7 +277,7 @@ class Groups:
                 self._tally.lose(Lost.CPU_NEVER_CAME)
 
     def _exited_unknown(self, at_ns: int, stats: Stats) -> None:
-        """The exit of a process whose fork was lost; that counts as lost already, but all is known of the exit."""
+        """Count the exit of a process whose fork was lost. The message has all data of the exit."""
         runtime_ns = stats.elapsed_us * 1000
         exited = ProcessExit(
             at_ns - runtime_ns,
@@ -289,7 +295,7 @@ class Groups:
         self._execs.named(tgid, comm)
 
     def _comm_of(self, tgid: int) -> bytes:
-        """The name of a process that is a parent now."""
+        """Return the comm of a parent."""
         group = self.alive.get(tgid)
         if group is None:
             return UNKNOWN_COMM
