@@ -15,12 +15,12 @@ from exporter.metrics.catalogue import (
     DROPS,
     SIGNAL_NAMES,
     TRACKED,
+    ClientMetrics,
+    DetectionMetrics,
+    ExporterMetrics,
     Family,
-    OfClient,
-    OfDetection,
-    OfExporter,
-    OfHandlers,
-    Whole,
+    HandlerMetrics,
+    TotalMetrics,
     by_dimension,
 )
 from exporter.model import Lost, Outcome, SwitchReason
@@ -34,11 +34,11 @@ E = TypeVar("E", bound=StrEnum)
 def blocks() -> dict[str, str]:
     """What belongs between the marks, by the name in the mark."""
     groups = {
-        "whole": families(Whole),
+        "whole": families(TotalMetrics),
         "by_dimension": (*(by_dimension(each, measure) for each in DIMENSIONS for measure in each.measures), TRACKED),
-        "detection": families(OfDetection),
-        "handlers": families(OfHandlers),
-        "exporter": (*families(OfExporter), *families(OfClient)),
+        "detection": families(DetectionMetrics),
+        "handlers": families(HandlerMetrics),
+        "exporter": (*families(ExporterMetrics), *families(ClientMetrics)),
     }
     dimensions = ((code(each.name), each.about, ", ".join(map(code, each.labels)), _cap(each)) for each in DIMENSIONS)
     causes = ((code(reason), _modes_that_lose(reason), about) for reason, about in meanings(Lost))

@@ -1,4 +1,4 @@
-"""Wires the parts together and runs until it is told to stop."""
+"""Wires the parts together, and serves until a signal stops it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Each is taken even where a parent ignores it, as `nohup` and shells do: they are how a daemon is spoken to."""
+"""Handled even if the parent ignores them, as `nohup` and shells do: they control a daemon."""
 
 EXIT_BIND = 1
 EXIT_CONFIG = 2
@@ -47,12 +47,13 @@ _M_ARENA_MAX = -8  # malloc.h
 
 
 def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None, config_file: str | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; at SIGHUP, read the configuration again. `plan` is for handlers. Returns the exit status.
+    """Serve until SIGTERM or SIGINT; reload the configuration at SIGHUP. Returns the exit status.
 
-    Raises `ConfigError` for the file `web.config_file`, which was not read so far, and for `security.user`.
+    `reread` returns the configuration as it is now. `plan` has the handlers and sinks. Raises `ConfigError` if the file `web.config_file`
+    is bad or the user `security.user` does not exist.
     """
     log.setup(config.log.level, config.log.format)
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)  # an arena for each thread would cost memory, and Python runs one thread at a time
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)  # one arena saves memory, and Python runs one thread at a time
     signals = Signals(_SIGNALS)
     notifier = Notifier()
     hub = Hub(config.records.capacity)
@@ -71,7 +72,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
         if become is not None:
             with _naming_the_user():
                 privileges.drop(*become, privileges.needed_capabilities())  # before the first thread
-            policies.reread()  # what it names has to be readable from now on, too
+            policies.reread()  # the files that it names must be readable as this user, too
         server.start()
         if handlers is not None:
             hub.attach(handlers)
@@ -121,7 +122,7 @@ def _target_user(config: Config, plan: Plan | None, config_file: str | None) -> 
 
 
 def _broker(config: Config) -> Broker:
-    from exporter.loaders.broker import Broker  # noqa: PLC0415 - an ordinary user does without
+    from exporter.loaders.broker import Broker  # noqa: PLC0415 - not needed without privileges to drop
 
     return Broker(loader_settings(config))
 

@@ -1,4 +1,4 @@
-"""What a command line says: the command, its flags and its other arguments, or what is wrong with it."""
+"""Parses the command line: the command, its flags and its other arguments."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 class _Command(NamedTuple):
     argument: str
-    """What it takes besides flags, for its usage."""
+    """Its argument besides flags, as in its usage line."""
     summary: str
     about: str
     epilog: str
@@ -77,13 +77,13 @@ class _Command(NamedTuple):
 _COMMANDS = {
     "snoop": _Command("", "print short processes as they exit", snoop_flags.ABOUT, snoop_flags.EPILOG),
     "doctor": _Command("", "report which modes work here, and why the others don't", _DOCTOR, _DOCTOR_EPILOG),
-    "check-config": _Command("[FILE]", "check a configuration file, and all that it names", _CHECK, _CHECK_EPILOG),
+    "check-config": _Command("[FILE]", "check a configuration file, and the files that it names", _CHECK, _CHECK_EPILOG),
 }
 
 
 class Arguments(NamedTuple):
     command: str
-    """Empty where the exporter itself is to run."""
+    """Empty to run the exporter itself."""
     given: Given
     files: list[str]
     help: Callable[[], str]
@@ -91,7 +91,7 @@ class Arguments(NamedTuple):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises `UsageError` where argparse would print and exit."""
+    """A parser that raises `UsageError` instead of printing and exiting."""
 
     def __init__(self, **how: Any) -> None:
         super().__init__(formatter_class=_Formatter, allow_abbrev=False, add_help=False, **how)
@@ -101,7 +101,7 @@ class _Parser(argparse.ArgumentParser):
         return [name for name in self._option_string_actions if name.startswith("--")]
 
     def add(self, group: Any, name: str, about: str, *aliases: str, metavar: str = "") -> None:
-        """Add a flag that is absent from the result where it is not given."""
+        """Add a flag. If it is not given, it is not in the result."""
         how: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
         group.add_argument(*aliases, name, dest=name, default=argparse.SUPPRESS, help=about, **how)
 
@@ -115,7 +115,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: list[str]) -> Arguments:
-    """Raises `UsageError`."""
+    """Parse a command line, without the program's name. Raises `UsageError`."""
     summaries = "\n".join(f"  {f'{name} {each.argument}':<22}{each.summary}" for name, each in _COMMANDS.items())
     root = _Parser(prog=NAME, usage=f"{NAME} [COMMAND] [flags]", description=f"{_ABOUT}\n\ncommands:\n{summaries}", epilog=_EPILOG)
     parsers = {"": root}

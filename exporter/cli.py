@@ -1,4 +1,4 @@
-"""What each command of the command line runs, and with which exit status."""
+"""Runs the commands of the command line. Returns their exit status."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _run(arguments: Arguments) -> int:
 
 def _serve(given: Given) -> int:
     settings = _configuration(given)
-    from exporter import app  # noqa: PLC0415 - check-config and --version do without
+    from exporter import app  # noqa: PLC0415 - not needed by check-config and --version
 
     return app.main(settings, lambda: _configuration(given), _plan(given, settings), given.get("--config.file"))
 
@@ -75,11 +75,11 @@ def _doctor(given: Given) -> int:
 
 
 def _snoop(given: Given) -> int:
-    from exporter.snoop import run  # noqa: PLC0415 - the exporter does without
+    from exporter.snoop import run  # noqa: PLC0415 - not needed by the exporter
 
     wanted = snoop_flags.options(given)
     settings = _configuration(given)
-    if "--log.level" not in given:  # lines of the log would stand between those of snoop
+    if "--log.level" not in given:  # log lines would be mixed with records
         settings = loading.override(settings, "log.level", "error", "--log.level")
     return _to_stdout(lambda: run.main(wanted, settings))
 
@@ -112,7 +112,7 @@ def _check_config(given: Given, files: list[str]) -> int:
 
 
 def _warn_of_files(paths: list[str], security: Security, plan: Plan | None) -> None:
-    """Warn of files that the exporter, started by the same user, could not read again once it has dropped its privileges."""
+    """Warn of files that the exporter, started as this user, cannot reload after it has dropped its privileges."""
     try:
         writer = None if plan is None else plan.writer
         become = privileges.target_user(security.user, drop=security.drop_privileges, writer=writer)
@@ -125,9 +125,9 @@ def _warn_of_files(paths: list[str], security: Security, plan: Plan | None) -> N
 
 
 def _configuration(given: Given) -> Config:
-    """Read the file, and put the flags over it. Raises `ConfigError`."""
+    """Read the configuration file, and override it by the flags. Raises `ConfigError`."""
     path = given.get("--config.file")
-    settings = flags.over(loading.load(path) if path is not None else Config(), given)
+    settings = flags.override(loading.load(path) if path is not None else Config(), given)
     mode = settings.detection.mode
     if "--fast-scan" in given:
         if "--mode" in given and mode != Mode.FAST_SCAN:
@@ -140,13 +140,13 @@ def _configuration(given: Given) -> Config:
 
 
 def _loads_programs(mode: Mode) -> bool:
-    from exporter.supervision.modes import SPECS  # noqa: PLC0415 - check-config and --version do without
+    from exporter.supervision.modes import SPECS  # noqa: PLC0415 - not needed by check-config and --version
 
     return SPECS[mode].loads_programs
 
 
 def _plan(given: Given, settings: Config) -> Plan | None:
-    """Plan handlers and sinks, checked as far as possible without running anything. Raises `ConfigError`."""
+    """Return the plan of handlers and sinks, or None if there are none. Runs none of their code. Raises `ConfigError`."""
     if settings.handlers == Config().handlers and settings.sinks == Config().sinks:
         return None
     from exporter.handlers import plan  # noqa: PLC0415 - most run without
@@ -167,7 +167,7 @@ def _say(text: str) -> int:
 
 
 def _to_stdout(command: Callable[[], int]) -> int:
-    """Run a command that prints, and exit as other tools do if the reader has gone (`... | head -1`) or the output cannot be written."""
+    """Run a command that prints. Returns the usual exit status if the reader has gone (`... | head -1`) or the output cannot be written."""
     try:
         status = command()
         if sys.stdout is not None:
@@ -183,7 +183,7 @@ def _to_stdout(command: Callable[[], int]) -> int:
 
 
 def _drop_stdout() -> None:
-    """Discard what is still buffered: the interpreter would complain about it at exit."""
+    """Discard buffered output, which the interpreter would fail to write at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -16,7 +16,7 @@ from exporter.supervision.selector import wanted
 
 
 def main(config: Config) -> int:
-    """Print a report. 0 if the exporter would run as configured, else 1."""
+    """Print a report. Returns 0 if the exporter would start with this configuration, else 1."""
     procfs = Procfs(config.procfs)
     host = Host(config, procfs, Direct(loader_settings(config)))
     print(version.text())
@@ -49,7 +49,7 @@ def main(config: Config) -> int:
 
 
 def _tried(spec: ModeSpec, host: Host) -> tuple[bool, str]:
-    """Start it for a moment; return whether it works, and details or the reason."""
+    """Start the mode for a moment. Returns whether it works, and details or the reason why not."""
     try:
         source = spec.make(host)
         source.start()

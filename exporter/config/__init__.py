@@ -1,4 +1,4 @@
-"""All options, the checks of their values, the reader of YAML files, and the words for what is wrong with one.
+"""All options, the checks of their values, the reader of YAML files, and error messages.
 
 Imports `model`.
 """

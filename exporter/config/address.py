@@ -10,7 +10,7 @@ WANTED = "an address: HOST:PORT, :PORT or [IPv6]:PORT"
 
 
 def split(address: str) -> tuple[str, int]:
-    """Split into host and port; the host of `:PORT` is empty."""
+    """Return host and port; the host of `:PORT` is empty. Raises `ValueError`."""
     if not re.fullmatch(PATTERN, address):
         raise ValueError(f"{address!r} is not {WANTED}")
     host, _, port = address.rpartition(":")
@@ -20,7 +20,7 @@ def split(address: str) -> tuple[str, int]:
 
 
 def refusal(address: str) -> str | None:
-    """Return why text that matches the pattern is not an address, or None."""
+    """Return why a text that matches the pattern is not an address, or None if it is one."""
     try:
         host, _ = split(address)
         if address.startswith("["):

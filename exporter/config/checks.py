@@ -1,4 +1,4 @@
-"""What a value may be: each check says it once, as code, as words for a message and as JSON schema."""
+"""Checks of values. Each has the same rule as code, as text for messages and as JSON schema."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Check:
     """Returns the value to keep, or raises `InvalidValue`."""
     schema: Schema
     wanted: str
-    """What is allowed, as the end of a sentence."""
+    """The allowed values, as the end of a sentence."""
 
 
 def one_of(*choices: str) -> Check:
@@ -82,7 +82,7 @@ def number(least: float, most: float) -> Check:
 
 
 def duration(least: float, most: float, *, above: bool = False) -> Check:
-    """Accept seconds, or text as `durations` reads it, and keep seconds; with `above`, the least one is itself not allowed."""
+    """Accept seconds, or text as `durations` reads it; keep seconds. With `above`, `least` itself is not allowed."""
     start = f"above {least:g}, up to" if above else f"from {durations.written(least)} to"
     wanted = f"a duration {start} {durations.written(most)}"
     example = min(max(0.5, least), most)
@@ -105,7 +105,7 @@ def duration(least: float, most: float, *, above: bool = False) -> Check:
 
 
 def rising(each: Check, most: int, parts_of_one: int) -> Check:
-    """Accept a list of numbers, each greater than the one before it, also where both are rounded to whole parts of one."""
+    """Accept a list of numbers, each greater than the one before, also when rounded to multiples of 1 / `parts_of_one`."""
     wanted = f"a list of 1 to {most} rising values"
 
     def read(value: object) -> tuple[float, ...]:
@@ -127,7 +127,7 @@ def rising(each: Check, most: int, parts_of_one: int) -> Check:
 
 
 def text(wanted: str, pattern: str, refusal: Callable[[str], str | None] = lambda _: None) -> Check:
-    """Accept text of one form: `pattern` is what JSON schema can say of it, `refusal` (a reason, or nothing) the rest."""
+    """Accept text that matches `pattern`, for which `refusal` returns no reason. JSON schema can only check the pattern."""
 
     def read(value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
@@ -140,7 +140,7 @@ def text(wanted: str, pattern: str, refusal: Callable[[str], str | None] = lambd
 
 
 def list_of(each: Check, most: int) -> Check:
-    """Accept a list of at most so many values."""
+    """Accept a list of at most `most` values."""
 
     def read(value: object) -> tuple[Any, ...]:
         if not isinstance(value, list):
@@ -159,7 +159,7 @@ def list_of(each: Check, most: int) -> Check:
 
 
 def keywords() -> Check:
-    """Accept a mapping from names to what JSON can hold."""
+    """Accept a mapping from names to values that JSON can represent."""
     wanted = "a mapping of keys to values"
 
     def read(value: object) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def keywords() -> Check:
 
 
 def procfs() -> Check:
-    """Accept a directory that holds at least one of `stat` and `self`, as each procfs does (with `subset=pid`, only `self`)."""
+    """Accept a directory that contains `stat` or `self`. Every procfs has one of them (with `subset=pid`, only `self`)."""
     wanted = "a directory where procfs is mounted"
 
     def read(value: object) -> str:
@@ -199,7 +199,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _hint(value: object, fits: Callable[[float], bool]) -> str:
-    """Return how to write the number that some text seems to mean: 5e-4 (text in YAML 1.1), "0.5", 0,5 or 50%."""
+    """Return how to write the number that a text seems to mean: 5e-4 (text in YAML 1.1), "0.5", 0,5 or 50%."""
     if not isinstance(value, str) or len(value) > 40:
         return ""
     try:

@@ -19,7 +19,7 @@ _WITH_UNITS = re.compile(rf"(?:{_NUMBER}(?:{'|'.join(UNITS)}))+")
 
 
 def parse(text: str) -> int | None:
-    """Return nanoseconds; None where the text is no duration."""
+    """Return nanoseconds, or None if the text is not a duration."""
     if len(text) > _LONGEST:
         return None
     if plain := _PLAIN.fullmatch(text):
@@ -34,7 +34,7 @@ def has_unit(text: str) -> bool:
 
 
 def written(seconds: float) -> str:
-    """Write a duration with the largest unit that needs no fraction: 0.5 as 500ms."""
+    """Return a duration with the largest unit that needs no fraction: 0.5 as 500ms."""
     ns = round(seconds * NS)
     unit = next(unit for unit in ("d", "h", "m", "s", "ms", "us", "ns") if ns % UNITS[unit] == 0 and (ns or unit == "s"))
     return f"{ns // UNITS[unit]}{unit}"

@@ -1,4 +1,4 @@
-"""Flags of the command line that stand for options, as `options` declares them."""
+"""Flags of the command line that set options, as `options` declares them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from exporter.config.problems import ConfigError
 class Flag(NamedTuple):
     name: str
     key: str
-    """Of the option, such as `log.level`."""
+    """Key of the option, such as `log.level`."""
     metavar: str
     """Empty for a flag without a value."""
     help: str
 
 
 def declared(of: type[Any] = Config, prefix: str = "") -> Iterator[Flag]:
-    """Each flag of the options of a section, in their order."""
+    """Yield the flags of a section's options, in the order of their declaration."""
     for each in fields(of):
         if "section" in each.metadata:
             yield from declared(each.metadata["section"], f"{prefix}{each.name}.")
@@ -35,8 +35,8 @@ def declared(of: type[Any] = Config, prefix: str = "") -> Iterator[Flag]:
             yield Flag(name, f"{prefix}{each.name}", metavar, f"{about}{values}{default}")
 
 
-def over(config: Config, given: Mapping[str, Any]) -> Config:
-    """Put the flags that are given, by name, over the options. Raises `ConfigError` with the problems of all of them."""
+def override(config: Config, given: Mapping[str, Any]) -> Config:
+    """Return `config` with the options that the given flags (by name) set. Raises `ConfigError` with the problems of all flags."""
     problems: list[str] = []
     for flag in declared():
         if flag.name in given:

@@ -1,7 +1,7 @@
-"""Globs for names. They mean the same in filters of the configuration, in flags of snoop and in queries of the API.
+"""Globs for names, the same in filters of the configuration, in flags of snoop and in queries of the API.
 
-They are the shell's: `*` stands for any text, `?` for one character, `[abc]` or `[a-z]` for one of a set, `[!abc]` for one that is not in
-it. Upper and lower case differ. No character escapes another, since a name as it is shown has backslashes of its own: `[[]` stands for `[`.
+They are the shell's: `*` matches any text, `?` one character, `[abc]` or `[a-z]` one of a set, `[!abc]` one that is not in the set. Case
+matters. There is no escape character, since names are shown with backslashes of their own: `[[]` matches `[`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ GLOBS = list_of(GLOB, MOST)
 
 
 def matcher(globs: Sequence[str]) -> Callable[[str], bool]:
-    """Return whether one of the globs matches a whole name.
+    """Return a function that returns whether one of the globs matches a whole name.
 
-    Names come from attackers, and `re` stops every other thread. A glob takes at most (its length) x (the name's) steps: `fnmatch` makes
-    an atomic group of what follows each `*`, so that none is tried twice.
+    Attackers can choose names, and `re` blocks all other threads. A match takes at most (length of the glob) x (length of the name) steps,
+    because `fnmatch` makes an atomic group of the part after each `*`: no match is tried twice.
     """
     matches = re.compile("|".join(map(translate, globs))).match
     return lambda name: matches(name) is not None

@@ -1,4 +1,4 @@
-"""Reads configuration files, and puts flags over what they say."""
+"""Reads configuration files, and overrides single options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(path: str, take: Callable[[object], _Taken]) -> _Taken:
     try:
         taken = take(content)
     except InvalidValue as invalid:
-        told = {each.at for each in problems}  # what could not be read is not to be called wrong, too
+        told = {each.at for each in problems}  # a value that could not be read is reported once
         problems += (each for each in invalid.problems if each.at not in told)
     if problems:
         raise ConfigError(*(f"{name}: {each.at or 'top level'}: {each.reason}" for each in problems))
@@ -50,8 +50,8 @@ def override(config: Config, key: str, value: object, name: str) -> Config:
 
 
 def after_reload(running: Config, fresh: Config) -> tuple[Config, list[str]]:
-    """Return what holds once `fresh` was read while `running` did, and the keys whose change waits for a restart."""
-    kept = running.detection  # what counters and the loader rest on
+    """Return the configuration after a reload of `fresh` while `running` is active, and the keys whose change needs a restart."""
+    kept = running.detection  # counters and the loader depend on these two
     detection = replace(fresh.detection, short_threshold_seconds=kept.short_threshold_seconds, ebpf_bcc=kept.ebpf_bcc)
     config = replace(running, detection=detection, log=fresh.log)
     return config, _different(config, fresh)
@@ -78,7 +78,7 @@ def _replaced(node: Any, keys: list[str], value: object) -> Any:
 
 def _text(path: str, name: str) -> str:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - to pathlib, no name at all is the current folder
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib takes an empty path for the working directory
             data = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or str(error)

@@ -1,6 +1,6 @@
-"""Every option: its default, what it may hold and what it means.
+"""Declares every option: its default, its allowed values and its meaning.
 
-Flags and their help, config/exporter.yml and config/schema.json all come from these declarations (`make docs`).
+Flags and their help, config/exporter.yml and config/schema.json are made from these declarations (`make docs`).
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class Config:
 
     @property
     def runtime_scale(self) -> RuntimeScale:
-        """What every source sorts runtimes by."""
+        """Return the threshold and the buckets of runtimes, for all sources."""
         return RuntimeScale(
             threshold_ns=max(1, round(self.detection.short_threshold_seconds * NS)),
             bounds_ns=tuple(round(bound * NS) for bound in self.metrics.runtime_buckets_seconds),
@@ -244,7 +244,7 @@ class Config:
 
     @property
     def caps(self) -> dict[Dimension[Any], int]:
-        """How many keys of each dimension have series at most."""
+        """Return the maximum number of keys with their own series, for each dimension."""
         return {each: self.value(each.cap) if isinstance(each.cap, str) else each.cap for each in DIMENSIONS}
 
     def value(self, key: str) -> Any:

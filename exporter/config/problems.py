@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words: all problems of a file at once, each on one line."""
+"""Error messages for a configuration: all problems of a file at once, each on one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 MOST_TOLD = 10
-"""Problems of one file that are told; the others are counted."""
+"""Problems of one file that are reported; the others are counted."""
 
 _MOST_SHOWN = 60
 
@@ -21,7 +21,7 @@ class Problem(NamedTuple):
     """For an unknown key: the keys that are known there."""
 
     def inside(self, name: str) -> Problem:
-        """Return the same problem with the path seen from what holds `name`."""
+        """Return the same problem with `name` before its path."""
         dot = "." if self.at and not self.at.startswith("[") else ""
         return self._replace(at=f"{short(name)}{dot}{self.at}")
 
@@ -35,7 +35,7 @@ class InvalidValue(Exception):
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `lines` has its problems, one on each; the message has them all on one."""
+    """The configuration cannot be used. `lines` has one problem each; the message has all of them in one line."""
 
     def __init__(self, *problems: str) -> None:
         more = len(problems) - MOST_TOLD
@@ -45,14 +45,14 @@ class ConfigError(Exception):
 
 
 class Gatherer:
-    """Goes on after a problem, to find the others too."""
+    """Collects problems, so that a check continues after the first one."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
     @contextlib.contextmanager
     def inside(self, name: str) -> Iterator[None]:
-        """Keep the problems of what is read in this context, with `name` before their paths."""
+        """Keep the problems raised in this context, with `name` before their paths."""
         try:
             yield
         except InvalidValue as invalid:
@@ -61,7 +61,7 @@ class Gatherer:
 
 @contextlib.contextmanager
 def gathering() -> Iterator[Gatherer]:
-    """Raise one `InvalidValue`, at the end, for all problems that were gathered."""
+    """Collect problems, and raise one `InvalidValue` for all of them at the end."""
     gatherer = Gatherer()
     yield gatherer
     if gatherer.problems:
@@ -69,7 +69,7 @@ def gathering() -> Iterator[Gatherer]:
 
 
 def shown(value: object) -> str:
-    """Return a value of a file on one short line, much as YAML writes it."""
+    """Return a value on one short line, roughly as YAML writes it."""
     match value:
         case None | bool():
             return json.dumps(value)
@@ -83,7 +83,7 @@ def shown(value: object) -> str:
 
 
 def short(words: str) -> str:
-    """Return any text on one line, cut, without what a terminal takes for a command."""
+    """Return a text on one line, shortened, without control characters."""
     return one_line(words if len(words) <= _MOST_SHOWN else f"{words[:_MOST_SHOWN]}...")
 
 
@@ -91,8 +91,8 @@ def one_line(words: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in words)
 
 
-def near(word: object, known: Iterable[str]) -> str | None:
-    """Return the known word that is most like this one, if any is."""
+def closest(word: object, known: Iterable[str]) -> str | None:
+    """Return the known word that is most similar to `word`, or None if none is similar."""
     import difflib  # noqa: PLC0415 - only a mistake needs it
 
     found = difflib.get_close_matches(word[:_MOST_SHOWN], known, n=1) if isinstance(word, str) else []
@@ -100,6 +100,6 @@ def near(word: object, known: Iterable[str]) -> str | None:
 
 
 def suggestion(word: object, known: Iterable[str]) -> str:
-    """Return a question to append to a message, where a known word is near."""
-    found = near(word, known)
+    """Return " (did you mean ...?)" to append to a message, or nothing if no known word is similar."""
+    found = closest(word, known)
     return f" (did you mean {found}?)" if found else ""

@@ -1,4 +1,4 @@
-"""Sections of a file: dataclasses whose fields are its keys."""
+"""Sections of a configuration file: dataclasses whose fields are the keys."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 from exporter.config.checks import Check, Schema, list_of
-from exporter.config.problems import MOST_TOLD, InvalidValue, Problem, gathering, near, shown
+from exporter.config.problems import MOST_TOLD, InvalidValue, Problem, closest, gathering, shown
 
 _WANTED = "a mapping of keys to values"
 
 
 def option(default: Any, check: Check, about: str, *, flag: str = "", example: str = "") -> Any:
-    """Declare a key of a section, and the flag that overrides it, if there is one. `example` is a value, as YAML.
+    """Declare a key of a section, and perhaps the flag that overrides it. `example` is a value, as YAML.
 
-    `flag` is its name and what its value is called, such as `--mode MODE`; without the latter it takes no value.
+    `flag` is the flag's name and a word for its value, such as `--mode MODE`. Without that word the flag takes no value.
     """
     return field(default=default, metadata={"check": check, "about": about, "flag": flag, "example": example})
 
 
 def flag_only(default: Any, check: Check, about: str, flag: str) -> Any:
-    """Declare what only a flag can set."""
+    """Declare an option that only a flag can set."""
     return field(default=default, metadata={"check": check, "about": about, "flag": flag, "flag_only": True})
 
 
@@ -41,7 +41,7 @@ def groups(of: type[Any], most: int, about: str) -> Any:
 
 
 def section(of: type[Any]) -> Check:
-    """Accept a mapping whose keys are the options that a dataclass declares. Those without a default have to be there."""
+    """Accept a mapping whose keys are the options that a dataclass declares. Those without a default are required."""
     options: dict[str, Check] = {each.name: each.metadata["check"] for each in keys_of(of)}
     must = [each.name for each in keys_of(of) if each.default is MISSING and each.default_factory is MISSING]
 
@@ -65,7 +65,7 @@ def section(of: type[Any]) -> Check:
 
 
 def document(of: type[Any]) -> Check:
-    """Accept a whole file: a section whose problems tell where an unknown key belongs."""
+    """Accept a whole file: a section whose messages say where an unknown key belongs."""
     whole = section(of)
 
     def read(value: object) -> Any:
@@ -84,14 +84,14 @@ def keys_of(of: type[Any]) -> list[Field[Any]]:
 
 
 def _placed(problem: Problem, root: type[Any]) -> Problem:
-    """Add to an unknown key the known one that is meant, or the section where it belongs."""
+    """Add a hint to the problem of an unknown key: the key that is probably meant, or the section where it belongs."""
     if not problem.known:
         return problem
     key = problem.at.rpartition(".")[2]
     parents = [parent or "top level" for parent, name in _keys(root) if name == key]
     if parents:
         hint = f": it belongs {'at' if parents == ['top level'] else 'under'} {' or '.join(parents)}; check the indentation"
-    elif guess := near(key, problem.known):
+    elif guess := closest(key, problem.known):
         hint = f" (did you mean {guess}?)"
     else:
         hint = f" (known keys here: {', '.join(problem.known)})"
@@ -99,7 +99,7 @@ def _placed(problem: Problem, root: type[Any]) -> Problem:
 
 
 def _keys(of: type[Any], parent: str = "") -> Iterator[tuple[str, str]]:
-    """Each key of a section and of those in it, as the path of its section and its name."""
+    """Yield each key of a section and of its subsections, as the path of its section and its name."""
     for each in keys_of(of):
         yield parent, each.name
         if "section" in each.metadata:

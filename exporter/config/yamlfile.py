@@ -1,4 +1,4 @@
-"""YAML as plain values, stricter than PyYAML: no key twice, and bounds on depth and on what aliases repeat."""
+"""Reads YAML as plain values, more strictly than PyYAML: no duplicate keys, and bounds on depth and on aliases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.config.problems import Problem, one_line, short
 _MAX_DEPTH = 20
 _MAX_SCALAR = 1000
 _MAX_REPEATED = 10_000
-"""Values that aliases may repeat, together: a few lines of aliases of aliases would else become millions."""
+"""Most values that aliases may repeat in total. Otherwise a few lines of nested aliases become millions of values."""
 _MERGE = "tag:yaml.org,2002:merge"
 _PLAINER = {
     r"found character '\t'": "a tab cannot indent: use spaces",
@@ -28,7 +28,7 @@ _PLAINER = {
     "expected ',' or": "a bracket is not closed, or a comma is missing",
     "expected a single document": "a second document begins: a file holds one",
 }
-"""What to say for a message of PyYAML, by a part of it."""
+"""Clearer messages, by a part of PyYAML's message."""
 
 
 class BadYaml(Exception):
@@ -36,7 +36,7 @@ class BadYaml(Exception):
 
 
 def parse(text: str) -> tuple[Any, list[Problem]]:
-    """Return plain values, with None for each that cannot be read, and the problems of these. Raises `BadYaml`."""
+    """Return plain values, and the problems of values that cannot be read; these are None. Raises `BadYaml`."""
     try:
         loader = _Loader(text)
         try:
@@ -50,7 +50,7 @@ def parse(text: str) -> tuple[Any, list[Problem]]:
         said = f"{error.context}: {error.problem}"
         plainer = next((plainer for part, plainer in _PLAINER.items() if part in said), error.problem or error.context)
         raise BadYaml(one_line(f"{where}{plainer}")) from None
-    except yaml.YAMLError as error:  # a character that YAML does not have
+    except yaml.YAMLError as error:  # a character that YAML does not allow
         raise BadYaml(one_line(str(error).partition("\n")[0])) from None
 
 
@@ -73,7 +73,7 @@ class _Loader(yaml.SafeLoader):
             self._depth -= 1
 
     def plain(self, node: Node, path: tuple[str, ...]) -> Any:
-        """Return the values of a node; `path` leads to it."""
+        """Return the plain value of a node; `path` is its path."""
         if node in self._open:
             raise _error("an alias cannot refer to what contains it", node)
         if len(path) > _MAX_DEPTH:
@@ -93,7 +93,7 @@ class _Loader(yaml.SafeLoader):
             self._open.remove(node)
 
     def _scalar(self, node: Node, path: tuple[str, ...]) -> Any:
-        # Reading 1:1:1:... as the number that YAML sees in it takes seconds; text may be long, as a certificate is
+        # YAML reads 1:1:1:... as a number, which takes seconds if it is long. Text may be long: certificates are.
         if len(node.value) > _MAX_SCALAR and not node.tag.endswith(":str"):
             return self._problem(f"'{short(node.value)}' is longer than {_MAX_SCALAR} characters", path)
         try:
@@ -102,7 +102,7 @@ class _Loader(yaml.SafeLoader):
             return self._problem(f"'{short(node.value)}' cannot be read as {node.tag.removeprefix('tag:yaml.org,2002:')}", path)
 
     def _mapping(self, node: MappingNode, path: tuple[str, ...]) -> dict[str, Any]:
-        """Keys that are merged (`<<: *base`) give way to those beside them."""
+        """Return a mapping. Its own keys override those that it merges (`<<: *base`)."""
         mapping: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""The interface of handlers: code of the user's that gets the record of each short process. `docs/handlers.md` is the manual.
+"""The interface of handlers: user code that gets the record of each short process. `docs/handlers.md` is the manual.
 
 A module in a configured directory defines a class; the configuration names it as `module:name`:
 
@@ -15,8 +15,8 @@ A module in a configured directory defines a class; the configuration names it a
             for record in batch:
                 print(comm_text(record.comm), record.runtime_ns)
 
-All handlers run one after another, in one process without privileges. One that raises loses that batch; one that takes longer than
-`timeout_seconds` is killed and started anew, with everything else in that process.
+All handlers run one after another, in one process without privileges. A handler that raises loses that batch. If one takes longer than
+`timeout_seconds`, the whole process is killed and restarted.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from exporter.records.record import Record
 __all__ = ["OUTCOMES", "Handler", "Outcome", "Record", "as_json", "comm_text"]
 
 OUTCOMES = {outcome: outcome for outcome in Outcome}
-"""For handlers written when `record.outcome` was a number: `OUTCOMES[record.outcome]` still is how the process ended."""
+"""For handlers written when `record.outcome` was a number: `OUTCOMES[record.outcome]` is still the outcome."""
 
 
 class Handler:
-    """Base of every handler. It is made once in the life of its process, with the `options` as keyword arguments."""
+    """Base of all handlers. One instance is made when the process starts, with the `options` as keyword arguments."""
 
     def filter(self, record: Record) -> bool:  # noqa: ARG002
-        """Whether `handle` is to get the record. Asked only for those that the `filter` of the configuration lets through."""
+        """Return whether `handle` gets the record. Called only for records that match the `filter` of the configuration."""
         return True
 
     def handle(self, batch: list[Record]) -> None:
-        """Take at least one record and at most 500, in the order of their ends as far as that is known."""
+        """Process 1 to 500 records, in the order of their exits as far as that is known."""
         raise NotImplementedError
 
     def tick(self) -> None:
-        """Do what time asks for; called about each second, with or without records."""
+        """Do periodic work. Called about once a second, with or without records."""
 
     def close(self) -> None:
-        """Finish: the exporter stops. It waits some seconds for all handlers together."""
+        """Finish, because the exporter stops. All handlers together have a few seconds."""

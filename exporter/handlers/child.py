@@ -1,4 +1,4 @@
-"""The process that runs filters, handlers and sinks. It has a pipe of records and a page for counters, and no other power."""
+"""The process that runs filters, handlers and sinks. It has a pipe with records, a page for counters, and no privileges."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ _TICK_SECONDS = 1.0
 def main() -> None:
     """Run until the exporter closes the pipe, then finish."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, lambda *_: None)  # the end of the pipe is the end; a program that a handler starts doesn't inherit this
+        # Only the end of the pipe stops it. A function, since programs that handlers start would inherit SIG_IGN
+        signal.signal(ignored, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     pipe, page_fd = map(int, sys.argv[1:3])
     spec = json.load(sys.stdin)
-    _turn_stdin_and_stdout()
+    _redirect_stdin_and_stdout()
     log.setup(*spec["log"])
     sys.dont_write_bytecode = True
     planned = spec["handlers"]
-    sys.path.remove(spec["root"])  # the package is found; what lies beside it is nobody's handler
+    sys.path.remove(spec["root"])  # the package is imported; other files in its directory are not handlers
     for each in planned:
-        if each["target"].startswith(loading.BUILT_IN):  # may be out of reach for another user
+        if each["target"].startswith(loading.BUILT_IN):  # another user may not be able to read it
             importlib.import_module(each["target"].partition(":")[0])
     try:
         privileges.drop(spec["user"], spec["group"], spec["exporter"])
     except OSError as error:
-        logger.error("handlers don't run: privileges can't be dropped", extra=fields(error=error))  # noqa: TRY400
+        logger.error("cannot drop privileges; handlers don't run", extra=fields(error=error))  # noqa: TRY400
         sys.exit(1)
     modules = [each["target"].partition(":")[0] for each in planned]
     folders = [folder for each in planned for folder in each["path"]]
@@ -53,7 +54,7 @@ def main() -> None:
     _run(pipe, page, slots)
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
-    os._exit(0)  # a handler's thread can't keep the process
+    os._exit(0)  # don't wait for threads of handlers
 
 
 def _run(pipe: int, page: PageWriter, slots: list[Slot]) -> None:
@@ -70,7 +71,7 @@ def _run(pipe: int, page: PageWriter, slots: list[Slot]) -> None:
                 break
             for batch in frames.feed(data):
                 for slot in slots:
-                    slot.take(batch)
+                    slot.handle(batch)
                 page.done(len(batch))
         if time.monotonic() >= due:
             for slot in slots:
@@ -80,8 +81,8 @@ def _run(pipe: int, page: PageWriter, slots: list[Slot]) -> None:
         slot.close()
 
 
-def _turn_stdin_and_stdout() -> None:
-    """Nothing to read, and what a handler prints goes where the log does."""
+def _redirect_stdin_and_stdout() -> None:
+    """Read from /dev/null, and print to the log."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

@@ -1,4 +1,4 @@
-"""The bounded way from the exporter into the handlers' child: a queue, and a pipe that is never waited for."""
+"""Passes records from the exporter to the handlers' child: a bounded queue, and a pipe that is written without waiting."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ from exporter.handlers.wire import MOST_RECORDS, frame
 from exporter.records.record import Record
 
 MOST_BYTES = 8 << 20
-"""In the queue: some 25,000 records that come one by one, 80,000 that come in batches. The pipe holds up to 1 MiB more."""
+"""Size of the queue: about 25,000 records that come one by one, or 80,000 in batches. The pipe holds up to 1 MiB more."""
 _OVERHEAD = 128
-"""What a frame costs in memory besides its bytes."""
+"""Memory of a frame besides its bytes."""
 
 _PIPE_BYTES = 1 << 20
 
 
 class Feed:
-    """Not locked: its owner sees to it that one thread at a time is here."""
+    """The queue and the pipe. Not thread-safe: the caller holds a lock."""
 
     def __init__(self) -> None:
         self.dropped: dict[str, int] = dict.fromkeys(("full", "down", "timeout", "crash", "malformed"), 0)
         self.sent = 0
-        """Records of which the present child has got the first byte."""
+        """Records whose frame was at least partly written to the present child."""
         self._queue: deque[tuple[bytes, int]] = deque()
         self._bytes = 0
         self._rest: memoryview | None = None
-        """What the pipe did not take of the frame last begun."""
+        """Rest of the last frame, which the pipe had no room for."""
         self._pipe = -1
 
     def __bool__(self) -> bool:
-        """Whether something waits to be written."""
+        """Return whether anything waits to be written."""
         return bool(self._queue) or self._rest is not None
 
     @property
     def pipe(self) -> int:
-        """The descriptor to write to, or -1 while nobody reads."""
+        """The descriptor to write to, or -1 without a child."""
         return self._pipe
 
     def connect(self) -> int:
-        """Make a pipe, and return its reading end, which is to be closed here once the child has it."""
+        """Make a pipe. Returns its reading end, which the caller closes when the child has it."""
         reading, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
-        with contextlib.suppress(OSError):  # over the limit of this user: a smaller one does
+        with contextlib.suppress(OSError):  # beyond this user's limit; a smaller pipe works too
             fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.sent = 0
         return reading
 
     def disconnect(self) -> None:
-        """Close our end. A frame that is half written is lost with the child; those behind it wait for the next one."""
+        """Close our end. A partly written frame is lost with the child; the frames after it wait for the next child."""
         if self._pipe >= 0:
             os.close(self._pipe)
         self._pipe = -1
         self._rest = None
 
     def add(self, batch: Sequence[Record]) -> None:
-        """Take the records or drop them, whole frames at a time, and write what the pipe takes."""
+        """Queue the records in frames, or drop whole frames; then write what the pipe has room for."""
         for at in range(0, len(batch), MOST_RECORDS):
             part = batch[at : at + MOST_RECORDS]
             try:
@@ -75,7 +75,7 @@ class Feed:
         self.flush()
 
     def flush(self) -> None:
-        """Write what the pipe takes without waiting."""
+        """Write what the pipe has room for, without waiting."""
         try:
             while self._pipe >= 0 and self:
                 if self._rest is None:
@@ -86,17 +86,17 @@ class Feed:
                 self._rest = self._rest[os.write(self._pipe, self._rest) :] or None
         except BlockingIOError:
             pass
-        except BrokenPipeError:  # the child exited; our owner will see that
+        except BrokenPipeError:  # the child exited; the caller notices that
             self.disconnect()
 
     def drop_queue(self, reason: str) -> None:
-        """Drop the waiting frames."""
+        """Drop and count the waiting frames."""
         self.dropped[reason] += sum(records for _, records in self._queue)
         self._queue.clear()
         self._bytes = 0
 
     def wait(self, wake: int, seconds: float) -> bool:
-        """Until the pipe takes more or breaks, somebody wrote to `wake`, or the time is over. Whether the pipe is whole."""
+        """Wait until the pipe has room or breaks, `wake` is readable, or time is up. Returns whether the pipe works."""
         pipe = self._pipe
         if pipe < 0:
             return False

@@ -1,4 +1,4 @@
-"""The sink `jsonl`: one JSON object a line, rotated by size and age to `.1`, `.2`, and so on."""
+"""The sink `jsonl`: writes one JSON object per line. Rotates the file by size and age to `.1`, `.2`, and so on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TIME_BEGINS, _TIME_ENDS = len('{"ended_at":"'), len('{"ended_at":"2026-01-02T03
 
 
 class Jsonl(Sink):
-    """Appends whole lines. A file that was renamed away is left alone, and a new one made."""
+    """Appends whole lines. If the file is renamed, it makes a new one."""
 
     def __init__(self, path: str, max_bytes: int, max_age_seconds: float, keep: int) -> None:
         super().__init__(path)
@@ -26,7 +26,7 @@ class Jsonl(Sink):
         self._name = self.path.name
         self._folder = self._file = -1
         self._began = 0.0
-        """Unix time of its first record."""
+        """Unix time of the first record in the file."""
 
     def store(self) -> None:
         while self.pending:
@@ -36,7 +36,7 @@ class Jsonl(Sink):
             self._append(data)
             self.stored(len(piece))
 
-    def tend(self) -> None:
+    def maintain(self) -> None:
         self._prepare(0)
 
     def release(self) -> None:
@@ -46,7 +46,7 @@ class Jsonl(Sink):
         self._file = self._folder = -1
 
     def _prepare(self, more: int) -> None:
-        """Have the right file open for so many bytes."""
+        """Open or rotate the file so that `more` bytes can be written."""
         if self._file < 0 or not is_same(self._file, self._name, self._folder):
             self._open()
         size = os.fstat(self._file).st_size
@@ -60,7 +60,7 @@ class Jsonl(Sink):
         self._file = open_file(self._name, self._folder, os.O_APPEND)
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
-            os.write(self._file, b"\n")  # whoever wrote it was stopped in the middle of a line
+            os.write(self._file, b"\n")  # the previous writer was killed in the middle of a line
         self._began = self._first_time() if size else time.time()
 
     def _first_time(self) -> float:
@@ -80,7 +80,7 @@ class Jsonl(Sink):
                 rest = rest[os.write(self._file, rest) :]
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._file, before)  # all of it will be written again
+                os.ftruncate(self._file, before)  # all of `data` will be written again
             raise
 
     def _rotate(self) -> None:

@@ -1,4 +1,4 @@
-"""Finds, checks and imports the modules of handlers. Nothing is ever imported from the working directory."""
+"""Finds, checks and imports the modules of handlers. Never imports from the working directory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 from exporter.handlers.trust import refusal
 
 BUILT_IN = "exporter.handlers."
-"""The sinks, which are this package's own."""
+"""Prefix of the sinks' modules."""
 
 
 class LoadError(Exception):
-    """A handler can't be loaded. The message is one sentence."""
+    """A handler cannot be loaded. The message is one sentence."""
 
 
 def check(target: str, path: Sequence[str], owners: Collection[int]) -> None:
-    """Look at the files of `module:name` without running them. Raises `LoadError`."""
+    """Check the owner and mode of the file of `module:name`, without running it. Raises `LoadError`."""
     module = target.partition(":")[0]
     if module.startswith(BUILT_IN):
         return
@@ -40,7 +40,7 @@ def check(target: str, path: Sequence[str], owners: Collection[int]) -> None:
 
 
 def load(target: str, path: Sequence[str]) -> Any:
-    """Import `module:name`. Whatever the module raises comes through."""
+    """Import `module`, and return its `name`. Raises `LoadError`, or any exception of the module."""
     module, _, name = target.partition(":")
     sys.path[:0] = [folder for folder in path if folder not in sys.path]
     importlib.invalidate_caches()
@@ -51,7 +51,7 @@ def load(target: str, path: Sequence[str]) -> Any:
 
 
 class ImportGuard:
-    """Finder in front of all others: what comes out of the given directories, or is a handler itself, has to be trusted."""
+    """An import finder before all others. It rejects untrusted files of handlers, and untrusted files in their directories."""
 
     def __init__(self, modules: Collection[str], folders: Collection[str], owners: Collection[int]) -> None:
         self._modules = {module.partition(".")[0] for module in modules}
@@ -59,12 +59,12 @@ class ImportGuard:
         self._owners = owners
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
-        """Refuse, or leave it to the ordinary finders."""
+        """Return the spec of a trusted module, None to let other finders search. Raises `LoadError` for an untrusted one."""
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.origin is not None:
             if name.partition(".")[0] in self._modules or spec.origin.startswith(self._folders):
                 self._refuse(name, spec.origin)
-                if spec.cached is not None and os.path.exists(spec.cached):  # noqa: PTH110 - out of reach is the same as not there
+                if spec.cached is not None and os.path.exists(spec.cached):  # noqa: PTH110 - False if unreadable
                     self._refuse(name, spec.cached)
             return spec
         return None

@@ -1,4 +1,4 @@
-"""The consumer `handlers`: starts the child that runs handlers and sinks, feeds it, watches it, and starts it anew where it broke."""
+"""The consumer `handlers`: starts the child that runs handlers and sinks, feeds and watches it, and restarts it if it fails."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from exporter.records.hub import Batch
 logger = logging.getLogger(__name__)
 
 _START_SECONDS = 30.0
-"""Longest that importing all handlers may take."""
+"""Longest time for the import of all handlers."""
 _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
-"""From the exit of a child to the start of the next; doubled each time."""
+"""From the exit of a child to the start of the next; doubled after each failure."""
 _TICK_SECONDS = 1.0
 _LARGEST = 2**53
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerStatus:
-    """One handler since the exporter's start."""
+    """Counts of one handler since the exporter started."""
 
     handler: str
     handled: int
-    """Records that it took; in a sink, those that are in the file."""
+    """Records that it processed; for a sink, records in the file."""
     errors: int
     timeouts: int
     lost: int
-    """Records that it should have had and hasn't."""
+    """Records that it should have processed but did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Status:
 
 
 class Handlers:
-    """A `records.Consumer`. `start`, and `close` once no more records come."""
+    """A `records.Consumer`. Call `start` once, and `close` when no more records come."""
 
     name = "handlers"
 
@@ -56,21 +56,21 @@ class Handlers:
         self._plan = plan
         self._log = log_level, log_format
         self._lock = threading.Lock()
-        """Around the feed, the page and what is counted here; never held while something may have to be waited for."""
+        """Protects the feed, the page and the counts here. Never held during a wait."""
         self._feed = Feed()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._child: Child | None = None
         self._page = self._blank = Page(0, 0, 0, tuple(HandlerTally() for _ in plan.handlers))
         self._before = tuple(HandlerTally() for _ in plan.handlers)
-        """What the children before this one did."""
+        """Counts of earlier children."""
         self._timeouts = [0] * len(plan.handlers)
         self._restarts = 0
         self._closing_at: float | None = None
-        """The moment by which all has to be over."""
+        """Deadline of `close`, on the monotonic clock."""
         self._thread = threading.Thread(target=self._run, name="handlers", daemon=True)
 
     def start(self) -> None:
-        """Start the child. It is started by a thread of ours, and ends with it; privileges have to be dropped before."""
+        """Start the child, from a thread of ours: it is killed when that thread ends. Drop privileges before."""
         self._thread.start()
 
     def offer(self, batch: Batch) -> None:
@@ -87,16 +87,16 @@ class Handlers:
             return dict(self._feed.dropped)
 
     def status(self) -> Status:
-        """What the handlers did."""
+        """Return the counts of all handlers."""
         with self._lock:
-            self._look()
+            self._read_page()
             tallies = [_sum(before, now) for before, now in zip(self._before, self._page.tallies, strict=True)]
             rows = zip(self._plan.handlers, tallies, self._timeouts, strict=True)
             handlers = tuple(HandlerStatus(each.label, tally.handled, tally.errors, timeouts, tally.lost) for each, tally, timeouts in rows)
             return Status(handlers, self._restarts, self._child is not None)
 
     def close(self, seconds: float = 10.0) -> None:
-        """Let everything that was accepted be handled and written, for so long at most. Only the first time does anything."""
+        """Let the child process and write all accepted records, within `seconds`. Only the first call has an effect."""
         with self._lock:
             if self._closing_at is not None:
                 return
@@ -113,25 +113,25 @@ class Handlers:
         while True:
             started, last = time.monotonic(), self._closing_at is not None
             try:
-                child = self._started()
+                child = self._start_child()
             except OSError as error:
-                logger.warning("the handlers' process can't be started", extra=fields(error=error))
+                logger.warning("cannot start the handler process", extra=fields(error=error))
             else:
-                reason = self._watched(child)
+                reason = self._watch_safely(child)
                 status = self._reap(child, reason)
                 if reason is not None:
-                    logger.warning("the handlers' process ended", extra=fields(reason=reason, status=status))
+                    logger.warning("handler process exited", extra=fields(reason=reason, status=status))
             if reason is None or last or self._too_late():
                 break
             if time.monotonic() - started > _LONGEST_PAUSE_SECONDS:
                 pause = _SHORTEST_PAUSE_SECONDS
-            self._pause(pause)  # ends at once when we are to close: what waits then has one last chance
+            self._pause(pause)  # ends at once on `close`: one last child gets the waiting records
             self._restarts += 1
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         with self._lock:
             self._feed.drop_queue("down")
 
-    def _started(self) -> Child:
+    def _start_child(self) -> Child:
         with self._lock:
             reading = self._feed.connect()
         try:
@@ -146,15 +146,15 @@ class Handlers:
             self._feed.flush()
         return child
 
-    def _watched(self, child: Child) -> str | None:
+    def _watch_safely(self, child: Child) -> str | None:
         try:
             return self._watch(child)
         except Exception:
-            logger.exception("the handlers' process can't be watched")
+            logger.exception("cannot watch the handler process")
             return "crash"
 
     def _watch(self, child: Child) -> str | None:
-        """Feed the child until it exits or hangs; return how. None if we are closing, and all there was has been written to it."""
+        """Feed the child until it exits or hangs. Returns the reason; None if, after `close`, all records have been written to it."""
         tick = min(_TICK_SECONDS, *(each.timeout_seconds / 4 for each in self._plan.handlers))
         seen, stood, before = -1, 0.0, time.monotonic()
         while True:
@@ -163,7 +163,7 @@ class Handlers:
                 os.eventfd_read(self._wake)
             with self._lock:
                 self._feed.flush()
-                page, busy = self._look(), self._feed.sent > self._page.done
+                page, busy = self._read_page(), self._feed.sent > self._page.done
                 through = self._closing_at is not None and not self._feed
             now = time.monotonic()
             turn, before = now - before, now
@@ -176,14 +176,14 @@ class Handlers:
             if page.progress != seen or not (busy or page.progress % 2):
                 seen, stood = page.progress, 0.0
                 continue
-            stood += min(turn, tick)  # a longer turn: this process stood still itself, and the child with it perhaps
+            stood += min(turn, tick)  # a longer turn means that this process was stopped, perhaps with the child
             if stood > self._allowed(page):
                 self._timed_out(page)
                 return "timeout"
 
     def _allowed(self, page: Page) -> float:
-        """How long the child may do what it does."""
-        if page.progress % 2 == 0:  # it is between handlers, or not even that far
+        """Return how many seconds the child may go without progress."""
+        if page.progress % 2 == 0:  # between handlers, or still starting
             return _START_SECONDS
         at = min(page.current, len(self._plan.handlers) - 1)
         seconds = self._plan.handlers[at].timeout_seconds
@@ -191,15 +191,15 @@ class Handlers:
 
     def _timed_out(self, page: Page) -> None:
         if page.progress % 2 == 0:
-            logger.warning("the handlers' process stands still", extra=fields(seconds=_START_SECONDS))
+            logger.warning("handler process makes no progress", extra=fields(seconds=_START_SECONDS))
             return
         at = min(page.current, len(self._plan.handlers) - 1)
         with self._lock:
             self._timeouts[at] += 1
-        logger.warning("a handler took too long", extra=fields(handler=self._plan.handlers[at].label, seconds=self._allowed(page)))
+        logger.warning("handler timed out", extra=fields(handler=self._plan.handlers[at].label, seconds=self._allowed(page)))
 
     def _reap(self, child: Child, reason: str | None) -> int | None:
-        """Kill the child and count the records lost with it. Without a reason it may finish first."""
+        """Kill the child, and count the records lost with it. Without a reason, let it finish first."""
         with self._lock:
             self._feed.disconnect()
         while reason is None and not child.ended():
@@ -213,18 +213,18 @@ class Handlers:
 
     def _forget_child(self, reason: str) -> None:
         with self._lock:
-            page = self._look()
+            page = self._read_page()
             self._feed.disconnect()
             self._feed.dropped[reason] += max(0, self._feed.sent - page.done)
             self._feed.sent = 0
-            self._before = tuple(_sum(before, now, buried=True) for before, now in zip(self._before, page.tallies, strict=True))
+            self._before = tuple(_sum(before, now, reaped=True) for before, now in zip(self._before, page.tallies, strict=True))
             self._page = self._blank
             if self._child is not None:
                 self._child.close()
             self._child = None
 
     def _too_late(self) -> bool:
-        """Return whether the time for closing is over."""
+        """Return whether the deadline of `close` has passed."""
         return self._closing_at is not None and time.monotonic() >= self._closing_at
 
     def _pause(self, seconds: float) -> None:
@@ -232,8 +232,8 @@ class Handlers:
         while self._closing_at is None and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
 
-    def _look(self) -> Page:
-        """Read the page. What it says is believed only as far as it can be true: it rises, and stays within what was sent."""
+    def _read_page(self) -> Page:
+        """Read the page. Its numbers are corrected to plausible ones: they never decrease, and don't exceed the records sent."""
         page = self._child.page() if self._child is not None else None
         if page is not None:
             done = min(page.done, self._feed.sent)
@@ -246,7 +246,7 @@ def _plausible(before: HandlerTally, now: HandlerTally) -> HandlerTally:
     return HandlerTally(handled, errors, lost, min(now.pending, _LARGEST))
 
 
-def _sum(before: HandlerTally, now: HandlerTally, *, buried: bool = False) -> HandlerTally:
-    """What a sink had not yet written is lost with the child."""
-    lost = before.lost + now.lost + (now.pending if buried else 0)
+def _sum(before: HandlerTally, now: HandlerTally, *, reaped: bool = False) -> HandlerTally:
+    """Add the counts of a child. When it is reaped, the records that a sink has not written are lost."""
+    lost = before.lost + now.lost + (now.pending if reaped else 0)
     return HandlerTally(before.handled + now.handled, before.errors + now.errors, lost)

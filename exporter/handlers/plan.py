@@ -1,4 +1,4 @@
-"""What the configuration asks of the handlers' child: which handlers, where from, as which user."""
+"""Plans the handlers' child from the configuration: its handlers and sinks, their modules, and its user."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ class Planned:
 @dataclass(frozen=True, slots=True)
 class Plan:
     handlers: tuple[Planned, ...]
-    """Those of the user first, for somebody may wait for them; nobody waits for a sink."""
+    """Handlers before sinks: users may wait for a handler, but not for a sink."""
     live: bool
-    """Whether there are any but sinks."""
+    """Whether there are handlers, not only sinks."""
     user: int | None = None
-    """Whom the child becomes, with `group`; None to stay who we are."""
+    """User that the child switches to, together with `group`; None to keep ours."""
     group: int | None = None
     owners: tuple[int, ...] = ()
-    """Whose files are trusted, besides root's."""
+    """Users whose files are trusted, besides root."""
 
     @property
     def writer(self) -> tuple[int, int] | None:
-        """User and group that own what is written."""
+        """User and group that own the files of sinks; None if these are ours."""
         return None if self.user is None or self.group is None else (self.user, self.group)
 
     def spec(self) -> dict[str, Any]:
-        """As plain values, for the child."""
+        """Return the plan as plain values, for the child."""
         return asdict(self)
 
 
 def make(handlers: Sequence[HandlerConfig], sinks: Sinks, config_file: str | None = None) -> Plan | None:
-    """Plan, and check what can be checked without running anything; None if nothing is configured. Raises `ConfigError`."""
+    """Return a plan, checked as far as possible without running user code; None if nothing is configured. Raises `ConfigError`."""
     planned = _handlers(handlers)
     stores = list(_sinks(sinks))
     if not planned and not stores:
@@ -102,7 +102,7 @@ def _sinks(sinks: Sinks) -> Iterable[Planned]:
 
 
 def _user_of(sinks: list[Planned]) -> tuple[int, int]:
-    """Return user and group of the child, as root: the owner of the sinks' directory, who can write there; nobody without sinks."""
+    """Return the child's user and group when started as root: the owner of the sinks' directory, or nobody without sinks."""
     owners: dict[int, str] = {}
     group = NOBODY
     problems = []

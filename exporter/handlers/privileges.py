@@ -1,4 +1,4 @@
-"""Drops the privileges of the handlers' child before it runs foreign code."""
+"""Drops the privileges of the handlers' child before it runs user code."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _LIMITS = {
     resource.RLIMIT_DATA: 512 << 20,
 }
 _OOM_SCORE = "500"
-"""Where memory runs out, the kernel takes the child before the exporter."""
+"""If memory runs out, the kernel kills the child before the exporter."""
 
 
 def drop(user: int | None, group: int | None, exporter: int) -> None:
-    """Become `user` and `group`, if given, with no capability and no way to get one; exit when the process `exporter` does.
+    """Switch to `user` and `group`, if given, without capabilities or a way to get any. The process is killed when `exporter` exits.
 
-    Raises `OSError`: then nothing must be run.
+    Raises `OSError`; the caller must then run no user code.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     with contextlib.suppress(OSError):  # /proc may be hidden
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
-    for number in range(_MOST_CAPABILITIES):  # needs CAP_SETPCAP; without it nothing is gained by dropping
+    for number in range(_MOST_CAPABILITIES):  # needs CAP_SETPCAP
         if libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
             break
     if user is not None and group is not None:

@@ -1,4 +1,4 @@
-"""The handlers' child as a process: how it is started, the counters on its page, and how it is killed."""
+"""Starts the handlers' child process, reads the counters on its page, and kills it."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ logger = logging.getLogger(__name__)
 _BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; importlib.import_module('exporter.handlers.child').main()"
 _ROOT = str(Path(__file__).parents[2])
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
-"""What the child gets of ours; a secret that a handler needs belongs into a file that only it can read."""
-_BURY_SECONDS = 5.0
+"""Variables that the child inherits. A secret for a handler belongs in a file that only the child's user can read."""
+_REAP_SECONDS = 5.0
 
 
 class Child:
-    """It runs from the beginning, until it ends or is ended."""
+    """The child process. It runs until it exits or `reap` kills it."""
 
     def __init__(self, plan: Plan, log: tuple[str, str], reading: int) -> None:
-        """Start it with the pipe that it reads. It ends with the thread that calls this. Raises `OSError`."""
+        """Start it; `reading` is the pipe that it reads. It is killed when the calling thread ends. Raises `OSError`."""
         self._handlers = len(plan.handlers)
         self._page_fd = os.memfd_create("handlers-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self._page_fd, page_size(self._handlers))
             fcntl.fcntl(self._page_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             spec = plan.spec() | {"root": _ROOT, "exporter": os.getpid(), "log": log}
-            with os.fdopen(os.memfd_create("handlers-spec"), "w+") as stdin:  # not on the command line, where everybody could read it
+            with os.fdopen(os.memfd_create("handlers-spec"), "w+") as stdin:  # not on the command line, which all users can read
                 json.dump(spec, stdin)
                 stdin.flush()
                 stdin.seek(0)
@@ -48,7 +48,7 @@ class Child:
                     pass_fds=(reading, self._page_fd),
                     cwd="/",
                     env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                    start_new_session=True,  # Ctrl-C is for us; and we can end what handlers started, with them
+                    start_new_session=True,  # Ctrl-C does not reach it, and we can kill it together with the programs that handlers started
                 )
         except OSError:
             os.close(self._page_fd)
@@ -56,27 +56,27 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Process ID."""
         return self._process.pid
 
     def page(self) -> Page | None:
-        """What it says now; None where it has spoilt that."""
+        """Return the present counters; None if the child has damaged the page."""
         return read_page(self._page_fd, self._handlers)
 
     def ended(self) -> bool:
-        """Whether it ended by itself; its number stays its own until it is buried."""
+        """Return whether it has exited by itself. Its PID is not reused before `reap`."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def reap(self) -> int | None:
-        """Kill it and all that it started; return its status, None if it can't be killed."""
+        """Kill it and all processes that it started. Returns its exit status, or None if it cannot be killed."""
         with contextlib.suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)
         try:
-            return self._process.wait(_BURY_SECONDS)
-        except subprocess.TimeoutExpired:  # without CAP_KILL, where it runs as somebody else
-            logger.error("the handlers' process can't be ended", extra=fields(pid=self.pid))  # noqa: TRY400
+            return self._process.wait(_REAP_SECONDS)
+        except subprocess.TimeoutExpired:  # it runs as another user, and we lack CAP_KILL
+            logger.error("cannot kill the handler process", extra=fields(pid=self.pid))  # noqa: TRY400
             return None
 
     def close(self) -> None:
-        """Forget its page."""
+        """Close its page."""
         os.close(self._page_fd)

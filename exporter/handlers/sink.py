@@ -1,4 +1,4 @@
-"""What sinks have in common: records wait here until they are written, a failure is counted and tried again, and the wait has a bound."""
+"""The base of all sinks: keeps records until they are written, up to a bound; counts failures and retries."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 5.0
 _FULL = 20_000
-"""So many are written at once, before the second is over."""
+"""Number of records that are written without waiting for the next tick."""
 _MOST_PENDING = 50_000
 _MODE = 0o640
 
 
 class Sink(Handler):
-    """Writes what is pending about each second, for good or not at all."""
+    """Writes pending records about once a second: each batch completely or not at all."""
 
     failures: tuple[type[Exception], ...] = (OSError,)
-    """What may go wrong with a disk."""
+    """Exceptions after which writing is retried."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
@@ -37,19 +37,19 @@ class Sink(Handler):
         self._log = RateLimitedLog(logger)
 
     def store(self) -> None:
-        """Write what is pending, and call `stored` for what is safe. Raises one of `failures`."""
+        """Write pending records; call `stored` for those that are safe. Raises one of `failures`."""
         raise NotImplementedError
 
-    def tend(self) -> None:
-        """Rotate, delete what is too old. Raises one of `failures`."""
+    def maintain(self) -> None:
+        """Rotate files, delete old records. Raises one of `failures`."""
         raise NotImplementedError
 
     def release(self) -> None:
-        """Close whatever is open."""
+        """Close all open files."""
         raise NotImplementedError
 
     def stored(self, n: int) -> None:
-        """The first `n` of those pending are in the file."""
+        """Note that the first `n` pending records are in the file."""
         del self.pending[:n]
         self.tally.handled += n
         self.tally.pending = len(self.pending)
@@ -64,7 +64,7 @@ class Sink(Handler):
             self._lose(excess)
 
     def tick(self) -> None:
-        """Write, and tend the files; after a failure, once it is time to try again."""
+        """Write, and maintain the files; after a failure, only when it is time to retry."""
         if time.monotonic() >= self._retry_at:
             self._work()
 
@@ -78,30 +78,30 @@ class Sink(Handler):
         try:
             if self.pending:
                 self.store()
-            self.tend()
+            self.maintain()
         except self.failures as failure:
             self.tally.errors += 1
             self._retry_at = time.monotonic() + _RETRY_SECONDS
-            self._log.warning("a sink can't write; it tries again", path=self.path, error=failure, pending=len(self.pending))
+            self._log.warning("a sink cannot write; retrying", path=self.path, error=failure, pending=len(self.pending))
             self.release()
 
     def _lose(self, n: int) -> None:
-        """Drop the oldest."""
+        """Drop and count the `n` oldest records."""
         del self.pending[:n]
         self.tally.lost += n
         self.tally.pending = len(self.pending)
 
 
 def open_folder(path: Path) -> int:
-    """Open the directory of a sink's file, for use as `dir_fd`. Raises `OSError` where others can write there."""
+    """Open the directory of a sink's file, for use as `dir_fd`. Raises `OSError` if other users can write there."""
     if reason := refusal(str(path.parent), (os.geteuid(),)):
         raise PermissionError(errno.EACCES, reason)
     return os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def open_file(name: str, folder: int, flags: int = 0) -> int:
-    """Open or make a sink's file, which must be a plain one of ours and no link. Raises `OSError`."""
-    # O_NONBLOCK: a fifo of that name can't make us wait
+    """Open or create a sink's file. It must be a regular file with one link, not a symbolic link. Raises `OSError`."""
+    # O_NONBLOCK: opening a fifo of that name does not block
     flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     fd = os.open(name, flags, _MODE, dir_fd=folder)
     try:
@@ -117,7 +117,7 @@ def open_file(name: str, folder: int, flags: int = 0) -> int:
 
 
 def is_same(fd: int, name: str, folder: int) -> bool:
-    """Whether an open file still has this name; logrotate and people rename."""
+    """Return whether an open file still has this name. logrotate and people rename files."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(name, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:

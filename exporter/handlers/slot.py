@@ -1,4 +1,4 @@
-"""One handler in the child, with everything that may happen to it."""
+"""One handler in the child: makes it, calls it, and catches its exceptions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AGAIN_SECONDS = 60.0
 
 
 class Slot:
-    """Makes the handler, and again where that failed; gives it what it wants; keeps its exceptions from all else."""
+    """Makes the handler, and retries that if it fails. Passes it the records it wants. Its exceptions never leave the slot."""
 
     def __init__(self, number: int, planned: dict[str, Any], page: PageWriter) -> None:
         self._number = number
@@ -34,14 +34,14 @@ class Slot:
         self._tally = HandlerTally()
 
     def start(self) -> None:
-        """Import and make it."""
+        """Import and make the handler."""
         self._page.enter(self._number)
         try:
             handler = loading.load(self._planned["target"], self._planned["path"])(**self._planned["options"])
-            handler.handle  # noqa: B018 - an object without it can't be used
-        except BaseException as error:  # noqa: BLE001 - SystemExit too: it is not the handler that ends the process
+            handler.handle  # noqa: B018 - raises if there is none
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: a handler must not end the process
             self._try_at = time.monotonic() + _AGAIN_SECONDS
-            self._failed("a handler can't be made; it is tried again each minute", error)
+            self._failed("cannot make a handler; retrying each minute", error)
         else:
             if isinstance(handler, Sink):
                 handler.tally.errors, handler.tally.lost = self._tally.errors, self._tally.lost
@@ -51,8 +51,8 @@ class Slot:
             self._handler = handler
         self._page.leave(self._number, self._tally)
 
-    def take(self, batch: list[Record]) -> None:
-        """Hand the records over that are wanted."""
+    def handle(self, batch: list[Record]) -> None:
+        """Pass the wanted records to the handler."""
         tally = self._tally
         self._page.enter(self._number)
         wanted = batch
@@ -66,7 +66,7 @@ class Slot:
             elif isinstance(self._handler, Sink):
                 self._handler.handle(wanted)
             elif wanted:
-                # a list of its own: no handler sees what another does to it
+                # a list of its own: another handler may change it
                 self._handler.handle(list(wanted))
                 tally.handled += len(wanted)
         except BaseException as error:  # noqa: BLE001
@@ -75,13 +75,13 @@ class Slot:
         self._page.leave(self._number, tally)
 
     def tick(self) -> None:
-        """About each second."""
+        """Call the handler's `tick`; called about once a second."""
         if self._handler is None and time.monotonic() >= self._try_at:
             self.start()
         self._call("tick")
 
     def close(self) -> None:
-        """At the end."""
+        """Call the handler's `close`."""
         self._call("close")
 
     def _call(self, method: str) -> None:

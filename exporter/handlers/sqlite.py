@@ -1,4 +1,4 @@
-"""The sink `sqlite`: records in a database that others can read while it grows; the oldest go by age and by size."""
+"""The sink `sqlite`: writes records to a database that others can read meanwhile. Deletes the oldest ones by age and size."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _FOREVER_NS = 2**63 - 1
 _BUSY_SECONDS = 2.0
 _CHUNK = 1000
 _TEND_SECONDS = 0.1
-"""Longest that one round of deleting takes, for handlers wait meanwhile."""
+"""Longest time for deletions at once: handlers wait meanwhile."""
 _VACUUM_PAGES = 500
 _LOG_BYTES = 8 << 20
 
 
 class Sqlite(Sink):
-    """One transaction a batch.
+    """Writes each batch in one transaction.
 
-    WAL with `synchronous = NORMAL`: what is committed survives the end of any process; a power cut may take the last commits, never the
-    database.
+    WAL with `synchronous = NORMAL`: commits survive the exit of any process. A power failure may lose the last commits, but never damages
+    the database.
     """
 
     failures = (OSError, sqlite3.Error)
@@ -52,7 +52,7 @@ class Sqlite(Sink):
             raise
         self.stored(len(self.pending))
 
-    def tend(self) -> None:
+    def maintain(self) -> None:
         database = self._open()
         until = time.monotonic() + _TEND_SECONDS
         too_old = time.time_ns() - self._max_age_ns
@@ -78,10 +78,10 @@ class Sqlite(Sink):
                 found = self.path.lstat()
                 if (found.st_dev, found.st_ino) == self._file:
                     return self._database
-            self.release()  # it was renamed away or deleted
+            self.release()  # it was renamed or deleted
         folder = open_folder(self.path)
         try:
-            fd = open_file(self.path.name, folder)  # sqlite itself would follow a link; nobody else can put one here
+            fd = open_file(self.path.name, folder)  # checks for links, which sqlite would follow; no other user can make one here
             found = os.fstat(fd)
             os.close(fd)
         finally:
@@ -93,7 +93,7 @@ class Sqlite(Sink):
 
 
 def _set_up(database: sqlite3.Connection, table: SqliteTable) -> None:
-    """Make the table, or see that it is one we know."""
+    """Create the table, or migrate it from an older version. Raises `DatabaseError` if it is not ours."""
     version = _number(database, "user_version")
     is_new = version == 0 and _number(database, "schema_version") == 0
     if is_new:

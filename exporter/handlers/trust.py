@@ -1,4 +1,4 @@
-"""Whose files are trusted. Code and configuration that others can change would be theirs to run; what a sink writes must stay its own."""
+"""Checks that other users cannot change a file: neither handlers and their configuration, nor the files of sinks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _MOST_LINKS = 40
 
 
 def refusal(path: str, owners: Collection[int]) -> str | None:
-    """Why this absolute path can't be trusted, or None.
+    """Return why an absolute path is not trusted, or None if it is.
 
-    Everything on the way from / to it, links too, has to belong to root or to one of `owners`, and others must not be able to write there.
-    A directory with the sticky bit (/tmp) is fine on the way: nobody can replace there what belongs to another.
+    The path, all directories above it and all links must belong to root or to one of `owners`, and other users must not be able to write
+    there. A directory with the sticky bit (/tmp) is allowed above: users cannot replace each other's files in it.
     """
     trusted = {0, *owners}
     todo = list(reversed(PurePosixPath(path).parts[1:]))

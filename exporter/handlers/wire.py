@@ -1,8 +1,8 @@
-"""What goes between the exporter and the handlers' child: frames of records one way, a page of numbers the other way.
+"""The data between the exporter and the handlers' child: frames of records to the child, a page of numbers back.
 
-A frame is its size, then the records as a pickle: the exporter writes it and the child reads it, never the other way round, since
-whoever writes a pickle can run code in whoever reads it. The page is a memory file that the child writes and the exporter reads; it holds
-nothing but unsigned 64-bit numbers: a child gone bad can say nothing worse than a wrong one.
+A frame is its size, then the records as a pickle. Only the exporter writes pickles and only the child reads them, since the writer of a
+pickle can run code in its reader. The page is a memory file that the child writes and the exporter reads. It contains only unsigned 64-bit
+numbers, so a compromised child can at worst report wrong ones.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from typing import NamedTuple
 from exporter.records.record import Record
 
 MOST_RECORDS = 500
-"""In a frame, and in a call of a handler."""
+"""Most records in a frame, and in a call of a handler."""
 
 MOST_FRAME_BYTES = 4 << 20
-"""Twice what 500 records take whose every name is as long as Linux allows."""
+"""Twice the size of 500 records whose names are all as long as Linux allows."""
 
 _SIZE = struct.Struct("<I")
 
 
 def frame(batch: Sequence[Record]) -> bytes:
-    """Pack at most `MOST_RECORDS` records. Raises `ValueError` if they are larger than records can be."""
-    body = pickle.dumps([tuple(record) for record in batch], pickle.HIGHEST_PROTOCOL)  # as tuples: a third of the time
+    """Return a frame of at most `MOST_RECORDS` records. Raises `ValueError` if they are larger than valid records can be."""
+    body = pickle.dumps([tuple(record) for record in batch], pickle.HIGHEST_PROTOCOL)  # as tuples, in a third of the time
     if len(body) > MOST_FRAME_BYTES:
         raise ValueError(f"{len(body)} bytes")
     return _SIZE.pack(len(body)) + body
 
 
 class Frames:
-    """Puts a stream of bytes together to records again."""
+    """Decodes a stream of bytes into records."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[list[Record]]:
-        """Return the records of the frames that are complete now, at most `MOST_RECORDS` at a time."""
+        """Yield the records of the frames that `data` completes, at most `MOST_RECORDS` at a time."""
         data = self._rest + data
         at, records = 0, list[Record]()
         while len(data) - at >= _SIZE.size:
@@ -62,29 +62,29 @@ class Frames:
 
 @dataclass(slots=True)
 class HandlerTally:
-    """What became of a handler's records."""
+    """Counts of a handler."""
 
     handled: int = 0
     errors: int = 0
-    """Calls that raised; writes that failed, in a sink."""
+    """Calls that raised; for a sink, writes that failed."""
     lost: int = 0
-    """Records that it should have had: it raised, could not be made, or its sink had no room left."""
+    """Records lost because it raised, could not be made, or (a sink) had no room."""
     pending: int = 0
-    """Records that a sink keeps until it can write them."""
+    """Records that a sink has not written yet."""
 
     def numbers(self) -> tuple[int, int, int, int]:
         return self.handled, self.errors, self.lost, self.pending
 
 
 class Page(NamedTuple):
-    """The page as the exporter reads it."""
+    """The content of the page, as read by the exporter."""
 
     progress: int
-    """Rises with each step; odd while the child runs somebody's code."""
+    """Increases with each step; odd while the child runs a handler."""
     current: int
-    """Which handler that is."""
+    """Number of that handler."""
     done: int
-    """Records that went through all handlers."""
+    """Records that all handlers have processed."""
     tallies: tuple[HandlerTally, ...]
 
 
@@ -97,7 +97,7 @@ def page_size(handlers: int) -> int:
 
 
 def read_page(fd: int, handlers: int) -> Page | None:
-    """Read it, or None where the child has spoilt it."""
+    """Return the content of the page, or None if the child has damaged it."""
     size = page_size(handlers)
     data = os.pread(fd, size, 0)
     if len(data) != size:
@@ -108,18 +108,18 @@ def read_page(fd: int, handlers: int) -> Page | None:
 
 
 class PageWriter:
-    """The page as the child writes it. Each number is one aligned store."""
+    """Writes the page, in the child. Each number is one aligned store."""
 
     def __init__(self, fd: int, handlers: int) -> None:
         self._numbers = memoryview(mmap.mmap(fd, page_size(handlers))).cast("Q")
 
     def enter(self, handler: int) -> None:
-        """Somebody's code begins."""
+        """Note that a handler is called."""
         self._numbers[1] = handler
         self._numbers[0] += 1
 
     def leave(self, handler: int, tally: HandlerTally) -> None:
-        """It came back."""
+        """Note that it has returned, and its counts."""
         at = _FIRST + _EACH * handler
         for number in tally.numbers():
             self._numbers[at] = number
@@ -127,5 +127,5 @@ class PageWriter:
         self._numbers[0] += 1
 
     def done(self, records: int) -> None:
-        """They went through all handlers."""
+        """Note that all handlers have processed so many records."""
         self._numbers[2] += records

@@ -1,4 +1,4 @@
-"""`/metrics`: every family declared once, and how a snapshot becomes them.
+"""`/metrics`: the catalogue declares each family once, the exposition fills them from a snapshot.
 
 Imports `supervision` and `handlers` (their status), and what is below them.
 """

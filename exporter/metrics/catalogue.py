@@ -1,6 +1,6 @@
-"""Every metric, declared once: `/metrics` and docs/metrics.md both rest on this.
+"""Declares every metric, once: `/metrics` and docs/metrics.md are made from it.
 
-A name is the one that a scrape shows. `make docs` writes the tables of the page.
+Names are those in a scrape, with `_total` and the like. `make docs` writes the tables of the document.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from exporter.model.dimensions import Dimension, Measure
 from exporter.model.facts import Fact
 
 REAL_TIME_SIGNALS = "SIGRT"
-"""All real-time signals together: they have no names of their own, and there are 33."""
+"""Label value of all 33 real-time signals together, which have no names of their own."""
 SIGNAL_NAMES = (*SIGNALS.values(), REAL_TIME_SIGNALS)
 
 DROPS = {
@@ -25,7 +25,7 @@ DROPS = {
     ("handlers", "crash"): "The handler process exited unexpectedly.",
     ("handlers", "malformed"): "The record was larger than allowed.",
 }
-"""Who may drop records, and why: there from the start."""
+"""Consumers that may drop records, and the reasons. Their series exist from the start."""
 
 
 class Family(NamedTuple):
@@ -38,13 +38,13 @@ class Family(NamedTuple):
     """One noun phrase with the unit: the HELP text."""
     labels: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = (Fact.PROCESSES,)
-    """What a mode must be able to tell to fill it."""
+    """Facts that a mode has to know to fill it."""
     more: str = ""
-    """What only the page says."""
+    """Text for docs/metrics.md only."""
 
 
-class Whole:
-    """Of all processes, without names."""
+class TotalMetrics:
+    """Totals of all processes, without a label for the comm."""
 
     RUNTIME = Family(
         "shortproc_process_runtime_seconds",
@@ -120,8 +120,8 @@ def by_dimension(dimension: Dimension[Any], measure: Measure) -> Family:
     return Family(f"{name}_total", "counter", measure.unit, about, labels, facts, more)
 
 
-class OfDetection:
-    """How well processes are seen."""
+class DetectionMetrics:
+    """How completely processes are observed."""
 
     MODE = Family(
         "shortproc_detection_mode", "gauge", "", "Whether the mode is active (1 for the active mode, 0 for all others).", ("mode",)
@@ -211,8 +211,8 @@ class OfDetection:
     )
 
 
-class OfHandlers:
-    """Only where there are handlers or sinks."""
+class HandlerMetrics:
+    """Handlers and sinks. They exist only if any is configured."""
 
     RECORDS = Family(
         "shortproc_handler_records_total", "counter", "records", "Records processed by a handler or stored by a sink.", ("handler",)
@@ -237,7 +237,7 @@ class OfHandlers:
     RESTARTS = Family("shortproc_handler_restarts_total", "counter", "restarts", "Restarts of the handler process.")
 
 
-class OfExporter:
+class ExporterMetrics:
     """The exporter itself."""
 
     COLLECT = Family("shortproc_collect_duration_seconds", "gauge", "seconds", "Duration of the collection for this scrape in seconds.")
@@ -263,8 +263,8 @@ class OfExporter:
     )
 
 
-class OfClient:
-    """What the client library tells of the process that it is in; its own texts are in a scrape."""
+class ClientMetrics:
+    """Metrics of the client library about the exporter's process. In a scrape they have the library's own HELP texts."""
 
     VIRTUAL_MEMORY = Family("process_virtual_memory_bytes", "gauge", "bytes", "Virtual memory of the exporter in bytes.")
     MEMORY = Family("process_resident_memory_bytes", "gauge", "bytes", "Resident memory of the exporter in bytes.")

@@ -1,4 +1,4 @@
-"""How a snapshot becomes the metrics of the catalogue."""
+"""Turns a snapshot into the metrics of the catalogue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from prometheus_client.utils import floatToGoString
 
 from exporter import __version__
 from exporter.config.options import Config
-from exporter.metrics.catalogue import DROPS, REAL_TIME_SIGNALS, TRACKED, Family, OfDetection, OfExporter, OfHandlers, Whole, by_dimension
+from exporter.metrics.catalogue import (
+    DROPS,
+    REAL_TIME_SIGNALS,
+    TRACKED,
+    DetectionMetrics,
+    ExporterMetrics,
+    Family,
+    HandlerMetrics,
+    TotalMetrics,
+    by_dimension,
+)
 from exporter.model import NS, SIGNALS, Lost, Outcome
 from exporter.model.counts import ProcessCounts
 from exporter.model.dimensions import COMM, Dimension, Labels
@@ -40,7 +50,7 @@ LATENCY_BOUNDS = _bounds(bound / NS for bound in Latencies.BOUNDS_NS)
 
 
 class Exposition:
-    """`/metrics`: a registry of our own, with the client's process and Python metrics in it."""
+    """Renders `/metrics`. Its registry also has the client library's process and Python metrics."""
 
     def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload, handlers: Handlers | None = None) -> None:
         disable_created_metrics()
@@ -52,7 +62,7 @@ class Exposition:
         PlatformCollector(registry=self._registry)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """Body and content type, text or OpenMetrics as the Accept header asks."""
+        """Return body and content type: text format or OpenMetrics, depending on the Accept header."""
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type
 
@@ -62,7 +72,7 @@ class _HandlersCollector(Collector):
         self._handlers = handlers
 
     def describe(self) -> list[Metric]:
-        """Nothing, so that registering does not collect."""
+        """Return nothing, so that registering does not collect."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -71,11 +81,11 @@ class _HandlersCollector(Collector):
         def each(family: Family, pick: Callable[[HandlerStatus], int]) -> Metric:
             return _counter(family, (([handler.handler], pick(handler)) for handler in status.handlers))
 
-        yield each(OfHandlers.RECORDS, lambda one: one.handled)
-        yield each(OfHandlers.ERRORS, lambda one: one.errors)
-        yield each(OfHandlers.TIMEOUTS, lambda one: one.timeouts)
-        yield each(OfHandlers.LOST, lambda one: one.lost)
-        yield _count(OfHandlers.RESTARTS, status.restarts)
+        yield each(HandlerMetrics.RECORDS, lambda one: one.handled)
+        yield each(HandlerMetrics.ERRORS, lambda one: one.errors)
+        yield each(HandlerMetrics.TIMEOUTS, lambda one: one.timeouts)
+        yield each(HandlerMetrics.LOST, lambda one: one.lost)
+        yield _count(HandlerMetrics.RESTARTS, status.restarts)
 
 
 class _SnapshotCollector(Collector):
@@ -88,7 +98,7 @@ class _SnapshotCollector(Collector):
         self._build = (__version__, version.revision(), platform.python_version())
 
     def describe(self) -> list[Metric]:
-        """Nothing, so that registering does not collect."""
+        """Return nothing, so that registering does not collect."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -100,26 +110,26 @@ class _SnapshotCollector(Collector):
         yield _gauge(TRACKED, len(snapshot.view.rows[COMM]) - 1)
         yield from _detection(snapshot)
         yield from self._about()
-        yield _gauge(OfExporter.COLLECT, time.perf_counter() - begun)
+        yield _gauge(ExporterMetrics.COLLECT, time.perf_counter() - begun)
 
     def _whole(self, snapshot: Snapshot) -> Iterator[Metric]:
         counts = snapshot.view.counts
         total = counts.total
-        yield self._runtimes(Whole.RUNTIME, [((), total)])
-        yield _counter(Whole.ENDED, (([outcome], n) for outcome, n in zip(Outcome, total.exits, strict=True)))
-        yield _count(Whole.ENDED_SHORT, total.short_exits)
-        yield _count(Whole.CPU, total.cpu_ns / NS)
-        yield _count(Whole.CPU_SHORT, total.short_cpu_ns / NS)
-        yield _count(Whole.FORKED, counts.forks)
-        yield _count(Whole.CLONED, counts.threads)
-        yield _count(Whole.EXECS, total.execs)
-        yield _count(Whole.CORE_DUMPS, counts.core_dumps)
-        yield _counter(Whole.SIGNALS, _signals(counts.signals))
+        yield self._runtimes(TotalMetrics.RUNTIME, [((), total)])
+        yield _counter(TotalMetrics.ENDED, (([outcome], n) for outcome, n in zip(Outcome, total.exits, strict=True)))
+        yield _count(TotalMetrics.ENDED_SHORT, total.short_exits)
+        yield _count(TotalMetrics.CPU, total.cpu_ns / NS)
+        yield _count(TotalMetrics.CPU_SHORT, total.short_cpu_ns / NS)
+        yield _count(TotalMetrics.FORKED, counts.forks)
+        yield _count(TotalMetrics.CLONED, counts.threads)
+        yield _count(TotalMetrics.EXECS, total.execs)
+        yield _count(TotalMetrics.CORE_DUMPS, counts.core_dumps)
+        yield _counter(TotalMetrics.SIGNALS, _signals(counts.signals))
         if snapshot.gauges.peak_per_second is not None:
-            yield _gauge(Whole.PEAK, snapshot.gauges.peak_per_second)
-        yield _gauge(Whole.THRESHOLD, self._threshold)
+            yield _gauge(TotalMetrics.PEAK, snapshot.gauges.peak_per_second)
+        yield _gauge(TotalMetrics.THRESHOLD, self._threshold)
         if snapshot.host_cpus is not None:
-            yield _gauge(Whole.HOST_CPUS, snapshot.host_cpus)
+            yield _gauge(TotalMetrics.HOST_CPUS, snapshot.host_cpus)
 
     def _by_dimension(self, dimension: Dimension[Any], rows: list[Row]) -> Iterator[Metric]:
         for measure in dimension.measures:
@@ -135,9 +145,9 @@ class _SnapshotCollector(Collector):
                 )
 
     def _about(self) -> Iterator[Metric]:
-        yield _gauge(OfExporter.RELOADED, self._last_reload.successful)
-        yield _gauge(OfExporter.RELOADED_AT, self._last_reload.succeeded_at)
-        yield _gauges(OfExporter.BUILD, [(self._build, 1)])
+        yield _gauge(ExporterMetrics.RELOADED, self._last_reload.successful)
+        yield _gauge(ExporterMetrics.RELOADED_AT, self._last_reload.succeeded_at)
+        yield _gauges(ExporterMetrics.BUILD, [(self._build, 1)])
 
     def _runtimes(self, family: Family, each: Iterable[tuple[Sequence[str], ProcessCounts]]) -> Metric:
         empty = [0] * len(self._bounds)
@@ -146,24 +156,24 @@ class _SnapshotCollector(Collector):
 
 def _detection(snapshot: Snapshot) -> Iterator[Metric]:
     modes, sample = snapshot.modes, snapshot.sample
-    yield _gauges(OfDetection.MODE, (([mode], mode == snapshot.mode) for mode in modes))
-    yield _gauges(OfDetection.AVAILABLE, (([mode], status.usable) for mode, status in modes.items()))
-    yield _gauge(OfDetection.DEGRADED, snapshot.degraded)
-    yield _counter(OfDetection.SWITCHES, snapshot.switches.items())
+    yield _gauges(DetectionMetrics.MODE, (([mode], mode == snapshot.mode) for mode in modes))
+    yield _gauges(DetectionMetrics.AVAILABLE, (([mode], status.usable) for mode, status in modes.items()))
+    yield _gauge(DetectionMetrics.DEGRADED, snapshot.degraded)
+    yield _counter(DetectionMetrics.SWITCHES, snapshot.switches.items())
     if snapshot.capture_ratio is not None:
-        yield _gauge(OfDetection.RATIO, snapshot.capture_ratio)
+        yield _gauge(DetectionMetrics.RATIO, snapshot.capture_ratio)
     if sample is not None:
-        yield _count(OfDetection.KERNEL_CLONES, sample.kernel)
-        yield _count(OfDetection.OBSERVED_CLONES, sample.observed)
-    yield _counter(OfDetection.LOST, (([reason], snapshot.view.counts.lost.get(reason, 0)) for reason in Lost))
-    yield _histogram(OfDetection.LATENCY, LATENCY_BOUNDS, [((), snapshot.latency_buckets, snapshot.latency_sum_ns)])
-    yield _counter(OfDetection.DROPPED, (dict.fromkeys(DROPS, 0) | snapshot.records_dropped).items())
+        yield _count(DetectionMetrics.KERNEL_CLONES, sample.kernel)
+        yield _count(DetectionMetrics.OBSERVED_CLONES, sample.observed)
+    yield _counter(DetectionMetrics.LOST, (([reason], snapshot.view.counts.lost.get(reason, 0)) for reason in Lost))
+    yield _histogram(DetectionMetrics.LATENCY, LATENCY_BOUNDS, [((), snapshot.latency_buckets, snapshot.latency_sum_ns)])
+    yield _counter(DetectionMetrics.DROPPED, (dict.fromkeys(DROPS, 0) | snapshot.records_dropped).items())
     if snapshot.gauges.scan_duration_seconds is not None:
-        yield _gauge(OfDetection.SCAN_DURATION, snapshot.gauges.scan_duration_seconds)
+        yield _gauge(DetectionMetrics.SCAN_DURATION, snapshot.gauges.scan_duration_seconds)
     counts = snapshot.view.counts
     if counts.program_runs:
-        yield _counter(OfDetection.PROGRAM_SECONDS, (([program], ns / NS) for program, ns in counts.program_ns.items()))
-        yield _counter(OfDetection.PROGRAM_RUNS, (([program], runs) for program, runs in counts.program_runs.items()))
+        yield _counter(DetectionMetrics.PROGRAM_SECONDS, (([program], ns / NS) for program, ns in counts.program_ns.items()))
+        yield _counter(DetectionMetrics.PROGRAM_RUNS, (([program], runs) for program, runs in counts.program_runs.items()))
 
 
 def _signals(delivered: Mapping[int, int]) -> _Labelled:
@@ -194,7 +204,7 @@ def _gauge(family: Family, value: float) -> Metric:
 
 
 def _histogram(family: Family, bounds: Sequence[str], values: Iterable[tuple[Sequence[str], Sequence[int], int]]) -> Metric:
-    """Buckets are not cumulative; the sum is in nanoseconds."""
+    """Make a histogram from labels, buckets (not cumulative) and sums in nanoseconds."""
     metric = HistogramMetricFamily(family.name, family.about, labels=family.labels)
     for labels, buckets, sum_ns in values:
         metric.add_metric(labels, list(zip(bounds, accumulate(buckets), strict=True)), sum_ns / NS)

@@ -1,4 +1,4 @@
-"""A record as JSON: one form for the API, the stream, `snoop --json`, the JSONL sink and handlers; and back."""
+"""Converts records to JSON and back. The form is the same for the API, the stream, `snoop --json`, the JSONL sink and handlers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def encoders(fields: Sequence[Field]) -> tuple[Form, Form]:
-    """Return two functions of a record's values: one makes JSON text, the other a dict."""
+    """Return two functions of a record's values: one returns JSON text, the other a dict."""
     keys = [key for field in fields for key in keys_of(field)]
 
     def as_text(calls: list[str]) -> str:
@@ -31,9 +31,9 @@ def encoders(fields: Sequence[Field]) -> tuple[Form, Form]:
 
 
 def reader(record: type[R], fields: Sequence[Field]) -> Callable[[Json], R]:
-    """Return the way back from JSON to a record. It trusts nothing: it raises an error, or gives a sound record.
+    """Return a function that makes a record from JSON. It trusts nothing: it raises an error or returns a valid record.
 
-    What an older version does not send yet has its default.
+    Fields that an older version does not send have their default.
     """
     make: Any = record
     defaults: Json = make._field_defaults
@@ -59,23 +59,23 @@ read = reader(Record, FIELDS)
 
 
 def line(record: Record) -> str:
-    """Return `as_json` as JSON text, faster than by way of it."""
+    """Return a record as JSON text: the same as `as_json`, but faster."""
     text: str = _line(*record)
     return text
 
 
 def as_json(record: Record) -> Json:
-    """Return all that is known of one short process; null is what is not."""
+    """Return a record as a dict; unknown values are None."""
     value: Json = _as_json(*record)
     return value
 
 
 def listed(records: Iterable[Record], more: Json) -> str:
-    """Return a JSON object with records, and what else belongs there."""
-    # One by one: encoding all of them at once would keep every other thread waiting
+    """Return a JSON object with the records and the keys of `more`."""
+    # One by one: encoding all of them at once would block all other threads
     return f'{{"short_processes":[{",".join([line(record) for record in records])}],{encode(more)[1:]}'
 
 
 def encode(value: Json) -> str:
-    """Return it as one line of ASCII."""
+    """Return JSON text: one line of ASCII."""
     return _ENCODER.encode(value)

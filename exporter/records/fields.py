@@ -1,4 +1,4 @@
-"""What the declaration of a record says of each of its fields, and how functions are made from it."""
+"""The types that declare the fields of a record, and the functions made from these declarations."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ class Key(NamedTuple):
     name: str
     form: JsonForm
     of: tuple[str, ...] = ()
-    """The fields that the form takes; by default the one where this is declared."""
+    """The fields that the form takes; by default the field that declares the key."""
     about: str = ""
-    """By default as the field."""
+    """By default that of the field."""
 
 
 class Column(NamedTuple):
     """A column of snoop or of the page."""
 
     place: int
-    """Columns stand in this order."""
+    """Position among the columns."""
     title: str
-    """On the page its first letter may tell its kind, see `web.parts.Table`."""
+    """On the page, its first letter may be the column's kind; see `web.parts.Table`."""
     width: str = ""
-    """In snoop: alignment and least width, such as `>7`; none for the last column."""
+    """In snoop: alignment and minimum width, such as `>7`; empty for the last column."""
     form: Form | None = None
     """By default that of the field's kind."""
     of: tuple[str, ...] = ()
-    """The fields that the form takes; by default the one where this is declared."""
+    """The fields that the form takes; by default the field that declares the column."""
     about: str = ""
-    """By default as the field."""
+    """By default that of the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,17 @@ class Field:
     about: str
     kind: Kind
     fact: Fact
-    """What a mode must be able to tell to fill it."""
+    """The fact that a mode has to know to fill it."""
     keys: tuple[Key, ...] = ()
-    """By default one, with the field's name."""
+    """By default one key, with the field's name."""
     read: Callable[[Json], Any] | None = None
-    """How the value is read back from the JSON object; by default the kind reads the first key."""
+    """Reads the value back from the JSON object; by default the kind reads the first key."""
     snoop: Column | None = None
     page: Column | None = None
     name: str = ""
     type: str = ""
     optional: bool = False
-    """Whether it may be None. This, the type and the name are those of the declaration."""
+    """Whether it may be None. `fields_of` takes this, the type and the name from the declaration."""
 
 
 def fields_of(record: type) -> tuple[Field, ...]:
@@ -73,13 +73,13 @@ def _named(field: Field, name: str, types: tuple[type, ...]) -> Field:
 
 
 def keys_of(field: Field) -> list[Key]:
-    """Return its keys with all that they left out."""
+    """Return the keys of a field with their defaults filled in."""
     keys = field.keys or (Key(field.name, field.kind.json),)
     return [key._replace(of=key.of or (field.name,), about=key.about or field.about) for key in keys]
 
 
 class Shown(NamedTuple):
-    """A `Column` with all that it left out."""
+    """A `Column` with its defaults filled in."""
 
     title: str
     width: str
@@ -105,10 +105,10 @@ def _shown(columns: Iterable[tuple[Column | None, Form, Field]]) -> list[Shown]:
 
 
 def compiled(fields: Sequence[Field], forms: Iterable[tuple[Form | None, tuple[str, ...]]], shape: Callable[[list[str]], str]) -> Form:
-    """Make a function of a record's values, `function(*record)`. Each form is called with the fields that it takes; None is a field itself.
+    """Return a function of a record's values, `function(*record)`. It calls each form with its fields; for None it uses the field itself.
 
-    `shape` joins these calls, as source, to one expression. It is compiled once, and of nothing but names in our own code: a loop over the
-    forms would take half as long again for each record.
+    `shape` joins the source of these calls to one expression, which is compiled once. It contains only names from our own code. A loop over
+    the forms would take half as long again for each record.
     """
     functions: dict[str, Form] = {}
     calls = []
@@ -123,5 +123,5 @@ def compiled(fields: Sequence[Field], forms: Iterable[tuple[Form | None, tuple[s
 
 
 def as_tuple(calls: list[str]) -> str:
-    """The shape of a tuple."""
+    """Return the source of a tuple, as a `shape` for `compiled`."""
     return f"({', '.join(calls)},)"

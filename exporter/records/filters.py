@@ -1,4 +1,4 @@
-"""A filter of the configuration, of snoop or of a query, as one function."""
+"""Compiles a filter of the configuration, of snoop or of a query into one function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CACHED = 4096
 
 
 def compiled(wanted: Filter) -> Callable[[Record], bool] | None:
-    """Return a function that returns whether a record satisfies every key that is given; None where none is."""
+    """Return a function that returns whether a record matches all keys that are set; None if none is set."""
     parts: list[Callable[[Record], bool]] = []
     if wanted.comm:
         comm = _matcher(wanted.comm)
@@ -41,6 +41,6 @@ def compiled(wanted: Filter) -> Callable[[Record], bool] | None:
 
 
 def _matcher(globs: Sequence[str]) -> Callable[[bytes], bool]:
-    """Return whether one of the globs matches a name, in the form in which it is shown everywhere."""
+    """Return a function that returns whether one of the globs matches a name in the form that is shown (`comm_text`)."""
     matches = matcher(globs)
     return lru_cache(_CACHED)(lambda name: matches(comm_text(name)))

@@ -1,6 +1,6 @@
-"""Single short processes on their way from the source that saw them to their consumers: the store of recent ones, streams, handlers.
+"""Passes records of single short processes from the source to their consumers: the store of recent records, streams, handlers.
 
-Counts never depend on any of it. Each consumer has a bound of its own; what it can't take is dropped, and counted.
+Counts never depend on records. Each consumer has a bound of its own; records beyond it are dropped and counted.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ class Consumer(Protocol):
     """A consumer of records."""
 
     name: str
-    """Of a fixed list: `stream`, `handlers`, `snoop`."""
+    """`stream`, `handlers` or `snoop`; a label value."""
     live: bool
-    """Whether somebody waits for each record: the kernel then wakes us at once, else records come about once a second."""
+    """Whether it needs each record at once. Otherwise records come about once a second."""
 
     def offer(self, batch: Batch) -> None:
-        """Take the records, or drop and count them. Called from the reader's thread; must neither block nor raise."""
+        """Accept the records, or drop and count them. Called from the reader's thread; must neither block nor raise."""
 
     def dropped(self) -> dict[str, int]:
-        """Return how many were dropped since the start, by reason."""
+        """Return the number of dropped records since the start, by reason."""
 
 
 class Latencies:
-    """Delay from exits in the kernel to their records here, as a histogram."""
+    """A histogram of the time from an exit in the kernel to its record here."""
 
     BOUNDS_NS = (100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 50_000_000, 250_000_000, NS)
 
@@ -45,7 +45,7 @@ class Latencies:
         self.sum_ns = 0
 
     def add(self, batch: Batch) -> None:
-        """Add a batch that came just now."""
+        """Add a batch that has just arrived."""
         now, bounds, buckets = time.time_ns(), self.BOUNDS_NS, self.buckets
         for record in batch:
             late_ns = max(0, now - record.ended_ns)
@@ -54,12 +54,12 @@ class Latencies:
 
 
 class Hub:
-    """Gives every batch to the store of recent records and to each consumer."""
+    """Passes every batch to the store of recent records and to each consumer."""
 
     def __init__(self, capacity: int) -> None:
         """Keep the last `capacity` records."""
         self.on_change: Callable[[], None] = lambda: None
-        """Called when `wanted` or `live` may have changed, by whoever attaches or detaches."""
+        """Called when `wanted` or `live` may have changed, from the thread that attaches or detaches."""
         self.latencies = Latencies()
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
@@ -69,17 +69,17 @@ class Hub:
 
     @property
     def wanted(self) -> bool:
-        """Whether a consumer or the store of recent records takes records."""
+        """Whether there is a consumer, or a store of recent records."""
         return bool(self._recent.maxlen or self._consumers)
 
     @property
     def live(self) -> bool:
-        """Whether somebody waits for each."""
+        """Whether a consumer needs each record at once."""
         with self._lock:
             return any(each.live for each in self._consumers)
 
     def publish(self, batch: Batch, *, dated: bool = True) -> None:
-        """Hand out a batch. `dated` says that the records know when their processes exited. While modes switch, two threads call it."""
+        """Pass on a batch. `dated`: the records have exact exit times. During a switch of modes, two threads call it."""
         with self._publishing:
             if dated:
                 self.latencies.add(batch)
@@ -90,18 +90,18 @@ class Hub:
                 consumer.offer(batch)
 
     def recent(self) -> list[Record]:
-        """Copy the stored ones, the oldest first."""
+        """Return a copy of the stored records, the oldest first."""
         with self._lock:
             return list(self._recent)
 
     def attach(self, consumer: Consumer) -> None:
-        """Send it every batch from now on."""
+        """Pass every batch from now on to `consumer`."""
         with self._lock:
             self._consumers.append(consumer)
         self.on_change()
 
     def detach(self, consumer: Consumer) -> None:
-        """Send it nothing more; its dropped records stay counted."""
+        """Pass nothing more to `consumer`. Its dropped records stay counted."""
         with self._lock:
             self._consumers.remove(consumer)
             for reason, n in consumer.dropped().items():
@@ -110,7 +110,7 @@ class Hub:
         self.on_change()
 
     def dropped(self) -> dict[tuple[str, str], int]:
-        """Return how many records were dropped since the start, by consumer and reason."""
+        """Return the number of dropped records since the start, by consumer and reason."""
         with self._lock:
             sums = dict(self._dropped_before)
             for consumer in self._consumers:

@@ -1,4 +1,4 @@
-"""The kinds of values that a record has, and how each is spelled wherever records go. A form runs for each record: it has to be quick."""
+"""The kinds of values in a record, and how each is written in JSON, SQLite, snoop and on the page. Forms run per record: they are fast."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _SIGNAL_NUMBERS = {name: number for number, name in SIGNALS.items()}
 
 
 Form = Callable[..., Any]
-"""How one value, or several together, are spelled somewhere."""
+"""A function that writes one value, or several together, in one of these places."""
 
 
 class JsonForm(NamedTuple):
     """A form for JSON."""
 
     about: str
-    """What stands there, for the documents."""
+    """Description for the documents."""
     value: Form
     text: Callable[..., str]
-    """The value as JSON text, faster than by way of it."""
+    """Returns the value as JSON text, faster than through `value`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +40,20 @@ class Kind:
     """One kind of value."""
 
     about: str
-    """What a value in Python and in SQLite means, besides its type; for the documents."""
+    """Meaning of a value in Python and SQLite, besides its type; for the documents."""
     json: JsonForm
     read: Callable[[Any], Any]
-    """Back from JSON. Trusts nothing: it raises an error, or returns a sound value."""
+    """Reads a value from JSON. Trusts nothing: it raises an error or returns a valid value."""
     column: Literal["INTEGER", "TEXT"]
     """Type of its column in SQLite."""
     stored: Callable[[Any], int | str | None] | None
-    """What is put there; None for the value itself."""
+    """Returns the value for SQLite; None to store the value itself."""
     snoop: Callable[..., str]
     page: Callable[..., str]
 
 
 def rfc3339(unix_ns: int) -> str:
-    """Return a time in UTC, to the nanosecond."""
+    """Return a time as in RFC 3339, in UTC, to the nanosecond."""
     seconds, ns = divmod(unix_ns, NS)
     return f"{utc_second(seconds)}.{ns:09}Z"
 

@@ -1,7 +1,7 @@
-"""The record of one short process. All that the exporter knows of a field stands here: JSON, SQLite, snoop, page and documents follow.
+"""The record of one short process. Each field is declared here; JSON, SQLite, snoop, page and documents are made from it.
 
-To add a field: declare it at the end, with the value that it has in a source that does not know it (`= b""`, `= None`); fill it in the
-sources that know it; `make docs`. What the kernel sends under the field's name needs no more than `RecordLayout`.
+To add a field, declare it at the end, with a default for sources that do not know it (`= b""`, `= None`). Fill it in the sources that know
+it, and run `make docs`. If the kernel sends it under the same name, only `RecordLayout` needs the field too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _read_code(found: Json) -> int | None:
 
 
 class Record(NamedTuple):
-    """One short process, as a person or a program may want to look at it. Never its arguments, never its environment."""
+    """One short process. It never contains arguments or environment."""
 
     ended_ns: Annotated[
         int,

@@ -1,6 +1,6 @@
-"""Values of a record as people read them: on a line of snoop and in a cell of the page.
+"""Values of a record as text for people: in a line of snoop and in a cell of the page.
 
-Every name is escaped: none can hold a command for the terminal, begin a line or imitate a column.
+Every name is escaped: it cannot contain a command for the terminal, begin a line or imitate a column.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from functools import lru_cache
 from exporter.model import NS, SIGNALS, UNKNOWN_COMM, Outcome, comm_text
 
 NOTHING = "-"
-"""What snoop shows if a value is not known."""
+"""An unknown value in snoop."""
 QUESTION = "?"
-"""What the page shows then."""
+"""An unknown value on the page."""
 _CACHED = 4096
 _MS = 1_000_000
 
 name = lru_cache(_CACHED)(comm_text)
-"""`comm_text`, for names that come again and again."""
+"""`comm_text`, with a cache."""
 
 
 @lru_cache(_CACHED)
@@ -32,7 +32,7 @@ def name_or_question(raw: bytes) -> str:
 
 
 def span(ns: int | None) -> str:
-    """Return a time always in the same unit, so that lines can be sorted by it."""
+    """Return a duration, always in milliseconds, so that lines can be sorted by it."""
     return NOTHING if ns is None else f"{ns / _MS:.3f}ms"
 
 
@@ -75,7 +75,7 @@ def signal_name(number: int) -> str:
 
 
 def fate(outcome: Outcome, code: int | None) -> str:
-    """Return `ok`, `exit N`, the name of a signal, or the outcome if there is no more to say."""
+    """Return `ok`, `exit N` or the name of a signal; without a code, the outcome."""
     if code is None or outcome not in (Outcome.ERROR, Outcome.SIGNAL):
         return str(outcome)
     return f"exit {code}" if outcome is Outcome.ERROR else signal_name(code)

@@ -1,4 +1,4 @@
-"""The flags of snoop, and their meaning. It imports little: the exporter itself builds these flags too, for its help."""
+"""The flags of snoop. It imports little, since the exporter itself builds these flags too, for its help."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 
 def options(given: Mapping[str, Any]) -> Options:
-    """Check the flags that are given, by name. Raises `ConfigError`."""
+    """Return the options that the given flags (by name) set. Raises `ConfigError`."""
     if "--url" in given and (other := next((name for name in _OWN_SOURCE if name in given), None)):
         raise ConfigError(f"set either --url or {other}, not both: the exporter at --url has its own configuration")
     problems: list[str] = []
@@ -135,7 +135,7 @@ def options(given: Mapping[str, Any]) -> Options:
 
 
 def beyond(wanted: Filter, threshold_seconds: float) -> str | None:
-    """Warn of a runtime that no short process has. Raises `ConfigError` if nothing at all would be shown."""
+    """Return a warning if the filter asks for runtimes that no short process has. Raises `ConfigError` if nothing would be shown."""
     limit = f"only processes with a runtime below {threshold_seconds:g} s are short (detection.short_threshold_seconds)"
     if wanted.min_runtime_seconds >= threshold_seconds:
         raise ConfigError(f"--min-runtime: nothing would be shown: {limit}")

@@ -1,4 +1,4 @@
-"""Records that a running exporter sends: its `/api/v1/stream`, read back."""
+"""Records from a running exporter, read from its `/api/v1/stream`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from exporter.snoop.printer import Inbox
 
 _CONNECT_SECONDS = 5.0
 _SILENT_SECONDS = 45.0
-"""The exporter says something each 15 s, if only that it is there."""
+"""The exporter sends at least a heartbeat every 15 s."""
 _MOST_BYTES = 4 << 20
-"""Of one line; ten times what the exporter sends."""
+"""Longest line that is accepted; ten times as long as the exporter's lines."""
 _MOST_SAID = 300
 
 
 class StreamLost(Exception):
-    """The exporter can't be followed. The message is one sentence."""
+    """The exporter cannot be followed. The message is one sentence."""
 
 
 class Following:
@@ -45,12 +45,12 @@ class Following:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Connect, or raise `StreamLost`."""
+        """Connect. Raises `StreamLost`."""
         try:
             response = self._connect()
             refusal = self._refusal(response)
         except (OSError, http.client.HTTPException) as error:
-            raise StreamLost(f"{self._where} can't be reached: {_reason(error)}") from error
+            raise StreamLost(f"cannot connect to {self._where}: {_reason(error)}") from error
         if refusal is not None:
             response.close()
             raise StreamLost(f"{self._where} {refusal}")
@@ -59,7 +59,7 @@ class Following:
         self._thread.start()
 
     def tick(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def stop(self) -> None:
         """Disconnect."""
@@ -126,7 +126,7 @@ def events(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
         if not line.endswith(b"\n"):
             if len(line) >= _MOST_BYTES:
                 raise ValueError("a line is too long")
-            return  # the end of what was sent, in the middle of a line
+            return  # the data ended in the middle of a line
         key, _, value = line.decode().rstrip("\r\n").partition(":")
         value = value.removeprefix(" ")
         if key == "event":
@@ -139,6 +139,6 @@ def events(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
 
 
 def parsed(data: str) -> tuple[list[Record], int]:
-    """Read the data of an event `records`: the records, and how many more there were."""
+    """Return the records in the data of an event `records`, and the number of those left out."""
     content = json.loads(data)
     return list(map(encoding.read, content["short_processes"])), kinds.whole(content["left_out"])

@@ -1,4 +1,4 @@
-"""A record as a line for people: the columns that its declaration names, and the widths of a terminal."""
+"""Formats records as lines for people: the columns that the declaration of records defines, aligned by width in a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CUT = ">"
 
 
 def table(fields: Sequence[Field]) -> tuple[str, Form]:
-    """Return the header, and a function of a record's values that returns a line to stand below it."""
+    """Return the header, and a function that returns a line, aligned with it, from a record's values."""
     columns = snoop_columns(fields)
     header = " ".join(f"{column.title:{column.width}}" for column in columns)
     forms = ((_filled(column), column.of) for column in columns)
@@ -21,7 +21,7 @@ def table(fields: Sequence[Field]) -> tuple[str, Form]:
 
 
 def _filled(column: Shown) -> Form:
-    """Return its form, filled up to its width."""
+    """Return the form of a column, padded to its width."""
     form, width = column.form, int(column.width[1:] or 0)
     if not width:
         return form
@@ -29,17 +29,17 @@ def _filled(column: Shown) -> Form:
 
 
 def padded(text: str, width: int) -> str:
-    """Fill up with spaces to a width in cells of a terminal."""
+    """Return text padded with spaces to a width in cells of a terminal."""
     return text + " " * (width - cells(text))
 
 
 def cells(text: str) -> int:
-    """How wide a terminal shows it."""
+    """Return the width of a text in cells of a terminal."""
     return len(text) if text.isascii() else sum(map(_cells, text))
 
 
 def cut(text: str, width: int) -> str:
-    """Cut to a width in cells of a terminal, visibly."""
+    """Return text cut to a width in cells of a terminal, with a mark where it is cut."""
     if cells(text) <= width:
         return text
     used = cells(_CUT)
@@ -60,6 +60,6 @@ HEADER, _line = table(FIELDS)
 
 
 def line(record: Record) -> str:
-    """Return it aligned with `HEADER`."""
+    """Return a record as a line aligned with `HEADER`."""
     text: str = _line(*record)
     return text

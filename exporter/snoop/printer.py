@@ -1,4 +1,4 @@
-"""From records to standard output, in a thread of its own: whoever reads there may be slow, or may have gone."""
+"""Prints records to standard output, in a thread of its own: the reader of the output may be slow or gone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exporter.snoop.flags import Options
 from exporter.snoop.summary import Summary
 
 _MOST_WAITING = 1 << 14
-"""Records; some MiB."""
+"""Records, a few MiB."""
 
 
 class Inbox:
@@ -30,22 +30,22 @@ class Inbox:
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        """Readable when there is something to take, or nothing more will come."""
+        """Readable when there are records, or no more will come."""
         self._lock = threading.Lock()
         self._waiting: deque[Record] = deque()
         self._dropped = 0
         self._closed = False
 
     def offer(self, batch: Batch) -> None:
-        """Keep the records that fit."""
+        """Keep the records that fit, count the others."""
         with self._lock:
             room = _MOST_WAITING - len(self._waiting)
             self._waiting.extend(batch[:room])
             self._dropped += max(0, len(batch) - room)
         os.eventfd_write(self.fd, 1)
 
-    def take(self) -> tuple[list[Record], bool]:
-        """Return all records, and whether more may come."""
+    def pop_all(self) -> tuple[list[Record], bool]:
+        """Return all waiting records, and whether more may come."""
         with self._lock:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self.fd)
@@ -60,13 +60,13 @@ class Inbox:
             os.eventfd_write(self.fd, 1)
 
     def dropped(self) -> dict[str, int]:
-        """Those that came faster than they were printed."""
+        """Return the number of records that came faster than they were printed."""
         with self._lock:
             return {"slow": self._dropped}
 
 
 class Output:
-    """A descriptor to print to, with nothing buffered in between."""
+    """A descriptor to print to, without a buffer."""
 
     def __init__(self, fd: int, encoding: str = "utf-8") -> None:
         self.fd = fd
@@ -74,7 +74,7 @@ class Output:
         self._terminal = os.isatty(fd)
 
     def print(self, texts: Iterable[str]) -> None:
-        """Print lines: as they are, but cut to the width of a terminal."""
+        """Print lines. On a terminal, they are cut to its width."""
         width = os.get_terminal_size(self.fd).columns if self._terminal else 0
         whole = "".join(f"{lines.cut(text, width) if width else text}\n" for text in texts)
         rest = memoryview(whole.encode(self._encoding, "backslashreplace"))
@@ -83,10 +83,10 @@ class Output:
 
 
 class Printer(threading.Thread):
-    """Prints what comes into an inbox until that is closed, enough was printed, or nobody reads any more."""
+    """Prints the records of an inbox until that is closed, `--count` is reached or the reader of the output has gone."""
 
     def __init__(self, options: Options, inbox: Inbox, output: Output, wake: Callable[[], None]) -> None:
-        """`wake` is called at the end, whatever the cause."""
+        """`wake` is called when it ends, for any reason."""
         super().__init__(name="printer", daemon=True)
         self.summary = Summary()
         self.ended = False
@@ -100,7 +100,7 @@ class Printer(threading.Thread):
     def run(self) -> None:
         try:
             self._print()
-        except Exception as failure:  # noqa: BLE001 - whoever waits for the end raises it
+        except Exception as failure:  # noqa: BLE001 - the main thread raises it
             self.failure = failure
         finally:
             self.ended = True
@@ -116,7 +116,7 @@ class Printer(threading.Thread):
         while more and self._left() != 0:
             if any(fd == self._output.fd for fd, _ in poll.poll()):
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-            batch, more = self._inbox.take()
+            batch, more = self._inbox.pop_all()
             self._show([record for record in batch if self._matches is None or self._matches(record)][: self._left()])
 
     def _left(self) -> int | None:

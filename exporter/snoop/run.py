@@ -1,4 +1,4 @@
-"""Runs snoop: waits for signals in this thread while others see and print."""
+"""Runs snoop: the main thread waits for signals while other threads observe and print."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ OK, FAILED, BAD_USAGE = 0, 1, 2
 _TICK_SECONDS = 1.0
 _STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _LAST_LINES_SECONDS = 2.0
-"""For whoever reads our output to take what is left after a signal."""
+"""Time for the reader of the output to read the last lines after a signal."""
 
 
 class RecordSource(Protocol):
-    """Where records come from."""
+    """A source of records: this host or another exporter."""
 
     failure: str | None
-    """Why nothing more will come."""
+    """Why no more records will come; None while it works."""
     dropped: int
-    """Short processes of which no record came into the inbox; known after `stop`."""
+    """Short processes whose records did not reach the inbox; known after `stop`."""
 
     def start(self) -> None:
-        """Begin, or raise `ModeUnavailable` or `StreamLost`."""
+        """Start to put records into the inbox. Raises `ModeUnavailable` or `StreamLost`."""
 
     def tick(self) -> None:
-        """Called about each second."""
+        """Do periodic work; called about once a second."""
 
     def stop(self) -> None:
         """Stop; all records seen so far are in the inbox when this returns."""
 
 
 def main(options: Options, config: Config) -> int:
-    """Print until told to stop, or enough was printed. Returns the exit status; raises `OSError` where nothing can be printed."""
+    """Print records until a signal, `--duration` or `--count`. Returns the exit status. Raises `OSError` if output cannot be written."""
     if sys.stdout is None:
         return _refuse("there is no standard output", FAILED)
     if options.url is None and (warning := beyond(options.filter, config.detection.short_threshold_seconds)):
@@ -81,15 +81,15 @@ def main(options: Options, config: Config) -> int:
         else:
             output.print(summary)
     elif dropped:
-        tell(f"{dropped} short processes are missing: they came faster than they could be taken")
+        tell(f"{dropped} short processes are missing: they came faster than they could be read or printed")
     if source.failure is not None:
         return _refuse(source.failure, FAILED)
     return OK if stop is None else 128 + stop
 
 
 def tell(text: str) -> None:
-    """Print messages to standard error."""
-    if sys.stderr is not None:  # else print would take standard output
+    """Print a message to standard error."""
+    if sys.stderr is not None:  # else print would use standard output
         print(f"shortproc-exporter: {one_line(text)}", file=sys.stderr)  # noqa: T201
 
 
@@ -99,7 +99,7 @@ def _refuse(reason: str, status: int) -> int:
 
 
 def _wait(signals: Signals, goes_on: Callable[[], bool], deadline: float, tick: Callable[[], None] = lambda: None) -> signal.Signals | None:
-    """Wait for a signal to stop, which is returned, or another end."""
+    """Wait until a signal, the deadline or the end of `goes_on`. Returns the signal, or None."""
     while goes_on() and (left := deadline - time.monotonic()) > 0:
         if (told := signals.wait(min(left, _TICK_SECONDS))) is not None:
             return told

@@ -12,7 +12,7 @@ from exporter.snoop.lines import padded
 
 _ROWS = 20
 _MOST_COMMS = 4096
-"""Kept apart; comm is chosen by whoever runs the process."""
+"""Most comms kept apart: any user can choose a comm."""
 
 
 @dataclass(slots=True)
@@ -22,10 +22,10 @@ class Sum:
     signals: int = 0
     runtime_ns: int = 0
     cpu_ns: int | None = 0
-    """None where that of any is unknown."""
+    """None if that of any process is unknown."""
 
     def add(self, record: Record) -> None:
-        """Add one."""
+        """Add a record."""
         self.count += 1
         self.errors += record.outcome is Outcome.ERROR
         self.signals += record.outcome is Outcome.SIGNAL
@@ -40,7 +40,7 @@ class Summary:
         self._other = Sum()
 
     def add(self, record: Record) -> None:
-        """Add one."""
+        """Add a record."""
         self.total.add(record)
         mine = self._by_comm.get(record.comm)
         if mine is None:
@@ -50,7 +50,7 @@ class Summary:
         mine.add(record)
 
     def lines(self, dropped: int) -> list[str]:
-        """Spell the most frequent ones, then all."""
+        """Return the lines of the summary: the most frequent comms, then the total."""
         first = heapq.nlargest(_ROWS, self._by_comm.items(), key=lambda each: each[1].count)
         more = len(self._by_comm) - len(first)
         rows = [_row(word(comm), each) for comm, each in first]

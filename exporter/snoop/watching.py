@@ -1,4 +1,4 @@
-"""Records that snoop observes itself, on this host."""
+"""Records of this host, which snoop observes itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.supervision.supervisor import Supervisor
 
 
 class Watching:
-    """A supervisor as the exporter has it, of which only the records are used."""
+    """Uses a supervisor like the exporter's, but only for its records."""
 
     def __init__(self, config: Config, inbox: Inbox, tell: Callable[[str], None]) -> None:
         self.failure: str | None = None
@@ -27,18 +27,18 @@ class Watching:
         self.dropped = 0
 
     def start(self) -> None:
-        """Start the best mode that works, or raise `ModeUnavailable`."""
+        """Start the best mode that works. Raises `ModeUnavailable`."""
         self._supervisor.start()
-        self._hub.attach(self._inbox)  # only now: starting a mode runs short processes itself
+        self._hub.attach(self._inbox)  # only now: the start of a mode runs short processes itself
         self._tell_mode()
 
     def tick(self) -> None:
-        """Drain the supervisor's counts; report a change of the mode."""
+        """Let the supervisor tick, and report a change of the mode."""
         self._supervisor.tick()
         self._tell_mode()
 
     def stop(self) -> None:
-        """Detach."""
+        """Stop the supervisor, and note the dropped records."""
         with contextlib.suppress(SourceFailed):
             self.dropped = self._supervisor.snapshot().records_dropped["reader", "full"]
         self._supervisor.stop()

@@ -1,4 +1,4 @@
-"""Chooses the mode, owns the source that runs and the ledger, and makes the snapshot that is shown.
+"""Selects the mode, owns the active source and the ledger, and makes snapshots for metrics and pages.
 
 Imports `sources`, `loaders`, `records`, `config` and what is below them.
 """

@@ -30,7 +30,7 @@ class Sample:
 
 
 def no_ratio(procfs: Procfs) -> str | None:
-    """Why no mode has a capture ratio, for an operator; None where there can be one."""
+    """Return why no mode has a capture ratio on this host, or None if there can be one."""
     if procfs.kernel_clones() is not None:
         return None
     return (

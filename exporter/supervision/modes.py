@@ -72,9 +72,9 @@ def _list_processes(host: Host) -> None:
     try:
         listed = procfs.pids()
     except OSError as error:
-        raise ModeUnavailable(f"{procfs.root} can't be listed: {error.strerror}") from error
+        raise ModeUnavailable(f"cannot list {procfs.root}: {error.strerror}") from error
     if not listed:
-        raise ModeUnavailable(f"no process is listed in {procfs.root}")
+        raise ModeUnavailable(f"no process in {procfs.root}")
 
 
 def _ebpf(mode: Mode) -> Callable[[Host], Source]:

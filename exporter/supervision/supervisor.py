@@ -141,7 +141,7 @@ class Supervisor:
     def stuck(self) -> str | None:
         """Return why the supervising loop is stuck, or None."""
         idle = time.monotonic() - self._ticked
-        return f"the supervising loop has stood still for {idle:.0f} s" if idle > _STUCK_SECONDS else None
+        return f"the supervising loop has made no progress for {idle:.0f} s" if idle > _STUCK_SECONDS else None
 
     @property
     def mode(self) -> Mode | None:
@@ -156,7 +156,7 @@ class Supervisor:
 
     @property
     def switching(self) -> bool:
-        """Whether the previous source is still waited for."""
+        """Whether late data of the previous source may still arrive."""
         return self._retiring is not None
 
     @property
@@ -279,7 +279,7 @@ class Supervisor:
             dated = self._selector.specs[source.mode].dates_exits
             source.publish(partial(self._hub.publish, dated=dated), live=self._hub.live)
         except SourceFailed as failure:
-            logger.error("no records of single processes", extra=fields(mode=source.mode, error=failure))  # noqa: TRY400
+            logger.error("cannot read per-process records; counters are unaffected", extra=fields(mode=source.mode, error=failure))  # noqa: TRY400
 
     def _drain(self, active: Running) -> None:
         active.source.swap_maps(self._ledger.tracked())

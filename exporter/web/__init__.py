@@ -1,4 +1,4 @@
 """The HTTP server, the page, the API and the stream.
 
-Imports `metrics` and `supervision`, and what is below them; never a source by name.
+Imports `metrics` and `supervision`, and the packages below them; never a single source.
 """

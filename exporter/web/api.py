@@ -1,11 +1,11 @@
 """`/api/v1/short-processes`: recent short processes as JSON, the newest first.
 
-Query, each at most once:
-    comm, parent   a glob for the name, in the form that the answer shows (exporter/config/globs.py)
+Parameters of the query, each at most once:
+    comm, parent   a glob for the name as the answer shows it (exporter/config/globs.py)
     outcome        ok, error, signal or unknown
-    min_runtime    in seconds
+    min_runtime    minimum runtime in seconds
     since          earliest time of the exit: Unix seconds, or a time as in RFC 3339
-    limit          how many at most
+    limit          maximum number of records
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from exporter.records.filters import compiled
 from exporter.records.record import Record
 
 MAX_LIMIT = 100_000
-"""As many as can be stored."""
+"""The highest `records.capacity`."""
 _LIMIT = 100
 _PARAMETERS = ("comm", "parent", "outcome", "min_runtime", "since", "limit")
 _SECONDS = re.compile(r"([0-9]{1,11})(?:\.([0-9]{1,9}))?")
@@ -33,11 +33,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BadQuery(ValueError):
-    """The query can't be answered. The message is one line."""
+    """The query is invalid. The message is one line."""
 
 
 def short_processes(newest_first: Iterable[Record], query: str) -> str:
-    """Answer a query with a line of JSON, or raise `BadQuery`."""
+    """Return the answer to a query: one line of JSON. Raises `BadQuery`."""
     given = _parsed(query)
     limit, since = _limit(given), _since(given)
     matches = compiled(Filter(_globs(given, "comm"), _globs(given, "parent"), outcome=_outcomes(given), min_runtime_seconds=_least(given)))

@@ -1,9 +1,9 @@
-"""User names and passwords. bcrypt is slow on purpose, so each check runs once, one at a time, and unknown clients cannot delay others.
+"""User names and passwords. bcrypt is slow on purpose, so checks run one at a time, each once, and unknown clients cannot delay others.
 
-- What a password turned out to be is remembered, by a keyed hash: for each user the right one, and the last few wrong ones. However
-  many wrong ones come, the right ones are not forgotten; known clients never wait.
-- An unknown name costs the bcrypt of some user, so that time does not tell which names there are.
-- Few wait for a bcrypt, and fewest of them from one address; the others are told to come again.
+- Results are remembered by a keyed hash: the right password of each user, and the most recent wrong ones. Wrong passwords never displace
+  right ones, so known clients never wait.
+- An unknown name costs a bcrypt too, with the hash of some user. So the time does not reveal which names exist.
+- Only a few checks may wait, and fewer from one address. Other clients are told to retry.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 MOST_REMEMBERED = 1000
-"""Wrong passwords, of all users together."""
+"""Most wrong passwords that are remembered, for all users together."""
 MOST_WAITING = 8
 MOST_WAITING_OF_ONE_PEER = 2
 WAIT_SECONDS = 5.0
@@ -30,7 +30,7 @@ _LONGEST = 72
 
 
 def refusal(hashed: str) -> str | None:
-    """Return why text is not a valid hash, or None. The reason never contains the text, which may be a password."""
+    """Return why a text is not a valid hash, or None if it is one. The reason never contains the text, which may be a password."""
     match = _HASH.fullmatch(hashed)
     if match is None:
         return "not a bcrypt hash: make one with htpasswd -nBC 10 '' ($2y$10$ and 53 characters)"
@@ -48,7 +48,7 @@ def refusal(hashed: str) -> str | None:
 
 
 class Users:
-    """The users, by name, with valid hashes. Thread-safe."""
+    """Checks passwords against hashes. `hashes` are valid, by user name. Thread-safe."""
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
         from bcrypt import checkpw  # noqa: PLC0415
@@ -63,8 +63,8 @@ class Users:
         self._waiting: Counter[str] = Counter()
         self._turn = threading.Lock()
 
-    def know(self, name: bytes, password: bytes, peer: str) -> bool | None:
-        """Return whether this is the password of that user; None if too many checks are waiting."""
+    def verify(self, name: bytes, password: bytes, peer: str) -> bool | None:
+        """Return whether it is the user's password; None if too many checks wait. `peer` is the address of the client."""
         digest = self._digest(len(name).to_bytes(4, "big") + name + password[:_LONGEST])
         known = self._remembered(name, digest)
         if known is not None:
@@ -83,11 +83,11 @@ class Users:
 
     def _check(self, name: bytes, password: bytes) -> bool:
         hashed = self._hashes.get(name)
-        # For one unknown name always that of the same user, or else the time would tell after all
+        # An unknown name always gets the hash of the same user, or the time would reveal that it is unknown
         somebodys = hashed or self._all[int.from_bytes(self._digest(name), "big") % len(self._all)]
         try:
             return self._checkpw(password, somebodys) and hashed is not None
-        except ValueError:  # bcrypt before 4 does not take null characters
+        except ValueError:  # bcrypt before 4 rejects null characters
             return False
 
     def _remembered(self, name: bytes, digest: bytes) -> bool | None:

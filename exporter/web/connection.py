@@ -1,4 +1,4 @@
-"""One client: its requests, one after the other, each wait with a deadline."""
+"""Serves one client: its requests, one after the other. Every wait has a deadline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from exporter.web.messages import BadRequest, Request, Response, Stream, take_request
+from exporter.web.messages import BadRequest, Request, Response, Stream, pop_request
 from exporter.web.policy import AccessPolicy
 from exporter.web.site import Site
 
@@ -29,16 +29,16 @@ _STREAM_BUFFER = 64 * 1024
 class Limits:
     connections: int = 32
     request_seconds: float = 5.0
-    """From a connection's start, or the first byte of a later request, to the request's end. TLS has to be agreed on within it."""
+    """From the start of a connection, or the first byte of a later request, to the end of the request. Includes the TLS handshake."""
     idle_seconds: float = 120.0
     """From an answer to the first byte of the next request."""
     answer_seconds: float = 10.0
-    """For a client to read its answer."""
+    """From the start of an answer until the client has read it."""
     stalled_seconds: float = 1.0
-    """After which a client that has not read its answer may lose its place to another."""
+    """After this time, a client that has not read its answer may lose its place to another."""
 
 
-class Doing(Enum):
+class Activity(Enum):
     AWAITS_REQUEST = "awaits request"
     WORKS = "works"
     AWAITS_READER = "awaits reader"
@@ -49,10 +49,10 @@ class Connection:
 
     def __init__(self, client: socket.socket, peer: str, site: Site, limits: Limits) -> None:
         self.peer = peer
-        self.state = (Doing.AWAITS_REQUEST, time.monotonic())
-        """What it does, and since when."""
+        self.state = (Activity.AWAITS_REQUEST, time.monotonic())
+        """Its activity, and the time when it began."""
         self.streams = False
-        """Whether its answer is an endless stream. Streams have a limit of their own."""
+        """Whether its answer is a stream. Streams have a limit of their own."""
         self._client = client
         self._site = site
         self._limits = limits
@@ -63,7 +63,7 @@ class Connection:
         self._answered = False
 
     def serve(self) -> None:
-        """Answer until the client has enough, breaks a rule or is dropped."""
+        """Answer requests until the client closes the connection, breaks a rule or is dropped."""
         try:
             with contextlib.suppress(OSError):  # the client is gone, too slow, or dropped
                 self._tls = self._site.policies.policy().tls
@@ -77,8 +77,8 @@ class Connection:
             self._client.close()
 
     def drop(self) -> None:
-        """Close it from another thread: a thread that waits for the client wakes up with an error."""
-        self._dropped = True  # before the socket is looked up, as `_secure` looks here only after it has replaced that
+        """Close it from another thread. A thread that waits for the client wakes up with an error."""
+        self._dropped = True  # before the socket is used: `_secure` first replaces the socket, then checks this
         with contextlib.suppress(OSError):
             self._client.shutdown(socket.SHUT_RDWR)
 
@@ -110,10 +110,10 @@ class Connection:
             return False
         if request is None:
             return False
-        self.state = (Doing.WORKS, time.monotonic())
+        self.state = (Activity.WORKS, time.monotonic())
         policy = self._site.policies.policy()
         if self._answered and policy.tls is not self._tls:
-            return False  # the client has to prove anew who it is; to one that asks again, a kept connection just ended
+            return False  # the client has to authenticate again; a client that retries sees only a closed connection
         self._answered = True
         response = self._site.answer(request, self.peer, policy, self._certified)
         if response.stream is not None:
@@ -129,7 +129,7 @@ class Connection:
 
     def _request(self, allowed: float) -> Request | None:
         deadline = self.state[1] + allowed
-        while (request := take_request(self._received)) is None:
+        while (request := pop_request(self._received)) is None:
             was_idle = not self._received
             try:
                 chunk = self._receive(deadline)
@@ -150,16 +150,16 @@ class Connection:
 
     def _send(self, data: bytes) -> None:
         now = time.monotonic()
-        self.state = (Doing.AWAITS_READER, now)
+        self.state = (Activity.AWAITS_READER, now)
         deadline = now + self._limits.answer_seconds
         rest = memoryview(data)
         while rest:
             self._client.settimeout(_left(deadline))
             rest = rest[self._client.send(rest) :]
-        self.state = (Doing.AWAITS_REQUEST, time.monotonic())
+        self.state = (Activity.AWAITS_REQUEST, time.monotonic())
 
     def _follow(self, response: Response, stream: Stream, policy: AccessPolicy) -> None:
-        """Send piece after piece until the stream ends, the client goes, or other terms hold than those on which it was let in."""
+        """Send the pieces until the stream ends, the client disconnects, or the access policy changes."""
         with contextlib.closing(stream):
             self.streams = True
             self._client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER)  # notice soon that a client does not read
@@ -180,13 +180,13 @@ class Connection:
             return False
 
     def _linger(self) -> None:
-        """Take in what the client still sends: closing before that would make the kernel throw away our answer."""
+        """Read what the client still sends: if the socket is closed with unread data, the kernel discards our answer."""
         self._client.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + _LINGER_SECONDS
         taken = 0
         while taken < _LINGER_BYTES:
             self._client.settimeout(_left(deadline))
-            chunk = socket.socket.recv(self._client, _CHUNK)  # as it is: in TLS nobody needs to know what it says
+            chunk = socket.socket.recv(self._client, _CHUNK)  # without decryption: the content does not matter
             if not chunk:
                 return
             taken += len(chunk)

@@ -1,7 +1,7 @@
-"""The page at `/`: the exporter in a browser. One file, nothing from elsewhere.
+"""The page at `/`: one file, with its style and script inline.
 
-It is whole without script. To those who may see names, a script adds what happens from then on: `changes` is what a status event of the
-stream carries, made of the very pieces that the page was made of.
+It is complete without the script. For clients that may see names, the script updates it from the stream: a status event contains
+`changes`, made from the same parts as the page.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from exporter.records.fields import Json
 from exporter.records.record import Record
 from exporter.web import recent as recent_records
-from exporter.web.parts import Histogram, Table
+from exporter.web.parts import Histogram, Table, percent
 
 _STATIC = Path(__file__).parent / "static"
 _STYLE = (_STATIC / "page.css").read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ class PageStatus:
     revision: str
     mode: str | None
     why: str
-    """Why this mode, in one sentence."""
+    """Why this mode is active, in one sentence."""
     modes: tuple[tuple[str, str, str], ...]
     """Mode, state and reason, best first."""
     capture_ratio: float | None
@@ -56,7 +56,7 @@ class PageStatus:
     ended_processes: int
     short_processes: int
     rates: tuple[float | None, float | None, float | None]
-    """Short processes a second: now, in the last minute, in the last five."""
+    """Short processes per second: in the last 5 seconds, 1 minute and 5 minutes."""
     peak_per_second: int | None
     bounds_seconds: tuple[float, ...]
     buckets: tuple[int, ...]
@@ -64,11 +64,11 @@ class PageStatus:
     rankings: tuple[Table, ...]
     lost: tuple[tuple[str, int], ...]
     degraded: bool = False
-    """A better mode than this one was wanted."""
+    """Whether the active mode is not the preferred one."""
 
 
 def render(status: PageStatus, telemetry_path: str, recent: Sequence[Record] | None) -> str:
-    """Compose the page. `recent` are the newest records, the newest first; without them, nothing in it comes from a process."""
+    """Return the page. `recent` are the newest records, newest first; if None, the page contains no names of processes."""
     middle = _NAMES_HIDDEN if recent is None else "".join(table.section() for table in (recent_records.table(recent), *status.rankings))
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -100,7 +100,7 @@ def render(status: PageStatus, telemetry_path: str, recent: Sequence[Record] | N
 
 
 def changes(status: PageStatus) -> Json:
-    """Everything on the page that can change, by the id of its element."""
+    """Return everything on the page that can change, by the ID of its element."""
     return {
         "texts": _texts(status),
         "poor": _is_poor(status),
@@ -128,7 +128,7 @@ def _completeness(status: PageStatus) -> str:
         return "Completeness is unknown: the kernel's count of new processes and threads is not available, or is that of another host."
     if ratio >= 1:
         return "Complete: every new process and thread that the kernel counted in the last 60 s was observed."
-    seen = math.floor(ratio * 1000) / 10  # never rounded up to 100
+    seen = math.floor(ratio * 1000) / 10  # rounded down: never 100 % if incomplete
     return f"Incomplete: {seen:.1f} % of the new processes and threads of the last 60 s were observed. All counts are too low."
 
 
@@ -145,7 +145,7 @@ def _texts(status: PageStatus) -> dict[str, str]:
         "peak": "?" if peak is None else f"{peak:,} /s",
         "peak-note": "unknown in this mode" if peak is None else "in the busiest second of the last minute",
         "short": f"{short:,}",
-        "share": f"{100 * short / ended:.1f} % of all exits" if ended else "no exits yet",
+        "share": f"{percent(short, ended)} of all exits" if ended else "no exits yet",
         "ended": f"{ended:,}",
     }
 

@@ -1,4 +1,4 @@
-"""The toolkit's `rate_limit`: a bucket that holds `burst` tokens and gains one each `interval`. Any request takes one."""
+"""The `rate_limit` of exporter-toolkit: a bucket of `burst` tokens that gains one each `interval`. Each request takes one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Limiter:
         self._tokens, self._counted = self._burst, clock()
 
     def allows(self) -> bool:
-        """Take a token, if there is one."""
+        """Take a token. Returns whether there was one."""
         with self._lock:
             now = self._clock()
             self._tokens = min(self._burst, self._tokens + (now - self._counted) / self._interval)

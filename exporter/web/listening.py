@@ -13,7 +13,7 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 def listen(address: str) -> socket.socket:
-    """Open the listening socket; raises `OSError`, which `bind_error_message` puts in words."""
+    """Return a listening socket. Raises `OSError`; see `bind_error_message`."""
     host, port = split(address)
     if not host:
         try:
@@ -21,15 +21,15 @@ def listen(address: str) -> socket.socket:
         except OSError as error:
             if error.errno not in _NO_IPV6:
                 raise
-        return _bound(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - what `:PORT` means
+        return _bound(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - `:PORT` means all addresses
     family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    if family == socket.AF_INET6 and (mapped := IPv6Address(where[0]).ipv4_mapped) is not None:  # an IPv6-only socket can't have it
+    if family == socket.AF_INET6 and (mapped := IPv6Address(where[0]).ipv4_mapped) is not None:  # needs an IPv4 socket
         return _bound(socket.AF_INET, (str(mapped), port))
     return _bound(family, where)
 
 
 def bind_error_message(address: str, error: OSError) -> str:
-    """Return one line: what failed, which address, what to do."""
+    """Return a message of one line: what failed, the address, and what to do."""
     reason = (error.strerror or str(error)).lower()
     if error.errno == errno.EADDRINUSE:
         reason += f" (ss -ltnp 'sport = :{split(address)[1]}' shows by what)"

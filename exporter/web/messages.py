@@ -1,4 +1,4 @@
-"""HTTP/1.x requests and responses as values. Sockets are `server.py`'s business, paths are `site.py`'s."""
+"""HTTP/1.x requests and responses as values. Sockets are in `connection.py`, paths in `site.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 
 
 class BadRequest(Exception):
-    """The received bytes are not a request that we answer."""
+    """The received bytes are not a valid or supported request."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -35,7 +35,7 @@ class Request:
     path: str
     """Without the query, not decoded."""
     headers: dict[str, str]
-    """Names in lower case; equal ones are joined by a comma."""
+    """By name in lower case; values of equal names are joined by a comma."""
     host: str
     keep_alive: bool
     query: str = ""
@@ -43,12 +43,12 @@ class Request:
 
     @property
     def has_body(self) -> bool:
-        """Whether the client announced one."""
+        """Whether the headers announce a body."""
         return "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
 
 
 class Stream(Iterator[bytes], Protocol):
-    """A body that comes piece by piece, until the connection ends. An empty piece says that there is none yet."""
+    """A body in pieces, until the connection ends. An empty piece means that there is nothing new yet."""
 
     def close(self) -> None:
         """Release its place."""
@@ -61,15 +61,15 @@ class Response:
     content_type: str = "text/plain; charset=utf-8"
     headers: dict[str, str] = field(default_factory=dict)
     stream: Stream | None = None
-    """Follows the body, and ends with the connection."""
+    """Sent after the body, until the connection ends."""
 
     @classmethod
     def line(cls, status: HTTPStatus, line: str, **headers: str) -> Response:
-        """Answer with one line of text."""
+        """Return a response with one line of text."""
         return cls(status, f"{line}\n".encode(), headers=headers)
 
     def to_bytes(self, *, keep_alive: bool, with_body: bool = True, headers: Mapping[str, str] = _NONE) -> bytes:
-        """Spell out the response. Without body, the headers stay what they would be with it; `headers` take the place of its own."""
+        """Return the bytes to send. `headers` override those of the response. Without body, headers are the same as with it."""
         lines = {
             "Date": formatdate(time.time(), usegmt=True),
             "Server": "shortproc-exporter",
@@ -89,9 +89,9 @@ class Response:
         return head.encode("latin-1") + self.body * with_body
 
 
-def take_request(received: bytearray) -> Request | None:
-    """Take the first whole request head out of what was received; `None` while there is none. Raises `BadRequest`."""
-    skipped = len(received) - len(received.lstrip(b"\r\n"))  # RFC 9112 asks to forgive empty lines before a request
+def pop_request(received: bytearray) -> Request | None:
+    """Remove the first complete request head from `received`, and return it; None if there is none. Raises `BadRequest`."""
+    skipped = len(received) - len(received.lstrip(b"\r\n"))  # RFC 9112 asks servers to ignore empty lines before a request
     end = _HEAD_END.search(received, skipped, MAX_HEAD)
     if end is None:
         if len(received) >= MAX_HEAD:
@@ -110,7 +110,7 @@ def _parsed(lines: list[str]) -> Request:
         raise BadRequest(HTTPStatus.BAD_REQUEST, "malformed request line")
     method, target, major, minor = match.groups()
     if major != "1":
-        raise BadRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        raise BadRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are supported")
     headers: dict[str, str] = {}
     for line in lines[1:]:
         field_match = _HEADER.fullmatch(line)
@@ -124,7 +124,7 @@ def _parsed(lines: list[str]) -> Request:
         raise BadRequest(HTTPStatus.BAD_REQUEST, "missing Host header")
     target = target.partition("#")[0]
     host, (path, _, query) = headers.get("host", ""), target.partition("?")
-    if absolute := _ABSOLUTE.match(target):  # what a proxy is asked; its host is the one that counts
+    if absolute := _ABSOLUTE.match(target):  # the form of requests to a proxy; its host overrides the Host header
         host, path = absolute[1], absolute[2] or "/"
     options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
     keep_alive = "close" not in options and (minor != "0" or "keep-alive" in options)
@@ -132,7 +132,7 @@ def _parsed(lines: list[str]) -> Request:
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
-    """Return whether the client accepts gzip at least as gladly as no encoding, by RFC 9110."""
+    """Return whether the client accepts gzip, and does not prefer no encoding (RFC 9110)."""
     qualities = {}
     for item in accept_encoding.lower().split(","):
         coding, *parameters = (part.strip() for part in item.split(";"))

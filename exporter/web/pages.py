@@ -1,4 +1,4 @@
-"""What the server shows: metrics, health and the page, from the supervisor's snapshot."""
+"""Provides metrics, health and the page to the server, from the supervisor's snapshot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Pages:
-    """What the server shows."""
+    """The exporter's `PageProvider`. Call `tick` about once a second."""
 
     def __init__(self, config: Config, supervisor: Supervisor, last_reload: LastReload, hub: Hub, handlers: Handlers | None = None) -> None:
         self.hub = hub
@@ -37,29 +37,29 @@ class Pages:
         self._rates = Rates()
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
-        """Body and content type."""
+        """Return body and content type of `/metrics`."""
         return self._exposition.render(accept)
 
     def healthy(self) -> str | None:
-        """Whether the supervising loop makes progress."""
+        """Return why the supervising loop makes no progress, or None if it does."""
         return self._supervisor.stuck()
 
     def ready(self) -> str | None:
-        """Whether a source runs."""
+        """Return a reason while no mode is active, else None."""
         return None if self._supervisor.ready else "no mode is active yet"
 
     def tick(self) -> None:
-        """Called about each second, so that the page knows the rate of the last minutes."""
-        with contextlib.suppress(SourceFailed, OSError):  # the supervisor's own tick deals with it
+        """Note the present total, for the rates of the last minutes."""
+        with contextlib.suppress(SourceFailed, OSError):  # the supervisor's own tick handles it
             self._note(self._supervisor.snapshot())
 
     def landing(self, names: bool) -> str:
-        """The page at /."""
+        """Return the page at /, with or without names of processes."""
         recent = self.hub.recent()[: -MOST_RECORDS - 1 : -1] if names else None
         return render(self._status(names), self._config.web.telemetry_path, recent)
 
     def live(self) -> Json:
-        """What changes on it."""
+        """Return the changing parts of that page, with names."""
         return changes(self._status(names=True))
 
     def _note(self, snapshot: Snapshot) -> None:

@@ -1,4 +1,4 @@
-"""Pieces of the page that are drawn here and kept up to date by the script: tables and the histogram."""
+"""Parts of the page that the script keeps up to date: tables and the histogram."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LABELS = 7
 _KINDS = {"#": "number", "@": "name"}
 
 Live = dict[str, Any]
-"""What the script needs to bring a piece up to date."""
+"""The data with which the script updates a part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells are text. The first letter of a column may tell its kind: # for numbers, @ for names."""
+    """A table of text. The first character of a column's title may be its kind: # for numbers, @ for names."""
 
     key: str
     title: str
@@ -27,20 +27,20 @@ class Table:
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     shares: Sequence[float] = ()
-    """For each row the length of its bar, in percent; or none at all."""
+    """Length of each row's bar in percent; empty for no bars."""
     marked: int | None = None
-    """The row that stands out."""
+    """Number of the highlighted row."""
     optional: bool = False
-    """Not shown while it is empty."""
+    """Whether it is hidden while it is empty."""
     tall: bool = False
-    """Scrolls by itself."""
+    """Whether it scrolls by itself."""
 
     def live(self) -> Live:
-        """Rows, bars and mark."""
+        """Return rows, bars and the highlighted row."""
         return {"rows": self.rows, "shares": self.shares, "marked": self.marked}
 
     def section(self) -> str:
-        """Spell the table with its heading; the caption is HTML."""
+        """Return the table with its heading as HTML. The caption is HTML already."""
         hidden = " hidden" if self.optional and not self.rows else ""
         return (
             f"<section{' data-optional' * self.optional}{hidden}><h2>{self.title}</h2>"
@@ -48,7 +48,7 @@ class Table:
         )
 
     def table(self) -> str:
-        """Spell it without heading."""
+        """Return the table without heading as HTML."""
         css = [f' class="{_KINDS[column[0]]}"' if column[0] in _KINDS else "" for column in self.columns]
         heads = "".join(f'<th scope="col"{kind}>{column.lstrip("#@")}</th>' for column, kind in zip(self.columns, css, strict=True))
         body = "".join(self._row(number, css) for number in range(len(self.rows)))
@@ -68,19 +68,19 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How many lived how long."""
+    """A bar chart of processes by runtime."""
 
     bounds_seconds: Sequence[float]
     buckets: Sequence[int]
-    """One more than bounds; or none at all."""
+    """Processes per bucket, not cumulative: one more than bounds. Empty if nothing has been counted."""
     threshold_seconds: float
 
     def live(self) -> Live:
-        """Heights of the bars, and the numbers' table."""
+        """Return the heights of the bars, and the rows of the table."""
         return {"bars": self._heights(), "rows": self._numbers().rows}
 
     def section(self) -> str:
-        """Spell the picture, and its numbers as a table to unfold."""
+        """Return the chart as HTML, with its numbers in a table that can be unfolded."""
         step = 100 / (len(self.bounds_seconds) + 1)
         bounds = (*self.bounds_seconds, math.inf)
         short = ' class="short"'
@@ -106,14 +106,12 @@ class Histogram:
 
     def _heights(self) -> list[int]:
         most = max(self._counts()) or 1
-        return [math.ceil(_HEIGHT * count / most) for count in self._counts()]  # what is there at all is seen
+        return [math.ceil(_HEIGHT * count / most) for count in self._counts()]  # rounded up: a single process is visible
 
     def _numbers(self) -> Table:
         names = [f"up to {duration(bound)}" for bound in self.bounds_seconds]
-        whole = sum(self._counts()) or 1
-        rows = [
-            (name, f"{count:,}", f"{100 * count / whole:.1f} %") for name, count in zip((*names, "longer"), self._counts(), strict=True)
-        ]
+        whole = sum(self._counts())
+        rows = [(name, f"{count:,}", percent(count, whole)) for name, count in zip((*names, "longer"), self._counts(), strict=True)]
         return Table("runtimes", "", "Each row excludes the rows above it.", ("Runtime", "#Processes", "#Share"), rows)
 
 
@@ -122,13 +120,19 @@ def _bar(percent: float) -> str:
 
 
 def shares(values: Sequence[float]) -> list[float]:
-    """Return each in percent of the largest."""
+    """Return each value in percent of the largest."""
     most = max(values, default=0)
     return [round(100 * value / most, 1) if most else 0.0 for value in values]
 
 
+def percent(part: int, whole: int) -> str:
+    """Return a share with one digit after the point. It is 100.0 only for the whole."""
+    tenths = round(1000 * part / whole) if whole else 0
+    return f"{(min(tenths, 999) if part < whole else tenths) / 10:.1f} %"
+
+
 def duration(seconds: float) -> str:
-    """Spell a bound of a bucket."""
+    """Return the bound of a bucket with its unit."""
     if seconds < 1:
         return f"{seconds * 1000:g} ms"
     for size, unit in ((3600, "h"), (60, "min")):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from exporter.web.messages import Request, Response
 
-if TYPE_CHECKING:  # they are made by whoever configures them; most run without
+if TYPE_CHECKING:  # `policy_file` imports them only if needed
     from exporter.web.auth import Users
     from exporter.web.limiter import Limiter
     from exporter.web.tls import Tls
 
 
 class Refused(Exception):
-    """A request is rejected with `response`."""
+    """A request is rejected; `response` is the answer."""
 
     def __init__(self, response: Response) -> None:
         super().__init__()
@@ -28,19 +28,19 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Added to every answer, in place of our own of the same name."""
+    """Added to every answer. They override ours of the same name."""
     tls: Tls | None = None
     users: Users | None = None
     limiter: Limiter | None = None
 
     def admit(self, request: Request, peer: str) -> bool:
-        """Return whether the request came with a valid password. Raises `Refused`. May wait for the check of a password."""
+        """Return whether the request has a valid password. Raises `Refused`. May wait for the check of the password."""
         if self.limiter is not None and not self.limiter.allows():
             raise Refused(Response.line(HTTPStatus.TOO_MANY_REQUESTS, "too many requests: rate_limit is exceeded"))
         if self.users is None:
             return False
         given = _credentials(request.headers.get("authorization", ""))
-        known = given is not None and self.users.know(*given, peer)
+        known = given is not None and self.users.verify(*given, peer)
         if known is None:
             raise Refused(Response.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many passwords to check: try again", **{"Retry-After": "1"}))
         if not known:
@@ -49,7 +49,7 @@ class AccessPolicy:
 
 
 class PolicySource(Protocol):
-    """Where policies come from. Two are equal only if they are the same object."""
+    """Provides the access policy. A changed policy is always a new object."""
 
     last: AccessPolicy
     """The policy in force, without checking whether the file changed."""

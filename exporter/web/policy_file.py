@@ -1,4 +1,4 @@
-"""The web configuration file, read again when it or a file that it names changes. If it is bad, the previous one stays."""
+"""The web configuration file. It is reloaded when it or a file that it names changes. If it is bad, the previous policy stays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Stamp = tuple[tuple[int, ...], ...]
 
 
 class PolicyFile:
-    """The access policy that the file at `path` describes. Making one raises `ConfigError` if the file is bad. Safe from any thread."""
+    """Provides the access policy of the file at `path`. The constructor raises `ConfigError` if the file is bad. Thread-safe."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -52,8 +52,8 @@ class PolicyFile:
         return self.last
 
     def reread(self) -> None:
-        if os.path.exists(self._path) and not os.path.isfile(self._path):  # noqa: PTH110, PTH113 - what can't be seen is said below
-            raise ConfigError(f"{one_line(self._path)}: not a regular file")  # a pipe would give it once, or never
+        if os.path.exists(self._path) and not os.path.isfile(self._path):  # noqa: PTH110, PTH113 - an unreadable path is reported below
+            raise ConfigError(f"{one_line(self._path)}: not a regular file")  # a pipe can be read only once, or never
         loading.read(self._path, self._take)
 
     def _look(self) -> None:
@@ -72,7 +72,7 @@ class PolicyFile:
         self._stamp = stamp if stamp == self._stamped() else None
 
     def _stamped(self) -> Stamp | None:
-        """Return what changes whenever the content of a file does; None if one cannot be read, or changed too recently to tell."""
+        """Return a value that changes with the content of any file; None if one cannot be read, or has changed too recently to tell."""
         paths = [self._path]
         if (tls := self._settings.tls_server_config) is not None:
             paths += [str(self._folder / name) for name in (tls.cert_file, tls.key_file, tls.client_ca_file) if name]
@@ -89,7 +89,7 @@ class PolicyFile:
         return Path(self._path).parent
 
     def _take(self, content: object) -> None:
-        """Apply the content of the file; keep the parts that did not change, with their state."""
+        """Apply the content of the file. Unchanged parts keep their state."""
         settings = webconfig.read(content)
         if wrong := webconfig.weakness(self._settings, settings):
             raise wrong

@@ -1,4 +1,4 @@
-"""The page's table of recent short processes: its columns are those that the declaration of a record names."""
+"""The page's table of recent short processes. The declaration of records defines its columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.web.parts import Table
 
 
 def columns(fields: Sequence[Field]) -> tuple[tuple[str, ...], Form]:
-    """Return the titles, and a function of a record's values that returns its cells."""
+    """Return the titles, and a function that returns the cells from a record's values."""
     shown = page_columns(fields)
     return tuple(column.title for column in shown), compiled(fields, ((column.form, column.of) for column in shown), as_tuple)
 
@@ -21,11 +21,11 @@ _TITLES, _cells = columns(FIELDS)
 
 
 def table(newest_first: Iterable[Record]) -> Table:
-    """Return the table."""
+    """Return the table of these records."""
     rows = [_cells(*record) for record in newest_first]
     return Table("recent", "Recent short processes", "Newest first; times in UTC.", _TITLES, rows, tall=True)
 
 
 def event(records: Sequence[Record], more: Json) -> str:
-    """Return what an event of the stream carries: records, and the page's row of each, so that its script need not know the columns."""
+    """Return the data of an event of the stream: records, and their rows on the page, so that the script need not know the columns."""
     return listed(records, {"rows": [_cells(*record) for record in records]} | more)

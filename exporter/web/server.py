@@ -1,16 +1,14 @@
-"""An HTTP server that strangers can't hold up.
+"""An HTTP server that slow or hostile clients cannot block.
 
-A scrape has to be answered whatever else is connected: clients that say nothing, that send a byte a second, that never read, or
-that come by the hundred. Hence one thread for each connection, at most `Limits.connections` of them, and these rules:
+Scrapes must be answered even if other clients send nothing, send one byte per second, never read, or connect by the hundred. So each
+connection has a thread, there are at most `Limits.connections` of them, and these rules hold:
 
-- A connection is at any time either waiting for its client (to send, or to read) or working on an answer.
-- Every wait has a deadline for the whole of what is awaited. A time-out per `recv` would start anew with each byte that drips in.
-- A newcomer that finds no room takes the place of a connection that waits for a request; a real client sends its request at
-  once. Where none waits for one, it takes that of a client that has not read its answer for a while. Only where all are
-  working on answers is it sent away.
-- A stream of events, which has no end, counts against a small number of places of its own (`stream.py`), and each write to it has its
-  deadline too.
-- The thread that accepts never waits for anything else. The TLS handshake runs in the connection's thread, with the same deadlines.
+- A connection either waits for its client (to send or to read), or works on an answer.
+- Every wait has a deadline for the whole request or answer. A timeout per `recv` would restart with each byte.
+- If all places are taken, a new connection replaces one that waits for a request: a real client sends its request at once. If there is
+  none, it replaces a client that has not read its answer for a while. If all others work on answers, it is rejected.
+- A stream of events never ends, so streams have a small number of places of their own (`stream.py`). Each write to a stream has a deadline.
+- The accepting thread waits for nothing else. The TLS handshake runs in the thread of the connection, with the same deadlines.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from http import HTTPStatus
 
 from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.web import listening
-from exporter.web.connection import Connection, Doing, Limits
+from exporter.web.connection import Activity, Connection, Limits
 from exporter.web.messages import Response
 from exporter.web.policy import AccessPolicy, Open, PolicySource
 from exporter.web.site import PageProvider, Site
@@ -39,7 +37,7 @@ _CLOSE_SECONDS = 0.25
 
 
 class Server:
-    """Serves `pages` from `start` to `close`. Making one raises `OSError` where it can't listen (see `listening.bind_error_message`)."""
+    """Serves `pages` from `start` to `close`. The constructor raises `OSError` if it cannot listen; see `listening.bind_error_message`."""
 
     def __init__(  # noqa: PLR0913
         self,
@@ -62,10 +60,10 @@ class Server:
         self._acceptor = threading.Thread(target=self._accept, name="http-accept", daemon=True)
         self._listener = listening.listen(listen_address)
         self.port: int = self._listener.getsockname()[1]
-        """The port in use, also where any was asked for (`:0`)."""
+        """The port in use, also for an address with port 0."""
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to accept connections."""
         self._acceptor.start()
 
     def close(self) -> None:
@@ -90,7 +88,7 @@ class Server:
             try:
                 client, peer = self._listener.accept()
             except OSError as error:
-                if not self._closing.is_set():  # most likely too many files are open
+                if not self._closing.is_set():  # probably too many open files
                     self._refusals.warning("cannot accept connections", error=error)
                     self._make_room(of=1)
                     self._closing.wait(0.1)
@@ -98,7 +96,7 @@ class Server:
             if self._make_room(of=self._limits.connections):
                 self._admit(Connection(client, str(peer[0]), self._site, self._limits))
             else:
-                _send_away(client, self._policies.last)
+                _reject(client, self._policies.last)
 
     def _admit(self, connection: Connection) -> None:
         thread = threading.Thread(target=self._serve, args=(connection,), name="http-client", daemon=True)
@@ -106,7 +104,7 @@ class Server:
             self._connections[connection] = thread
         try:
             thread.start()
-        except RuntimeError:  # no more threads for this user
+        except RuntimeError:  # this user may have no more threads
             self._refusals.warning("cannot start a thread for a connection")
             with self._lock:
                 self._connections.pop(connection, None)
@@ -122,36 +120,36 @@ class Server:
                 self._connections.pop(connection, None)
 
     def _make_room(self, of: int) -> bool:
-        """Have fewer than `of` connections, by dropping one if need be; return whether that succeeded."""
+        """Drop a connection if there are `of` or more. Returns whether there are fewer now."""
         with self._lock:
             if sum(not each.streams for each in self._connections) < of:
                 return True
-            dropped = self._most_dispensable()
+            dropped = self._longest_waiting()
             if dropped is None:
                 return False
             del self._connections[dropped]
         dropped.drop()
         return True
 
-    def _most_dispensable(self) -> Connection | None:
-        """Return the connection that has waited longest for its client, of the address that has the most such connections.
+    def _longest_waiting(self) -> Connection | None:
+        """Return the connection that has waited longest for its client, from the address with the most such connections.
 
-        So a host that connects over and over takes the places from itself, not from others.
+        So a host that connects again and again replaces its own connections, not those of others.
         """
         stalled = time.monotonic() - self._limits.stalled_seconds
         states = {connection: connection.state for connection in self._connections if not connection.streams}
-        idle = [one for one, (doing, _) in states.items() if doing is Doing.AWAITS_REQUEST]
-        idle = idle or [one for one, (doing, since) in states.items() if doing is Doing.AWAITS_READER and since < stalled]
+        idle = [one for one, (activity, _) in states.items() if activity is Activity.AWAITS_REQUEST]
+        idle = idle or [one for one, (activity, since) in states.items() if activity is Activity.AWAITS_READER and since < stalled]
         places = Counter(one.peer for one in idle)
         return min(idle, key=lambda one: (-places[one.peer], states[one][1]), default=None)
 
 
-def _send_away(client: socket.socket, policy: AccessPolicy) -> None:
-    """Answer 503 without ever waiting. In TLS that can't be done."""
+def _reject(client: socket.socket, policy: AccessPolicy) -> None:
+    """Answer 503 and close, without waiting. With TLS, only close: an answer would need the handshake."""
     busy = Response.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections").to_bytes(keep_alive=False, headers=policy.headers)
     with client, contextlib.suppress(OSError):
         if policy.tls is not None:
             return
         client.send(busy, socket.MSG_DONTWAIT)
         client.shutdown(socket.SHUT_WR)
-        client.recv(64 * 1024, socket.MSG_DONTWAIT)  # closing with something unread would throw the answer away
+        client.recv(64 * 1024, socket.MSG_DONTWAIT)  # if unread data remains, the kernel discards the answer

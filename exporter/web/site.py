@@ -23,19 +23,19 @@ logger = logging.getLogger(__name__)
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?")
 _FROM_A_PROXY = ("forwarded", "via", "x-real-ip")
-_NOT_FOR_YOU = (
-    "records name processes, so they are only for this host itself, asked directly as localhost, and for who authenticates "
-    "(--web.config.file); web.public_records: true in the configuration opens them to everyone"
+_RECORDS_HIDDEN = (
+    "records contain names of processes, so they are shown only to clients on this host that connect directly to localhost, and to "
+    "authenticated clients (--web.config.file); to show them to all clients, set web.public_records: true in the configuration"
 )
 
 
 class PageProvider(Protocol):
-    """What the server shows. Any call may come from any thread; an exception becomes a 500."""
+    """Provides the content of the server. Called from any thread; an exception becomes a 500."""
 
     hub: Hub
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
-        """Return body and content type, by the Accept header."""
+        """Return body and content type, depending on the Accept header."""
 
     def landing(self, names: bool) -> str:
         """Return the page at /, with or without names of processes."""
@@ -44,10 +44,10 @@ class PageProvider(Protocol):
         """Return the changing parts of that page, with names."""
 
     def healthy(self) -> str | None:
-        """Give the reason why not, or nothing."""
+        """Return None if healthy, else the reason why not."""
 
     def ready(self) -> str | None:
-        """Give the reason why not, or nothing."""
+        """Return None if ready, else the reason why not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,16 @@ class Site:
     policies: PolicySource = field(default_factory=Open)
     failures: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(logger))
     one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
-    """Held while metrics are made: many at once would be no faster, but take the memory of many."""
+    """Held while metrics are made: several at once would not be faster, but take more memory."""
     one_query_at_a_time: threading.Lock = field(default_factory=threading.Lock)
-    """The same for records, so that however many ask for them, metrics share the processor with one."""
+    """Held while records are queried, so that many queries cannot delay metrics more than one does."""
 
     def answer(self, request: Request, peer: str, policy: AccessPolicy, certified: bool = False) -> Response:
-        """Answer a request from the address `peer`, which a certificate said who it is if `certified`. Never raises."""
+        """Return the response to a request from the address `peer`. `certified`: it has a verified client certificate. Never raises."""
         try:
             known = policy.admit(request, peer) or certified
             if request.method not in {"GET", "HEAD"}:
-                return Response.line(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered here", Allow="GET, HEAD")
+                return Response.line(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are supported", Allow="GET, HEAD")
             return self._page(request, known or self.public_records or is_local(request, peer))
         except Refused as refused:
             return refused.response
@@ -87,7 +87,7 @@ class Site:
             case "/api/v1/short-processes" | "/api/v1/stream" as path:
                 answer = self._records if path == "/api/v1/short-processes" else self._stream
                 allowed = may_see_names and not _is_of_another_site(request)
-                return answer(request) if allowed else Response.line(HTTPStatus.FORBIDDEN, _NOT_FOR_YOU)
+                return answer(request) if allowed else Response.line(HTTPStatus.FORBIDDEN, _RECORDS_HIDDEN)
             case "/-/healthy":
                 return _state(self.pages.healthy, "healthy")
             case "/-/ready":
@@ -127,15 +127,15 @@ def _state(why_not: Callable[[], str | None], state: str) -> Response:
 
 
 def _is_of_another_site(request: Request) -> bool:
-    """Return whether a browser asks on behalf of another site, which could read no answer but would take places."""
+    """Return whether a page of another site makes a browser send this. It could not read the answer, but occupy places for streams."""
     return request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}
 
 
 def is_local(request: Request, peer: str) -> bool:
-    """Return whether a person on this host asks.
+    """Return whether a user of this host sends the request.
 
-    The peer alone would not do: a proxy here asks for everyone, and a page from elsewhere can make a browser here ask under a
-    name that it had resolved to a loopback address (DNS rebinding).
+    The address alone is not enough. A proxy on this host forwards requests of other hosts. And a page of another site can make a browser on
+    this host send requests, with a host name that resolves to a loopback address (DNS rebinding).
     """
     forwarded = any(name in _FROM_A_PROXY or name.startswith("x-forwarded") for name in request.headers)
     return not forwarded and _is_loopback(peer) and _names_loopback(request.host)

@@ -1,10 +1,10 @@
 """`/api/v1/stream`: short processes as they exit, and the other values on the page, as server-sent events.
 
-One thread makes the events for all who follow, while there is anyone. Each event carries a few records at most; what there is no room for
-is counted, and the event says how many that were. Events:
-    recent    the last stored records, first of all; {"short_processes": [...], "rows": [...]}
-    records   those that ended since the event before; {"short_processes": [...], "rows": [...], "left_out": n}
-    status    the page's numbers and tables, where they changed
+One thread makes the events for all clients, as long as there are any. An event has at most `MOST_RECORDS` records; further records are
+only counted, in `left_out`. Events:
+    recent    the last stored records, sent first; {"short_processes": [...], "rows": [...]}
+    records   the processes that exited since the previous event; {"short_processes": [...], "rows": [...], "left_out": n}
+    status    the numbers and tables of the page, when they have changed
 Clients that fall too far behind are disconnected; a browser reconnects by itself.
 """
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 MOST_STREAMS = 4
 MOST_RECORDS = 100
-"""In one event."""
+"""Most records in one event."""
 _RETRY = b"retry: 3000\n\n"
 _HEARTBEAT = b":\n\n"
 _INTERVAL_SECONDS = 0.25
@@ -37,7 +37,7 @@ _BACKLOG = 32
 
 
 class StreamFeed:
-    """Takes records from the reader's thread, and keeps the newest few until they are fetched."""
+    """A consumer of the hub. It keeps the newest records until they are fetched."""
 
     name = "stream"
     live = True
@@ -48,15 +48,15 @@ class StreamFeed:
         self._left_out = self._dropped = 0
 
     def offer(self, batch: Batch) -> None:
-        """Keep the newest, count the others."""
+        """Keep the newest records, count the others."""
         with self._lock:
             excess = max(0, len(self._waiting) + len(batch) - MOST_RECORDS)
             self._waiting.extend(batch[-MOST_RECORDS:])
             self._left_out += excess
             self._dropped += excess
 
-    def take(self) -> tuple[list[Record], int]:
-        """What came since the last call, and how many more there were."""
+    def pop_all(self) -> tuple[list[Record], int]:
+        """Return the records since the last call, and the number of further records that were left out."""
         with self._lock:
             taken, left_out = list(self._waiting), self._left_out
             self._waiting.clear()
@@ -64,13 +64,13 @@ class StreamFeed:
         return taken, left_out
 
     def dropped(self) -> dict[str, int]:
-        """Only those that came faster than events are sent."""
+        """Return the number of records that came faster than events are sent."""
         with self._lock:
             return {"slow": self._dropped}
 
 
 class Streams:
-    """All clients of the stream. Safe from any thread."""
+    """All clients of the stream. Thread-safe."""
 
     def __init__(self, hub: Hub, status: Callable[[], Json]) -> None:
         """`status` returns the content of a status event."""
@@ -82,12 +82,12 @@ class Streams:
         self._publishing = False
         self._events: deque[bytes] = deque(maxlen=_BACKLOG)
         self._made = 0
-        """Number of events made so far; the last of them are in `_events`."""
+        """Number of events made so far. The last of them are in `_events`."""
         self._last_status = b""
         self._failures = RateLimitedLog(logger)
 
     def open(self) -> Follower | None:
-        """Return a new stream, or None if all places are taken."""
+        """Return a new stream, or None if there are `MOST_STREAMS` already."""
         with self._changed:
             if self._followers >= MOST_STREAMS or self._closing.is_set():
                 return None
@@ -109,7 +109,7 @@ class Streams:
             self._followers -= 1
 
     def after(self, position: int) -> tuple[bytes, int] | None:
-        """Wait a moment for events after the first `position`; give them and their end, or None where the stream ends here."""
+        """Wait briefly for events after the first `position`. Returns them and the new position, or None to end the stream."""
         with self._changed:
             self._changed.wait_for(lambda: self._made > position or self._closing.is_set(), _INTERVAL_SECONDS)
             missing = self._made - position
@@ -127,11 +127,11 @@ class Streams:
     def _publish(self, feed: StreamFeed) -> None:
         turn = 0
         while self._wanted(feed):
-            records, left_out = feed.take()
+            records, left_out = feed.pop_all()
             if records:
-                self._tell(_event("records", recent.event(records, {"left_out": left_out})))
+                self._send(_event("records", recent.event(records, {"left_out": left_out})))
             if turn % _STATUS_EVERY == 0:
-                self._tell_status()
+                self._send_status()
             turn += 1
             self._closing.wait(_INTERVAL_SECONDS)
 
@@ -144,13 +144,13 @@ class Streams:
             self._hub.detach(feed)
             return False
 
-    def _tell(self, event: bytes) -> None:
+    def _send(self, event: bytes) -> None:
         with self._changed:
             self._events.append(event)
             self._made += 1
             self._changed.notify_all()
 
-    def _tell_status(self) -> None:
+    def _send_status(self) -> None:
         try:
             status = _event("status", encode(self._status()))
         except Exception:  # noqa: BLE001 - logged, with its traceback
@@ -158,11 +158,11 @@ class Streams:
             return
         if status != self._last_status:
             self._last_status = status
-            self._tell(status)
+            self._send(status)
 
 
 class Follower:
-    """One stream: an iterator of bytes. Empty bytes mean that nothing happened for a moment."""
+    """The stream of one client: an iterator of bytes. Empty bytes mean that there is nothing new yet."""
 
     def __init__(self, streams: Streams, position: int, first: bytes) -> None:
         self._streams = streams

@@ -1,6 +1,6 @@
 """TLS for connections, as `tls_server_config` describes it.
 
-Certificates, keys and authorities are read whole before OpenSSL sees any of them, so that a change of one between two reads can't mix them.
+Certificates, keys and authorities are read completely before OpenSSL uses them. So old and new files are never mixed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OLD = ("TLS10", "TLS11")
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """PEM of the server's certificate and key, and of the authorities of clients."""
+    """The server's certificate and key, and the authorities of clients, as PEM."""
 
     cert: bytes
     key: bytes
@@ -43,7 +43,7 @@ class Material:
 
     @classmethod
     def of(cls, tls: TlsServer, folder: Path) -> Material:
-        """Read what the settings name; paths are relative to `folder`. Raises `InvalidValue`."""
+        """Read the files that the settings name. Relative paths start at `folder`. Raises `InvalidValue`."""
         content = {}
         with gathering() as found:
             for each in fields(cls):
@@ -70,11 +70,11 @@ class Socket(ssl.SSLSocket):
             with contextlib.suppress(OSError, ValueError):
                 self.settimeout(0)
                 self.unwrap()
-        socket.socket.shutdown(self, how)  # that of SSLSocket would turn it into a plain socket, under its thread's hands
+        socket.socket.shutdown(self, how)  # SSLSocket.shutdown would make it a plain socket while its thread uses it
 
 
 class Tls:
-    """Secures clients. Two are equal only if they are the same object. Safe from any thread."""
+    """Makes TLS connections. Changed settings are always a new object. Thread-safe."""
 
     def __init__(self, settings: TlsServer, material: Material) -> None:
         """Raises `InvalidValue`."""
@@ -87,11 +87,11 @@ class Tls:
         self._failures = RateLimitedLog(logger)
 
     def wrap(self, client: socket.socket) -> Socket:
-        """Wrap a socket, without waiting for anything."""
+        """Wrap a socket, without the handshake."""
         if self._context.session_stats()["number"] > _MOST_SESSIONS:
-            # OpenSSL would keep 20,000 sessions of clients without tickets, which cost hostile ones nothing
+            # OpenSSL would keep 20,000 sessions of clients without tickets, which hostile clients can make for free
             self._context = _context(self._settings, self._material)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or an answer waits 40 ms for the session tickets' acknowledgement
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else answers wait 40 ms for the session tickets' acknowledgement
         wrapped = self._context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
         assert isinstance(wrapped, Socket)  # noqa: S101 - for the type checker
         return wrapped
@@ -122,7 +122,7 @@ def _content(tls: TlsServer, key: str, folder: Path) -> bytes:
         return b""
     path = folder / name
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe may take for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe may block forever
             raise InvalidValue(Problem(f"{shown(str(path))} is not a regular file", f"{key}_file"))
         with path.open("rb") as file:
             content: bytes = file.read(_MAX_BYTES + 1)
@@ -142,7 +142,7 @@ def _context(settings: TlsServer, material: Material) -> ssl.SSLContext:
     _limit(context, settings)
     _load_certificate(context, settings, material)
     if material.client_ca:
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as in Go, whoever is in the file is trusted, a root or not
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as in Go, all certificates in the file are trusted, not only roots
         if reason := _not_certificates(context, material.client_ca):
             raise _invalid(_given(settings, "client_ca"), f"contains no valid certificate: {reason}")
     context.verify_mode = _AUTHENTICATION[settings.client_auth_type]
@@ -190,7 +190,7 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsServer, material: Ma
 
 
 def _not_certificates(context: ssl.SSLContext, pem: bytes) -> str | None:
-    """Make a context trust certificates; return why that is not possible, or None."""
+    """Make a context trust certificates. Returns why that is not possible, or None."""
     try:
         with _file(pem) as path:
             context.load_verify_locations(path)
@@ -200,7 +200,7 @@ def _not_certificates(context: ssl.SSLContext, pem: bytes) -> str | None:
 
 
 def _doubt(context: ssl.SSLContext, cert: bytes) -> str | None:
-    """Return why a client would reject the certificate, or None. The client trusts it under any name, and checks age and purpose."""
+    """Return why a client would reject the certificate, or None. It checks dates and purpose, but neither name nor issuer."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -209,12 +209,12 @@ def _doubt(context: ssl.SSLContext, cert: bytes) -> str | None:
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = client.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)
     try:
-        for end in ends * 3:  # the server may ask for another curve first
+        for end in ends * 3:  # more rounds if the server asks for another curve
             with contextlib.suppress(ssl.SSLWantReadError):
                 end.do_handshake()
     except ssl.SSLCertVerificationError as error:
         return error.verify_message
-    except ssl.SSLError:  # they have no version or suite in common, or the client would need a certificate
+    except ssl.SSLError:  # no common version or suite, or a client certificate is required
         return None
     return None
 

@@ -35,7 +35,7 @@ SUITES = {
         "AES_256_CBC_SHA": "AES256-SHA",
     }.items()
 }
-"""OpenSSL's names of TLS 1.2 suites, by the names in Go's `tls.CipherSuites()`."""
+"""OpenSSL's names of TLS 1.2 cipher suites, by the names in Go's `tls.CipherSuites()`."""
 CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
 VERSIONS = {"TLS10": "TLSv1", "TLS11": "TLSv1_1", "TLS12": "TLSv1_2", "TLS13": "TLSv1_3"}
 """Python's names of TLS versions, oldest first."""
@@ -46,7 +46,7 @@ _MOST_USERS = 1000
 
 
 def _but(check: Check, refusal: Callable[[str], str | None]) -> Check:
-    """Return a check that rejects some text with a special reason."""
+    """Return `check`, but reject text for which `refusal` returns a reason."""
 
     def read(value: object) -> Any:
         if isinstance(value, str) and (reason := refusal(value)):
@@ -67,7 +67,7 @@ def _suite(value: str) -> str | None:
 
 
 def _mapping(about: str, read_item: Callable[[str, object], Any]) -> Check:
-    """Accept a mapping with any keys; `read_item` returns what to keep of one, or None."""
+    """Accept a mapping with any keys. `read_item` returns the value to keep for an item, or None."""
     wanted = f"a mapping of {about}"
 
     def read(value: object) -> dict[str, Any]:
@@ -118,7 +118,7 @@ _INTERVAL = "a duration with its unit, such as 1s or 100ms"
 
 
 def _interval(value: object) -> float:
-    """Read a duration as Go writes it. Go reads a bare number as nanoseconds, which nobody means."""
+    """Read a duration as Go writes it. Go reads a plain number as nanoseconds, so a plain number is rejected."""
     if value in (0, "0") and not isinstance(value, bool):
         return 0.0
     ns = durations.parse(value) if isinstance(value, str) and durations.has_unit(value) else None
@@ -133,7 +133,7 @@ _PEM = text("text in PEM", r"[\s\S]*")
 
 def _secret(value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidValue("not text in PEM")  # without the value, which is a key
+        raise InvalidValue("not text in PEM")  # without the value, which is a private key
     return value
 
 
@@ -231,13 +231,13 @@ class WebConfig:
 
 
 def read(content: object) -> WebConfig:
-    """Check what a file holds. Raises `InvalidValue`."""
+    """Return the checked content of a file. Raises `InvalidValue`."""
     settings: WebConfig = document(WebConfig).read(content)
     return settings
 
 
 def weakness(old: WebConfig, new: WebConfig) -> InvalidValue | None:
-    """Return which protection of `old` is missing in `new`: a file may be read while it is written, and half of it must not remove any."""
+    """Return the protections of `old` that `new` lacks, or None. A file may be read while it is written, and must not remove any then."""
     before, after = old.tls_server_config, new.tls_server_config
     lost = "basic_auth_users" if old.basic_auth_users and not new.basic_auth_users else ""
     if before is not None:

@@ -67,7 +67,7 @@ def running(config: Config) -> Iterator[Handlers]:
     handlers = Handlers(wanted)
     handlers.start()
     try:
-        eventually(lambda: handlers._look().progress >= 2 * len(wanted.handlers))
+        eventually(lambda: handlers._read_page().progress >= 2 * len(wanted.handlers))
         yield handlers
     finally:
         handlers.close(60)
@@ -192,7 +192,7 @@ from exporter.handlers import plan
 from exporter.handlers.parent import Handlers
 handlers = Handlers(plan.make((), Sinks(jsonl=JsonlOptions(path=sys.argv[2]))))
 handlers.start()
-while not handlers._look().progress >= 2: time.sleep(0.01)
+while not handlers._read_page().progress >= 2: time.sleep(0.01)
 print(handlers._child.pid, flush=True)
 time.sleep(600)
 """

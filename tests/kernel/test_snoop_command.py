@@ -252,5 +252,5 @@ def test_a_running_exporter_that_ends(requires_bpf: None) -> None:
 def test_no_exporter_there() -> None:
     """Status 1, and why."""
     with snooping("--url=http://127.0.0.1:1") as snoop:
-        assert snoop.said == "shortproc-exporter: error: http://127.0.0.1:1 can't be reached: Connection refused"
+        assert snoop.said == "shortproc-exporter: error: cannot connect to http://127.0.0.1:1: Connection refused"
         assert snoop.ended() == (1, [], "")

@@ -48,23 +48,23 @@ def checks(users: Users, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def test_who_is_let_in(users: Users) -> None:
     """The right password of that very name, each time alike."""
     for _ in range(2):
-        assert users.know(b"alice", b"wonder", "peer") is True
-        assert users.know("b\u00f6b".encode(), b"\xff\0" + b"x" * 70, "peer") is True
+        assert users.verify(b"alice", b"wonder", "peer") is True
+        assert users.verify("b\u00f6b".encode(), b"\xff\0" + b"x" * 70, "peer") is True
         for name, password in ((b"alice", b""), (b"alice", b"wonder\0"), (b"bob", b"wonder"), (b"", b""), (b"alicew", b"onder")):
-            assert users.know(name, password, "peer") is False
+            assert users.verify(name, password, "peer") is False
 
 
 def test_longer_passwords_count_as_in_the_toolkit(users: Users) -> None:
     """A bcrypt has 72 bytes, and the library raises where there are more."""
-    assert users.know("b\u00f6b".encode(), b"\xff\0" + b"x" * 90, "peer") is True
-    assert users.know(b"alice", b"x" * 10_000, "peer") is False
+    assert users.verify("b\u00f6b".encode(), b"\xff\0" + b"x" * 90, "peer") is True
+    assert users.verify(b"alice", b"x" * 10_000, "peer") is False
 
 
 def test_each_answer_costs_one_bcrypt(users: Users, checks: list[bytes]) -> None:
     """A scrape every second must not cost one every second, nor must a mistyped password."""
     for _ in range(3):
         for password in (b"wonder", b"wrong"):
-            users.know(b"alice", password, "peer")
+            users.verify(b"alice", password, "peer")
     assert len(checks) == 2
 
 
@@ -72,7 +72,7 @@ def test_unknown_names_cost_what_known_ones_do(users: Users, checks: list[bytes]
     """Time must not tell which names there are: one bcrypt, with a cost that is in use, and always the same for one name."""
     for number in range(20):
         for password in (b"a", b"b"):
-            assert users.know(b"nobody%d" % number, password, "peer") is False
+            assert users.verify(b"nobody%d" % number, password, "peer") is False
     assert all(len(set(pair)) == 1 for pair in zip(checks[::2], checks[1::2], strict=True))
     assert set(checks) == set(users._hashes.values())
     assert len(checks) == 40
@@ -81,18 +81,18 @@ def test_unknown_names_cost_what_known_ones_do(users: Users, checks: list[bytes]
 def test_memory_is_bounded_and_right_passwords_stay(users: Users, checks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of wrong ones must not make the right ones cost a bcrypt again."""
     monkeypatch.setattr(auth, "MOST_REMEMBERED", 10)
-    users.know(b"alice", b"wonder", "peer")
+    users.verify(b"alice", b"wonder", "peer")
     for number in range(30):
-        users.know(b"alice", b"%d" % number, "peer")
+        users.verify(b"alice", b"%d" % number, "peer")
     checks.clear()
-    assert users.know(b"alice", b"wonder", "peer") is True
+    assert users.verify(b"alice", b"wonder", "peer") is True
     assert (len(checks), len(users._wrong), len(users._waiting)) == (0, 10, 0)
 
 
 def test_nothing_remembered_is_a_password(users: Users) -> None:
     """A core dump or a swapped page must not give passwords away."""
-    users.know(b"alice", b"wonder", "peer")
-    users.know(b"alice", b"almost-right", "peer")
+    users.verify(b"alice", b"wonder", "peer")
+    users.verify(b"alice", b"almost-right", "peer")
     remembered = repr((users._right, users._wrong))
     assert "wonder" not in remembered
     assert "almost" not in remembered
@@ -100,7 +100,7 @@ def test_nothing_remembered_is_a_password(users: Users) -> None:
 
 def test_flood_keeps_out_neither_the_known_nor_other_addresses(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is known waits for nothing; who is not waits for a few, whoever floods; and one address has few of the places."""
-    users.know(b"alice", b"wonder", "scraper")
+    users.verify(b"alice", b"wonder", "scraper")
     policies, inside, real = threading.Event(), threading.Semaphore(0), users._checkpw
 
     def slow(password: bytes, of: bytes) -> bool:
@@ -112,7 +112,7 @@ def test_flood_keeps_out_neither_the_known_nor_other_addresses(users: Users, mon
     answers: list[Any] = []
 
     def ask(name: bytes, password: bytes, peer: str) -> threading.Thread:
-        thread = threading.Thread(target=lambda: answers.append(users.know(name, password, peer)))
+        thread = threading.Thread(target=lambda: answers.append(users.verify(name, password, peer)))
         thread.start()
         return thread
 
@@ -123,7 +123,7 @@ def test_flood_keeps_out_neither_the_known_nor_other_addresses(users: Users, mon
         assert time.monotonic() < until
         time.sleep(0.01)
     assert set(answers) == {None}
-    assert users.know(b"alice", b"wonder", "scraper") is True
+    assert users.verify(b"alice", b"wonder", "scraper") is True
     newcomer = ask("b\u00f6b".encode(), b"\xff\0" + b"x" * 70, "newcomer")
     policies.set()
     for thread in (*flood, newcomer):
@@ -157,7 +157,7 @@ def test_hashes_of_other_tools(prefix: str) -> None:
     """What htpasswd, PHP and others write is the same hash."""
     text = prefix + hashed(b"wonder")[4:]
     assert refusal(text) is None
-    assert Users({"a": text}).know(b"a", b"wonder", "peer") is True
+    assert Users({"a": text}).verify(b"a", b"wonder", "peer") is True
 
 
 def admitted(policy: AccessPolicy, authorization: str | None = None) -> int:
@@ -198,7 +198,7 @@ def test_any_authorization_header_is_answered(authorization: str) -> None:
     """It comes from anybody."""
 
     class Nobody:
-        def know(self, *_: object) -> bool:
+        def verify(self, *_: object) -> bool:
             return False
 
     assert admitted(AccessPolicy(users=Nobody()), authorization) == 401  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def test_one_that_raises_loses_its_batch_and_no_one_elses(tmp_path: Path, what: 
     with running(bad, planned(tmp_path, "Keep", path=str(tmp_path / "kept"))) as consumer:
         for number in (1, 1, 1, 2):
             consumer.offer([record(number)])
-            eventually(lambda: consumer._look().done == consumer._feed.sent > 0)
+            eventually(lambda: consumer._read_page().done == consumer._feed.sent > 0)
     status = of(consumer, "Bad")
     assert (status.errors, status.lost, status.handled, status.timeouts) == (3, 3, 1, 0)
     assert of(consumer, "Keep").handled == len(lines(tmp_path / "kept")) == 4
@@ -102,7 +102,7 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
     """A slow handler has to cost records, and never memory without end or the reader's time."""
     with running(planned(tmp_path, "Keep", path=str(tmp_path / "kept"))) as consumer:
         pid = pid_of(consumer)
-        eventually(lambda: consumer._look().progress == 2)
+        eventually(lambda: consumer._read_page().progress == 2)
         os.kill(pid, signal.SIGSTOP)
         offered = 0
         while consumer.dropped()["full"] == 0:
@@ -118,7 +118,7 @@ def test_closing_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
     """A restart of the exporter must not leave a gap; systemd tells the child to end at the same moment."""
     with running(planned(tmp_path, "Keep", path=str(tmp_path / "kept"))) as consumer:
         pid = pid_of(consumer)
-        eventually(lambda: consumer._look().progress == 2)
+        eventually(lambda: consumer._read_page().progress == 2)
         for at in range(0, 20_000, 1000):
             consumer.offer([record(number) for number in range(at, at + 1000)])
         os.kill(pid, signal.SIGTERM)
@@ -141,7 +141,7 @@ def test_closing_gives_what_waits_one_last_chance(tmp_path: Path) -> None:
 def test_closing_does_not_wait_for_one_that_hangs(tmp_path: Path) -> None:
     """The exporter has to stop when it is told."""
     with running(planned(tmp_path, "Bad", timeout_seconds=600, what="hangs", at=1)) as consumer:
-        eventually(lambda: consumer._look().progress == 2)
+        eventually(lambda: consumer._read_page().progress == 2)
         consumer.offer([record(1)])
         consumer.close(0.5)
         assert not consumer.status().running

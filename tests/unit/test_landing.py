@@ -17,7 +17,7 @@ from exporter.model.dimensions import COMM
 from exporter.model.series import Row, Standing
 from exporter.web import landing
 from exporter.web.landing import CONTENT_SECURITY_POLICY, PageStatus, changes, render
-from exporter.web.parts import Histogram, duration
+from exporter.web.parts import Histogram, duration, percent
 from exporter.web.rankings import tables
 from tests.unit.pages import record
 
@@ -247,3 +247,12 @@ def test_page_is_accessible_in_its_structure() -> None:
     assert page.tags.count("h1") == page.tags.count("title") == page.tags.count("main") == 1
     assert page.tags.count("caption") == page.tags.count("table") == 7
     assert page.tags.count("section") == 7
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "shown"),
+    [(45_266, 45_266, "100.0 %"), (45_256, 45_266, "99.9 %"), (2, 3, "66.7 %"), (0, 3, "0.0 %"), (0, 0, "0.0 %")],
+)
+def test_only_the_whole_is_100_percent(part: int, whole: int, shown: str) -> None:
+    """100.0 % beside a part that is smaller than the whole contradicts itself."""
+    assert percent(part, whole) == shown

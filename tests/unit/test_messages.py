@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.web.messages import MAX_HEAD, BadRequest, accepts_gzip, take_request
+from exporter.web.messages import MAX_HEAD, BadRequest, accepts_gzip, pop_request
 from tests.unit.web_clients import GET, Client, read_all, read_answer, serving
 
 
@@ -131,7 +131,7 @@ def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
     """Nothing that arrives may end in another exception."""
     received = bytearray(data)
     with contextlib.suppress(BadRequest):
-        while take_request(received) is not None:
+        while pop_request(received) is not None:
             pass
 
 

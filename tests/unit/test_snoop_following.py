@@ -88,7 +88,7 @@ def test_an_exporter_is_followed() -> None:
     )
     with exporter(200, "text/event-stream", body) as url:
         each, inbox = followed(url)
-    assert inbox.take()[0] == [TYPICAL]
+    assert inbox.pop_all()[0] == [TYPICAL]
     assert each.dropped == 4
     assert re.fullmatch(r"lost http://127.0.0.1:\d+/sub: it closed the connection", each.failure or "")
 
@@ -121,7 +121,7 @@ def test_an_exporter_that_is_not_understood(broken: Callable[[dict[str, object]]
     data = json.dumps({"short_processes": [broken(as_json(TYPICAL))], "left_out": 0})
     with exporter(200, "text/event-stream", f"event: records\ndata: {data}\n\n".encode()) as url:
         each, inbox = followed(url)
-    assert inbox.take()[0] == []
+    assert inbox.pop_all()[0] == []
     assert (each.failure or "").endswith("it sends what this version does not understand")
 
 

@@ -165,10 +165,10 @@ def test_what_nobody_prints_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     inbox.offer([TYPICAL] * 2)
     inbox.offer([TYPICAL])
     assert inbox.dropped() == {"slow": 2}
-    assert inbox.take() == ([TYPICAL] * 3, True)
-    assert inbox.take() == ([], True)
+    assert inbox.pop_all() == ([TYPICAL] * 3, True)
+    assert inbox.pop_all() == ([], True)
     inbox.close()
-    assert inbox.take() == ([], False)
+    assert inbox.pop_all() == ([], False)
 
 
 def test_a_reader_that_goes_while_nothing_happens() -> None:

@@ -119,9 +119,9 @@ def test_the_feed_keeps_the_newest() -> None:
     feed = StreamFeed()
     feed.offer([record(number) for number in range(MOST_RECORDS - 1)])
     feed.offer([record(number) for number in range(1000, 1003)])
-    records, left_out = feed.take()
+    records, left_out = feed.pop_all()
     assert ([each.pid for each in records[-4:]], records[0].pid, left_out) == ([1000 + MOST_RECORDS - 2, 2000, 2001, 2002], 1002, 2)
-    assert feed.take() == ([], 0)
+    assert feed.pop_all() == ([], 0)
     assert feed.dropped() == {"slow": 2}
 
 
