@@ -35,7 +35,7 @@ OUTCOMES = list(Outcome)
 def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[NetlinkSource]:
     """With taskstats, and with the proc connector alone."""
     if request.param == "events":
-        monkeypatch.setattr(taskstats.Registration, "made", not_permitted)
+        monkeypatch.setattr(taskstats.Registration, "open", not_permitted)
     with following() as source:
         if request.param == "taskstats" and not source._groups.taskstats:
             pytest.skip(source.about())

@@ -1,4 +1,4 @@
-"""Orders of the kernel's events that are hard to come by, and what `/proc` adds to them."""
+"""Thread groups: rare orders of kernel events, and corrections by `/proc`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ OK = 0
 
 @pytest.fixture
 def groups(proc: FakeProc, tally: Tally) -> Groups:
-    """With taskstats."""
+    """Thread groups with taskstats."""
     return Groups(tally, proc.procfs, taskstats=True)
 
 
 @pytest.fixture
 def groups_without_taskstats(proc: FakeProc, tally: Tally) -> Groups:
-    """Without."""
+    """Thread groups without taskstats."""
     return Groups(tally, proc.procfs)
 
 
 def last(pid: int, comm: bytes = b"sh", **fields: int) -> Stats:
-    """Of the last thread."""
+    """Return a message of the last thread of a process."""
     return thread(pid, comm, group_dead=True, **fields)
 
 
@@ -40,7 +40,7 @@ def thread(pid: int, comm: bytes = b"sh", *, group_dead: bool = False, **fields:
 
 
 def test_one_end_however_the_threads_leave(groups: Groups, tally: Tally) -> None:
-    """The thread that the kernel calls the last may have its exit event before another's."""
+    """The exit event of the last thread (AGROUP) may come before that of another thread."""
     groups.forked(0, 1, 1, 10, 10)
     groups.forked(1, 1, 1, 11, 10)
     groups.waiting.put(last(11, tgid=10, exit_code=0x700, elapsed_us=9))
@@ -56,7 +56,7 @@ def test_one_end_however_the_threads_leave(groups: Groups, tally: Tally) -> None
 
 @pytest.mark.parametrize("found", [False, True])
 def test_a_core_dump_of_any_thread(groups: Groups, tally: Tally, proc: FakeProc, found: bool) -> None:
-    """Only the thread that dumped has the bit, and it may be neither the last one nor the last one told of."""
+    """Only the thread that dumped has the bit. It need not be the last thread, nor the last one reported."""
     if found:
         proc.add(10, b"sh", threads=2)
         groups.scan_proc(lost=False)
@@ -70,8 +70,8 @@ def test_a_core_dump_of_any_thread(groups: Groups, tally: Tally, proc: FakeProc,
     assert (counts.of(COMM).row(b"sh").exits, counts.core_dumps) == ([0, 0, 1, 0], 1)
 
 
-def test_an_end_whose_other_thread_was_not_told_of(groups: Groups, tally: Tally) -> None:
-    """The kernel may drop an event for lack of memory, and say nothing: AGROUP ends the process all the same."""
+def test_an_exit_whose_other_thread_was_not_reported(groups: Groups, tally: Tally) -> None:
+    """The kernel may silently drop an event for lack of memory. AGROUP still ends the process."""
     groups.forked(0, 1, 1, 10, 10)
     groups.forked(1, 1, 1, 11, 10)
     groups.waiting.put(last(10))
@@ -85,7 +85,7 @@ def test_an_end_whose_other_thread_was_not_told_of(groups: Groups, tally: Tally)
 
 @pytest.mark.parametrize("tid", [10, 11])
 def test_exec_of_another_thread_than_the_leader(groups: Groups, tally: Tally, tid: int) -> None:
-    """The leader's exit event bears its own id or that of the thread that took its place, as the race goes."""
+    """The exit event of the old leader has its own TID or that of the new leader: a race in the kernel."""
     groups.forked(0, 1, 1, 10, 10)
     groups.forked(1, 1, 1, 11, 10)
     groups.waiting.put(thread(10, b"old"))
@@ -101,7 +101,7 @@ def test_exec_of_another_thread_than_the_leader(groups: Groups, tally: Tally, ti
 
 
 def test_versions_without_a_group_pair_by_thread(groups: Groups, tally: Tally) -> None:
-    """Before version 12 only the connector's threads tell the end, and its time is the events'."""
+    """Before version 12 there is no AGROUP: the exit is the last exit event, with its time."""
     groups.forked(0, 1, 1, 10, 10)
     groups.forked(1, 1, 1, 11, 10)
     for pid in (10, 11):
@@ -115,7 +115,7 @@ def test_versions_without_a_group_pair_by_thread(groups: Groups, tally: Tally) -
 
 
 def test_a_pid_given_out_twice_in_one_read(groups: Groups, tally: Tally) -> None:
-    """Pids come round in two seconds of a storm, and an exporter may be stopped for longer."""
+    """A storm reuses PIDs within two seconds, and the exporter may be stopped for longer."""
     groups.waiting.put(last(10, b"first"))
     groups.waiting.put(last(10, b"second"))
     for at_ns in (0, NS):
@@ -126,7 +126,7 @@ def test_a_pid_given_out_twice_in_one_read(groups: Groups, tally: Tally) -> None
 
 
 def test_an_end_without_its_taskstats(groups: Groups, tally: Tally) -> None:
-    """Its socket may overflow alone: the end counts, its name is what `/proc` still says, and the CPU is counted as lost."""
+    """The taskstats socket may overflow alone: the exit counts, its comm is from `/proc`, and its CPU counts as lost."""
     groups.forked(0, 1, 1, 10, 10)
     groups.execed(1, 10)
     groups.exited(5, 10, 10, 0, 1)
@@ -136,7 +136,7 @@ def test_an_end_without_its_taskstats(groups: Groups, tally: Tally) -> None:
 
 
 def test_execs_of_the_living_are_named_in_time(groups: Groups, tally: Tally, proc: FakeProc) -> None:
-    """A daemon's exec must not wait for its end."""
+    """The exec of a daemon must be counted before the daemon exits."""
     proc.add(10)
     proc.write("10/comm", b"daemon\n")
     groups.forked(0, 1, 1, 10, 10)
@@ -151,7 +151,7 @@ def test_execs_of_the_living_are_named_in_time(groups: Groups, tally: Tally, pro
 
 
 def test_names_without_taskstats(groups_without_taskstats: Groups, tally: Tally, proc: FakeProc) -> None:
-    """Read at the exec; inherited at the fork, but not from a thread, which may have a name of its own."""
+    """Comms are read at the exec and inherited at the fork, but not from a thread, which may have another comm."""
     proc.add(10)
     proc.write("10/comm", b"a) b\n")
     groups_without_taskstats.forked(0, 1, 1, 10, 10)
@@ -169,7 +169,7 @@ def test_names_without_taskstats(groups_without_taskstats: Groups, tally: Tally,
 
 
 def test_kernel_threads_have_one_name(groups: Groups, tally: Tally) -> None:
-    """They are kthreadd's children; their own names are many."""
+    """The children of kthreadd have many comms, which would use up the series."""
     groups.forked(0, 2, 2, 30, 30)
     groups.waiting.put(last(30, b"kworker/0:1", ppid=2))
     groups.exited(5, 30, 30, 0, 2)
@@ -177,7 +177,7 @@ def test_kernel_threads_have_one_name(groups: Groups, tally: Tally) -> None:
 
 
 def test_what_was_there_before_ends_as_proc_says(groups_without_taskstats: Groups, tally: Tally, proc: FakeProc) -> None:
-    """Its threads are counted while they come and go, so that count may be wrong."""
+    """The threads of a running process may change while they are counted, so the count may be wrong."""
     proc.add(10, b"java", threads=2)
     groups_without_taskstats.scan_proc(lost=False)
     proc.add(10, b"java", threads=3)
@@ -191,7 +191,7 @@ def test_what_was_there_before_ends_as_proc_says(groups_without_taskstats: Group
 
 
 def test_what_was_there_before_ends_as_taskstats_says(groups: Groups, tally: Tally, proc: FakeProc) -> None:
-    """AGROUP is exact, whatever `/proc` says by the time that it is read."""
+    """AGROUP is exact; the number of threads in `/proc` may be outdated when it is read."""
     proc.add(10, b"java", threads=3)
     groups.scan_proc(lost=False)
     groups.waiting.put(thread(12, tgid=10))
@@ -206,7 +206,7 @@ def test_what_was_there_before_ends_as_taskstats_says(groups: Groups, tally: Tal
 
 
 def test_after_an_overrun_proc_is_the_truth(groups: Groups, tally: Tally, proc: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is gone is dropped and counted as lost, unless taskstats told of its end; who is new is entered."""
+    """Processes that `/proc` no longer lists count as lost, unless taskstats reported their exit. New ones are added."""
     monkeypatch.setattr("time.clock_gettime_ns", lambda _: 0)
     monkeypatch.setattr("time.monotonic_ns", lambda: 0)
     for pid in (10, 20, 30):
@@ -225,7 +225,7 @@ def test_after_an_overrun_proc_is_the_truth(groups: Groups, tally: Tally, proc: 
 
 
 def test_proc_is_ahead_of_the_events(groups: Groups, tally: Tally, proc: FakeProc) -> None:
-    """A reader that lags finds the process gone at the event of its first thread: it must not end then, and once more at its last."""
+    """For a late reader the process is gone at the exit event of its first thread. It must not be counted twice."""
     proc.add(10, b"java", threads=2)
     groups.scan_proc(lost=False)
     proc.remove(10)
@@ -237,7 +237,7 @@ def test_proc_is_ahead_of_the_events(groups: Groups, tally: Tally, proc: FakePro
 
 
 def test_proc_is_ahead_of_the_events_alone(groups_without_taskstats: Groups, tally: Tally, proc: FakeProc) -> None:
-    """Without taskstats the status is that of the last thread, and the core dump any one's."""
+    """Without taskstats the status is that of the last thread; a core dump may be reported by any thread."""
     proc.add(10, b"java", threads=3)
     groups_without_taskstats.scan_proc(lost=False)
     proc.remove(10)
@@ -249,7 +249,7 @@ def test_proc_is_ahead_of_the_events_alone(groups_without_taskstats: Groups, tal
 
 
 def test_an_exit_that_came_after_the_listing(groups: Groups, tally: Tally) -> None:
-    """What is not in `/proc` any more may only be waiting in the socket."""
+    """The exit event of a process missing in `/proc` may still wait in the socket."""
     groups.forked(0, 1, 1, 10, 10)
     groups.scan_proc(lost=True)
     groups.waiting.put(last(10))
@@ -261,7 +261,7 @@ def test_an_exit_that_came_after_the_listing(groups: Groups, tally: Tally) -> No
 
 
 def test_a_pid_that_came_round_unseen(groups: Groups, tally: Tally) -> None:
-    """A fork shows that the end of the one before was lost."""
+    """A fork with the same PID shows that the exit event of the older process was lost."""
     groups.forked(0, 1, 1, 10, 10)
     groups.forked(5 * NS, 1, 1, 10, 10)
     assert tally.drain().lost == {Lost.OVERRUN: 1}
@@ -269,7 +269,7 @@ def test_a_pid_that_came_round_unseen(groups: Groups, tally: Tally) -> None:
 
 
 def test_waiting_taskstats_are_bounded(groups: Groups) -> None:
-    """The exit events may all be lost: memory must not be."""
+    """All exit events may be lost; memory must stay bounded."""
     for pid in range(3 * MAX_WAITING):
         groups.waiting.put(last(pid + 1))
     assert len(groups.waiting) <= 2 * MAX_WAITING

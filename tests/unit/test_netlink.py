@@ -1,4 +1,4 @@
-"""What is made of the kernel's messages: recorded ones, those that are lost, and none at all."""
+"""Decoding and counting of netlink messages: recorded, lost and missing ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.netlink_messages import FAMILY, decoded, recorded, slots
 
 
 def replay(groups: Groups, events: str, stats: str | None) -> None:
-    """Let a recording happen."""
+    """Feed recorded messages to `groups`."""
     for message in recorded(stats) if stats else []:
         found = decode(memoryview(message), FAMILY)
         assert isinstance(found, Stats)
@@ -45,7 +45,7 @@ def replay(groups: Groups, events: str, stats: str | None) -> None:
 
 
 def test_replay_with_taskstats(proc: FakeProc, tally: Tally) -> None:
-    """Everything of the recorded programs is known: names, outcomes, CPU, threads."""
+    """With taskstats, comms, outcomes, CPU and threads of the recorded programs are known."""
     groups = Groups(tally, proc.procfs, taskstats=True)
     replay(groups, "root-events", "root-taskstats")
     counts = tally.drain()
@@ -61,7 +61,7 @@ def test_replay_with_taskstats(proc: FakeProc, tally: Tally) -> None:
 
 
 def test_replay_without_taskstats(proc: FakeProc, tally: Tally) -> None:
-    """Every end is there with its outcome; a name that could not be read is `unknown`, and counted as such."""
+    """Without taskstats, each exit has its outcome. A comm that cannot be read is `unknown`, and counted as lost."""
     bare = Groups(tally, proc.procfs)
     replay(bare, "nobody-events", None)
     counts = tally.drain()
@@ -73,7 +73,7 @@ def test_replay_without_taskstats(proc: FakeProc, tally: Tally) -> None:
 
 
 def test_shortfall_counts_once_and_starts_anew(proc: FakeProc, tally: Tally) -> None:
-    """What is missing grows with each look and never falls, and the next loss starts from there."""
+    """The number of missing clones never decreases, and the next loss is added to it."""
     proc.clones(100)
     shortfall = Shortfall(proc.procfs, tally)
     shortfall.begin(0)
@@ -90,7 +90,7 @@ def test_shortfall_counts_once_and_starts_anew(proc: FakeProc, tally: Tally) -> 
 
 
 def test_a_silent_loss_is_believed_at_the_second_look(proc: FakeProc, tally: Tally) -> None:
-    """The kernel counts a clone a moment before it tells of it; and it may drop an event for lack of memory."""
+    """One missing event may be late. If it is still missing at the next check, the kernel dropped it."""
     shortfall = Shortfall(proc.procfs, tally)
     shortfall.begin(0)
     proc.clones(5)
@@ -102,7 +102,7 @@ def test_a_silent_loss_is_believed_at_the_second_look(proc: FakeProc, tally: Tal
 
 
 def test_events_that_stop_are_a_failure(proc: FakeProc, tally: Tally) -> None:
-    """In older kernels whoever unsubscribes once too often stops them for all."""
+    """On older kernels, a process that unsubscribes twice stops the events for all."""
     shortfall = Shortfall(proc.procfs, tally)
     shortfall.begin(0)
     for clones in range(1, SILENT_CHECKS):
@@ -121,7 +121,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_many_datagrams_a_read(pair: tuple[socket.socket, socket.socket]) -> None:
-    """In their order, each with its size, and no more than there are slots."""
+    """Datagrams are returned in order, each with its size, and not more than there are slots."""
     here, there = pair
     datagrams = Datagrams(4, SLOT_BYTES)
     assert datagrams.read(here) == []
@@ -138,12 +138,12 @@ def test_many_datagrams_a_read(pair: tuple[socket.socket, socket.socket]) -> Non
 
 
 def test_the_buffer_is_what_the_kernel_gives(pair: tuple[socket.socket, socket.socket]) -> None:
-    """An ordinary user gets what `rmem_max` allows, without an error."""
+    """An unprivileged user gets the limit `rmem_max`, without an error."""
     assert widen(pair[0], 1 << 28) > 0
 
 
 def test_refused_outside_the_initial_pid_namespace(tmp_path: Path) -> None:
-    """There the kernel acknowledges nothing and says nothing."""
+    """In another PID namespace the kernel sends neither acknowledgement nor error."""
     proc = FakeProc(tmp_path / "proc", sees_host=False)
     assert "pid namespace" in (refusal(proc.procfs) or "")
     with pytest.raises(ModeUnavailable, match="pid namespace"):
@@ -151,7 +151,7 @@ def test_refused_outside_the_initial_pid_namespace(tmp_path: Path) -> None:
 
 
 def test_a_kernel_without_it(monkeypatch: pytest.MonkeyPatch, proc: FakeProc) -> None:
-    """CONFIG_PROC_EVENTS may be off: the reason says so."""
+    """The reason names CONFIG_PROC_EVENTS if the kernel is built without it."""
 
     def absent(*_: object) -> None:
         raise OSError(93, "Protocol not supported")

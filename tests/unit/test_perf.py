@@ -1,4 +1,4 @@
-"""Records in perf buffers: in one piece or two, between other things, and many descriptors at once."""
+"""Perf buffers: records that wrap around, other messages, and many descriptors in one handover."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAD, TAIL = 1024, 1032
 
 
 class Kernel:
-    """Writes into a file as the kernel does into a perf event's memory."""
+    """Writes to a file as the kernel writes to the memory of a perf event."""
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("perf")
@@ -28,7 +28,7 @@ class Kernel:
         self._memory = mmap.mmap(self.fd, mmap.PAGESIZE + SIZE)
 
     def start_at(self, position: int) -> None:
-        """Begin where so much was written and read before."""
+        """Start at a position, as if `position` bytes had been written and read."""
         self._put(HEAD, position)
         self._put(TAIL, position)
 
@@ -70,7 +70,7 @@ def cpus() -> Iterator[list[Kernel]]:
 
 
 def taken(cpus: list[Kernel], *, count_lost: bool = True) -> tuple[list[int], int]:
-    """When the records ended, and how many were lost."""
+    """Return the times of the records, and the number of lost records."""
     buffers = PerfBuffers([each.fd for each in cpus], SIZE, count_lost=count_lost)
     ended = []
     while some := buffers.pop():
@@ -81,7 +81,7 @@ def taken(cpus: list[Kernel], *, count_lost: bool = True) -> tuple[list[int], in
 
 
 def test_records_of_all_cpus_come_in_order(cpus: list[Kernel]) -> None:
-    """Readers show the newest last."""
+    """Records of several CPUs are sorted by time."""
     for ended_ns in range(1, 100):
         cpus[ended_ns % 3 % 2].record(ended_ns)
     assert taken(cpus) == (list(range(1, 100)), 0)
@@ -90,7 +90,7 @@ def test_records_of_all_cpus_come_in_order(cpus: list[Kernel]) -> None:
 
 @pytest.mark.parametrize("before_the_end", [1, 4, 8, 12, 24, 100, 343])
 def test_a_record_in_two_pieces(cpus: list[Kernel], before_the_end: int) -> None:
-    """The end of the memory may be anywhere within it, its header too."""
+    """A record or its header may wrap around at the end of the memory."""
     cpus[0].start_at(10 * SIZE - before_the_end)
     cpus[0].record(1)
     cpus[0].record(2)
@@ -98,7 +98,7 @@ def test_a_record_in_two_pieces(cpus: list[Kernel], before_the_end: int) -> None
 
 
 def test_what_was_lost_is_counted_where_nobody_else_does(cpus: list[Kernel]) -> None:
-    """Else it would be counted twice."""
+    """Since Linux 5.1 the programs count lost records, so the reader must not."""
     cpus[0].record(1)
     cpus[0].lose(7)
     cpus[1].lose(5)
@@ -112,7 +112,7 @@ def test_what_was_lost_is_counted_where_nobody_else_does(cpus: list[Kernel]) -> 
 
 
 def test_what_is_not_known_is_skipped(cpus: list[Kernel]) -> None:
-    """A kernel may write more than it was asked for, some day."""
+    """Unknown messages, e.g. of a newer kernel, are skipped."""
     cpus[0].write(struct.pack("=IHH", 5, 0, 16) + bytes(8))
     cpus[0].write(struct.pack("=IHH", 9, 0, 24) + bytes(16))
     cpus[0].record(1)
@@ -120,7 +120,7 @@ def test_what_is_not_known_is_skipped(cpus: list[Kernel]) -> None:
 
 
 def test_a_full_buffer(cpus: list[Kernel]) -> None:
-    """More than is taken at once."""
+    """More records than one batch are read in several batches."""
     n = SIZE // 344
     for ended_ns in range(n):
         cpus[0].record(ended_ns)
@@ -128,7 +128,7 @@ def test_a_full_buffer(cpus: list[Kernel]) -> None:
 
 
 def test_sizes() -> None:
-    """Powers of two within what a user without privileges may map, and little memory on large machines."""
+    """Buffer sizes are powers of two, below the limit of unprivileged users, and small on hosts with many CPUs."""
     for cpus in (1, 2, 3, 8, 12, 48, 256, 1024):
         size = perf_bytes(cpus)
         assert size.bit_count() == 1
@@ -137,7 +137,7 @@ def test_sizes() -> None:
 
 
 def test_more_descriptors_than_a_message_can_bring() -> None:
-    """A perf event for each of 600 CPUs; they come in order."""
+    """A handover can have 600 perf events, one for each CPU, in order."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         given = [os.memfd_create(str(number)) for number in range(600)]

@@ -1,4 +1,4 @@
-"""The thread that takes records, where there can be none, or where there is nobody left to take them for."""
+"""The thread that reads records, if it cannot start, or if publishing fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCALE = RuntimeScale(NS, (NS,))
 
 
 class Nothing:
-    """Never a record."""
+    """A buffer without records."""
 
     lost = 0
 
@@ -37,7 +37,7 @@ class Nothing:
 
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As at the limit of them."""
+    """No new thread can start, as at the limit of threads."""
 
     def refuse(_: object) -> None:
         raise RuntimeError("can't start new thread")
@@ -50,7 +50,7 @@ def descriptors() -> int:
 
 
 def test_without_a_thread_there_are_no_records(no_threads: None) -> None:
-    """It is as if they could not be mapped: counts go on, and nothing stays."""
+    """Without the thread there are no records; counters are unaffected, and no descriptor leaks."""
     before = descriptors()
     with pytest.raises(OSError, match="can't start new thread"):
         RecordReader(Nothing(), Mode.EBPF_CORE, lambda _: None, live=True)
@@ -58,7 +58,7 @@ def test_without_a_thread_there_are_no_records(no_threads: None) -> None:
 
 
 def test_without_a_thread_a_mode_can_not_run(no_threads: None) -> None:
-    """It is one more reason to take the next one, and what was opened for it is closed."""
+    """A thread that cannot start makes a mode unavailable, and its sockets are closed."""
     before = descriptors()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with theirs:
