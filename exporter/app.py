@@ -83,8 +83,8 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
             return _refuse(str(reason), EXIT_CONFIG)
         logger.info("listening", extra=fields(address=config.web.listen_address, path=config.web.telemetry_path, version=__version__))
         notifier.ready()
-        while (told := signals.wait(_TICK_SECONDS)) is None or told is signal.SIGHUP:
-            if told is not None:
+        while (received := signals.wait(_TICK_SECONDS)) is None or received is signal.SIGHUP:
+            if received is not None:
                 notifier.reloading()
                 reloader.run()
                 notifier.ready()
@@ -92,7 +92,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
             pages.tick()
             notifier.watchdog()
         notifier.stopping()
-        logger.info("stopping", extra=fields(signal=told.name))
+        logger.info("stopping", extra=fields(signal=received.name))
     finally:
         server.close()
         supervisor.stop()

@@ -10,7 +10,7 @@ from exporter.config.options import Config
 from exporter.config.problems import ConfigError, InvalidValue, one_line
 from exporter.config.sections import document
 
-_Taken = TypeVar("_Taken")
+_Read = TypeVar("_Read")
 
 _MAX_BYTES = 1 << 20
 
@@ -21,8 +21,8 @@ def load(path: str) -> Config:
     return settings
 
 
-def read(path: str, take: Callable[[object], _Taken]) -> _Taken:
-    """Read any YAML file and return what `take` makes of its content, which may raise `InvalidValue`. Raises `ConfigError`."""
+def read(path: str, convert: Callable[[object], _Read]) -> _Read:
+    """Read a YAML file and return `convert(content)`, which may raise `InvalidValue`. Raises `ConfigError` with all problems."""
     from exporter.config import yamlfile  # noqa: PLC0415 - yaml costs memory, and many run without a file
 
     name = one_line(path) or "''"
@@ -31,13 +31,13 @@ def read(path: str, take: Callable[[object], _Taken]) -> _Taken:
     except yamlfile.BadYaml as bad:
         raise ConfigError(f"{name}: {bad}") from None
     try:
-        taken = take(content)
+        converted = convert(content)
     except InvalidValue as invalid:
-        told = {each.at for each in problems}  # a value that could not be read is reported once
-        problems += (each for each in invalid.problems if each.at not in told)
+        reported = {each.at for each in problems}  # a value that could not be read is reported once
+        problems += (each for each in invalid.problems if each.at not in reported)
     if problems:
         raise ConfigError(*(f"{name}: {each.at or 'top level'}: {each.reason}" for each in problems))
-    return taken
+    return converted
 
 
 def override(config: Config, key: str, value: object, name: str) -> Config:
@@ -50,7 +50,7 @@ def override(config: Config, key: str, value: object, name: str) -> Config:
 
 
 def after_reload(running: Config, fresh: Config) -> tuple[Config, list[str]]:
-    """Return the configuration after a reload of `fresh` while `running` is active, and the keys whose change needs a restart."""
+    """Return the configuration after a reload of `fresh` while `running` is in use, and the keys whose change needs a restart."""
     kept = running.detection  # counters and the loader depend on these two
     detection = replace(fresh.detection, short_threshold_seconds=kept.short_threshold_seconds, ebpf_bcc=kept.ebpf_bcc)
     config = replace(running, detection=detection, log=fresh.log)

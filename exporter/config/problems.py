@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-MOST_TOLD = 10
+MOST_REPORTED = 10
 """Problems of one file that are reported; the others are counted."""
 
 _MOST_SHOWN = 60
@@ -31,15 +31,15 @@ class InvalidValue(Exception):
 
     def __init__(self, *problems: Problem | str) -> None:
         self.problems = [Problem(each) if isinstance(each, str) else each for each in problems]
-        super().__init__("; ".join(f"{each.at}: {each.reason}" if each.at else each.reason for each in self.problems[:MOST_TOLD]))
+        super().__init__("; ".join(f"{each.at}: {each.reason}" if each.at else each.reason for each in self.problems[:MOST_REPORTED]))
 
 
 class ConfigError(Exception):
     """The configuration cannot be used. `lines` has one problem each; the message has all of them in one line."""
 
     def __init__(self, *problems: str) -> None:
-        more = len(problems) - MOST_TOLD
-        self.lines = [one_line(each) for each in problems[:MOST_TOLD]] + ([f"and {more} more"] if more > 0 else [])
+        more = len(problems) - MOST_REPORTED
+        self.lines = [one_line(each) for each in problems[:MOST_REPORTED]] + ([f"and {more} more"] if more > 0 else [])
         super().__init__("; ".join(self.lines))
         self.problems = problems
 

@@ -7,7 +7,7 @@ from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 from exporter.config.checks import Check, Schema, list_of
-from exporter.config.problems import MOST_TOLD, InvalidValue, Problem, closest, gathering, shown
+from exporter.config.problems import MOST_REPORTED, InvalidValue, Problem, closest, gathering, shown
 
 _WANTED = "a mapping of keys to values"
 
@@ -72,8 +72,8 @@ def document(of: type[Any]) -> Check:
         try:
             return whole.read(value)
         except InvalidValue as invalid:
-            told, others = invalid.problems[:MOST_TOLD], invalid.problems[MOST_TOLD:]
-            raise InvalidValue(*(_placed(each, of) for each in told), *others) from None
+            reported, others = invalid.problems[:MOST_REPORTED], invalid.problems[MOST_REPORTED:]
+            raise InvalidValue(*(_with_hint(each, of) for each in reported), *others) from None
 
     return Check(read, whole.schema, whole.wanted)
 
@@ -83,7 +83,7 @@ def keys_of(of: type[Any]) -> list[Field[Any]]:
     return [each for each in fields(of) if "check" in each.metadata and "flag_only" not in each.metadata]
 
 
-def _placed(problem: Problem, root: type[Any]) -> Problem:
+def _with_hint(problem: Problem, root: type[Any]) -> Problem:
     """Add a hint to the problem of an unknown key: the key that is probably meant, or the section where it belongs."""
     if not problem.known:
         return problem

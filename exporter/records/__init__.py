@@ -1,4 +1,4 @@
-"""Records of single short processes: how each field is written, and the hub that hands them out.
+"""Records of single short processes: their fields, their JSON, filters, and the hub that passes them to consumers.
 
 Imports `model`.
 """

@@ -101,7 +101,7 @@ def _refuse(reason: str, status: int) -> int:
 def _wait(signals: Signals, goes_on: Callable[[], bool], deadline: float, tick: Callable[[], None] = lambda: None) -> signal.Signals | None:
     """Wait until a signal, the deadline or the end of `goes_on`. Returns the signal, or None."""
     while goes_on() and (left := deadline - time.monotonic()) > 0:
-        if (told := signals.wait(min(left, _TICK_SECONDS))) is not None:
-            return told
+        if (received := signals.wait(min(left, _TICK_SECONDS))) is not None:
+            return received
         tick()
     return None

@@ -23,7 +23,7 @@ class Watching:
         self._inbox = inbox
         self._supervisor = Supervisor(config, self._hub, Direct(loader_settings(config)))
         self._tell = tell
-        self._told: Mode | None = None
+        self._reported: Mode | None = None
         self.dropped = 0
 
     def start(self) -> None:
@@ -45,9 +45,9 @@ class Watching:
 
     def _tell_mode(self) -> None:
         mode = self._supervisor.mode
-        if mode is None or mode is self._told:
+        if mode is None or mode is self._reported:
             return
-        self._told = mode
+        self._reported = mode
         snapshot = self._supervisor.snapshot()
         why = f", because {snapshot.why.rstrip('.')}" if snapshot.degraded else ""
         caution = ", which misses most processes that live for less than its interval" if not SPECS[mode].exact else ""

@@ -15,7 +15,7 @@ _BLIND_CLONES = 10
 
 
 class Health:
-    """Sums up all sources since the start. Methods take the active source. Not thread-safe."""
+    """Compares the clones observed by all sources since the start. Methods take the active source. Not thread-safe."""
 
     def __init__(self, kernel_clones: Callable[[], int | None], at_once: Collection[Mode]) -> None:
         """See `Completeness`. `at_once` are the modes that observe each clone as it happens."""
@@ -23,7 +23,7 @@ class Health:
         self.last: Sample | None = None
         """As of the last tick, or of a stop or start of a source since then."""
         self._well: Sample | None = None
-        """As of the last tick: what happened after it may be unseen if the source has failed."""
+        """As of the last tick. Clones after it may be unobserved if the source has failed."""
         self._completeness = Completeness(kernel_clones)
         self._earlier_clones = 0
         self._retiring: Source | None = None
@@ -57,7 +57,7 @@ class Health:
     def check(self) -> None:
         """Raise `SourceFailed` if the source has become blind without noticing."""
         if self._blind_ticks >= _BLIND_TICKS:
-            raise SourceFailed(f"it missed most of what the kernel started in each of {_BLIND_TICKS} seconds")
+            raise SourceFailed(f"it missed most clones counted by the kernel in each of {_BLIND_TICKS} seconds")
 
     def retiring(self, source: Source) -> None:
         """Note that it is no longer active. Its late counts still count, and no shown count decreases."""

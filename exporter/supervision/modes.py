@@ -33,9 +33,9 @@ class ModeSpec:
     needs: str
     sees: str
     make: Callable[[Host], Source]
-    """Make a source that is not started yet. Only this imports it: what a mode imports costs memory."""
+    """Makes a source, not started yet. It imports the source's module, so that unused modes take no memory."""
     probe: Callable[[Host], None]
-    """Raise `ModeUnavailable` if a cheap check finds an obstacle."""
+    """Raises `ModeUnavailable` if a cheap check finds an obstacle."""
     fills: Mapping[Fact, str]
     """How well it provides each fact; facts that it cannot provide are left out."""
     losses: frozenset[Lost]
@@ -45,11 +45,11 @@ class ModeSpec:
     capture_ratio: float
     """Capture ratio below which an alert fires; 0 for a mode that always misses processes."""
     loader: str = ""
-    """Module of `loaders` that does for the mode what needs privileges; empty if nothing does."""
+    """Module of `loaders` with the mode's privileged part; empty if there is none."""
     loads_programs: bool = False
     """Whether it is based on eBPF."""
     clones_at_once: bool = True
-    """Whether it observes each clone as it happens; else later."""
+    """Whether it observes each clone as it happens, not later."""
     exact: bool = True
     """Whether it sees every process, however short."""
 

@@ -102,7 +102,7 @@ class ModeSelector:
 
 @contextlib.contextmanager
 def _unforeseen(mode: Mode) -> Iterator[None]:
-    """Turn any other exception into `ModeUnavailable`: it must not end the mode that is active."""
+    """Turn any other exception into `ModeUnavailable`, so that it does not stop the active mode."""
     try:
         yield
     except (ModeUnavailable, SourceFailed):
@@ -113,7 +113,7 @@ def _unforeseen(mode: Mode) -> Iterator[None]:
 
 
 def probed(spec: ModeSpec, host: Host) -> ModeStatus:
-    """Return the status as far as it is known without starting it."""
+    """Return the status of a mode from a cheap check, without starting it."""
     try:
         with _unforeseen(spec.mode):
             spec.probe(host)

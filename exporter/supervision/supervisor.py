@@ -109,7 +109,7 @@ class Supervisor:
                 self._leave(active, failure)
 
     def switch(self, modes: list[Mode], reason: SwitchReason) -> Source:
-        """Let the best of `modes` that works take over from the active one.
+        """Switch to the best of `modes` that works.
 
         Raises `ModeUnavailable` if none works, `SourceFailed` if the active one failed.
         """
@@ -151,7 +151,7 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        """Whether a source is active, in any mode, and a scrape is complete."""
+        """Whether a mode is active, and scrapes are complete."""
         return self._begun and self._active is not None
 
     @property

@@ -22,7 +22,7 @@ from exporter.sources.base import Source
 logger = logging.getLogger(__name__)
 
 _AHEAD_NS = 20_000_000
-"""Time for informing both sources before the moment comes."""
+"""Time to inform both sources before the moment of the switch."""
 _LATE_NS = NS // 4
 """The kernel frees a process 8 to 131 ms after its exit, and reports an exit over netlink some milliseconds after it."""
 _TOO_LATE_NS = 2 * NS

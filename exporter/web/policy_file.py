@@ -45,7 +45,7 @@ class PolicyFile:
         """Return the policy in force. One thread a second checks whether the files changed; the others do not wait for it."""
         if time.monotonic() >= self._check_at and self._lock.acquire(blocking=False):
             try:
-                self._look()
+                self._reload_if_changed()
             finally:
                 self._check_at = time.monotonic() + _CHECK_SECONDS
                 self._lock.release()
@@ -54,9 +54,9 @@ class PolicyFile:
     def reread(self) -> None:
         if os.path.exists(self._path) and not os.path.isfile(self._path):  # noqa: PTH110, PTH113 - an unreadable path is reported below
             raise ConfigError(f"{one_line(self._path)}: not a regular file")  # a pipe can be read only once, or never
-        loading.read(self._path, self._take)
+        loading.read(self._path, self._apply)
 
-    def _look(self) -> None:
+    def _reload_if_changed(self) -> None:
         stamp = self._stamped()
         if stamp is not None and stamp == self._stamp:
             return
@@ -88,7 +88,7 @@ class PolicyFile:
     def _folder(self) -> Path:
         return Path(self._path).parent
 
-    def _take(self, content: object) -> None:
+    def _apply(self, content: object) -> None:
         """Apply the content of the file. Unchanged parts keep their state."""
         settings = webconfig.read(content)
         if wrong := webconfig.weakness(self._settings, settings):

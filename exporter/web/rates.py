@@ -31,6 +31,6 @@ class Rates:
                 return None
             last, total = self._samples[-1]
             since, before = next(sample for sample in self._samples if sample[0] >= last - seconds - _APART_SECONDS / 2)
-            if since == last:  # the sample before it is too old
+            if since == last:  # no other sample in that time: take the one before
                 since, before = self._samples[-2]
             return (total - before) / (last - since)

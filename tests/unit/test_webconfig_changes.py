@@ -138,7 +138,7 @@ def test_one_thread_looks_and_the_others_do_not_wait(running: PolicyFile, monkey
         inside.set()
         policies.wait(20)
 
-    monkeypatch.setattr(running, "_look", hang)
+    monkeypatch.setattr(running, "_reload_if_changed", hang)
     stuck = threading.Thread(target=running.policy)
     stuck.start()
     assert inside.wait(20)
@@ -151,7 +151,7 @@ def test_looks_once_a_second(running: PolicyFile, monkeypatch: pytest.MonkeyPatc
     """However many ask."""
     looks: list[float] = []
     monkeypatch.setattr(policy_file, "_CHECK_SECONDS", 3600.0)
-    monkeypatch.setattr(running, "_look", lambda: looks.append(time.monotonic()))
+    monkeypatch.setattr(running, "_reload_if_changed", lambda: looks.append(time.monotonic()))
     for _ in range(100):
         running.policy()
     assert len(looks) == 1

@@ -46,7 +46,7 @@
   }
 
   const recent = byId("recent");
-  let shown = []; // what the rows are of, the oldest first
+  let shown = []; // the records in the rows, oldest first
 
   const key = (record) => `${record.pid} ${record.ended_at}`;
 
@@ -70,7 +70,7 @@
   function showStatus({ texts, poor, tables, histogram }) {
     for (const [id, text] of Object.entries(texts)) {
       const place = byId(id);
-      if (place.textContent !== text) place.textContent = text; // what is the same is not read aloud again
+      if (place.textContent !== text) place.textContent = text; // screen readers would read an equal text again
     }
     byId("state").classList.toggle("poor", poor);
     for (const [id, table] of Object.entries(tables)) fill(byId(id), table);
@@ -114,11 +114,11 @@
     on("status", showStatus);
     source.addEventListener("error", () => {
       say("Disconnected. Retrying.");
-      if (source && source.readyState === EventSource.CLOSED) retry = setTimeout(start, AGAIN_MS); // the server may have no place for another stream
+      if (source && source.readyState === EventSource.CLOSED) retry = setTimeout(start, AGAIN_MS); // the server may allow no further stream now
     });
   }
 
-  // A hidden page needs no updates, and must not take the place of a visible one
+  // A hidden page needs no updates, and must not occupy a place that a visible page needs
   function adapt() {
     button.textContent = paused ? "Resume" : "Pause";
     if (paused || document.hidden) {
