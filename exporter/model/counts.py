@@ -44,6 +44,10 @@ class ProcessCounts:
         """How busy it was."""
         return sum(self.exits) + self.execs + self.short_exits
 
+    def failures(self) -> int:
+        """Exits with an error or by a signal."""
+        return self.exits[Outcome.ERROR.position] + self.exits[Outcome.SIGNAL.position]
+
     def copy(self) -> ProcessCounts:
         """An independent copy."""
         times = self.runtime_ns, self.cpu_ns, self.short_cpu_ns

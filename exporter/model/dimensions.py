@@ -19,7 +19,7 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Measure:
-    """What is counted of each key of a dimension: a metric `shortproc_<dimension>_<name>`, and a column on the page."""
+    """What is counted of each key of a dimension: a metric `shortproc_<dimension>_<name>`, a column on the page, or both."""
 
     name: str
     about: str
@@ -102,6 +102,13 @@ SHORT_EXITS = Measure(
     heading="Short",
     values=lambda counts: (counts.short_exits,),
 )
+FAILED_EXITS = Measure(
+    name="failed_exits",
+    about="Processes that exited with an error or were killed by a signal",
+    unit="processes",
+    heading="Failed",
+    values=lambda counts: (counts.failures(),),
+)
 CPU = Measure(
     name="cpu_seconds",
     about="CPU time of exited processes in seconds",
@@ -154,6 +161,7 @@ COMM = Dimension(
     measures=(EXITS, SHORT_EXITS, CPU, SHORT_CPU, EXECS, RUNTIME),
     rankings=(
         Ranking("Commands with the most short processes", (SHORT_EXITS, EXITS, CPU)),
+        Ranking("Commands with the most failed exits", (FAILED_EXITS, EXITS)),
         Ranking("Commands with the most CPU time in short processes", (SHORT_CPU, CPU, SHORT_EXITS)),
     ),
 )

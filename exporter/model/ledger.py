@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from exporter.model.activity import Standing
 from exporter.model.counts import Breakdown, Counts
 from exporter.model.dimensions import Dimension, Tracked
-from exporter.model.series import CappedSeries, Clock, Row, Standing
+from exporter.model.series import CappedSeries, Clock, Row
 
 _NOTHING: Breakdown[Any] = Breakdown()
 
@@ -34,7 +35,7 @@ class Ledger:
         """The keys that have series."""
         return {dimension: series.keys() for dimension, series in self._series.items()}
 
-    def standings(self) -> dict[Dimension[Any], Standing]:
+    def standings(self) -> dict[Dimension[Any], Standing[Any]]:
         """How busy keys were, as of the last drain."""
         return {dimension: series.standing() for dimension, series in self._series.items()}
 

@@ -1,31 +1,31 @@
-"""The rule by which the keys of a dimension get series of their own.
+"""The series of a dimension: what each key that has one counted, and the rest, `other`.
 
 Invariants
 - An increment is counted in exactly one place: in its key's series, or in `other`. It never moves. So sums are whole, and nothing that
   happened before ever appears in `other` as if it happened now.
 - Looking changes nothing: `view` shows what `absorb` would make of the same counts, so that two Prometheus servers see the same.
-- Whether newcomers may get series is decided when a drain is absorbed, and holds until the next. If not, what they do counts under
-  `other` at once; if so, it is held back until that drain, which admits them or counts them under `other`.
+- Only a drain changes which keys have series (`exporter/model/admission.py`). What keys without series do is held back until it, and
+  then begins their series or counts under `other`. So does a key that is called like the row of the others.
 - Memory is bounded by the cap, whatever keys arrive.
 
 Prometheus sees no increase in a series that is born with a value. So a newcomer is shown at 0 from the first look on, and for a while
-(`hold_ns`) after its drain.
+(`hold_ns`) after its drain. It does not see what happened to a series after the last scrape. So one that retires stays for as long.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Generic
 
 from exporter.model import NS
+from exporter.model.activity import Activity, Standing
+from exporter.model.admission import Contender, Decision, Places, decide
 from exporter.model.counts import Breakdown, Key, ProcessCounts
 from exporter.model.dimensions import Dimension, Labels
 
 IDLE_NS = 600 * NS
-"""A key keeps its series for at least this long after its last event."""
-_BUSIEST = 100
+"""A key keeps its series for at least this long after its last event, unless others are plainly busier."""
 
 Clock = Callable[[], int]
 Row = tuple[Labels, ProcessCounts]
@@ -36,17 +36,10 @@ class _Series:
     labels: Labels
     counts: ProcessCounts
     admitted_ns: int
+    settled_ns: int
+    """From then on it may retire."""
     last_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How busy the keys of a dimension were, as of the last drain."""
-
-    named: list[Row]
-    """Those with series, at their true values: also those that are shown at 0 yet."""
-    overflowed: list[Row]
-    """The busiest of those without, since they were noticed."""
+    retired_ns: int | None = None
 
 
 class CappedSeries(Generic[Key]):
@@ -55,14 +48,12 @@ class CappedSeries(Generic[Key]):
     def __init__(self, dimension: Dimension[Key], cap: int, hold_ns: int, now: Clock) -> None:
         """`now` is a monotonic clock in nanoseconds."""
         self._dimension = dimension
-        self._cap = cap
+        self._places = Places(cap)
         self._hold_ns = hold_ns if dimension.held else 0
-        self._idle_ns = max(IDLE_NS, 2 * self._hold_ns)  # none may go before its true value was shown
         self._now = now
         self._series: dict[Key, _Series] = {}
         self._other = ProcessCounts()
-        self._accepting = True
-        self._overflowed: dict[Key, ProcessCounts] = {}
+        self._activity = Activity[Key]()
 
     def keys(self) -> Collection[Key]:
         """Those that have series."""
@@ -71,84 +62,90 @@ class CappedSeries(Generic[Key]):
     def absorb(self, counts: Breakdown[Key]) -> None:
         """Count them for good."""
         now = self._now()
-        admitted, leaving = self._admission(self._newcomers(counts), counts, now)
-        for key in leaving:
-            del self._series[key]
+        decision = self._decide(counts, now)
+        for key in (*self._gone(now), *decision.dropped):
+            if key not in decision.admitted:
+                del self._series[key]
+        for key, each in decision.admitted.items():
+            self._admit(key, each.labels, now)
         self._other.add(counts.other)
         for key, row in counts.rows.items():
             series = self._series.get(key)
-            if series is not None:
+            if series is None or series.retired_ns is not None:
+                self._other.add(row)
+            else:
                 series.counts.add(row)
                 series.last_ns = now
-            elif key not in admitted:
-                self._overflow(key, row)
-        for key, labels in admitted.items():
-            self._overflowed.pop(key, None)
-            self._series[key] = _Series(labels, counts.rows[key].copy(), now, now)
-        self._accepting = len(self._series) < self._cap or any(self._is_idle(each, now) for each in self._series.values())
+        for key in decision.retired:
+            self._series[key].retired_ns = now
+        self._activity.note(counts.rows, self._series, now)
 
     def view(self, counts: Breakdown[Key]) -> list[Row]:
         """The rows as they would be if these counts were absorbed now; the last is `other`."""
         now = self._now()
-        newcomers = self._newcomers(counts)
-        admitted, leaving = self._admission(newcomers, counts, now)
-        rows = [(each.labels, self._shown(each, counts.rows.get(key), now)) for key, each in self._series.items() if key not in leaving]
-        rows += [(labels, ProcessCounts()) for labels in admitted.values()]
+        decision = self._decide(counts, now)
+        leaving = decision.dropped.union(self._gone(now)) - decision.admitted.keys()
+        rows = [(each.labels, self._shown(key, each, counts, now)) for key, each in self._series.items() if key not in leaving]
+        rows += [(each.labels, ProcessCounts()) for key, each in decision.admitted.items() if key not in self._series]
         other = self._other.copy()
         other.add(counts.other)
-        for key, row in counts.rows.items():
-            if key not in self._series and key not in newcomers:
-                other.add(row)
         rows.append((self._dimension.other, other))
         return rows
 
-    def standing(self) -> Standing:
-        """How busy the keys were."""
-        named = [(each.labels, each.counts.copy()) for each in self._series.values()]
-        overflowed = heapq.nlargest(_BUSIEST, self._overflowed.items(), key=_events)
-        return Standing(named, [(self._dimension.labels_of(key), row.copy()) for key, row in overflowed])
+    def standing(self) -> Standing[Key]:
+        """How busy the keys are, as of the last drain."""
+        return self._activity.standing(self._series, self._growing(), self._now())
 
-    def _shown(self, series: _Series, fresh: ProcessCounts | None, now: int) -> ProcessCounts:
+    def _shown(self, key: Key, series: _Series, counts: Breakdown[Key], now: int) -> ProcessCounts:
         if now - series.admitted_ns < self._hold_ns:
             return ProcessCounts()
         shown = series.counts.copy()
-        if fresh is not None:
+        fresh = counts.rows.get(key)
+        if fresh is not None and series.retired_ns is None:
             shown.add(fresh)
         return shown
 
-    def _newcomers(self, counts: Breakdown[Key]) -> dict[Key, Labels]:
-        """Those that may get a series at the next drain. A key that is called like the row of the others counts there."""
-        if not self._accepting:
-            return {}
+    def _decide(self, counts: Breakdown[Key], now: int) -> Decision[Key]:
+        growing = self._growing()
         labels_of, other = self._dimension.labels_of, self._dimension.other
-        return {key: labels for key in counts.rows if key not in self._series and (labels := labels_of(key)) != other}
+        foremost = self._activity.foremost(counts.rows, growing, self._places.cap)
+        newcomers = [(key, labels) for key in foremost if (labels := labels_of(key)) != other]
+        if not newcomers and len(growing) <= self._places.full:
+            return Decision()
+        gone = set(self._gone(now))
 
-    def _admission(self, newcomers: dict[Key, Labels], counts: Breakdown[Key], now: int) -> tuple[dict[Key, Labels], Collection[Key]]:
-        """Which newcomers get series if these counts are absorbed now (the busiest), and which keys lose theirs (the longest idle)."""
-        if not newcomers:
-            return {}, ()
-        room = self._cap - len(self._series)
-        leaving: list[Key] = []
-        if len(newcomers) > room:
-            quiet = ((key, each) for key, each in self._series.items() if key not in counts.rows)
-            idle = [(each.last_ns, each.labels, key) for key, each in quiet if self._is_idle(each, now)]
-            leaving = [key for *_, key in heapq.nsmallest(len(newcomers) - room, idle)]
-        first = heapq.nsmallest(room + len(leaving), newcomers, key=lambda key: (-counts.rows[key].events(), newcomers[key]))
-        return {key: newcomers[key] for key in first}, leaving
+        def contender(key: Key, labels: Labels) -> Contender[Key]:
+            busy, row = self._activity.recent(key), counts.rows.get(key)
+            series = self._series.get(key)
+            return Contender(
+                key,
+                labels,
+                busy if row is None else busy.plus(row),
+                last_ns=series.last_ns if series is not None else 0,
+                is_settled=series is not None and now >= series.settled_ns,
+                is_idle=series is not None and row is None and now >= max(series.settled_ns, series.last_ns + IDLE_NS),
+                has_place=series is not None and key not in gone,
+            )
 
-    def _is_idle(self, series: _Series, now: int) -> bool:
-        return now - series.last_ns >= self._idle_ns
+        return decide(
+            self._places,
+            [contender(key, each.labels) for key, each in growing.items()],
+            len(self._series) - len(growing) - len(gone),
+            [contender(key, labels) for key, labels in newcomers],
+        )
 
-    def _overflow(self, key: Key, row: ProcessCounts) -> None:
-        self._other.add(row)
-        known = self._overflowed.get(key)
-        if known is not None:
-            known.add(row)
-            return
-        self._overflowed[key] = row.copy()
-        if len(self._overflowed) > 4 * _BUSIEST:
-            self._overflowed = dict(heapq.nlargest(_BUSIEST, self._overflowed.items(), key=_events))
+    def _growing(self) -> dict[Key, _Series]:
+        return {key: each for key, each in self._series.items() if each.retired_ns is None}
 
+    def _admit(self, key: Key, labels: Labels, now: int) -> None:
+        series = self._series.get(key)
+        if series is None:
+            self._series[key] = _Series(labels, ProcessCounts(), now, now + 2 * self._hold_ns, now)
+        else:
+            series.retired_ns, series.settled_ns = None, now + 2 * self._hold_ns
 
-def _events(item: tuple[Hashable, ProcessCounts]) -> int:
-    return item[1].events()
+    def _gone(self, now: int) -> Iterator[Key]:
+        """Retired series that were shown for long enough."""
+        for key, each in self._series.items():
+            if each.retired_ns is not None and now - each.retired_ns >= self._hold_ns:
+                yield key

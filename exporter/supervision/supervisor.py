@@ -18,10 +18,10 @@ from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.base import Loader
 from exporter.model import NS, Gauges, Mode, ModeUnavailable, SourceFailed, SwitchReason
+from exporter.model.activity import Standing
 from exporter.model.counts import Counts
 from exporter.model.dimensions import Dimension
 from exporter.model.ledger import Ledger
-from exporter.model.series import Standing
 from exporter.process.log import fields
 from exporter.records.hub import Hub
 from exporter.sources.base import Source
@@ -191,7 +191,7 @@ class Supervisor:
                 latency_sum_ns=self._hub.latencies.sum_ns,
             )
 
-    def standings(self) -> dict[Dimension[Any], Standing]:
+    def standings(self) -> dict[Dimension[Any], Standing[Any]]:
         """Return how busy the keys of each dimension were, as of the last drain."""
         with self._lock:
             return self._ledger.standings()

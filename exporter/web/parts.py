@@ -30,8 +30,6 @@ class Table:
     """Length of each row's bar in percent; empty for no bars."""
     marked: int | None = None
     """Number of the highlighted row."""
-    optional: bool = False
-    """Whether it is hidden while it is empty."""
     tall: bool = False
     """Whether it scrolls by itself."""
 
@@ -41,9 +39,8 @@ class Table:
 
     def section(self) -> str:
         """Return the table with its heading as HTML. The caption is HTML already."""
-        hidden = " hidden" if self.optional and not self.rows else ""
         return (
-            f"<section{' data-optional' * self.optional}{hidden}><h2>{self.title}</h2>"
+            f"<section><h2>{self.title}</h2>"
             f'<div class="wide{" tall" * self.tall}" tabindex="0" role="region" aria-label="{self.title}">{self.table()}</div></section>'
         )
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from exporter.config.options import Config
 from exporter.model import Mode, Outcome
+from exporter.model.activity import Standing
 from exporter.model.dimensions import Dimension
-from exporter.model.series import Standing
+from exporter.model.series import Row
 from exporter.records.hub import Hub
 from exporter.records.record import Record
 from exporter.supervision.reload import LastReload
@@ -54,17 +55,27 @@ def record(number: int = 0, comm: bytes = b"cc1", outcome: Outcome = Outcome.OK,
     return plain._replace(**other)
 
 
+def standing(named: list[Row], others: list[Row] | None = None) -> Standing[bytes]:
+    """Everything was in the last minutes."""
+    counts = {labels[0].encode(): row for labels, row in (*named, *(others or []))}
+    names = [labels[0].encode() for labels, _ in named]
+    return Standing(counts, names, names, latest=counts)
+
+
 class FakeSupervisor(Supervisor):
     """Shows whatever snapshot it holds."""
 
-    def __init__(self, shown: Snapshot) -> None:
+    def __init__(self, shown: Snapshot, standings: dict[Dimension[Any], Standing[Any]] | None = None) -> None:
         self.shown = shown
+        self.shown_standings = standings
 
     def snapshot(self) -> Snapshot:
         return self.shown
 
-    def standings(self) -> dict[Dimension[Any], Standing]:
-        return {dimension: Standing(rows[:-1], []) for dimension, rows in self.shown.view.rows.items()}
+    def standings(self) -> dict[Dimension[Any], Standing[Any]]:
+        if self.shown_standings is not None:
+            return self.shown_standings
+        return {dimension: standing(rows[:-1]) for dimension, rows in self.shown.view.rows.items()}
 
     def change(self, **fields: Any) -> None:
         self.shown = replace(self.shown, **fields)

@@ -50,10 +50,14 @@ def snapshot(
     caps: Mapping[Dimension[Any], int] | None = None,
     mode: Mode | None = Mode.EBPF_CORE,
     sample: Sample | None = None,
+    burst: Counts | None = None,
 ) -> Snapshot:
-    """What a scrape would show of these counts, with no series held back."""
-    ledger = Ledger(caps or CONFIG.caps, 0)
-    ledger.absorb(counts)
+    """What a scrape would show of these counts, with no series held back; or, if a burst follows, all of them."""
+    times = [0]
+    ledger = Ledger(caps or CONFIG.caps, NS if burst is not None else 0, lambda: times[-1])
+    for each in (counts, burst or Counts()):
+        ledger.absorb(each)
+    times.append(NS)
     switches = {(to, reason): 0 for to in Mode for reason in SwitchReason}
     if mode is not None:
         switches[mode, SwitchReason.START] = 1
@@ -110,4 +114,6 @@ def worst() -> Snapshot:
             program_ns=dict.fromkeys(PROGRAMS, NS),
         )
     )
-    return snapshot(counts, Gauges(1, 0.1), sample=Sample(2, 1))
+    busier = {b"burst-%d" % number: ended(9999) for number in range(9)}
+    burst = totalled(Counts(by={COMM: Breakdown(busier), PARENT: by_parent(dict.fromkeys(busier, 9999))}))
+    return snapshot(counts, Gauges(1, 0.1), sample=Sample(2, 1), burst=burst)

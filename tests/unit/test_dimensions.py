@@ -11,7 +11,7 @@ from exporter.metrics.catalogue import by_dimension
 from exporter.metrics.exposition import Exposition
 from exporter.model import NS
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
-from exporter.model.dimensions import COMM, DIMENSIONS, PARENT, SHORT_EXITS, Dimension, Measure, Ranking
+from exporter.model.dimensions import COMM, DIMENSIONS, FAILED_EXITS, PARENT, SHORT_EXITS, Dimension, Ranking
 from exporter.model.facts import Fact
 from exporter.model.ledger import Ledger
 from exporter.records.hub import Hub
@@ -20,13 +20,6 @@ from exporter.web.pages import Pages
 from tests.unit.pages import FakeSupervisor
 from tests.unit.snapshots import CONFIG, snapshot
 
-FAILED = Measure(
-    name="failed_exits",
-    about="Processes that failed",
-    unit="processes",
-    heading="Failed",
-    values=lambda counts: (sum(counts.exits[1:3]),),
-)
 UNIT: Dimension[tuple[str, int]] = Dimension(
     name="unit",
     about="unit",
@@ -37,8 +30,8 @@ UNIT: Dimension[tuple[str, int]] = Dimension(
     cap=2,
     fact=Fact.RECORD_CGROUP,
     held=False,
-    measures=(SHORT_EXITS, FAILED),
-    rankings=(Ranking("Units that fail most", (FAILED, SHORT_EXITS)),),
+    measures=(SHORT_EXITS, FAILED_EXITS),
+    rankings=(Ranking("Units that fail most", (FAILED_EXITS, SHORT_EXITS)),),
 )
 """Declared here and nowhere else."""
 
@@ -70,17 +63,19 @@ def test_a_declared_dimension_is_on_metrics() -> None:
         "short_exits": {("service", "job-1.service"): 5, ("scope", "job-22.scope"): 31, ("other", "other"): 5},
         "failed_exits": {("service", "job-1.service"): 9, ("scope", "job-22.scope"): 1, ("other", "other"): 0},
     }
-    assert found["shortproc_unit_failed_exits"].documentation == "Processes that failed, by unit."
+    assert found["shortproc_unit_failed_exits"].documentation == "Processes that exited with an error or were killed by a signal, by unit."
 
 
 def test_a_declared_dimension_is_on_the_page() -> None:
     """Ranked as it is declared, in text that a browser shows."""
-    page = Pages(Config(), FakeSupervisor(snapshot(COUNTS, caps=CAPS)), LastReload(), Hub(10)).landing(names=True)
-    section = page[page.index("Units that fail most") :]
+    ledger = Ledger(CAPS, 0, lambda: 0)
+    ledger.absorb(COUNTS)
+    supervisor = FakeSupervisor(snapshot(COUNTS, caps=CAPS), ledger.standings())
+    page = Pages(Config(), supervisor, LastReload(), Hub(10)).landing(names=True)
+    section = page[page.index("Units that fail most in the last 5 minutes") :]
     head, body = section[: section.index("</thead>")], section[section.index("<tbody") : section.index("</tbody>")]
-    assert re.findall(r"<th [^>]*>(\w+)</th>", head) == ["Kind", "Unit", "Failed", "Short"]
-    assert body.index("job-1.service") < body.index("job-22.scope")
-    assert "job-3" not in body
+    assert re.findall(r"<th [^>]*>(\w+)</th>", head) == ["Kind", "Unit", "Failed", "Short", "Series"]
+    assert re.findall(r"job-\d+|own|other", body) == ["job-1", "own", "job-22", "own"], "a unit without failures is not listed"
 
 
 def test_newcomers_are_held_only_where_it_is_declared() -> None:
@@ -113,7 +108,7 @@ def test_what_is_declared_fits_together() -> None:
     assert len({family.name for family in families}) == len(families)
     for dimension in DIMENSIONS:
         assert len(dimension.labels) == len(dimension.headings) == len(dimension.other)
-        assert {column for ranking in dimension.rankings for column in ranking.columns} <= set(dimension.measures)
+        assert {column for ranking in dimension.rankings for column in ranking.columns} <= {*dimension.measures, FAILED_EXITS}
         for measure in dimension.measures:
             assert len(measure.values(ProcessCounts())) == (len(measure.parts) or 1)
             assert bool(measure.parts) == bool(measure.label)

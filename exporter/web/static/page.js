@@ -41,8 +41,6 @@
       made.push(nothing);
     }
     body.replaceChildren(...made);
-    const section = table.closest("section[data-optional]");
-    if (section) section.hidden = !rows.length;
   }
 
   const recent = byId("recent");
