@@ -17,7 +17,7 @@ from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale
 from exporter.model.dimensions import DIMENSIONS, Dimension
 
 AUTO = "auto"
-RESERVED_PATHS = ("/-/healthy", "/-/ready", "/api/v1/short-processes", "/api/v1/stream")
+RESERVED_PATHS = ("/-/healthy", "/-/ready", "/api/v1/short-processes", "/api/v1/busiest", "/api/v1/stream")
 
 _BELOW_A_SECOND = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 _BUCKETS = (*_BELOW_A_SECOND, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)

@@ -11,7 +11,7 @@ Parameters of the query, each at most once:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from urllib.parse import unquote_plus
@@ -38,7 +38,7 @@ class BadQuery(ValueError):
 
 def short_processes(newest_first: Iterable[Record], query: str) -> str:
     """Return the answer to a query: one line of JSON. Raises `BadQuery`."""
-    given = _parsed(query)
+    given = parsed(query, _PARAMETERS)
     limit, since = _limit(given), _since(given)
     matches = compiled(Filter(_globs(given, "comm"), _globs(given, "parent"), outcome=_outcomes(given), min_runtime_seconds=_least(given)))
     matching = (record for record in newest_first if record.ended_ns >= since and (matches is None or matches(record)))
@@ -46,12 +46,13 @@ def short_processes(newest_first: Iterable[Record], query: str) -> str:
     return f"{listed(found, {'limit': limit, 'truncated': next(matching, None) is not None})}\n"
 
 
-def _parsed(query: str) -> dict[str, str]:
+def parsed(query: str, parameters: Sequence[str]) -> dict[str, str]:
+    """Read a query of only these parameters, or raise `BadQuery`."""
     given: dict[str, str] = {}
     for parameter in query.split("&") if query else []:
         name, equals, value = parameter.partition("=")
-        if name not in _PARAMETERS:
-            raise BadQuery(f"unknown parameter; there are {', '.join(_PARAMETERS[:-1])} and {_PARAMETERS[-1]}")
+        if name not in parameters:
+            raise BadQuery(f"unknown parameter; there are {', '.join(parameters[:-1])} and {parameters[-1]}")
         if name in given:
             raise BadQuery(f"{name} is given more than once")
         try:

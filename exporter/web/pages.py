@@ -16,6 +16,7 @@ from exporter.records.hub import Hub
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 from exporter.supervision.supervisor import Supervisor
+from exporter.web.busiest import busiest
 from exporter.web.landing import PageStatus, changes, render
 from exporter.web.rankings import tables
 from exporter.web.rates import Rates
@@ -61,6 +62,10 @@ class Pages:
     def live(self) -> Json:
         """Return the changing parts of that page, with names."""
         return changes(self._status(names=True))
+
+    def busiest(self, query: str) -> str:
+        """The answer to a query at /api/v1/busiest. Raises `BadQuery`."""
+        return busiest(self._supervisor.standings(), query)
 
     def _note(self, snapshot: Snapshot) -> None:
         self._rates.note(time.monotonic(), snapshot.view.counts.total.short_exits)

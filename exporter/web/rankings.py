@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from exporter.model.activity import WINDOW_SECONDS, Standing
 from exporter.model.counts import ProcessCounts
 from exporter.model.dimensions import Dimension, Measure
+from exporter.web.busiest import ranked
 from exporter.web.parts import Table, shares
 
 _ROWS = 10
@@ -24,7 +24,7 @@ def tables(standings: Mapping[Dimension[Any], Standing[Any]]) -> Iterator[Table]
         for ranking in dimension.rankings:
             for kind, when, counts in periods:
                 first = ranking.columns[0]
-                busiest = _busiest(first, counts)
+                busiest = ranked(counts, first, _ROWS)
                 yield Table(
                     f"{dimension.name}-{first.name}-{kind}",
                     f"{ranking.title} {when}",
@@ -36,11 +36,6 @@ def tables(standings: Mapping[Dimension[Any], Standing[Any]]) -> Iterator[Table]
                     ],
                     shares([first.whole(counts[key]) for key in busiest]),
                 )
-
-
-def _busiest(first: Measure, counts: Mapping[Any, ProcessCounts]) -> list[Any]:
-    values = ((first.whole(each), key) for key, each in counts.items())
-    return [key for value, key in heapq.nlargest(_ROWS, values, key=lambda item: item[0]) if value]
 
 
 def _numbers(columns: Sequence[Measure], counts: ProcessCounts) -> Iterator[str]:

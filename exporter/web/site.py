@@ -43,6 +43,9 @@ class PageProvider(Protocol):
     def live(self) -> Json:
         """Return the changing parts of that page, with names."""
 
+    def busiest(self, query: str) -> str:
+        """Return a line of JSON, or raise `api.BadQuery`."""
+
     def healthy(self) -> str | None:
         """Return None if healthy, else the reason why not."""
 
@@ -84,8 +87,8 @@ class Site:
                 page = self.pages.landing(may_see_names)
                 headers = {"Content-Security-Policy": landing.CONTENT_SECURITY_POLICY}
                 return Response(HTTPStatus.OK, page.encode(errors="replace"), "text/html; charset=utf-8", headers)
-            case "/api/v1/short-processes" | "/api/v1/stream" as path:
-                answer = self._records if path == "/api/v1/short-processes" else self._stream
+            case "/api/v1/short-processes" | "/api/v1/busiest" | "/api/v1/stream" as path:
+                answer = self._stream if path == "/api/v1/stream" else self._query
                 allowed = may_see_names and not _is_of_another_site(request)
                 return answer(request) if allowed else Response.line(HTTPStatus.FORBIDDEN, _RECORDS_HIDDEN)
             case "/-/healthy":
@@ -94,10 +97,13 @@ class Site:
                 return _state(self.pages.ready, "ready")
         return Response.line(HTTPStatus.NOT_FOUND, f"nothing here; metrics are at {self.telemetry_path}")
 
-    def _records(self, request: Request) -> Response:
+    def _query(self, request: Request) -> Response:
         with self.one_query_at_a_time:
             try:
-                found = api.short_processes(reversed(self.pages.hub.recent()), request.query)
+                if request.path == "/api/v1/busiest":
+                    found = self.pages.busiest(request.query)
+                else:
+                    found = api.short_processes(reversed(self.pages.hub.recent()), request.query)
             except api.BadQuery as bad:
                 return Response.line(HTTPStatus.BAD_REQUEST, str(bad))
             return Response(HTTPStatus.OK, found.encode(), "application/json")

@@ -159,7 +159,7 @@ def test_number_of_buckets_has_a_limit(load: Load) -> None:
         ("metrics: {per_comm_histogram: 1}", "metrics.per_comm_histogram: 1 is not true or false"),
         (
             "web: {telemetry_path: /-/ready}",
-            "web.telemetry_path: '/-/ready' is reserved, as are /, /-/healthy, /-/ready, /api/v1/short-processes, /api/v1/stream",
+            "web.telemetry_path: '/-/ready' is reserved, as are /, /-/healthy, /-/ready, /api/v1/short-processes, /api/v1/busiest, /api/v1/stream",
         ),
         ("web: {listen_address: ':65536'}", "web.listen_address: ':65536' has a port above 65535"),
         ("web: {listen_address: '[1::2::3]:1'}", "web.listen_address: '[1::2::3]:1' has no IPv6 address between its brackets"),

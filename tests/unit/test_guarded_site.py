@@ -29,7 +29,7 @@ WRONG = {"Authorization": f"Basic {base64.b64encode(b'alice:wander').decode()}"}
 def test_password_is_asked_for_everywhere(tmp_path: Path) -> None:
     """As the toolkit does: of health checks and of this host too."""
     with serving(tmp_path, USERS) as site:
-        for path in ("/metrics", "/", "/-/healthy", "/-/ready", "/api/v1/short-processes", "/nothing"):
+        for path in ("/metrics", "/", "/-/healthy", "/-/ready", "/api/v1/short-processes", "/api/v1/busiest", "/nothing"):
             for headers in ({}, WRONG):
                 answer = site.ask(path, headers)
                 assert (answer.status, answer.headers["WWW-Authenticate"][:6]) == (401, "Basic ")
@@ -42,10 +42,12 @@ def test_names_are_for_those_who_authenticate(tmp_path: Path) -> None:
         headers = ALICE | ELSEWHERE | {"X-Forwarded-For": "1.2.3.4"}
         assert site.ask("/", headers).body == b"<p>names=True</p>"
         assert b'"comm":"cc1"' in site.ask("/api/v1/short-processes", headers).body
+        assert site.ask("/api/v1/busiest?by=comm", headers).body == b"by=comm\n"
         assert site.ask("/api/v1/short-processes", headers | {"Sec-Fetch-Site": "cross-site"}).status == 403
     with serving(tmp_path, "") as site:
         assert site.ask("/", headers).body == b"<p>names=False</p>"
         assert site.ask("/api/v1/short-processes", headers).status == 403
+        assert site.ask("/api/v1/busiest", headers).status == 403
 
 
 def test_rate_limit(tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ class FakePages:
     def live(self) -> Json:
         return {}
 
+    def busiest(self, query: str) -> str:
+        return f"{query}\n"
+
     def healthy(self) -> str | None:
         return None
 
