@@ -13,7 +13,7 @@ import yaml
 from docs import config_files
 from docs.__main__ import WHOLE
 from exporter.config import durations, loading
-from exporter.config.options import Config, FastScan, Web
+from exporter.config.options import RESERVED_PATHS, Config, FastScan, Web
 from exporter.config.problems import ConfigError
 from exporter.model import MAX_BOUNDS, NS, Mode
 from tests.unit.config_files import KEYS, Load, loader, refusal
@@ -159,7 +159,7 @@ def test_number_of_buckets_has_a_limit(load: Load) -> None:
         ("metrics: {per_comm_histogram: 1}", "metrics.per_comm_histogram: 1 is not true or false"),
         (
             "web: {telemetry_path: /-/ready}",
-            "web.telemetry_path: '/-/ready' is reserved, as are /, /-/healthy, /-/ready, /api/v1/short-processes, /api/v1/busiest, /api/v1/stream",
+            f"web.telemetry_path: '/-/ready' is reserved, as are {', '.join(('/', *RESERVED_PATHS))}",
         ),
         ("web: {listen_address: ':65536'}", "web.listen_address: ':65536' has a port above 65535"),
         ("web: {listen_address: '[1::2::3]:1'}", "web.listen_address: '[1::2::3]:1' has no IPv6 address between its brackets"),
