@@ -235,7 +235,8 @@ def _column(host: Host, spec: ModeSpec, workload: Workload, program: Path, *, pr
 
 def main() -> None:
     """Measure each mode that runs here: those with a loader as root; netlink and those without one as nobody."""
-    host = Host(Config(), Procfs(), Direct(loader_settings(Config())))
+    config = Config()
+    host = Host(config.runtime_scale, config.detection, Procfs(), Direct(loader_settings(config)))
     columns = []
     with built() as workload:
         program = workload.tiny.with_name("bench-lives")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from exporter.config.options import Config
+from exporter.config.options import Config, Detection
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.base import Loader, Settings
-from exporter.model import NS, Lost, Mode, ModeUnavailable
+from exporter.model import NS, Lost, Mode, ModeUnavailable, RuntimeScale
 from exporter.model.facts import Fact
 from exporter.sources.base import Source
 
@@ -20,7 +20,8 @@ from exporter.sources.base import Source
 class Host(NamedTuple):
     """The values that a source is made from."""
 
-    config: Config
+    scale: RuntimeScale
+    detection: Detection
     procfs: Procfs
     loader: Loader
 
@@ -82,7 +83,7 @@ def _ebpf(mode: Mode) -> Callable[[Host], Source]:
         from exporter.sources.ebpf.cpu_audit import CpuAudit  # noqa: PLC0415
         from exporter.sources.ebpf.source import EbpfSource  # noqa: PLC0415
 
-        return EbpfSource(mode, host.config.runtime_scale, lambda: host.loader.load(mode), CpuAudit(host.procfs))
+        return EbpfSource(mode, host.scale, lambda: host.loader.load(mode), CpuAudit(host.procfs))
 
     return make
 
@@ -91,20 +92,20 @@ def _netlink(host: Host) -> Source:
     from exporter.kernel.netlink_sockets import Sockets  # noqa: PLC0415
     from exporter.sources.netlink.source import NetlinkSource  # noqa: PLC0415
 
-    return NetlinkSource(host.config.runtime_scale, host.procfs, lambda: Sockets.from_handover(host.loader.load(Mode.NETLINK)))
+    return NetlinkSource(host.scale, host.procfs, lambda: Sockets.from_handover(host.loader.load(Mode.NETLINK)))
 
 
 def _fast_scan(host: Host) -> Source:
     from exporter.sources.scan.fast import FastScanSource  # noqa: PLC0415
 
-    options = host.config.detection.fast_scan
-    return FastScanSource(host.config.runtime_scale, host.procfs, round(options.interval_seconds * NS), options.cpu_share)
+    options = host.detection.fast_scan
+    return FastScanSource(host.scale, host.procfs, round(options.interval_seconds * NS), options.cpu_share)
 
 
 def _scan(host: Host) -> Source:
     from exporter.sources.scan.slow import ScanSource  # noqa: PLC0415
 
-    return ScanSource(host.config.runtime_scale, host.procfs, round(host.config.detection.scan.interval_seconds * NS))
+    return ScanSource(host.scale, host.procfs, round(host.detection.scan.interval_seconds * NS))
 
 
 _EBPF_FILLS = {

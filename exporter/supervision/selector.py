@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from exporter.config.options import AUTO, Config
+from exporter.config.options import AUTO, Config, Detection
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.base import Loader
 from exporter.model import Mode, ModeUnavailable, SourceFailed
@@ -43,7 +43,7 @@ class ModeSelector:
 
     def configure(self, config: Config) -> None:
         """Allow the modes that `config` allows."""
-        self._host = Host(config, self._procfs, self._loader)
+        self._host = Host(config.runtime_scale, config.detection, self._procfs, self._loader)
         self.wanted = wanted(config, self.specs.values())
 
     @property
@@ -129,6 +129,6 @@ def wanted(config: Config, specs: Iterable[ModeSpec] = MODES) -> list[Mode]:
     return [spec.mode for spec in specs if not (spec.loads_programs and config.no_ebpf)]
 
 
-def same_options(one: Config, other: Config, mode: Mode) -> bool:
+def same_options(one: Detection, other: Detection, mode: Mode) -> bool:
     """Return whether both configure the mode in the same way."""
-    return getattr(one.detection, mode, None) == getattr(other.detection, mode, None)
+    return getattr(one, mode, None) == getattr(other, mode, None)

@@ -98,7 +98,7 @@ class Supervisor:
             if active is None:
                 source = self._start_best(SwitchReason.CONFIG, retry=True)
             else:
-                source = self._follow(active, keep=same_options(before, config, active.source.mode))
+                source = self._follow(active, keep=same_options(before.detection, config.detection, active.source.mode))
             self._selector.probe_rest(source.mode)
         except ModeUnavailable:
             self._config = before

@@ -71,7 +71,7 @@ def told(counts: Counts, gauges: Gauges, records: list[Record], name: bytes) -> 
 def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, workload: Program, nothing: Program) -> None:
     """Facts that it has only with the kernel's headers may be missing; no other may, and none may come undeclared."""
     procfs = Procfs()
-    host = Host(CONFIG, procfs, Direct(loader_settings(CONFIG)))
+    host = Host(CONFIG.runtime_scale, CONFIG.detection, procfs, Direct(loader_settings(CONFIG)))
     try:
         spec.probe(host)
     except ModeUnavailable as reason:
