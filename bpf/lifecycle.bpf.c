@@ -22,6 +22,7 @@
 #include "kernel.h"
 #include "lifecycle.h"
 #include "maps.h"
+#include "exe_path.h"
 #include "records.h"
 
 char LICENSE[] SEC("license") = "GPL";

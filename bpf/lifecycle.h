@@ -122,7 +122,7 @@ struct record {
 
 struct exe {
 	char path[EXE_LEN];
-};
+} __attribute__((aligned(8)));
 
 #define ADD(where, n) __sync_fetch_and_add(&(where), (n))
 

@@ -64,6 +64,19 @@ struct exes {
 	__type(value, struct exe);
 } exes SEC(".maps");
 
+/* Where the path of a file is put together, from its end. */
+struct path_buffer {
+	__u32 start;
+	char path[2 * EXE_LEN]; /* one is used. The verifier does not know that a name ends before the next one starts */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct path_buffer);
+} path_buffers SEC(".maps");
+
 /* No count depends on it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -49,8 +49,11 @@ static __always_inline void keep_exe(struct task_struct *task, struct linux_binp
 		return;
 	}
 	exe = bpf_map_lookup_elem(&exes, &pid);
-	if (exe)
-		bpf_probe_read_kernel_str(exe->path, sizeof(exe->path), bprm->filename);
+	if (!exe)
+		return;
+	bpf_probe_read_kernel_str(exe->path, sizeof(exe->path), bprm->filename);
+	if (is_by_fd(exe))
+		find_path(exe, task, bprm);
 }
 
 static __always_inline void forget_exe(__u32 pid)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -96,6 +98,49 @@ def test_a_long_path_is_cut(core: EbpfSource, nothing: Program) -> None:
     first, second = got.of(nothing.comm, 2)
     assert first.exe == b"/" * 255
     assert second.exe == os.fsencode(nothing.path)
+
+
+def by_descriptor(file: int) -> int:
+    """Execute an open file in a child, as fexecve(3) does, and close it; returns the PID."""
+    os.set_inheritable(file, True)
+    if not (pid := os.fork()):
+        try:
+            os.execve(file, [b"x"], {})
+        finally:
+            os._exit(99)
+    assert ended(pid).status == 0
+    os.close(file)
+    return pid
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of its own."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_file_executed_by_its_descriptor_has_its_own_path(core: EbpfSource, nothing: Program, tmp_path: Path, mounted: Path) -> None:
+    """Binaries, scripts, other mounts, memory; only a path that is too deep stays /dev/fd/N, which tells nothing."""
+    got = Got(core)
+    script, deep = tmp_path / "script", tmp_path.joinpath(*"abcdefghijklmnopqrstuvwxyzabcdef", "x")
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    deep.parent.mkdir(parents=True)
+    with os.fdopen(os.memfd_create("name"), "wb") as memory:
+        memory.write(nothing.path.read_bytes())
+        memory.flush()
+        unwritable = os.open(f"/proc/self/fd/{memory.fileno()}", os.O_RDONLY)
+    paths = (nothing.path, script, shutil.copy(nothing.path, mounted / "x"))
+    expected = {by_descriptor(os.open(path, os.O_RDONLY)): os.fsencode(path) for path in paths}
+    expected[by_descriptor(unwritable)] = b"memfd:name"
+    too_deep = by_descriptor(os.open(shutil.copy(nothing.path, deep), os.O_RDONLY))
+    exes = until(lambda: {each.pid: each.exe for each in got.records}, lambda exes: too_deep in exes)
+    assert {pid: exes.get(pid) for pid in expected} == expected
+    assert exes[too_deep].startswith(b"/dev/fd/")
 
 
 def test_without_a_reader_there_are_none(core: EbpfSource, workload: Program) -> None:
