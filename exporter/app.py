@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter import __version__
-from exporter.config.options import Config
+from exporter.config.options import Config, Log, Security
 from exporter.config.problems import ConfigError
 from exporter.loaders.direct import Direct
 from exporter.model import ModeUnavailable
@@ -32,6 +32,7 @@ from exporter.web.server import Server
 if TYPE_CHECKING:
     from exporter.handlers.parent import Handlers
     from exporter.handlers.plan import Plan
+    from exporter.loaders.base import Settings
     from exporter.loaders.broker import Broker
 
 logger = logging.getLogger(__name__)
@@ -58,11 +59,12 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
     notifier = Notifier()
     hub = Hub(config.records.capacity)
     policies = _policies(config.web.config_file)
-    become = _target_user(config, plan, config_file)
-    broker = _broker(config) if become is not None else None
-    supervisor = Supervisor(config, hub, broker or Direct(loader_settings(config)))
+    become = _target_user(config.security, plan, config_file)
+    settings = loader_settings(config)
+    broker = _broker(settings) if become is not None else None
+    supervisor = Supervisor(config, hub, broker or Direct(settings))
     reloader = Reloader(config, supervisor, reread)
-    handlers = _handlers(config, plan if become is None else replace(plan, user=None, group=None) if plan is not None else None)
+    handlers = _handlers(config.log, plan if become is None else replace(plan, user=None, group=None) if plan is not None else None)
     pages = Pages(config, supervisor, reloader.last, hub, handlers)
     try:
         server = Server(config.web.listen_address, config.web.telemetry_path, pages, config.web.public_records, policies=policies)
@@ -111,28 +113,28 @@ def _naming_the_user() -> Iterator[None]:
         raise ConfigError(f"security.user: {error}") from None
 
 
-def _target_user(config: Config, plan: Plan | None, config_file: str | None) -> tuple[int, int] | None:
+def _target_user(security: Security, plan: Plan | None, config_file: str | None) -> tuple[int, int] | None:
     """Return user and group to switch to, if any, and warn if they cannot read the configuration again."""
     writer = None if plan is None else plan.writer
     with _naming_the_user():
-        become = privileges.target_user(config.security.user, drop=config.security.drop_privileges, writer=writer)
+        become = privileges.target_user(security.user, drop=security.drop_privileges, writer=writer)
     if become is not None and config_file is not None and (warning := privileges.reload_warning(config_file, *become)):
         logger.warning("%s", warning)
     return become
 
 
-def _broker(config: Config) -> Broker:
+def _broker(settings: Settings) -> Broker:
     from exporter.loaders.broker import Broker  # noqa: PLC0415 - not needed without privileges to drop
 
-    return Broker(loader_settings(config))
+    return Broker(settings)
 
 
-def _handlers(config: Config, plan: Plan | None) -> Handlers | None:
+def _handlers(log_options: Log, plan: Plan | None) -> Handlers | None:
     if plan is None:
         return None
     from exporter.handlers.parent import Handlers  # noqa: PLC0415 - most run without
 
-    return Handlers(plan, config.log.level, config.log.format)
+    return Handlers(plan, log_options.level, log_options.format)
 
 
 def _policies(web_config_file: str) -> PolicySource:
