@@ -1,4 +1,4 @@
-"""inotify(7), to wake up a loop: tells which watches had an event, but not how many events."""
+"""inotify(7): tells which watches had an event, or which names came and went, but not how many events there were."""
 
 from __future__ import annotations
 
@@ -6,14 +6,27 @@ import contextlib
 import ctypes
 import os
 import struct
+from collections.abc import Iterator
+from typing import NamedTuple
 
 IN_OPEN = 0x20
+IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 IN_DELETE = 0x200
+IN_Q_OVERFLOW = 0x4000
+IN_IGNORED = 0x8000
 IN_ONLYDIR = 0x01000000
 
 _EVENT = struct.Struct("iIII")
 _QUEUE_BYTES = 1 << 16
+
+
+class Event(NamedTuple):
+    """One event of a watch. An overflow of the queue has watch -1."""
+
+    watch: int
+    mask: int
+    name: bytes
 
 
 class Inotify:
@@ -38,12 +51,16 @@ class Inotify:
 
     def fired(self) -> set[int]:
         """Read queued events, and return the numbers of their watches."""
-        data, at, watches = self._read(), 0, set()
+        return {event.watch for event in self.events()}
+
+    def events(self) -> Iterator[Event]:
+        """Read queued events, at most 64 KiB of them. Raises `OSError`."""
+        data, at = self._read(), 0
         while at < len(data):
-            watch, _, _, name_bytes = _EVENT.unpack_from(data, at)
-            watches.add(watch)
-            at += _EVENT.size + name_bytes
-        return watches
+            watch, mask, _, name_bytes = _EVENT.unpack_from(data, at)
+            at += _EVENT.size
+            yield Event(watch, mask, data[at : at + name_bytes].rstrip(b"\0"))
+            at += name_bytes
 
     def close(self) -> None:
         """Close the instance with all its watches."""

@@ -1,7 +1,8 @@
 """The broker: a small process that keeps the privileges, so that the serving process can drop them and still switch modes.
 
-It starts before the privileges are dropped. A request has the name of a mode, and whether only to probe it. The loader of each mode is
-fixed at start. The answer carries file descriptors (SCM_RIGHTS, unix(7)). The broker exits with the process that started it.
+It starts before the privileges are dropped. There are two kinds of requests. One has the name of a mode, and whether only to probe it. The
+loader of each mode is fixed at start. The answer carries file descriptors (SCM_RIGHTS, unix(7)). The other has ids of containers, and is
+answered with their names. The broker exits with the process that started it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from exporter.loaders.base import Settings, log_line
 from exporter.loaders.direct import Direct
 from exporter.loaders.handover import BOOT, discard, from_answer, receive, send
 from exporter.model import Mode, ModeUnavailable
+from exporter.model.owner import ContainerName
 from exporter.process.log import fields
 from exporter.process.shortage import describe
 
@@ -33,6 +37,9 @@ _ANSWER_SECONDS = 70
 _LATE_SECONDS = 1.0
 _END_SECONDS = 1.0
 _LOG_BYTES = 30_000
+_NAMES_SECONDS = 5.0
+_NAMES_WAIT_SECONDS = 1.0
+_NAMES_BYTES = 30_000
 
 
 class Broker:
@@ -47,6 +54,8 @@ class Broker:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])  # noqa: S603
         self._pending_answers = 0
         """Answers that have not arrived. The broker sends one for each request, in order."""
+        self._lock = threading.Lock()
+        """Held from a request to its answer."""
 
     @property
     def pid(self) -> int:
@@ -59,6 +68,21 @@ class Broker:
     def probe(self, mode: Mode) -> None:
         self._ask(mode, probe=True)
 
+    def container_names(self, ids: Sequence[str]) -> dict[str, ContainerName]:
+        """Return the names of containers that their runtimes keep, by id; of at most 32, and only those that are known.
+
+        May block for 6 s. While a mode is loaded, nothing is known.
+        """
+        if not self._lock.acquire(timeout=_NAMES_WAIT_SECONDS):
+            return {}
+        try:
+            answer, _ = self._exchange({"containers": list(ids)}, _NAMES_SECONDS)
+        except ModeUnavailable:
+            return {}
+        finally:
+            self._lock.release()
+        return {container_id: ContainerName(*name) for container_id, name in answer.get("containers", {}).items()}
+
     def close(self) -> None:
         """Close the socket, upon which the broker exits. Without privileges this process cannot kill it."""
         self._socket.close()
@@ -68,12 +92,16 @@ class Broker:
             logger.warning("broker has not exited yet; it exits by itself", extra=fields(pid=self.pid))
 
     def _ask(self, mode: Mode, *, probe: bool = False) -> tuple[dict[str, Any], list[int]]:
+        with self._lock:
+            return self._exchange({"load": mode, "probe": probe}, _ANSWER_SECONDS)
+
+    def _exchange(self, request: dict[str, Any], seconds: float) -> tuple[dict[str, Any], list[int]]:
         try:
             while self._pending_answers:  # to requests that timed out
                 discard(self._answer(_LATE_SECONDS)[1])
-            self._socket.send(json.dumps({"load": mode, "probe": probe}).encode())
+            self._socket.send(json.dumps(request).encode())
             self._pending_answers += 1
-            message, descriptors = self._answer(_ANSWER_SECONDS)
+            message, descriptors = self._answer(seconds)
         except TimeoutError as late:
             raise ModeUnavailable(f"the broker did not answer {late}: restart the exporter") from late
         except OSError as error:
@@ -156,6 +184,8 @@ def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.
     """Return the answer and its descriptors. `held` closes our copies after they were sent."""
     try:
         request = json.loads(message)
+        if "containers" in request:
+            return {"containers": _fitting(loader.container_names(request["containers"]))}, []
         mode = Mode(request["load"])
         if request["probe"]:
             loader.probe(mode)
@@ -170,6 +200,18 @@ def _answered(loader: Direct, message: bytes, leases: _Leases, held: contextlib.
         return {"unavailable": f"the broker cannot load it now: {describe(error)}"}, []
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         return {"unavailable": f"the broker does not understand the request: {error!r}"}, []
+
+
+def _fitting(names: dict[str, ContainerName]) -> dict[str, ContainerName]:
+    """Return as many names as fit into an answer; the others are asked for again."""
+    fitting: dict[str, ContainerName] = {}
+    left = _NAMES_BYTES
+    for container_id, name in names.items():
+        left -= len(json.dumps([container_id, name]))
+        if left < 0:
+            break
+        fitting[container_id] = name
+    return fitting
 
 
 class _Lines(logging.Handler):

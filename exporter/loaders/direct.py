@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from typing import cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
 from exporter.kernel.attached import Handover
 from exporter.loaders.base import ModeLoader, Settings, log_line
 from exporter.model import Mode, ModeUnavailable
+from exporter.model.owner import ContainerName
+
+if TYPE_CHECKING:
+    from exporter.loaders.container_state import ContainerState
 
 
 class Direct:
@@ -15,6 +20,7 @@ class Direct:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._container_state: ContainerState | None = None
 
     def load(self, mode: Mode) -> Handover:
         return self._module(mode).load(self._settings, log_line)
@@ -22,6 +28,14 @@ class Direct:
     def probe(self, mode: Mode) -> None:
         if reason := self._module(mode).refusal(self._settings):
             raise ModeUnavailable(reason)
+
+    def container_names(self, ids: Iterable[str]) -> dict[str, ContainerName]:
+        """Return the names of containers that their runtimes keep, by id; of at most 32, and only those that are known."""
+        if self._container_state is None:
+            from exporter.loaders.container_state import ContainerState  # noqa: PLC0415 - most hosts have no containers
+
+            self._container_state = ContainerState()
+        return self._container_state.names(ids)
 
     def _module(self, mode: Mode) -> ModeLoader:
         """Return the module of a mode; imported at its first use, to save memory."""

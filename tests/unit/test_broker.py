@@ -15,9 +15,10 @@ import pytest
 
 from exporter.config.options import Config, Detection, EbpfBcc, Metrics
 from exporter.loaders.base import Settings
-from exporter.loaders.broker import Broker, _Lines, serve
+from exporter.loaders.broker import Broker, _fitting, _Lines, serve
 from exporter.loaders.handover import MAX_MESSAGE, receive
 from exporter.model import Mode, ModeUnavailable
+from exporter.model.owner import ContainerName
 from exporter.supervision.modes import loader_settings
 
 
@@ -94,4 +95,46 @@ def test_what_is_short_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(2):
             ours.send(json.dumps({"load": "netlink", "probe": True}).encode())
             assert "too many open files" in json.loads(ours.recv(65536))["unavailable"]
+    thread.join(5)
+
+
+def test_it_tells_names_of_containers(broker: Broker) -> None:
+    """Only root can read them; between these answers, others must find theirs."""
+    assert broker.container_names(["ab" * 32, "../../etc/shadow"]) == {}
+    with pytest.raises(ModeUnavailable, match=r"^scan has no loader"):
+        broker.load(Mode.SCAN)
+    assert broker.container_names([]) == {}
+
+
+def test_names_of_containers_do_not_wait_for_a_mode(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading may take a minute; names can be asked for again."""
+    monkeypatch.setattr("exporter.loaders.broker._NAMES_WAIT_SECONDS", 0.01)
+    with broker._lock:
+        assert broker.container_names(["ab" * 32]) == {}
+    os.kill(broker.pid, signal.SIGSTOP)
+    monkeypatch.setattr("exporter.loaders.broker._NAMES_SECONDS", 0.1)
+    assert broker.container_names(["ab" * 32]) == {}
+    os.kill(broker.pid, signal.SIGCONT)
+    with pytest.raises(ModeUnavailable, match=r"^scan has no loader"):
+        broker.load(Mode.SCAN)
+
+
+def test_names_of_containers_fit_into_a_message() -> None:
+    """Names are long, and a cut answer would be lost; the others are asked for again."""
+    names = {f"{number:064x}": ContainerName("\ud800" * 255, "\ud800" * 255, "\ud800" * 255) for number in range(32)}
+    fitting = _fitting(names)
+    assert 0 < len(fitting) < len(names)
+    assert len(json.dumps({"containers": fitting}).encode()) < MAX_MESSAGE
+
+
+@pytest.mark.parametrize("wanted", [5, {}, "abc", [[]], None])
+def test_a_request_that_makes_no_sense_is_answered(wanted: object) -> None:
+    """Whatever the other side sends, the broker must continue."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(5)
+    thread = threading.Thread(target=serve, args=(theirs, loader_settings(Config())))
+    thread.start()
+    with ours:
+        ours.send(json.dumps({"containers": wanted}).encode())
+        assert json.loads(ours.recv(65536)).keys() & {"containers", "unavailable"}
     thread.join(5)

@@ -1,0 +1,172 @@
+"""Names of containers from the state of container runtimes, which only root can read.
+
+Read by id, from fixed places, without following links below them:
+
+- Docker: `Name` in `containers/ID/config.v2.json` (moby, `container.Container`); swarm's service from its labels.
+- Podman and CRI-O: `names` in `OVERLAY-containers/{containers,volatile-containers}.json` (containers/storage, `Container`).
+- containerd: annotations in `io.containerd.runtime.v2.task/NAMESPACE/ID/config.json` (containerd, `pkg/cri/annotations`; nerdctl,
+  `pkg/labels`).
+
+In a pod, Docker and CRI-O name a container `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`; the one that holds the sandbox is called `POD`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from exporter.model.owner import ContainerName
+
+MAX_IDS = 32
+_ID = re.compile(r"[0-9a-f]{64}")
+_BUDGET_SECONDS = 2.0
+_MAX_CONFIG = 1 << 20
+_MAX_STORE = 4 << 20
+_MAX_NAMESPACES = 32
+_MAX_STORED = 4096
+_MAX_NAME = 255
+
+_DOCKER = "/var/lib/docker/containers"
+_STORES = ("/var/lib/containers/storage", "/run/containers/storage")
+_STORE_DRIVERS = ("overlay", "vfs", "btrfs", "zfs")
+_STORE_FILES = ("containers.json", "volatile-containers.json")
+_CONTAINERD = tuple(
+    f"{root}/io.containerd.runtime.v2.task"
+    for root in ("/run/containerd", "/run/k3s/containerd", "/run/k0s/containerd", "/var/snap/microk8s/common/run/containerd")
+)
+_SANDBOX = "POD"
+
+
+class ContainerState:
+    """Reads the state of all runtimes of the host; `root` is where the file system of the host is mounted."""
+
+    def __init__(self, root: str = "") -> None:
+        self._root = root
+        self._stores: dict[str, tuple[tuple[int, int, int], dict[str, str]]] = {}
+
+    def names(self, ids: Iterable[str]) -> dict[str, ContainerName]:
+        """Return the names that are known, by id. What is not an id is ignored, as are ids after the 32nd and all after 2 s."""
+        deadline = time.monotonic() + _BUDGET_SECONDS
+        found: dict[str, ContainerName] = {}
+        stored = self._stored()
+        for container_id in list(ids)[:MAX_IDS]:
+            if not isinstance(container_id, str) or not _ID.fullmatch(container_id):
+                continue
+            if time.monotonic() > deadline:
+                break
+            name = _from_name(stored.get(container_id)) or self._docker(container_id) or self._containerd(container_id)
+            if name is not None:
+                found[container_id] = name
+        return found
+
+    def _docker(self, container_id: str) -> ContainerName | None:
+        config = _json(_read(self._root + _DOCKER, container_id, "config.v2.json"))
+        labels = _dict(_dict(config.get("Config")).get("Labels"))
+        return _from_name(labels.get("com.docker.swarm.service.name") or _text(config.get("Name")).removeprefix("/"))
+
+    def _containerd(self, container_id: str) -> ContainerName | None:
+        for base in _CONTAINERD:
+            for namespace in _names_in(self._root + base):
+                annotations = _dict(_json(_read(self._root + base, namespace, container_id, "config.json")).get("annotations"))
+                if not annotations:
+                    continue
+                pod = _text(annotations.get("io.kubernetes.cri.sandbox-name"))
+                if pod:
+                    in_namespace = _text(annotations.get("io.kubernetes.cri.sandbox-namespace"))
+                    return ContainerName(in_namespace, pod, _text(annotations.get("io.kubernetes.cri.container-name")))
+                return _from_name(annotations.get("nerdctl/name"))
+        return None
+
+    def _stored(self) -> dict[str, str]:
+        """Return the names in the stores of Podman and CRI-O. A file that did not change is not read again."""
+        names: dict[str, str] = {}
+        for store in _STORES:
+            for driver in _STORE_DRIVERS:
+                for file in _STORE_FILES:
+                    names |= self._store(f"{self._root}{store}/{driver}-containers", file)
+        return names
+
+    def _store(self, base: str, file: str) -> dict[str, str]:
+        path = f"{base}/{file}"
+        try:
+            status = os.stat(path, follow_symlinks=False)  # noqa: PTH116
+        except OSError:
+            self._stores.pop(path, None)
+            return {}
+        version = (status.st_mtime_ns, status.st_size, status.st_ino)
+        cached = self._stores.get(path)
+        if cached is None or cached[0] != version:
+            cached = version, _store_names(_read(base, file, limit=_MAX_STORE))
+            self._stores[path] = cached
+        return cached[1]
+
+
+def _store_names(content: bytes) -> dict[str, str]:
+    try:
+        entries = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    names: dict[str, str] = {}
+    for entry in entries[-_MAX_STORED:] if isinstance(entries, list) else []:
+        container_id, given = _text(_dict(entry).get("id")), _dict(entry).get("names")
+        if _ID.fullmatch(container_id) and isinstance(given, list) and given and _text(given[0]):
+            names[container_id] = _text(given[0])
+    return names
+
+
+def _from_name(name: object) -> ContainerName | None:
+    text = _text(name)
+    if not text:
+        return None
+    parts = text.split("_")
+    if parts[0] == "k8s" and len(parts) == 6:
+        return ContainerName(parts[3], parts[2], "" if parts[1] == _SANDBOX else parts[1])
+    return ContainerName(container=text)
+
+
+def _names_in(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.name for entry, _ in zip(entries, range(_MAX_NAMESPACES), strict=False)]
+    except OSError:
+        return []
+
+
+def _read(base: str, *parts: str, limit: int = _MAX_CONFIG) -> bytes:
+    """Return the content of a regular file, or nothing if it is missing, too large, or reached by a link below `base`."""
+    opened: list[int] = []
+    try:
+        opened.append(os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        for folder in parts[:-1]:
+            opened.append(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=opened[-1]))
+        opened.append(os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=opened[-1]))
+        status = os.fstat(opened[-1])
+        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+            return b""
+        content = os.read(opened[-1], limit + 1)
+    except OSError:
+        return b""
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return content if len(content) <= limit else b""
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    try:
+        return _dict(json.loads(content)) if content else {}
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value[:_MAX_NAME] if isinstance(value, str) else ""
