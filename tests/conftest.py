@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from exporter.handlers import process
 from exporter.loaders.core import refusal
 
 WORKLOAD = Path(__file__).parent / "kernel/workloads/workload.c"
+
+settings.register_profile("busy machine", deadline=None)  # no test asserts a speed
+settings.load_profile("busy machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
