@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || command -v python3)
 BIN := .venv/bin
 DOCKER ?= docker
-OBJECT := exporter/_bpf/lifecycle.bpf.o
+OBJECTS := $(addprefix exporter/_bpf/,lifecycle.bpf.o failures.bpf.o)
 
 # What the exporter itself needs, and what the tests and benchmarks need besides
 RUN_PACKAGES := python3-venv clang libbpf1 libbpf-dev libc6-dev linux-libc-dev python3-bpfcc
@@ -29,7 +29,7 @@ install-deps: ## Install the system packages that running and testing need (as r
 	@.ci/need $(PACKAGES)
 
 .PHONY: all
-all: install-deps .venv/ready object ## Build the BPF object and .venv
+all: install-deps .venv/ready object ## Build the BPF objects and .venv
 
 .PHONY: check-bpf
 check-bpf: all ## Load every BPF program into this kernel; print instructions, maps and the result
@@ -88,7 +88,7 @@ bench: all ## Run all benchmarks, some compared with other tools (as root)
 	@$(BIN)/python -m bench
 
 .PHONY: wheel
-wheel: all ## Build the wheel, with the BPF object inside, into dist/
+wheel: all ## Build the wheel, with the BPF objects inside, into dist/
 	@$(BIN)/pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist .
 
 .PHONY: deb
@@ -117,7 +117,7 @@ clean: ## Remove everything that was built
 # Without clang the exporter still runs, by scanning
 .PHONY: object
 object:
-	@if command -v clang >/dev/null; then $(MAKE) -s $(OBJECT); else echo "clang is missing: built without eBPF" >&2; fi
+	@if command -v clang >/dev/null; then $(MAKE) -s $(OBJECTS); else echo "clang is missing: built without eBPF" >&2; fi
 
-$(OBJECT): bpf/lifecycle.bpf.c bpf/build.py $(wildcard bpf/*.h)
+$(OBJECTS): exporter/_bpf/%.o: bpf/%.c bpf/build.py $(wildcard bpf/*.h)
 	@$(PYTHON) bpf/build.py $@

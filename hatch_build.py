@@ -1,4 +1,4 @@
-"""Builds the BPF object into the wheel where clang is there; without it it is made all the same, and `doctor` says what is missing.
+"""Builds the BPF objects into the wheel where clang is there; without it it is made all the same, and `doctor` says what is missing.
 
 Wheel and sdist also get `_revision`: where they are unpacked there is no `.git` to ask.
 """
@@ -48,11 +48,14 @@ class CustomBuildHook(BuildHookInterface[Any]):
         bpf = Path(self.root) / "bpf"
         for name in ("lifecycle.bcc.c", "live_processes.bcc.c", "task.bcc.c", "lifecycle.h", "include"):
             include[str(bpf / name)] = f"exporter/_bpf/{name}"
-        output = self._package / "_bpf" / "lifecycle.bpf.o"
+        recipe = runpy.run_path(str(bpf / "build.py"))
+        outputs = {name: self._package / "_bpf" / name for name in recipe["OBJECTS"]}
         try:
-            runpy.run_path(str(bpf / "build.py"))["build"](output)
+            for output in outputs.values():
+                recipe["build"](output)
         except (OSError, subprocess.CalledProcessError) as error:
-            output.unlink(missing_ok=True)
-            self.app.display_warning(f"the BPF object was not built ({error}); the exporter will fall back to scanning /proc")
+            for output in outputs.values():
+                output.unlink(missing_ok=True)
+            self.app.display_warning(f"the BPF objects were not built ({error}); the exporter will fall back to scanning /proc")
         else:
-            include[str(output)] = "exporter/_bpf/lifecycle.bpf.o"
+            include.update({str(output): f"exporter/_bpf/{name}" for name, output in outputs.items()})

@@ -11,6 +11,11 @@ from exporter.kernel.bpf import BpfMap
 LEASE = "_lease"
 """Suffix of the name of a lease: a link whose close tells the broker that its link is not read any more."""
 
+FAILURES_MAP = "failures_"
+"""Prefix of the names of the maps with failures: one for each kind."""
+MISSING_PARTS = "missing_parts"
+"""Name of the fact with the reasons why optional parts are not attached, by part."""
+
 
 @dataclass(frozen=True, slots=True)
 class Handover:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from exporter.config.options import Config
-from exporter.kernel.attached import Handover
+from exporter.kernel.attached import MISSING_PARTS, Handover
 from exporter.kernel.bpf import map_memory, program_info
 from exporter.loaders.bcc import load_bcc, refusal
 from exporter.loaders.core import load_core
@@ -51,6 +51,8 @@ def _show(load: _Load) -> None:
         for name, each in handover.maps.items():
             total += map_memory(each.fd)
             print(f"  map     {name:<16} {map_memory(each.fd) / 2**10:>8.0f} KiB")
+        for part, reason in handover.facts.get(MISSING_PARTS, {}).items():
+            print(f"  part    {part:<16} is missing: {reason}")
         print(f"  maps together: {total / 2**20:.1f} MiB of kernel memory")
     finally:
         handover.close()

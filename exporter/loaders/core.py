@@ -13,7 +13,7 @@ from exporter.kernel import release
 from exporter.kernel.attached import Handover
 from exporter.kernel.capabilities import bpf_refusal
 from exporter.kernel.layout import ProgramConfig, program_config, standby_control
-from exporter.loaders import handover
+from exporter.loaders import failures, handover
 from exporter.loaders.base import Settings
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
 from exporter.model import ModeUnavailable, RuntimeScale
@@ -41,6 +41,7 @@ def load_core(scale: RuntimeScale, on_log: Callable[[str], None], *, force_guard
     """
     request = {
         "object": str(OBJECT),
+        "failures": str(failures.OBJECT),
         "config": bytes(program_config(scale)).hex(),
         "force_guard": force_guard,
     }
@@ -88,6 +89,8 @@ def _load(sender: handover.Sender) -> None:
     for name in _PROGRAMS:
         sender.handover.programs[name] = libbpf.call("bpf_program__fd", programs[name])
         sender.handover.links[name] = libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name]))
+    control = next(each for name, each in maps.items() if name.endswith(".data.control"))
+    failures.load(libbpf, Path(sender.request["failures"]), libbpf.call("bpf_map__fd", control), sender)
 
 
 def refusal(settings: Settings | None = None) -> str | None:  # noqa: ARG001 - of every mode's loader

@@ -6,9 +6,11 @@ ABI: libbpf.so.1, stable since 1.0. Functions that return pointers return NULL a
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
-from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from functools import cached_property
 
 _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
     "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
@@ -20,19 +22,22 @@ _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
     "bpf_map__type": (c_int, [c_void_p]),
     "bpf_map__key_size": (c_uint32, [c_void_p]),
     "bpf_map__value_size": (c_uint32, [c_void_p]),
+    "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
     "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
     "bpf_map__set_initial_value": (c_int, [c_void_p, c_void_p, c_size_t]),
     "bpf_program__name": (c_char_p, [c_void_p]),
     "bpf_program__fd": (c_int, [c_void_p]),
+    "bpf_program__set_autoload": (c_int, [c_void_p, c_bool]),
+    "bpf_program__set_attach_target": (c_int, [c_void_p, c_int, c_char_p]),
     "bpf_program__attach": (c_void_p, [c_void_p]),
     "bpf_link__fd": (c_int, [c_void_p]),
+    "bpf_link__destroy": (c_int, [c_void_p]),
     "btf__load_vmlinux_btf": (c_void_p, []),
     "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
     "btf__type_by_id": (POINTER(c_uint32), [c_void_p, c_uint32]),
-    "btf__free": (None, [c_void_p]),
 }
 
-_BTF_KIND_TYPEDEF = 8
+_BTF_KIND_STRUCT, _BTF_KIND_TYPEDEF, _BTF_KIND_FUNC = 4, 8, 12
 PER_CPU_ARRAY = 6  # BPF_MAP_TYPE_PERCPU_ARRAY
 
 
@@ -76,16 +81,39 @@ class Libbpf:
 
         The BTF has `typedef void (*btf_trace_NAME)(void *, ...)` for each tracepoint: include/trace/bpf_probe.h.
         """
-        btf = self.pointer("btf__load_vmlinux_btf")
-        try:
-            typedef = self.call("btf__find_by_name_kind", btf, f"btf_trace_{tracepoint}".encode(), _BTF_KIND_TYPEDEF)
-            pointer = self._type(btf, typedef)[2]
-            prototype = self._type(btf, pointer)[2]
-            return (self._type(btf, prototype)[1] & 0xFFFF) - 1
-        finally:
-            self._lib.btf__free(btf)
+        pointer = self._type(self._find(f"btf_trace_{tracepoint}", _BTF_KIND_TYPEDEF))[2]
+        return self._arguments(self._type(pointer)[2]) - 1
 
-    def _type(self, btf: int, number: int) -> list[int]:
+    def function_arguments(self, function: str) -> int | None:
+        """Return the number of arguments of a function of the running kernel; None if its BTF does not describe it."""
+        try:
+            return self._arguments(self._type(self._find(function, _BTF_KIND_FUNC))[2])
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+
+    def has_struct(self, name: str) -> bool:
+        """Return whether the BTF of the running kernel has this struct."""
+        try:
+            return self._find(name, _BTF_KIND_STRUCT) > 0
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
+
+    @cached_property
+    def _btf(self) -> int:
+        """The BTF of the running kernel. It is not freed: the process is short-lived."""
+        return self.pointer("btf__load_vmlinux_btf")
+
+    def _find(self, name: str, kind: int) -> int:
+        return self.call("btf__find_by_name_kind", self._btf, name.encode(), kind)
+
+    def _arguments(self, prototype: int) -> int:
+        return self._type(prototype)[1] & 0xFFFF
+
+    def _type(self, number: int) -> list[int]:
         """Return the fields of struct btf_type: name_off, info, size or type."""
-        found = self._lib.btf__type_by_id(btf, number)
+        found = self._lib.btf__type_by_id(self._btf, number)
         return [found[0], found[1], found[2]]

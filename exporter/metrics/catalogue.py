@@ -28,6 +28,9 @@ DROPS = {
 """Consumers that may drop records, and the reasons. Their series exist from the start."""
 
 
+_OPTIONAL = "Absent if the kernel refuses this part: `doctor` reports why."
+
+
 class Family(NamedTuple):
     """One metric."""
 
@@ -71,6 +74,32 @@ class TotalMetrics:
     FORKED = Family("shortproc_forked_processes_total", "counter", "processes", "Forked processes.")
     CLONED = Family("shortproc_cloned_threads_total", "counter", "threads", "Cloned threads, including io_uring workers.")
     EXECS = Family("shortproc_execs_total", "counter", "execs", "Successful execs.", facts=(Fact.EXECS,))
+    FORK_FAILURES = Family(
+        "shortproc_fork_failures_total",
+        "counter",
+        "forks",
+        "Failed forks and clones of threads, by errno.",
+        ("errno",),
+        (Fact.FORK_FAILURES,),
+        "EAGAIN: a limit is reached (`pids.max` of a cgroup, `ulimit -u`, `kernel.threads-max`, `kernel.pid_max`). " + _OPTIONAL,
+    )
+    EXEC_FAILURES = Family(
+        "shortproc_exec_failures_total",
+        "counter",
+        "execs",
+        "Failed execs, by errno.",
+        ("errno",),
+        (Fact.EXEC_FAILURES,),
+        "ENOENT is normal: a search along `PATH` tries each directory. Not those that the kernel itself starts. " + _OPTIONAL,
+    )
+    OOM_KILLS = Family(
+        "shortproc_oom_kills_total",
+        "counter",
+        "processes",
+        "Processes chosen as victims by the OOM killer.",
+        facts=(Fact.OOM_KILLS,),
+        more="Of the host or of a memory cgroup. " + _OPTIONAL,
+    )
     CORE_DUMPS = Family("shortproc_core_dumps_total", "counter", "processes", "Processes that dumped core.", facts=(Fact.CORE_DUMPS,))
     SIGNALS = Family(
         "shortproc_signals_delivered_total",

@@ -30,6 +30,7 @@ from exporter.metrics.catalogue import (
 from exporter.model import NS, SIGNALS, Lost, Outcome
 from exporter.model.counts import ProcessCounts
 from exporter.model.dimensions import COMM, Dimension, Labels
+from exporter.model.failures import Failure, Kind
 from exporter.model.series import Row
 from exporter.process import version
 from exporter.records.hub import Latencies
@@ -123,6 +124,7 @@ class _SnapshotCollector(Collector):
         yield _count(TotalMetrics.FORKED, counts.forks)
         yield _count(TotalMetrics.CLONED, counts.threads)
         yield _count(TotalMetrics.EXECS, total.execs)
+        yield from _failures(counts.failures)
         yield _count(TotalMetrics.CORE_DUMPS, counts.core_dumps)
         yield _counter(TotalMetrics.SIGNALS, _signals(counts.signals))
         if snapshot.gauges.peak_per_second is not None:
@@ -174,6 +176,16 @@ def _detection(snapshot: Snapshot) -> Iterator[Metric]:
     if counts.program_runs:
         yield _counter(DetectionMetrics.PROGRAM_SECONDS, (([program], ns / NS) for program, ns in counts.program_ns.items()))
         yield _counter(DetectionMetrics.PROGRAM_RUNS, (([program], runs) for program, runs in counts.program_runs.items()))
+
+
+_FAILURES = {Kind.FORK: TotalMetrics.FORK_FAILURES, Kind.EXEC: TotalMetrics.EXEC_FAILURES, Kind.OOM_KILL: TotalMetrics.OOM_KILLS}
+
+
+def _failures(counts: Mapping[Failure, int]) -> Iterator[Metric]:
+    for kind, family in _FAILURES.items():
+        known = [([failure.errno] if failure.errno else [], n) for failure, n in counts.items() if failure.kind is kind]
+        if known:
+            yield _counter(family, known)
 
 
 def _signals(delivered: Mapping[int, int]) -> _Labelled:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from exporter.model import Lost, Outcome
+from exporter.model.failures import Failure
 
 if TYPE_CHECKING:
     from exporter.model.dimensions import Dimension
@@ -94,6 +95,8 @@ class Counts:
     core_dumps: int = 0
     signals: dict[int, int] = field(default_factory=dict)
     """Deliveries by signal number."""
+    failures: dict[Failure, int] = field(default_factory=dict)
+    """Also those that are 0. Without those that no source could see."""
     lost: dict[Lost, int] = field(default_factory=dict)
     records_dropped: int = 0
     """Short processes that were counted, but of which no record came."""

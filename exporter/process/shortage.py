@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 
-NEEDED_FILES = 64
+NEEDED_FILES = 96
 """Open files needed for loading and serving, with a reserve."""
 
 _NO_PROCESS = (

@@ -125,6 +125,7 @@ _EBPF_FILLS = {
     Fact.RECORD_CGROUP: "yes",
 }
 _EBPF_LOSSES = frozenset({Lost.PROGRAM_MISSED, Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.CPU_NEVER_CAME, Lost.EXES_FULL})
+_WITH_FEXIT = "exact, if the kernel allows fexit"
 _WITH_HEADERS = "with the kernel's headers"
 
 _SCAN_FILLS = {
@@ -144,7 +145,12 @@ MODES = (
         sees="every process, exactly",
         make=_ebpf(Mode.EBPF_CORE),
         probe=_ask_loader(Mode.EBPF_CORE),
-        fills=_EBPF_FILLS,
+        fills={
+            **_EBPF_FILLS,
+            Fact.FORK_FAILURES: _WITH_FEXIT,
+            Fact.EXEC_FAILURES: _WITH_FEXIT,
+            Fact.OOM_KILLS: "exact",
+        },
         losses=_EBPF_LOSSES,
         colour="green",
         capture_ratio=0.99,

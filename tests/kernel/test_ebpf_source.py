@@ -136,7 +136,7 @@ def test_stop_gives_everything_back(requires_bpf: None, workload: Program) -> No
     """No descriptor is left, so the kernel unloads programs and maps."""
     with watching() as source:
         identifiers = [program_info(fd).name for fd in source._kernel.programs.values()]
-        assert sorted(identifiers) == ["on_exec", "on_exit", "on_free", "on_newtask", "on_signal"]
+        assert {"on_exec", "on_exit", "on_free", "on_newtask", "on_signal"} <= set(identifiers)
     before = descriptors()
     with watching() as source:
         assert len(descriptors()) > len(before)

@@ -18,13 +18,16 @@ from exporter.model import Gauges, Lost, ModeUnavailable, Outcome
 from exporter.model.counts import Counts
 from exporter.model.dimensions import COMM
 from exporter.model.facts import Fact
+from exporter.model.failures import Kind
 from exporter.records.record import Record
 from exporter.supervision.modes import MODES, SWITCH_LOSSES, Host, ModeSpec, loader_settings
+from tests.kernel import failing
 from tests.kernel.programs import Program, until
 
 CONFIG = Config(detection=Detection(fast_scan=FastScan(0.05), scan=Scan(0.1)))
 UNTOLD = {Fact.EXIT_TIMES}
 """How exact a time is can't be told from one: the histogram of latencies shows it."""
+_FAILED = {Kind.FORK: Fact.FORK_FAILURES, Kind.EXEC: Fact.EXEC_FAILURES, Kind.OOM_KILL: Fact.OOM_KILLS}
 STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
@@ -56,6 +59,7 @@ def told(counts: Counts, gauges: Gauges, records: list[Record], name: bytes) -> 
         Fact.EXECS: total.execs,
         Fact.KILLS: counts.signals.get(signal.SIGKILL),
         Fact.SIGNALS: counts.signals.get(signal.SIGXFSZ),
+        **{_FAILED[failure.kind]: True for failure, n in counts.failures.items() if n},
         Fact.CPU: total.cpu_ns,
         Fact.SCAN_DURATION: gauges.scan_duration_seconds,
         Fact.PROGRAM_STATISTICS: counts.program_runs,
@@ -68,8 +72,8 @@ def told(counts: Counts, gauges: Gauges, records: list[Record], name: bytes) -> 
 
 
 @pytest.mark.parametrize("spec", MODES, ids=lambda spec: spec.mode)
-def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, workload: Program, nothing: Program) -> None:
-    """Facts that it has only with the kernel's headers may be missing; no other may, and none may come undeclared."""
+def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, workload: Program, nothing: Program, tmp_path: Path) -> None:
+    """Facts that it has only with the kernel's headers, or if some programs attach, may be missing; no other may, and none undeclared."""
     procfs = Procfs()
     host = Host(CONFIG.runtime_scale, CONFIG.detection, procfs, Direct(loader_settings(CONFIG)))
     try:
@@ -77,12 +81,19 @@ def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, work
     except ModeUnavailable as reason:
         pytest.skip(str(reason))
     source, records = spec.make(host), list[Record]()
+    unsure = {fact for fact, how in spec.fills.items() if "headers" in how or " if " in how}
     source.start()
     try:
         source.publish(records.extend, live=True)
         workload.storm("burn", 4, 150, 1)  # long enough for a scan to see, and short
         workload.storm("forkexec", 3, nothing.path)
         workload.storm("end", 3, 3)
+        failing.execs(tmp_path, 1)
+        failing.forks_beyond_the_limit(1)
+        try:
+            failing.oom_kills(1)
+        except failing.Unavailable:
+            unsure.add(Fact.OOM_KILLS)
         workload.storm("kill", 3, int(signal.SIGXFSZ))
         workload.storm("kill", 3, int(signal.SIGKILL))
         workload.storm("kill", 3, int(signal.SIGABRT))
@@ -95,7 +106,6 @@ def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, work
         procfs.close()
     found = told(counts, gauges, records, workload.comm)
     declared = set(spec.fills) - UNTOLD
-    unsure = {fact for fact, how in spec.fills.items() if "headers" in how}
     if Path("/proc/sys/kernel/core_pattern").read_text().strip() == "":
         unsure.add(Fact.CORE_DUMPS)
     assert found - declared == set()

@@ -9,6 +9,7 @@ from exporter.config.options import Config
 from exporter.model import NS, Gauges, Lost, Mode, Outcome, SwitchReason
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM, PARENT, Dimension
+from exporter.model.failures import FAILURES
 from exporter.model.ledger import Ledger
 from exporter.records.hub import Latencies
 from exporter.supervision.completeness import Sample
@@ -18,6 +19,8 @@ from exporter.supervision.snapshot import Snapshot
 CONFIG = Config()
 BUCKETS = len(CONFIG.runtime_scale.bounds_ns) + 1
 PROGRAMS = ("on_exec", "on_exit", "on_free", "on_newtask", "on_signal")
+OPTIONAL = ("on_execve_32", "on_execveat_32", "on_execve", "on_execveat", "on_clone", "on_oom_kill")
+"""Programs that not every kernel lets attach."""
 
 
 def ended(n: int, outcome: Outcome = Outcome.OK, *, execs: int = 0, bucket: int = 3) -> ProcessCounts:
@@ -92,6 +95,7 @@ def ordinary() -> Snapshot:
             threads=7,
             core_dumps=1,
             signals={9: 1, 15: 1, 17: 46, 34: 2, 64: 1},
+            failures={failure: n for n, failure in enumerate(FAILURES)},
             lost={Lost.CPU_NEVER_CAME: 2},
             program_runs={name: n for n, name in enumerate(PROGRAMS, 1)},
             program_ns={name: 1500 * n for n, name in enumerate(PROGRAMS, 1)},
@@ -110,8 +114,9 @@ def worst() -> Snapshot:
             by={COMM: Breakdown(comms), PARENT: parents},
             signals=signals,
             lost=dict.fromkeys(Lost, 1),
-            program_runs=dict.fromkeys(PROGRAMS, 1),
-            program_ns=dict.fromkeys(PROGRAMS, NS),
+            failures=dict.fromkeys(FAILURES, 1),
+            program_runs=dict.fromkeys((*PROGRAMS, *OPTIONAL), 1),
+            program_ns=dict.fromkeys((*PROGRAMS, *OPTIONAL), NS),
         )
     )
     busier = {b"burst-%d" % number: ended(9999) for number in range(9)}

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel import layout
+from exporter.loaders import failures
 from exporter.loaders.core import OBJECT
 from exporter.model import KERNEL_THREADS, MAX_BOUNDS, NS, Outcome, RuntimeScale
+from exporter.model.failures import FAILURES
 from tests.unit.btf import Btf
 
 HEADER = Path(__file__).parents[2] / "bpf/lifecycle.h"
+FAILURES_HEADER = HEADER.with_name("failures.h")
 STRUCTS = {
     "counts": layout.CommRow,
     "cpu": layout.CpuRow,
@@ -26,9 +29,9 @@ STRUCTS = {
 }
 
 
-def enumerators(name: str) -> list[str]:
-    """The values of an enum of the header: inlining leaves none in BTF. Without their prefix."""
-    found = re.search(rf"enum {name} {{(.*?)}};", HEADER.read_text(), re.DOTALL)
+def enumerators(name: str, header: Path = HEADER) -> list[str]:
+    """The values of an enum of a header: inlining leaves none in BTF. Without their prefix."""
+    found = re.search(rf"enum {name} {{(.*?)}};", header.read_text(), re.DOTALL)
     assert found is not None
     names = [each.strip().lower() for each in found[1].split(",")]
     return [each.removeprefix(f"{name}_") for each in names if each.startswith(f"{name}_")]
@@ -85,6 +88,17 @@ def test_reasons_of_loss() -> None:
 def test_outcomes() -> None:
     """By their order too."""
     assert enumerators("outcome") == list(Outcome)
+
+
+def test_failures() -> None:
+    """By their order; a map has nothing else in it."""
+    names = [f"{kind}_{errno}".lower().rstrip("_") for kind, errno in FAILURES]
+    assert enumerators("failure", FAILURES_HEADER) == [*names, "kinds"]
+    if not failures.OBJECT.exists():
+        pytest.skip("the BPF object is not built (`make all`)")
+    object_ = Btf(failures.OBJECT)
+    assert object_.struct_size("failures") == 8 * len(FAILURES)
+    assert object_.struct_size("control") == ctypes.sizeof(layout.ProgramControl)
 
 
 def test_records() -> None:

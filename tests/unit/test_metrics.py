@@ -18,6 +18,7 @@ from exporter.metrics.exposition import Exposition
 from exporter.model import Lost, Mode, Outcome, SwitchReason, comm_text
 from exporter.model.counts import Breakdown, Counts
 from exporter.model.dimensions import COMM, PARENT
+from exporter.model.failures import FAILURES, Kind
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 from tests.unit.snapshots import BUCKETS, CONFIG, by_parent, ended, ordinary, snapshot, totalled, worst
@@ -141,6 +142,20 @@ def test_all_that_can_be_listed_is_there_at_zero() -> None:
         "comm_cpu_seconds",
     ):
         assert [sample.value for sample in found[f"shortproc_{name}"].samples] == [0]
+
+
+def test_failures_are_there_once_a_mode_can_tell_them() -> None:
+    """Each part for itself, at 0 from its start; and a mode that can't tell them lets none fall or vanish."""
+    exec_names = {failure: 0 for failure in FAILURES if failure.kind is Kind.EXEC}
+    metrics = {"shortproc_fork_failures", "shortproc_exec_failures", "shortproc_oom_kills"}
+    assert not metrics & families(snapshot(Counts())).keys()
+    found = families(snapshot(Counts(failures=exec_names)))
+    assert metrics & found.keys() == {"shortproc_exec_failures"}
+    errors = ("ENOENT", "EACCES", "ENOEXEC", "E2BIG", "other")
+    assert values(found["shortproc_exec_failures"], "errno") == {(error,): 0 for error in errors}
+    later = families(snapshot(Counts(failures=dict.fromkeys(FAILURES, 3)), mode=Mode.NETLINK, burst=Counts()))
+    assert values(later["shortproc_fork_failures"], "errno") == {(error,): 3 for error in ("EAGAIN", "ENOMEM", "other")}
+    assert values(later["shortproc_oom_kills"]) == {(): 3}
 
 
 def test_what_a_mode_can_not_fill_is_absent() -> None:

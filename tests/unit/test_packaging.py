@@ -58,7 +58,8 @@ def test_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
         assert packed.read("exporter/_revision").decode().strip() == version.revision()
-        assert packed.read("exporter/_bpf/lifecycle.bpf.o").startswith(b"\x7fELF")
+        for name in ("lifecycle", "failures"):
+            assert packed.read(f"exporter/_bpf/{name}.bpf.o").startswith(b"\x7fELF")
     static = {str(path.relative_to(ROOT)) for path in (ROOT / "exporter/web/static").iterdir()}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "exporter").rglob("*.py")}
     assert names >= {"exporter/_bpf/lifecycle.bcc.c", "exporter/_bpf/lifecycle.h", "exporter/py.typed", *static, *modules}
@@ -85,6 +86,8 @@ def test_sdist(tmp_path: Path) -> None:
         "exporter/_revision",
         "exporter/app.py",
         "bpf/build.py",
+        "bpf/failures.bpf.c",
+        "bpf/failures.h",
         "bpf/lifecycle.bpf.c",
         "hatch_build.py",
         "config/exporter.yml",

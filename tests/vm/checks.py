@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from operator import le
 from pathlib import Path
@@ -25,9 +25,11 @@ from exporter.loaders.check import main as check_programs
 from exporter.model import NS, Lost, RuntimeScale
 from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.dimensions import COMM, PARENT
+from exporter.model.failures import Failure
 from exporter.records.record import Record
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel import failing
 from tests.kernel.bcc_watching import watching_bcc
 from tests.kernel.programs import SCALE, Program, named, until, watching
 
@@ -127,6 +129,38 @@ def storms_of_bcc(nothing: Path, workload: Path, folder: Path, *, use_ring: bool
             say(f"{words[0]} exits, records", [exits, told], [[0, 0, 0, ends], ends])
         source.stop()
         say("records dropped", source.drain().records_dropped, 0)
+
+
+def failing_starts(workload: Path, folder: Path) -> None:
+    """Each on its own, and exactly: nothing else runs here."""
+    storms: dict[str, Callable[[], failing.Failed]] = {
+        "execs": lambda: failing.execs(folder, 20),
+        "execs of 32-bit programs": lambda: failing.compat_execs(Program(workload), 20),
+        "forks beyond RLIMIT_NPROC": lambda: failing.forks_beyond_the_limit(50),
+        "forks beyond pids.max": lambda: failing.forks_in_a_full_cgroup(50),
+        "forks without init": lambda: failing.forks_without_init(50),
+        "contradictory clones": lambda: failing.contradictory_clones(50),
+        "OOM kills": lambda: failing.oom_kills(5),
+    }
+    with watching(SLOW) as source:
+        say("parts that are missing", source.about().count("not counted"), 0)
+        for what, storm in storms.items():
+            source.drain()
+            try:
+                failed = storm()
+            except failing.Unavailable as reason:
+                print(f"  skip {what}: {reason}")
+                continue
+            counts = source.peek().failures
+            say(f"{what}, and no other failure", _shown(counts), _shown(failed))
+        source.count_until(1)
+        failing.execs(folder, 1)
+        source.stop()
+        say("the last drain, after the time was up", source.drain().failures == counts, True)
+
+
+def _shown(failures: Mapping[Failure, int]) -> str:
+    return ", ".join(f"{kind} {error} {n}" for (kind, error), n in failures.items() if n)
 
 
 class Whole:
@@ -232,6 +266,8 @@ def main() -> int:
         for force_guard in (False, True):
             print("Counted by the guard:" if force_guard else "Counted as this kernel is used:")
             storms(nothing, workload, folder, force_guard=force_guard)
+        print("Failures:")
+        failing_starts(workload, folder)
         for use_ring in (True, False):
             print("Counted by ebpf_bcc, records through " + ("the ring:" if use_ring else "perf buffers:"))
             storms_of_bcc(nothing, workload, folder, use_ring=use_ring)

@@ -23,6 +23,7 @@ from exporter.model.dimensions import COMM, PARENT, Tracked
 from exporter.sources.base import Publish, Source
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.decode import GLOBALS, ROW_BYTES, CpuTotals, OtherRow, counts_of, cpu_recorded_in, exits_in, global_counts
+from exporter.sources.ebpf.failures import FailureCounts
 from exporter.sources.ebpf.perfbuf import PerfBuffers
 from exporter.sources.ebpf.record_reader import RecordBuffer, RecordReader
 from exporter.sources.ebpf.ringbuf import Ring
@@ -45,6 +46,7 @@ class EbpfSource(Source):
         self._audit = audit
         self._scale = scale
         self._kernel = Handover({}, {}, {})
+        self._failures = FailureCounts(self._kernel)
         self._link_targets: dict[int, str] = {}
         self._control = standby_control()
         self._control_lock = threading.Lock()
@@ -62,6 +64,7 @@ class EbpfSource(Source):
     def start(self, *, standby: bool = False) -> None:
         """Load and attach; see `Source`."""
         self._kernel = self._load()
+        self._failures = FailureCounts(self._kernel)
         self._programs = tuple(self._kernel.programs)
         self._drained = [0] * (GLOBALS + 2 * len(self._programs))
         try:
@@ -107,9 +110,11 @@ class EbpfSource(Source):
     def peek(self) -> Counts:
         """Sum both maps of comms and the counts without a comm; see `Source`."""
         try:
-            return self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._global_counts())
+            counts = self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._global_counts())
+            counts.failures = self._failures.peek()
         except OSError as error:
             raise SourceFailed(f"cannot read the BPF maps: {error}") from error
+        return counts
 
     def drain(self) -> Counts:
         """Empty the retired map of comms; see `Source`. After `stop`, empty both maps and close them."""
@@ -117,12 +122,14 @@ class EbpfSource(Source):
             ready = ["comms_a", "comms_b"] if self._stopped else [self._retired] if self._retired_is_idle else []
             globals_now = self._global_counts()
             rows = [self._map(each).pop_all() for each in ready]
+            failures = self._failures.drain()
         except OSError as error:
             raise SourceFailed(f"cannot read the BPF maps: {error}") from error
         finally:
             if self._stopped:
                 self._kernel.close()
         counts = self._since_drain(rows, globals_now)
+        counts.failures = failures
         self._drained = globals_now
         self._drained_exits += sum(map(exits_in, rows))
         self._drained_recorded += sum(map(cpu_recorded_in, rows))
@@ -175,7 +182,7 @@ class EbpfSource(Source):
     def about(self) -> str:
         """Return the memory use of the maps; see `Source`."""
         memory = sum(map_memory(each.fd) for each in self._kernel.maps.values())
-        return f"the programs load and attach; their maps use {memory / 2**20:.1f} MiB of kernel memory"
+        return f"the programs load and attach; their maps use {memory / 2**20:.1f} MiB of kernel memory{self._failures.missing()}"
 
     def _record_buffer(self) -> RecordBuffer:
         if self._kernel.buffers:

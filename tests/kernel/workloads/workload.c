@@ -14,6 +14,7 @@
  *   chain N FILE         children that exec themselves twice, then FILE
  *   comms N              children each with a name of its own, ending as N % 3 says: 0, 1, by a signal
  *   uring N              children that start one io_uring worker
+ *   compat N             execve and execveat of a missing file, N times each, by the system calls of 32-bit programs; no children
  *   stop N               children stopped for good and killed: SIGKILL once a process
  */
 #define _GNU_SOURCE
@@ -205,6 +206,34 @@ static long long cpu_ns(int who)
 	return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000LL + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000LL;
 }
 
+/* Returns 0 if all failed as they have to; 90 where there are no such system calls. */
+static int compat_execs(int n)
+{
+#ifdef __x86_64__
+	/* they take addresses of 32 bits */
+	char *path = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	long result;
+
+	if (path == MAP_FAILED)
+		fail("mmap");
+	strcpy(path, "/missing");
+	for (int i = 0; i < n; i++) {
+		asm volatile("int $0x80" : "=a"(result) : "a"(11), "b"(path), "c"(0), "d"(0) : "memory", "r8", "r9", "r10", "r11");
+		if (result != -ENOENT)
+			return 90;
+		asm volatile("int $0x80"
+			     : "=a"(result)
+			     : "a"(358), "b"(AT_FDCWD), "c"(path), "d"(0), "S"(0), "D"(0)
+			     : "memory", "r8", "r9", "r10", "r11");
+		if (result != -ENOENT)
+			return 90;
+	}
+	return 0;
+#else
+	return n ? 90 : 0;
+#endif
+}
+
 int main(int argc, char **argv)
 {
 	int n, status;
@@ -221,6 +250,8 @@ int main(int argc, char **argv)
 	}
 	if (n < 0 || n > 100000)
 		return 2;
+	if (!strcmp(argv[1], "compat"))
+		return compat_execs(n);
 	for (int i = 0; i < n; i++) {
 		pid = strcmp(argv[1], "vfork") ? fork() : vfork();
 		if (pid < 0)

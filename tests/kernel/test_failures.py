@@ -1,0 +1,90 @@
+"""Failed forks, failed execs and OOM kills, as far as this kernel lets programs attach. tests/vm has exact numbers on quiet kernels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exporter.loaders import failures
+from exporter.model.failures import FAILURES, Failure, Kind
+from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel import failing
+from tests.kernel.programs import Program, watching
+
+TIMES = 3
+STORMS: dict[str, Callable[[Path, Program], failing.Failed]] = {
+    "execs": lambda folder, _: failing.execs(folder, TIMES),
+    "compat_execs": lambda _, workload: failing.compat_execs(workload, TIMES),
+    "rlimit": lambda *_: failing.forks_beyond_the_limit(TIMES),
+    "pids.max": lambda *_: failing.forks_in_a_full_cgroup(TIMES),
+    "no_init": lambda *_: failing.forks_without_init(TIMES),
+    "clones": lambda *_: failing.contradictory_clones(TIMES),
+    "oom": lambda *_: failing.oom_kills(TIMES),
+}
+
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only root can set these limits"), pytest.mark.usefixtures("requires_bpf")]
+
+
+def attached(source: EbpfSource) -> set[Kind]:
+    return {failure.kind for failure in source.peek().failures}
+
+
+@pytest.mark.parametrize("name", STORMS)
+def test_failures_are_counted(name: str, tmp_path: Path, workload: Program) -> None:
+    """At least those of the test: other processes of the machine may fail meanwhile."""
+    with watching() as source:
+        known = attached(source)
+        try:
+            failed = STORMS[name](tmp_path, workload)
+        except failing.Unavailable as reason:
+            pytest.skip(str(reason))
+        counts = source.peek().failures
+        if not {failure.kind for failure in failed} <= known:
+            pytest.skip(source.about())
+    assert {failure: n for failure, n in failed.items() if counts[failure] < n} == {}
+
+
+def test_a_part_that_is_missing_has_its_reason() -> None:
+    """`doctor` shows it; a part that is attached has all its series at 0 from the start."""
+    with watching() as source:
+        known, about = attached(source), source.about()
+        assert set(source.peek().failures) == {failure for failure in FAILURES if failure.kind in known}
+    assert about.count(" are not counted: ") == len(Kind) - len(known)
+
+
+def test_the_mode_runs_without_the_object(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of it is needed to count processes."""
+    monkeypatch.setattr(failures, "OBJECT", tmp_path / "missing.o")
+    with watching() as source:
+        assert source.peek().failures == {}
+        assert source.about().count("the BPF object is not built") == len(Kind)
+
+
+def test_an_object_that_is_not_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It fails in the library, and the mode runs all the same."""
+    (tmp_path / "broken.o").write_text("not ELF")
+    monkeypatch.setattr(failures, "OBJECT", tmp_path / "broken.o")
+    with watching() as source:
+        assert source.peek().failures == {}
+        assert "OOM kills are not counted: the kernel rejected bpf_object__open_file" in source.about()
+
+
+def test_a_switch_counts_each_failure_once() -> None:
+    """A source counts from the moment that it is told, until another one counts; its last drain has the rest."""
+    with watching(standby=True) as source:
+        if Kind.OOM_KILL not in attached(source):
+            pytest.skip(source.about())
+        try:
+            failing.oom_kills(1)
+            assert source.peek().failures[Failure(Kind.OOM_KILL)] == 0
+            source.count_from(0)
+            failing.oom_kills(2)
+            source.count_until(1)
+            failing.oom_kills(1)
+        except failing.Unavailable as reason:
+            pytest.skip(str(reason))
+        assert source.drain().failures[Failure(Kind.OOM_KILL)] == 2
+        assert source.peek().failures[Failure(Kind.OOM_KILL)] == 0
