@@ -22,6 +22,7 @@ RuntimeState = Callable[[Sequence[str]], Mapping[str, ContainerName]]
 """Returns the names of containers by id (64 hexadecimal digits), of at most `MAX_ASKED`. It may block for seconds."""
 
 MAX_ASKED = 32
+_MAX_ASKED_A_ROUND = 4 * MAX_ASKED
 _WANTED_SECONDS = 15.0
 _INTERVAL_SECONDS = 1.0
 _MAX_WANTED = 1024
@@ -60,7 +61,10 @@ class ContainerNames:
             self._logs.add(names)
             now = time.monotonic()
             self._wanted = {keys: until for keys, until in self._wanted.items() if until > now and not _complete(self._known(*keys), *keys)}
-            ids = [container_id for container_id, _ in self._wanted if container_id]
+            ask = [keys for keys in self._wanted if keys[0]][:_MAX_ASKED_A_ROUND]
+            for keys in ask:  # to the end, so that those that are never found do not keep others from being asked for
+                self._wanted[keys] = self._wanted.pop(keys)
+        ids = [container_id for container_id, _ in ask]
         if self._runtime_state is None:
             return
         for at in range(0, len(ids), MAX_ASKED):

@@ -24,7 +24,7 @@ class Names(Protocol):
 
 
 class Owners:
-    """Owners by path. At most 4,096 paths are remembered, those used most recently."""
+    """Owners by path. At most 4,096 paths are remembered, those used most recently. Not safe for concurrent use."""
 
     def __init__(self, pods: Literal["pod", "workload", "none"], names: Names, now: Callable[[], float] = time.monotonic) -> None:
         """`pods`: whether the label `pod` has the pod, its workload, or is empty."""

@@ -222,6 +222,27 @@ def test_runtimes_are_asked_for_what_logs_do_not_name(logs: FakeLogs) -> None:
     names.close()
 
 
+def test_containers_without_names_do_not_keep_others_waiting(logs: FakeLogs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round asks for a bounded number; those that were not found come last in the next."""
+    monkeypatch.setattr(ContainerNames, "_start_thread", lambda _: None)
+    asked: list[str] = []
+
+    def runtime_state(ids: Sequence[str]) -> dict[str, ContainerName]:
+        asked.extend(ids)
+        return {}
+
+    names = ContainerNames(str(logs.pods), str(logs.containers), runtime_state)
+    wanted = [f"{number:064x}" for number in range(300)]
+    for each in wanted:
+        names.find(each, "")
+    names.look_up()
+    assert asked == wanted[:128]
+    names.look_up()
+    names.look_up()
+    assert asked == wanted + wanted[: 3 * 128 - 300]
+    names.close()
+
+
 def test_a_runtime_that_fails_is_asked_again(logs: FakeLogs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broker may be busy or gone; the thread must go on."""
     monkeypatch.setattr(container_names, "_INTERVAL_SECONDS", 0.01)
