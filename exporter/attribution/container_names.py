@@ -64,14 +64,8 @@ class ContainerNames:
             ask = [keys for keys in self._wanted if keys[0]][:_MAX_ASKED_A_ROUND]
             for keys in ask:  # to the end, so that those that are never found do not keep others from being asked for
                 self._wanted[keys] = self._wanted.pop(keys)
-        ids = [container_id for container_id, _ in ask]
-        if self._runtime_state is None:
-            return
-        for at in range(0, len(ids), MAX_ASKED):
-            found = self._runtime_state(ids[at : at + MAX_ASKED])
-            with self._lock:
-                for container_id, name in found.items():
-                    self._state.put(container_id, ContainerName(*(None if each is None else _label(each) for each in name)))
+        for at in range(0, len(ask) if self._runtime_state is not None else 0, MAX_ASKED):
+            self._ask(ask[at : at + MAX_ASKED])
         with self._lock:
             self._wanted = {keys: until for keys, until in self._wanted.items() if not _complete(self._known(*keys), *keys)}
 
@@ -83,6 +77,17 @@ class ContainerNames:
             thread.join(_INTERVAL_SECONDS)
         if thread is None or not thread.is_alive():
             self._logs.close()
+
+    def _ask(self, wanted: Sequence[tuple[str, str]]) -> None:
+        found = self._runtime_state([container_id for container_id, _ in wanted]) if self._runtime_state is not None else {}
+        with self._lock:
+            for container_id, pod_uid in wanted:
+                if (name := found.get(container_id)) is None:
+                    continue
+                name = ContainerName(*(None if each is None else _label(each) for each in name))
+                self._state.put(container_id, name)
+                if pod_uid and name.namespace and name.pod:
+                    self._logs.add_pod(pod_uid, name.namespace, name.pod)
 
     def _known(self, container_id: str, pod_uid: str) -> ContainerName:
         logs = self._logs.find(container_id, pod_uid)

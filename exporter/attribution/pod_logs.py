@@ -63,6 +63,10 @@ class PodLogs:
                 pod, namespace, container, container_id = match.groups()
                 self._containers.put(container_id[:_SHORT_ID], (container_id, ContainerName(namespace, pod, container)))
 
+    def add_pod(self, uid: str, namespace: str, pod: str) -> None:
+        """Add a pod that was found elsewhere, so that its other cgroups are known, too."""
+        self._pods.put(uid, (namespace, pod))
+
     def read(self) -> list[str]:
         """Return the names of directories and links that came since the last time. May be called by one thread at a time."""
         names = self._events()

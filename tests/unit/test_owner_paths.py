@@ -124,6 +124,7 @@ _PATHS = {
     "/system.slice/backup-20261130131200.service": _unit("service", "backup-*.service"),
     f"/system.slice/snap.lxd.daemon-{_UID}.scope": _unit("scope", "snap.lxd.daemon-*.scope"),
     "/system.slice/dev-disk-by\\x2duuid.swap": _unit("service", "dev-disk-by\\x2duuid.swap"),
+    "/system.slice/session-3.scope": _unit("scope", "session-*.scope"),
     "/init.scope": _unit("scope", "init.scope"),
     "/podruntime.slice/kubelet.service": _unit("service", "kubelet.service"),
     "/system.slice/ssh.service (deleted)": _unit("service", "ssh.service"),

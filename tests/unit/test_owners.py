@@ -100,6 +100,29 @@ def test_directories_that_come_later_are_found(tmp_path: Path) -> None:
     names.close()
 
 
+def test_a_directory_that_is_made_again_is_watched_again(logs: FakeLogs, names: ContainerNames) -> None:
+    """A reset of the node removes it; then the watch is gone."""
+    for folder in (logs.pods, logs.containers):
+        folder.rmdir()
+    names.look_up()
+    for folder in (logs.pods, logs.containers):
+        folder.mkdir()
+    pod = FakePod("shop", "web-0")
+    logs.add(pod)
+    names.look_up()
+    assert names.find(pod.id, pod.uid) == ContainerName("shop", "web-0", "app")
+
+
+def test_a_pod_that_the_runtime_names_is_known_for_its_other_cgroups(tmp_path: Path) -> None:
+    """Where kubelet's logs cannot be read, no file of the runtime has the pod's own cgroup."""
+    pod = FakePod("shop", "web-0")
+    names = ContainerNames(str(tmp_path / "none"), str(tmp_path / "none"), lambda _: {pod.id: ContainerName("shop", "web-0", "app")})
+    owners = Owners("pod", names)
+    assert _wait_for(owners, pod.path) == Owner("pod", "", "shop", "web-0", "app")
+    assert owners.owner(pod.path.rpartition(b"/")[0]) == Owner("pod", "", "shop", "web-0", "")
+    names.close()
+
+
 def test_names_that_were_cut_are_found(logs: FakeLogs, names: ContainerNames) -> None:
     """Kubelet cuts links at 251 characters, within the id; with even longer names the pod is known without its container."""
     owners = Owners("pod", names, clock := _Clock())
