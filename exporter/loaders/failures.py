@@ -6,6 +6,7 @@ of the functions differ between kernels and architectures; the BTF of the runnin
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,9 @@ def load(libbpf: Libbpf, path: Path, control: int, sender: Sender) -> None:
 
 
 def _rejected(error: OSError) -> str:
-    return f"the kernel rejected {error.filename} ({error.strerror})"
+    step = {"bpf_object__load": "loading", "bpf_program__attach": "attaching"}.get(error.filename, error.filename)
+    reason = "this host does not allow such programs" if error.errno in (errno.EPERM, errno.EACCES) else "--log.level=debug shows more"
+    return f"{step} failed ({error.strerror}): {reason}"
 
 
 def _targets(libbpf: Libbpf, path: Path, hooks: tuple[_Hook, ...]) -> _Targets:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.loaders import failures
+from exporter.loaders.libbpf import Libbpf
 from exporter.model.failures import FAILURES, Failure, Kind
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel import failing
@@ -69,7 +70,22 @@ def test_an_object_that_is_not_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(failures, "OBJECT", tmp_path / "broken.o")
     with watching() as source:
         assert source.peek().failures == {}
-        assert "OOM kills are not counted: the kernel rejected bpf_object__open_file" in source.about()
+        assert "OOM kills are not counted: bpf_object__open_file failed" in source.about()
+
+
+def test_functions_are_chosen_by_what_the_kernel_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A needed function that is missing names itself; without an optional one nothing is missed; and an unsafe kernel gets no programs."""
+    libbpf = Libbpf()
+    missing, there = failures._Hook("first", ("no_such_function",)), failures._Hook("second", ("no_such_function", "kernel_clone"))
+    if not libbpf.has_struct(failures._SAFE_DETACH):
+        pytest.skip("this kernel cannot detach such programs safely")
+    assert failures._targets(libbpf, failures.OBJECT, (missing._replace(optional=True), there)) == {"second": "kernel_clone"}
+    with pytest.raises(failures._Unattachable, match="does not describe no_such_function"):
+        failures._targets(libbpf, failures.OBJECT, (there, missing))
+    monkeypatch.setattr(failures, "_SAFE_DETACH", "no_such_struct")
+    with pytest.raises(failures._Unattachable, match="cannot detach such a program safely"):
+        failures._targets(libbpf, failures.OBJECT, (there,))
+    assert failures._targets(libbpf, failures.OBJECT, failures._PARTS[Kind.OOM_KILL]) == {"on_oom_kill": None}
 
 
 def test_a_switch_counts_each_failure_once() -> None:
