@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -77,31 +78,32 @@ def podman() -> Iterator[_Podman]:
     if missing := [program for program in ("podman", "crun", "cc", "unshare") if shutil.which(program) is None]:
         pytest.skip(f"needs {', '.join(missing)}")
     before = _libpod_cgroups()
-    with tempfile.TemporaryDirectory(prefix="pm") as root:  # Podman refuses a runroot of more than 50 characters
-        try:
-            podman = _Podman(Path(root))
-            podman.start("probe")
-        except (RuntimeError, subprocess.SubprocessError) as reason:
-            pytest.skip(f"no container can run here: {reason}")
-        yield podman
-        podman.run("rm", "--all", "--force", "--time", "0")
-    _remove(_libpod_cgroups() - before)
+    root = Path(tempfile.mkdtemp(prefix="pm"))  # Podman refuses a runroot of more than 50 characters
+    try:
+        podman = _Podman(root)
+        podman.start("probe")
+    except (RuntimeError, subprocess.SubprocessError) as reason:
+        _remove(root, _libpod_cgroups() - before)
+        pytest.skip(f"no container can run here: {reason}")
+    yield podman
+    podman.run("rm", "--all", "--force", "--time", "0")
+    _remove(root, _libpod_cgroups() - before)
 
 
 def _libpod_cgroups() -> set[Path]:
     return {Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup") if "/libpod_parent" in folder}
 
 
-def _remove(cgroups: set[Path]) -> None:
-    """Remove what Podman left, once its monitors (conmon) have exited."""
-    deadline = time.monotonic() + 10
-    for folder in sorted(cgroups, key=lambda path: len(path.parts), reverse=True):
-        while folder.is_dir():
-            try:
+def _remove(root: Path, cgroups: set[Path]) -> None:
+    """Remove what Podman left, once its monitors (conmon) and their clean-up have exited."""
+    deadline = time.monotonic() + 20
+    while root.exists() or any(folder.exists() for folder in cgroups):
+        shutil.rmtree(root, ignore_errors=True)
+        for folder in sorted(cgroups, key=lambda path: len(path.parts), reverse=True):
+            with contextlib.suppress(OSError):
                 folder.rmdir()
-            except OSError:
-                assert time.monotonic() < deadline, folder
-                time.sleep(0.05)
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("options", [(), ("--rm",)])
