@@ -27,6 +27,28 @@ struct signal_struct {
 	unsigned long long sum_sched_runtime;
 };
 
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup_root {
+	int hierarchy_id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+	struct cgroup_root *root;
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
+
+struct css_set {
+	struct cgroup_subsys_state *subsys[14];
+	struct cgroup *dfl_cgrp;
+};
+
 struct sched_entity {
 	__u64 sum_exec_runtime;
 };
@@ -41,6 +63,7 @@ struct task_struct {
 	__u64 start_time;
 	char comm[16];
 	struct signal_struct *signal;
+	struct css_set *cgroups;
 	struct fs_struct *fs;
 	struct files_struct *files;
 };
@@ -94,5 +117,7 @@ struct linux_binprm {
 };
 
 #pragma clang attribute pop
+
+enum cgroup_subsys_id { pids_cgrp_id = 9 };
 
 #endif

@@ -28,8 +28,7 @@
 struct exit_facts {
 	u64 start_ns;
 	u64 runtime_ns;
-	struct comm comm;
-	struct comm parent_comm;
+	struct origin origin; /* cgroup and user are filled in here, the rest by the other half */
 	u32 ppid;   /* 0 if unknown */
 	s32 code;   /* wait status, see wait(2); -1 if unknown */
 	u8 outcome; /* enum outcome */
@@ -44,6 +43,13 @@ BPF_TABLE("percpu_array", int, struct cpu, cpus, 1);
 BPF_TABLE("hash", struct comm, struct counts, comms_a, MAX_COMMS);
 BPF_TABLE("hash", struct comm, struct counts, comms_b, MAX_COMMS);
 BPF_TABLE("array", int, u32, barrier_inner, 1);
+BPF_TABLE("hash", struct origin, struct origin_counts, origins_a, MAX_ORIGINS);
+BPF_TABLE("hash", struct origin, struct origin_counts, origins_b, MAX_ORIGINS);
+BPF_TABLE("hash", struct cgroup_key, struct cgroup_cpu, cgroup_cpu_a, 1); /* not filled here */
+BPF_TABLE("hash", struct cgroup_key, struct cgroup_cpu, cgroup_cpu_b, 1);
+#ifdef MKDIR_TELLS_ID
+BPF_TABLE("lru_hash", u64, struct cgroup_path, cgroup_paths, MAX_CGROUP_PATHS);
+#endif
 BPF_ARRAY_OF_MAPS(barrier, "barrier_inner", 1);
 BPF_F_TABLE("hash", u32, struct exe, exes, MAX_EXES, BPF_F_NO_PREALLOC);
 #ifdef WITH_RING
@@ -76,7 +82,7 @@ static __always_inline int look_up(struct globals *globals)
 static __always_inline void count_insert(struct globals *globals, int err, struct counts *counts)
 {
 	if (!err)
-		ADD(globals->cpu->comms_entered, 1);
+		ADD(globals->cpu->entered, 1);
 	if (!counts && err != -E2BIG)
 		ADD(globals->cpu->lost[LOST_NAME_BUSY], 1);
 }
@@ -102,6 +108,49 @@ static __always_inline struct counts *counts_of(struct globals *globals, struct 
 	}
 	count_insert(globals, err, counts);
 	return counts ? counts : &globals->shared->other;
+}
+
+static __always_inline struct origin_counts *origin_counts_of(struct globals *globals, struct origin *origin)
+{
+	struct origin_counts *counts;
+	int err;
+
+	if (globals->control->active) {
+		counts = origins_b.lookup(origin);
+		if (counts)
+			return counts;
+		err = origins_b.insert(origin, &globals->config->no_origin);
+		counts = origins_b.lookup(origin);
+	} else {
+		asm volatile("");
+		counts = origins_a.lookup(origin);
+		if (counts)
+			return counts;
+		err = origins_a.insert(origin, &globals->config->no_origin);
+		counts = origins_a.lookup(origin);
+	}
+	if (!err)
+		ADD(globals->cpu->entered, 1);
+	if (!counts)
+		ADD(globals->cpu->lost[LOST_ORIGINS_FULL], 1);
+	return counts ? counts : &globals->shared->other_origin;
+}
+
+static __always_inline void count_origin(struct globals *globals, struct exit_facts *facts, int is_short)
+{
+	int is_failed = facts->outcome == OUTCOME_ERROR || facts->outcome == OUTCOME_SIGNAL;
+	struct origin_counts *counts;
+
+	if (!globals->config->origins || (!is_short && !is_failed))
+		return;
+	/* With only v1 mounted, the helper returns the root. */
+	facts->origin.cgroup = globals->config->pids_cgroups ? 0 : bpf_get_current_cgroup_id();
+	facts->origin.uid = bpf_get_current_uid_gid();
+	counts = origin_counts_of(globals, &facts->origin);
+	if (is_short)
+		ADD(counts->short_exits, 1);
+	if (is_failed)
+		ADD(counts->failed_exits, 1);
 }
 
 static __always_inline void current_comm(struct comm *comm)
@@ -137,8 +186,8 @@ static __always_inline void fill_record(struct record *record, u32 pid, u64 now,
 	record->ppid = facts->ppid;
 	record->uid = bpf_get_current_uid_gid();
 	record->code = facts->code;
-	record->comm = facts->comm;
-	record->parent_comm = facts->parent_comm;
+	record->comm = facts->origin.comm;
+	record->parent_comm = facts->origin.parent;
 	exe = exes.lookup(&pid);
 	if (exe)
 		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe->path);
@@ -200,21 +249,20 @@ static __always_inline void forget_exe(struct globals *globals, u32 pid)
 
 static __always_inline void count_exit(void *ctx, struct globals *globals, u32 pid, u64 now, struct exit_facts *facts)
 {
-	struct counts *counts, *parent_counts = 0;
+	int is_short = facts->runtime_ns < globals->config->threshold_ns;
+	struct counts *counts;
 
 	if (!counts_at(globals->control, now)) {
 		forget_exe(globals, pid);
 		return;
 	}
-	counts = counts_of(globals, &facts->comm);
-	if (facts->runtime_ns < globals->config->threshold_ns)
-		parent_counts = same_comm(&facts->parent_comm, &facts->comm) ? counts : counts_of(globals, &facts->parent_comm);
+	counts = counts_of(globals, &facts->origin.comm);
+	count_origin(globals, facts, is_short);
 	globals->cpu->core_dumps += facts->core_dump;
 	globals->cpu->signals[SIGKILL] += facts->sigkill;
 	ADD(counts->exits[facts->outcome & (OUTCOMES - 1)], 1);
 	ADD(counts->runtime_ns, facts->runtime_ns);
-	if (parent_counts) {
-		ADD(parent_counts->short_children, 1);
+	if (is_short) {
 		count_second(globals->cpu, now);
 		send_record(ctx, globals, pid, now, facts);
 	} else {
@@ -223,6 +271,23 @@ static __always_inline void count_exit(void *ctx, struct globals *globals, u32 p
 	forget_exe(globals, pid);
 	ADD(counts->buckets[bucket_of(globals->config->bounds_ns, facts->runtime_ns)], 1);
 }
+
+#ifdef MKDIR_TELLS_ID
+int on_mkdir(struct tracepoint__cgroup__cgroup_mkdir *args)
+{
+	struct globals globals = {};
+	struct cgroup_path *path;
+	u64 id = args->id;
+
+	if (!look_up(&globals) || !globals.config->origins || args->root != (int)globals.config->hierarchy_id)
+		return 0;
+	cgroup_paths.update(&id, (struct cgroup_path *)globals.config->no_path);
+	path = cgroup_paths.lookup(&id);
+	if (path)
+		bpf_probe_read_kernel_str(path->path, sizeof(path->path), (char *)args + (args->data_loc_path & 0xffff));
+	return 0;
+}
+#endif
 
 /* SIGKILL is delivered to each thread at every exit_group. So it is counted at the exit of a process that it killed, where that is known. */
 int on_signal(struct bpf_raw_tracepoint_args *ctx)

@@ -23,7 +23,6 @@
 #include "lifecycle.h"
 #include "maps.h"
 #include "exe_path.h"
-#include "records.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -35,7 +34,7 @@ static __always_inline struct counts *enter_comm(void *comms, const struct comm 
 	struct cpu *cpu = this_cpu();
 
 	if (cpu && !err)
-		ADD(cpu->comms_entered, 1);
+		ADD(cpu->entered, 1);
 	if (cpu && !counts && err != -E2BIG)
 		ADD(cpu->lost[LOST_NAME_BUSY], 1);
 	return counts ?: &shared.other;
@@ -67,6 +66,9 @@ static __always_inline void read_name(struct comm *comm, struct task_struct *tas
 	else
 		read_comm(comm, task);
 }
+
+#include "origins.h"
+#include "records.h"
 
 static __always_inline bool is_last(struct task_struct *task, __u64 *ctx)
 {
@@ -148,38 +150,49 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 {
 	struct task_struct *parent = leader->real_parent->group_leader;
 	struct signal_struct *signal = leader->signal;
-	struct counts *counts, *parent_counts = 0;
-	struct comm comm, parent_comm;
+	struct origin_counts *origin_counts = 0;
+	struct origin origin = {};
+	struct counts *counts;
 	enum outcome outcome;
+	bool is_failed;
 	int code;
 
 	note->is_kernel = !!(leader->flags & PF_KTHREAD);
-	/* nr_threads includes threads that are still exiting; sum_sched_runtime is the CPU of those that have exited. */
+	/* What is left of threads that have gone, and those that are about to go. */
 	note->had_threads = signal->nr_threads > 1 || signal->sum_sched_runtime;
 	note->is_long = runtime >= config.threshold_ns;
 
-	read_name(&comm, leader, note->is_kernel);
-	/* The status that wait4() returns: kernel/exit.c, wait_task_zombie() */
+	read_name(&origin.comm, leader, note->is_kernel);
+	/* wait4() answers the same: kernel/exit.c, wait_task_zombie() */
 	code = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code;
 	outcome = outcome_of(code);
-	counts = counts_of(&comm);
-	if (!note->is_long) {
-		read_name(&parent_comm, parent, parent->flags & PF_KTHREAD);
-		parent_counts = same_comm(&parent_comm, &comm) ? counts : counts_of(&parent_comm);
+	is_failed = outcome != OUTCOME_OK;
+	counts = counts_of(&origin.comm);
+	if (!note->is_long || is_failed) {
+		read_name(&origin.parent, parent, parent->flags & PF_KTHREAD);
+		if (config.origins) {
+			origin.cgroup = config.pids_cgroups ? cgroup_of(leader) : bpf_get_current_cgroup_id();
+			origin.uid = bpf_get_current_uid_gid();
+			find_spawner(&origin, parent, now);
+			origin_counts = origin_counts_of(&origin);
+		}
 	}
 
 	if (code & CORE_DUMPED)
 		cpu->core_dumps++;
-	/* SIGKILL is delivered to each thread at every exit_group, so it is counted here, once per process. */
+	/* Delivered to each thread of every exit_group, so it is counted here, once a process. */
 	if ((code & 0x7f) == SIGKILL)
 		cpu->signals[SIGKILL]++;
 	ADD(counts->exits[outcome], 1);
 	ADD(counts->runtime_ns, runtime);
-	if (parent_counts) {
-		ADD(parent_counts->short_children, 1);
+	if (origin_counts && !note->is_long)
+		ADD(origin_counts->short_exits, 1);
+	if (origin_counts && is_failed)
+		ADD(origin_counts->failed_exits, 1);
+	if (!note->is_long) {
 		count_second(cpu, now);
 		if (control.records)
-			send_record(cpu, &comm, &parent_comm, leader, now, runtime, code);
+			send_record(cpu, &origin.comm, &origin.parent, leader, now, runtime, code);
 	} else {
 		ADD(counts->long_exits, 1);
 	}
@@ -248,6 +261,8 @@ int on_free(__u64 *ctx)
 		ADD(counts->long_cpu_ns, cpu_ns);
 	else
 		ADD(counts->short_cpu_ns, cpu_ns);
+	if (config.origins && !note.is_long)
+		ADD(cgroup_cpu_of(cgroup_of(task))->short_cpu_ns, cpu_ns);
 	ADD(counts->cpu_recorded, 1);
 	return 0;
 }

@@ -13,6 +13,11 @@
 #define MAX_GUARDED 8192
 #define FILTER 64 /* few, so that they stay in the cache */
 #define MAX_EXES 16384
+#define MAX_ORIGINS 8192
+#define MAX_CGROUP_CPU 4096
+#define MAX_CGROUP_PATHS 4096
+#define CGROUP_PATH_LEN 384
+#define MAX_HOPS 8
 #define EXE_LEN 256
 #define RECORDS_BYTES (2 << 20)
 
@@ -20,7 +25,7 @@
 enum outcome { OUTCOME_OK, OUTCOME_ERROR, OUTCOME_SIGNAL, OUTCOME_UNKNOWN, OUTCOMES };
 
 /* Named as the label values of shortproc_detection_lost_total, in the order of KERNEL_LOST in exporter/kernel/layout.py. */
-enum lost { LOST_NAME_BUSY, LOST_CPU_MARKS_FULL, LOST_BIRTHS_FULL, LOST_EXES_FULL, LOST_REASONS };
+enum lost { LOST_NAME_BUSY, LOST_CPU_MARKS_FULL, LOST_BIRTHS_FULL, LOST_EXES_FULL, LOST_ORIGINS_FULL, LOST_REASONS };
 
 /* Whether records of single short processes are sent, and whether each wakes the reader. */
 enum records { RECORDS_OFF, RECORDS_ON, RECORDS_LIVE };
@@ -29,13 +34,45 @@ struct comm {
 	__u64 word[COMM_LEN / 8]; /* padded with zeros, so that equal names are equal keys */
 };
 
+/* Whether the spawner was found; else its name is empty. */
+enum spawner { SPAWNER_FOUND, SPAWNER_DEEP, SPAWNER_UNKNOWN };
+
+/* For whom a process ran. With the header of a map's element, 48 bytes, and its counts it takes two cache lines. */
+struct origin {
+	__u64 cgroup; /* cgroup ID: the inode of its directory */
+	__u32 uid;
+	__u32 spawner_state; /* enum spawner */
+	struct comm comm;
+	struct comm parent;
+	struct comm spawner; /* the nearest ancestor that was not short-lived at that time */
+};
+
+struct origin_counts {
+	__u64 short_exits;
+	__u64 failed_exits; /* of any runtime */
+};
+
+/* Padded, so that the CPU begins on a cache line. */
+struct cgroup_key {
+	__u64 cgroup;
+	__u64 unused;
+};
+
+struct cgroup_cpu {
+	__u64 short_cpu_ns;
+};
+
+struct cgroup_path {
+	char path[CGROUP_PATH_LEN];
+};
+
 /* The exit and the free, which often run on different CPUs, write to different cache lines. */
 struct counts {
 	__u64 exits[OUTCOMES];
 	__u64 long_exits; /* the others were short */
 	__u64 execs;
 	__u64 runtime_ns;
-	__u64 short_children; /* short exits of processes whose parent had this comm */
+	__u64 unused;
 	__u64 buckets[BUCKETS]; /* of runtimes, not cumulative */
 	__u64 short_cpu_ns;
 	__u64 long_cpu_ns;
@@ -56,7 +93,7 @@ struct cpu {
 	__u64 forks;
 	__u64 threads;
 	__u64 core_dumps;
-	__u64 comms_entered;
+	__u64 entered; /* rows inserted into the maps that are drained */
 	__u64 records_dropped; /* the ring was full */
 	__u64 lost[LOST_REASONS];
 	__u64 signals[SIGNALS];
@@ -67,11 +104,14 @@ struct cpu {
 struct shared {
 	struct counts other; /* comms that found no room in the map */
 	__u32 filter[FILTER];
+	struct origin_counts other_origin;
+	struct cgroup_cpu other_cgroup;
+	__u64 unused[5]; /* explicit: else clang describes the variable in another section than it puts it */
 };
 
 /* Only user space writes to it. Times are of the monotonic clock. */
 struct control {
-	__u64 active;   /* the map of comms that programs write to: 0 for comms_a, 1 for comms_b */
+	__u64 active;   /* the maps that programs write to: 0 for those named _a, 1 for those named _b */
 	__u64 since;    /* processes that start from then on exit while all programs are attached and count */
 	__u64 is_cut;   /* whether the two times below apply; each event then costs a read of the clock */
 	__u64 from_ns;  /* the first moment whose events count */
@@ -86,9 +126,15 @@ struct config {
 	__u64 bounds_ns[BUCKETS]; /* rising, padded with the greatest value; the last is never compared */
 	__u64 group_dead_arg;
 	struct comm kernel_threads;
-	__u64 unused[4];
+	__u64 origins;       /* whether exits are counted by origin, and CPU by cgroup */
+	__u64 pids_cgroups;  /* whether cgroups are those of the v1 controller `pids`, not v2 */
+	__u64 hierarchy_id;  /* of these cgroups: /proc/cgroups; 0 for v2 */
+	__u64 unused;
 	struct counts none; /* zeros: the value of a new comm */
+	struct origin_counts no_origin;
+	__u64 unused_too[6];
 	char no_exe[EXE_LEN];
+	char no_path[CGROUP_PATH_LEN];
 };
 
 /* What the free of a process needs from its exit and can't find in the task. Keyed by the address of the leader. */

@@ -31,7 +31,7 @@ static __always_inline void read_name(struct globals *globals, struct comm *comm
 /* The parent of an orphan has exited, and the process that adopted it cannot be found: its comm is `unknown`. */
 static __always_inline void read_parent(struct globals *globals, struct exit_facts *facts, struct live_process *child)
 {
-	struct comm *comm = &facts->parent_comm;
+	struct comm *comm = &facts->origin.parent;
 
 	struct live_process *parent = live_processes.lookup(&child->parent);
 
@@ -40,6 +40,32 @@ static __always_inline void read_parent(struct globals *globals, struct exit_fac
 	if (parent && parent->start_ns <= child->start_ns) {
 		read_name(globals, comm, parent);
 		facts->ppid = child->parent;
+	}
+}
+
+/* The nearest ancestor that is older than the threshold of short processes. */
+static __always_inline void find_spawner(struct globals *globals, struct exit_facts *facts, struct live_process *child, u64 now)
+{
+	u64 born_before = child->start_ns;
+	struct live_process *each;
+	u32 pid = child->parent;
+	int i;
+
+	facts->origin.spawner_state = SPAWNER_DEEP;
+#pragma unroll
+	for (i = 0; i < MAX_HOPS; i++) {
+		each = live_processes.lookup(&pid);
+		if (!each || each->start_ns > born_before) { /* the parent of an orphan has exited */
+			facts->origin.spawner_state = SPAWNER_UNKNOWN;
+			break;
+		}
+		if (now - each->start_ns >= globals->config->threshold_ns) {
+			facts->origin.spawner_state = SPAWNER_FOUND;
+			read_name(globals, &facts->origin.spawner, each);
+			break;
+		}
+		born_before = each->start_ns;
+		pid = each->parent;
 	}
 }
 
@@ -155,8 +181,9 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	facts.runtime_ns = now > process.start_ns ? now - process.start_ns : 0;
 	facts.outcome = OUTCOME_UNKNOWN;
 	facts.code = -1;
-	read_name(&globals, &facts.comm, &process);
+	read_name(&globals, &facts.origin.comm, &process);
 	read_parent(&globals, &facts, &process);
+	find_spawner(&globals, &facts, &process, now);
 	count_exit(ctx, &globals, pid, now, &facts);
 	return 0;
 }

@@ -17,6 +17,28 @@ struct comms {
 	__type(value, struct counts);
 } comms_a SEC(".maps"), comms_b SEC(".maps");
 
+struct origins {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_ORIGINS);
+	__type(key, struct origin);
+	__type(value, struct origin_counts);
+} origins_a SEC(".maps"), origins_b SEC(".maps");
+
+struct cgroup_cpus {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CGROUP_CPU);
+	__type(key, struct cgroup_key);
+	__type(value, struct cgroup_cpu);
+} cgroup_cpu_a SEC(".maps"), cgroup_cpu_b SEC(".maps");
+
+/* Paths of cgroups from their making on, so that those that live for milliseconds have a name. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_CGROUP_PATHS);
+	__type(key, __u64);
+	__type(value, struct cgroup_path);
+} cgroup_paths SEC(".maps");
+
 /* A barrier for user space; no program uses it. An update of a map of maps returns when all programs that were running have finished
  * (kernel/bpf/syscall.c, maybe_wait_bpf_programs()). User space does that after it has changed `control`.
  */

@@ -28,6 +28,27 @@ static __always_inline int is_kernel_thread(struct task_struct *task)
 	return !!(flags & PF_KTHREAD);
 }
 
+static __always_inline void find_spawner(struct globals *globals, struct origin *origin, struct task_struct *parent, u64 now)
+{
+	struct task_struct *each = parent;
+	u64 start_ns;
+	int i;
+
+	origin->spawner_state = SPAWNER_DEEP;
+#pragma unroll
+	for (i = 0; i < MAX_HOPS; i++) {
+		start_ns = 0;
+		GET(start_ns, each->start_time);
+		if (now - start_ns >= globals->config->threshold_ns) {
+			origin->spawner_state = SPAWNER_FOUND;
+			read_name(globals, &origin->spawner, each, is_kernel_thread(each));
+			break;
+		}
+		GET(each, each->real_parent);
+		GET(each, each->group_leader);
+	}
+}
+
 static __always_inline u32 *filter_of(struct globals *globals, u64 start_ns)
 {
 	return &globals->shared->filter[(start_ns >> 10) % FILTER];
@@ -122,8 +143,9 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	facts.outcome = outcome_of(code);
 	facts.core_dump = !!(code & DUMPED);
 	facts.sigkill = (code & 0x7f) == SIGKILL;
-	read_name(&globals, &facts.comm, leader, note.is_kernel);
-	read_name(&globals, &facts.parent_comm, parent, is_kernel_thread(parent));
+	read_name(&globals, &facts.origin.comm, leader, note.is_kernel);
+	read_name(&globals, &facts.origin.parent, parent, is_kernel_thread(parent));
+	find_spawner(&globals, &facts.origin, parent, now);
 	set_exit_note(&globals, (u64)leader, &note);
 	count_exit(ctx, &globals, bpf_get_current_pid_tgid() >> 32, now, &facts);
 	return 0;

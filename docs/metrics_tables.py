@@ -77,9 +77,7 @@ def _rows(families: Iterable[Family]) -> Iterator[Sequence[str]]:
 
 
 def _cap(dimension: Dimension[Any]) -> str:
-    if isinstance(dimension.cap, str):
-        return f"{Config().value(dimension.cap)}, or {code(dimension.cap)}"
-    return str(dimension.cap)
+    return f"{Config().value(dimension.cap)}, or {code(dimension.cap)}"
 
 
 def modes_that_tell(facts: Iterable[Fact]) -> str:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 from exporter.config import address, checks
 from exporter.config.checks import boolean, duration, integer, keywords, list_of, number, one_of, rising, size, text
 from exporter.config.globs import GLOBS
 from exporter.config.sections import flag_only, group, groups, option, required
 from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale
-from exporter.model.dimensions import DIMENSIONS, Dimension
+from exporter.model.dimensions import BY_ORIGIN, DIMENSIONS, Dimension
 
 AUTO = "auto"
 RESERVED_PATHS = ("/-/healthy", "/-/ready", "/api/v1/short-processes", "/api/v1/busiest", "/api/v1/stream")
@@ -82,6 +82,25 @@ class Metrics:
         False,
         boolean(),
         "Expose a runtime histogram for each comm too (shortproc_comm_runtime_seconds). It adds a series for each comm and bucket.",
+    )
+
+
+def _cap(most: int, what: str) -> Any:
+    text = f"Maximum number of {what} that have their own series, 0 for no such metrics. Others are counted under `other`."
+    return option(most, integer(0, 1000), text)
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    max_owners: int = _cap(40, "owners (systemd units, containers, pods)")
+    max_owner_comms: int = _cap(40, "pairs of an owner and a command name")
+    max_spawners: int = _cap(20, "spawners (nearest ancestors that are not short-lived)")
+    max_users: int = _cap(15, "users")
+    max_parents: int = _cap(20, "parents")
+    pods: Literal["pod", "workload", "none"] = option(
+        "pod",
+        one_of("pod", "workload", "none"),
+        "Whether the label pod is the name of the pod, of its workload (without the hash of a ReplicaSet or Job), or empty.",
     )
 
 
@@ -214,6 +233,7 @@ class Sinks:
 class Config:
     detection: Detection = group(Detection, "Detection of processes.")
     metrics: Metrics = group(Metrics, "The metrics.")
+    attribution: Attribution = group(Attribution, "For whom short processes run: metrics by owner, user, parent and spawner.")
     handlers: tuple[HandlerConfig, ...] = groups(
         HandlerConfig,
         16,
@@ -245,7 +265,12 @@ class Config:
     @property
     def caps(self) -> dict[Dimension[Any], int]:
         """Return the maximum number of keys with their own series, for each dimension."""
-        return {each: self.value(each.cap) if isinstance(each.cap, str) else each.cap for each in DIMENSIONS}
+        return {each: cap for each in DIMENSIONS if (cap := self.value(each.cap))}
+
+    @property
+    def by_origin(self) -> bool:
+        """Return whether it must be counted for whom processes ran."""
+        return not self.caps.keys().isdisjoint(BY_ORIGIN)
 
     def value(self, key: str) -> Any:
         """The option `key`, such as `metrics.max_comms`."""

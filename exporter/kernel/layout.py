@@ -6,6 +6,7 @@ import ctypes
 from ctypes import c_char, c_int32, c_uint32, c_uint64
 from typing import Any
 
+from exporter.kernel.cgroups import Hierarchy
 from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Outcome, RuntimeScale
 
 COMM_LEN = 16
@@ -16,11 +17,17 @@ FILTER = 64
 MAX_COMMS = 2048
 MAX_EXES = 16384
 EXE_LEN = 256
+MAX_ORIGINS = 8192
+MAX_CGROUP_CPU = 4096
+MAX_CGROUP_PATHS = 4096
+CGROUP_PATH_LEN = 384
 RECORDS_BYTES = 2 << 20
 PERF_BYTES_LEAST, PERF_BYTES_MOST = 64 << 10, 256 << 10
 """Bytes for one CPU. An unprivileged user can map 516 KiB for each: kernel.perf_event_mlock_kb in perf_event_open(2)."""
-KERNEL_LOST = (Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.LIVE_PROCESSES_FULL, Lost.EXES_FULL)
+KERNEL_LOST = (Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.LIVE_PROCESSES_FULL, Lost.EXES_FULL, Lost.ORIGINS_FULL)
 """In the order of `enum lost`."""
+SPAWNER_FOUND, SPAWNER_DEEP, SPAWNER_UNKNOWN = range(3)
+"""Whether the spawner of an origin was found: `enum spawner`."""
 RECORDS_OFF, RECORDS_ON, RECORDS_LIVE = range(3)
 """Whether the programs write records: `enum records`."""
 
@@ -31,13 +38,36 @@ class CommRow(ctypes.Structure):
         ("long_exits", c_uint64),
         ("execs", c_uint64),
         ("runtime_ns", c_uint64),
-        ("short_children", c_uint64),
+        ("unused", c_uint64),
         ("buckets", c_uint64 * BUCKETS),
         ("short_cpu_ns", c_uint64),
         ("long_cpu_ns", c_uint64),
         ("cpu_recorded", c_uint64),
         ("unused_too", c_uint64 * 5),
     )
+
+
+class OriginKey(ctypes.Structure):
+    _fields_ = (
+        ("cgroup", c_uint64),
+        ("uid", c_uint32),
+        ("spawner_state", c_uint32),
+        ("comm", c_char * COMM_LEN),
+        ("parent", c_char * COMM_LEN),
+        ("spawner", c_char * COMM_LEN),
+    )
+
+
+class OriginRow(ctypes.Structure):
+    _fields_ = (("short_exits", c_uint64), ("failed_exits", c_uint64))
+
+
+class CgroupKey(ctypes.Structure):
+    _fields_ = (("cgroup", c_uint64), ("unused", c_uint64))
+
+
+class CgroupCpu(ctypes.Structure):
+    _fields_ = (("short_cpu_ns", c_uint64),)
 
 
 class Second(ctypes.Structure):
@@ -49,7 +79,7 @@ class CpuRow(ctypes.Structure):
         ("forks", c_uint64),
         ("threads", c_uint64),
         ("core_dumps", c_uint64),
-        ("comms_entered", c_uint64),
+        ("entered", c_uint64),
         ("records_dropped", c_uint64),
         ("lost", c_uint64 * len(KERNEL_LOST)),
         ("signals", c_uint64 * SIGNALS),
@@ -58,7 +88,13 @@ class CpuRow(ctypes.Structure):
 
 
 class Shared(ctypes.Structure):
-    _fields_ = (("other", CommRow), ("filter", c_uint32 * FILTER))
+    _fields_ = (
+        ("other", CommRow),
+        ("filter", c_uint32 * FILTER),
+        ("other_origin", OriginRow),
+        ("other_cgroup", CgroupCpu),
+        ("unused", c_uint64 * 5),
+    )
 
 
 class ProgramControl(ctypes.Structure):
@@ -100,15 +136,21 @@ class ProgramConfig(ctypes.Structure):
         ("bounds_ns", c_uint64 * BUCKETS),
         ("group_dead_arg", c_uint64),
         ("kernel_threads", c_char * COMM_LEN),
-        ("unused", c_uint64 * 4),
+        ("origins", c_uint64),
+        ("pids_cgroups", c_uint64),
+        ("hierarchy_id", c_uint64),
+        ("unused", c_uint64),
         ("none", CommRow),
+        ("no_origin", OriginRow),
+        ("unused_too", c_uint64 * 6),
         ("no_exe", c_char * EXE_LEN),
+        ("no_path", c_char * CGROUP_PATH_LEN),
     )
 
 
-def program_config(scale: RuntimeScale) -> ProgramConfig:
-    """Return the constants of the programs. The loader adds `group_dead_arg`."""
-    config = ProgramConfig()
+def program_config(scale: RuntimeScale, cgroups: Hierarchy, *, by_origin: bool = True) -> ProgramConfig:
+    """Return the constants of the programs. The loader adds `group_dead_arg`. `by_origin` counts for whom processes ran."""
+    config = ProgramConfig(origins=by_origin, pids_cgroups=cgroups.is_pids, hierarchy_id=cgroups.id)
     config.threshold_ns = scale.threshold_ns
     spare = BUCKETS - len(scale.bounds_ns)
     config.bounds_ns[:] = [*scale.bounds_ns, *[FOREVER_NS] * spare]

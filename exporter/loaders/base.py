@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from exporter.kernel.attached import Handover
 from exporter.model import Mode, RuntimeScale
+from exporter.model.owner import ContainerName
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ class Settings:
     procfs: str
     interpreter: str
     """Path of a Python interpreter that has bcc; if empty, one is searched for."""
+    by_origin: bool
+    """Whether the programs count for whom processes ran."""
     modules: Mapping[Mode, str]
     """Name of the module that loads each mode. The other modes need no loader."""
 
@@ -53,13 +56,16 @@ class ModeLoader(Protocol):
 
 
 class Loader(Protocol):
-    """The interface that the application hands to supervision. Both methods raise `ModeUnavailable`."""
+    """The interface that the application hands to supervision. `load` and `probe` raise `ModeUnavailable`."""
 
     def load(self, mode: Mode) -> Handover:
         """Return the programs or sockets of the mode, as open descriptors."""
 
     def probe(self, mode: Mode) -> None:
         """Raise if a cheap check shows that `load` would fail."""
+
+    def container_names(self, ids: Sequence[str]) -> Mapping[str, ContainerName]:
+        """Return the names of containers that their runtimes keep, by id; of at most 32, and only those that are known."""
 
 
 def log_line(line: str) -> None:

@@ -18,10 +18,16 @@ from exporter.kernel import release
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import possible_cpus
 from exporter.kernel.capabilities import bpf_refusal
+from exporter.kernel.cgroups import hierarchy
 from exporter.kernel.layout import (
+    CGROUP_PATH_LEN,
     EXE_LEN,
+    CgroupCpu,
+    CgroupKey,
     CommRow,
     CpuRow,
+    OriginKey,
+    OriginRow,
     ProgramConfig,
     ProgramControl,
     Shared,
@@ -55,13 +61,14 @@ _FIND_SECONDS = 10
 
 def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
     """See `ModeLoader`."""
-    return load_bcc(settings.scale, on_log, interpreter=settings.interpreter, proc=settings.procfs)
+    return load_bcc(settings.scale, on_log, by_origin=settings.by_origin, interpreter=settings.interpreter, proc=settings.procfs)
 
 
 def load_bcc(  # noqa: PLR0913 - two are required
     scale: RuntimeScale,
     on_log: Callable[[str], None],
     *,
+    by_origin: bool = True,
     interpreter: str = "",
     proc: str = "/proc",
     use_headers: bool = True,
@@ -72,15 +79,19 @@ def load_bcc(  # noqa: PLR0913 - two are required
 ) -> Handover:
     """Compile, load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
 
-    `interpreter` has bcc; if empty, one is searched for. `use_headers` uses the kernel headers if installed: outcomes and CPU need them.
-    `use_ring` uses the ring buffer if the kernel has one. `use_rename_pid` uses the PID in the tracepoint of renames if it is there.
-    `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
+    `by_origin` counts for whom processes ran. `interpreter` has bcc; if empty, one is searched for. `use_headers` uses the kernel headers
+    if installed: outcomes and CPU need them. `use_ring` uses the ring buffer if the kernel has one. `use_rename_pid` uses the PID in the
+    tracepoint of renames if it is there. `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
     """
     sources, found = _require(interpreter)
+    cgroups = hierarchy()
     request = {
         "sources": str(sources),
         "maps": _sizes(),
-        "contents": {"configs": bytes(program_config(scale)).hex(), "control": bytes(standby_control()).hex()},
+        "contents": {
+            "configs": bytes(program_config(scale, cgroups, by_origin=by_origin)).hex(),
+            "control": bytes(standby_control()).hex(),
+        },
         "use_headers": use_headers,
         "use_ring": use_ring,
         "use_rename_pid": use_rename_pid,
@@ -89,6 +100,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
     }
     # -I: as root, import nothing from the working directory or the environment
     handover = run([found, "-I", str(_CHILD)], request, timeout=timeout, on_log=on_log)
+    handover.facts["cgroups"] = cgroups.root
     handover.facts["buffers_count_lost"] = release.version() < _PROGRAMS_SEE_FULL_BUFFERS
     try:
         if "live_processes" in handover.maps:
@@ -155,6 +167,9 @@ def _sizes() -> dict[str, tuple[int, int]]:
     return {
         "comms_a": (16, counts),
         "comms_b": (16, counts),
+        **dict.fromkeys(("origins_a", "origins_b"), (ctypes.sizeof(OriginKey), ctypes.sizeof(OriginRow))),
+        **dict.fromkeys(("cgroup_cpu_a", "cgroup_cpu_b"), (ctypes.sizeof(CgroupKey), ctypes.sizeof(CgroupCpu))),
+        "cgroup_paths": (8, CGROUP_PATH_LEN),
         "barrier": (4, 4),
         "barrier_inner": (4, 4),
         "cpus": (4, cpus),

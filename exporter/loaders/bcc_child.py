@@ -22,7 +22,12 @@ from typing import Any
 _CLONE_NEWNS = 0x20000  # include/uapi/linux/sched.h
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000  # include/uapi/linux/mount.h
 _TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
-_FORMATTED = {"on_path": "sched:sched_process_exec", "on_rename": "task:task_rename", "on_birth": "task:task_newtask"}
+_FORMATTED = {
+    "on_path": "sched:sched_process_exec",
+    "on_rename": "task:task_rename",
+    "on_birth": "task:task_newtask",
+    "on_mkdir": "cgroup:cgroup_mkdir",
+}
 _RAW = {
     "on_free": "sched_process_free",
     "on_exit": "sched_process_exit",
@@ -33,7 +38,18 @@ _RAW = {
 }
 _MAX_DESCRIPTORS = 250
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
-_ATTACH_ORDER = ("on_free", "on_exit", "on_path", "on_exec", "on_own_rename", "on_rename", "on_signal", "on_newtask", "on_birth")
+_ATTACH_ORDER = (
+    "on_mkdir",
+    "on_free",
+    "on_exit",
+    "on_path",
+    "on_exec",
+    "on_own_rename",
+    "on_rename",
+    "on_signal",
+    "on_newtask",
+    "on_birth",
+)
 """Attached in this order, so that each counted exit is followed by its free, and leaves no entry in `live_processes`."""
 _ADVICE = {
     errno.EPERM: "allow bpf(2) and perf_event_open(2) in the seccomp profile or security module of the container",
@@ -87,6 +103,7 @@ def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     flags = {
         "GROUP_DEAD_ARG": facts["group_dead"],
         "RENAME_TELLS_PID": request["use_rename_pid"] and " pid;" in _format(tracefs, "task/task_rename"),
+        "MKDIR_TELLS_ID": "u64 id;" in _format_or_nothing(tracefs, "cgroup/cgroup_mkdir"),
         "WITH_RING": with_ring,
     }
     headers = _headers() if request["use_headers"] else None
@@ -170,6 +187,14 @@ def _compiled(bcc: Any, sources: str, half: str, headers: str, flags: list[str])
 
 def _format(tracefs: str, event: str) -> str:
     return _read(f"{tracefs}/events/{event}/format")
+
+
+def _format_or_nothing(tracefs: str, event: str) -> str:
+    """Return the format of a tracepoint that the kernel may not have."""
+    try:
+        return _format(tracefs, event)
+    except OSError:
+        return ""
 
 
 def _read(path: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from exporter.kernel import release
 from exporter.kernel.attached import Handover
 from exporter.kernel.capabilities import bpf_refusal
+from exporter.kernel.cgroups import hierarchy
 from exporter.kernel.layout import ProgramConfig, program_config, standby_control
 from exporter.loaders import failures, handover
 from exporter.loaders.base import Settings
@@ -26,26 +27,31 @@ _NO_MEMLOCK = (5, 11)
 """The first kernel that charges maps to the cgroup instead of RLIMIT_MEMLOCK."""
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _SECTIONS = {".bss": "shared", ".data.control": "control"}
-_PROGRAMS = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask")
+_PROGRAMS = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask", "on_mkdir")
 
 
 def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
     """See `ModeLoader`."""
-    return load_core(settings.scale, on_log)
+    return load_core(settings.scale, on_log, by_origin=settings.by_origin)
 
 
-def load_core(scale: RuntimeScale, on_log: Callable[[str], None], *, force_guard: bool = False, timeout: float = 20) -> Handover:
+def load_core(
+    scale: RuntimeScale, on_log: Callable[[str], None], *, by_origin: bool = True, force_guard: bool = False, timeout: float = 20
+) -> Handover:
     """Load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
 
-    `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
+    `by_origin` counts for whom processes ran. `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
     """
+    cgroups = hierarchy()
     request = {
         "object": str(OBJECT),
         "failures": str(failures.OBJECT),
-        "config": bytes(program_config(scale)).hex(),
+        "config": bytes(program_config(scale, cgroups, by_origin=by_origin)).hex(),
         "force_guard": force_guard,
     }
-    return handover.load(__name__, request, timeout=timeout, on_log=on_log)
+    loaded = handover.load(__name__, request, timeout=timeout, on_log=on_log)
+    loaded.facts["cgroups"] = cgroups.root
+    return loaded
 
 
 def main() -> None:
@@ -79,6 +85,9 @@ def _load(sender: handover.Sender) -> None:
         libbpf.call("bpf_map__set_initial_value", data, bytes(value), ctypes.sizeof(value))
     if config.group_dead_arg:
         libbpf.call("bpf_map__set_max_entries", maps["guard"], 1)
+    if not config.origins:
+        for name in ("origins_a", "origins_b", "cgroup_cpu_a", "cgroup_cpu_b", "cgroup_paths"):
+            libbpf.call("bpf_map__set_max_entries", maps[name], 1)
     libbpf.call("bpf_object__load", opened)
 
     for name, each in maps.items():

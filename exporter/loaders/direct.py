@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from exporter.kernel.attached import Handover
@@ -29,7 +29,7 @@ class Direct:
         if reason := self._module(mode).refusal(self._settings):
             raise ModeUnavailable(reason)
 
-    def container_names(self, ids: Iterable[str]) -> dict[str, ContainerName]:
+    def container_names(self, ids: Sequence[str]) -> dict[str, ContainerName]:
         """Return the names of containers that their runtimes keep, by id; of at most 32, and only those that are known."""
         if self._container_state is None:
             from exporter.loaders.container_state import ContainerState  # noqa: PLC0415 - most hosts have no containers

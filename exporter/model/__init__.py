@@ -71,6 +71,8 @@ class Lost(StrEnum):
     """The exit of a process that started when 65,536 others existed."""
     EXES_FULL = "exes_full"
     """Only the path of the executable in records: 16,384 processes that had called exec existed."""
+    ORIGINS_FULL = "origins_full"
+    """Only the cgroup, user, parent and spawner: 8,192 combinations of them were seen within a second or two. Counted as `other`."""
     OVERRUN = "overrun"
     """Clones whose events the kernel dropped, because they were not read fast enough, and exits of known processes lost in the same way."""
     NAME_RACE = "name_race"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -62,6 +62,8 @@ class Breakdown(Generic[Key]):
     rows: dict[Key, ProcessCounts] = field(default_factory=dict)
     other: ProcessCounts = field(default_factory=ProcessCounts)
     """Processes whose key the source could not keep apart."""
+    holders: dict[Key, Hashable | None] = field(default_factory=dict)
+    """To whom keys belong, such as a user, as far as it is known: it limits how many series they share (exporter/model/admission.py)."""
 
     def row(self, key: Key, most: int | None = None) -> ProcessCounts:
         """The counts of `key`, made if they are not there; `other` where there are `most` keys already."""
@@ -77,10 +79,11 @@ class Breakdown(Generic[Key]):
         self.other.add(other.other)
         for key, row in other.rows.items():
             self.row(key).add(row)
+        self.holders |= other.holders
 
     def copy(self) -> Breakdown[Key]:
         """An independent copy."""
-        return Breakdown({key: row.copy() for key, row in self.rows.items()}, self.other.copy())
+        return Breakdown({key: row.copy() for key, row in self.rows.items()}, self.other.copy(), dict(self.holders))
 
 
 @dataclass(slots=True)
@@ -114,7 +117,11 @@ class Counts:
     def add(self, other: Counts) -> None:
         """Add everything of `other`."""
         self.add_totals(other)
-        for dimension, breakdown in other.by.items():
+        self.add_breakdowns(other.by)
+
+    def add_breakdowns(self, by: Mapping[Dimension[Any], Breakdown[Any]]) -> None:
+        """Add breakdowns by dimensions."""
+        for dimension, breakdown in by.items():
             self.of(dimension).add(breakdown)
 
     def copy(self) -> Counts:

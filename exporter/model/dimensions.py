@@ -7,12 +7,13 @@ that is declared. Dimensions and measures are compared by identity, so that look
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic
 
 from exporter.model import NS, OTHER, Outcome, comm_text
 from exporter.model.counts import Key, ProcessCounts
 from exporter.model.facts import Fact
+from exporter.model.owner import Owner
 
 Labels = tuple[str, ...]
 
@@ -68,8 +69,8 @@ class Dimension(Generic[Key]):
     """Of the labels' columns on the page."""
     labels_of: Callable[[Key], Labels]
     """A key as values of the labels, harmless to show; never the same for two keys."""
-    cap: int | str
-    """Most keys that have series; a text is the option of the configuration that says how many."""
+    cap: str
+    """The option of the configuration that says how many keys have series at most; 0 switches the dimension off."""
     fact: Fact
     """What a mode must be able to tell to know the key of a process."""
     held: bool = True
@@ -125,6 +126,7 @@ SHORT_CPU = Measure(
     values=lambda counts: (counts.short_cpu_ns / NS,),
     fact=Fact.CPU,
 )
+OWNER_CPU = replace(SHORT_CPU, fact=Fact.OWNER_CPU)
 EXECS = Measure(
     name="execs",
     about="Successful execs",
@@ -147,6 +149,19 @@ RUNTIME = Measure(
 
 def _comm(comm: bytes) -> Labels:
     return (comm_text(comm),)
+
+
+def _text(text: str) -> Labels:
+    return (text,)
+
+
+def _owner(owner: Owner) -> Labels:
+    return owner
+
+
+def _owner_comm(key: tuple[Owner, bytes]) -> Labels:
+    owner, comm = key
+    return (*owner, comm_text(comm))
 
 
 COMM = Dimension(
@@ -172,11 +187,65 @@ PARENT = Dimension(
     labels=("parent_comm",),
     headings=("Parent",),
     labels_of=_comm,
-    cap=20,
+    cap="attribution.max_parents",
     fact=Fact.PARENTS,
     measures=(SHORT_EXITS,),
     rankings=(Ranking("Parents of the most short processes", (SHORT_EXITS,)),),
 )
+SPAWNER = Dimension(
+    name="spawner",
+    about="command name of the nearest ancestor that was not short-lived itself",
+    plural="spawners",
+    labels=("spawner",),
+    headings=("Spawner",),
+    labels_of=_comm,
+    cap="attribution.max_spawners",
+    fact=Fact.SPAWNERS,
+    measures=(SHORT_EXITS,),
+    rankings=(Ranking("Spawners of the most short processes", (SHORT_EXITS,)),),
+)
+USER = Dimension(
+    name="user",
+    about="user",
+    plural="users",
+    labels=("user",),
+    headings=("User",),
+    labels_of=_text,
+    cap="attribution.max_users",
+    fact=Fact.USERS,
+    measures=(SHORT_EXITS,),
+    rankings=(Ranking("Users with the most short processes", (SHORT_EXITS,)),),
+)
+_OWNER_LABELS = ("kind", "unit", "namespace", "pod", "container")
+_OWNER_HEADINGS = ("Kind", "Unit", "Namespace", "Pod", "Container")
+OWNER = Dimension(
+    name="owner",
+    about="owner: systemd unit, container or pod",
+    plural="owners",
+    labels=_OWNER_LABELS,
+    headings=_OWNER_HEADINGS,
+    labels_of=_owner,
+    cap="attribution.max_owners",
+    fact=Fact.OWNERS,
+    measures=(SHORT_EXITS, FAILED_EXITS, OWNER_CPU),
+    rankings=(
+        Ranking("Owners of the most short processes", (SHORT_EXITS, FAILED_EXITS, OWNER_CPU)),
+        Ranking("Owners of the most failed exits", (FAILED_EXITS, SHORT_EXITS)),
+    ),
+)
+OWNER_COMM = Dimension(
+    name="owner_comm",
+    about="owner and command name",
+    plural="commands of owners",
+    labels=(*_OWNER_LABELS, "comm"),
+    headings=(*_OWNER_HEADINGS, "Name"),
+    labels_of=_owner_comm,
+    cap="attribution.max_owner_comms",
+    fact=Fact.OWNERS,
+    measures=(SHORT_EXITS,),
+)
 
-DIMENSIONS: tuple[Dimension[Any], ...] = (COMM, PARENT)
+BY_ORIGIN: tuple[Dimension[Any], ...] = (PARENT, SPAWNER, USER, OWNER, OWNER_COMM)
+"""Those that `exporter/attribution` makes of origins."""
+DIMENSIONS: tuple[Dimension[Any], ...] = (COMM, *BY_ORIGIN)
 """In the order of `/metrics`."""

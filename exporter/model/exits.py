@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from exporter.model import Outcome
+from exporter.model.origins import UNKNOWN
 
 
 class ProcessExit(NamedTuple):
@@ -23,7 +24,10 @@ class ProcessExit(NamedTuple):
     ppid: int = 0
     uid: int | None = None
     code: int | None = None
-    """As `Record.code`. It, `ppid` and `uid` are for records only."""
+    """As `Record.code`. It and `ppid` are for records only."""
+    cgroup: bytes = b""
+    spawner: bytes = UNKNOWN
+    """As in `Origin`."""
 
     @property
     def at_ns(self) -> int:

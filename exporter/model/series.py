@@ -14,7 +14,7 @@ Prometheus sees no increase in a series that is born with a value. So a newcomer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic
 
@@ -54,6 +54,7 @@ class CappedSeries(Generic[Key]):
         self._series: dict[Key, _Series] = {}
         self._other = ProcessCounts()
         self._activity = Activity[Key]()
+        self._holders: dict[Key, Hashable | None] = {}
 
     def keys(self) -> Collection[Key]:
         """Those that have series."""
@@ -79,6 +80,7 @@ class CappedSeries(Generic[Key]):
         for key in decision.retired:
             self._series[key].retired_ns = now
         self._activity.note(counts.rows, self._series, now)
+        self._keep_holders(counts)
 
     def view(self, counts: Breakdown[Key]) -> list[Row]:
         """The rows as they would be if these counts were absorbed now; the last is `other`."""
@@ -121,6 +123,7 @@ class CappedSeries(Generic[Key]):
                 key,
                 labels,
                 busy if row is None else busy.plus(row),
+                counts.holders.get(key, self._holders.get(key)),
                 last_ns=series.last_ns if series is not None else 0,
                 is_settled=series is not None and now >= series.settled_ns,
                 is_idle=series is not None and row is None and now >= max(series.settled_ns, series.last_ns + IDLE_NS),
@@ -136,6 +139,11 @@ class CappedSeries(Generic[Key]):
 
     def _growing(self) -> dict[Key, _Series]:
         return {key: each for key, each in self._series.items() if each.retired_ns is None}
+
+    def _keep_holders(self, counts: Breakdown[Key]) -> None:
+        """Keep those of the keys that may be asked about again."""
+        known = self._holders | counts.holders
+        self._holders = {key: holder for key, holder in known.items() if key in self._series or self._activity.recent(key).events}
 
     def _admit(self, key: Key, labels: Labels, now: int) -> None:
         series = self._series.get(key)

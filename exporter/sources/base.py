@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from exporter.model import Gauges, Mode
 from exporter.model.counts import Counts
 from exporter.model.dimensions import Tracked
+from exporter.model.origins import Origins
 from exporter.records.record import Record
 
 Publish = Callable[[Sequence[Record]], None]
@@ -16,8 +17,8 @@ Publish = Callable[[Sequence[Record]], None]
 class Source(ABC):
     """Observes processes and keeps counts of them until they are drained.
 
-    The supervisor calls `start` once, then `swap_maps` and `drain` in turn, then `stop` once, and `drain` a last time. A scrape calls
-    `peek`, `gauges` and `clones` from another thread; the caller holds one lock around `drain` and `peek`.
+    The supervisor calls `start` once; then `swap_maps`, `origins` and `drain` in turn; then `stop`, `origins` and `drain` once. A scrape
+    calls `peek`, `gauges` and `clones` from another thread; the caller holds one lock around `drain` and `peek`.
 
     Each event counts in one source, by the time of the event itself. At a switch of modes two sources run for a while. The new one starts
     in standby. Then both get one moment that lies shortly ahead: the old one counts until then, the new one counts from then on.
@@ -60,6 +61,10 @@ class Source(ABC):
 
     def swap_maps(self, tracked: Tracked) -> None:  # noqa: B027 - most have nothing slow
         """Do the slow part of a drain, before it and without the lock. `tracked` keys keep rows of their own, even if many others come."""
+
+    def origins(self) -> Origins:
+        """Return for whom processes ran, since the last call, up to the last `swap_maps`. Without the lock; a last time after `stop`."""
+        return Origins()
 
     def cpu_pending(self) -> int:
         """Return the number of processes whose exit is counted and whose CPU is not yet known."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from exporter.model import ModeUnavailable, SourceFailed
 from exporter.model.counts import Counts
+from exporter.model.origins import Origins
 from exporter.process.shortage import advice
 from exporter.sources.base import Publish, Source
 from exporter.sources.tally import Tally
@@ -38,6 +39,9 @@ class TallySource(Source):
     def drain(self) -> Counts:
         self._check()
         return self._tally.drain()
+
+    def origins(self) -> Origins:
+        return self._tally.origins()
 
     def clones(self) -> int:
         return self._tally.clones

@@ -8,10 +8,11 @@ from bisect import bisect_left
 from collections.abc import Callable
 from signal import SIGKILL
 
-from exporter.model import FOREVER_NS, NS, Lost, Mode, RuntimeScale
+from exporter.model import FOREVER_NS, NS, Lost, Mode, Outcome, RuntimeScale
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
-from exporter.model.dimensions import COMM, PARENT
+from exporter.model.dimensions import COMM
 from exporter.model.exits import ProcessExit
+from exporter.model.origins import Origin, Origins
 from exporter.records.record import Record
 from exporter.sources.base import Publish
 
@@ -19,6 +20,8 @@ MAX_SHORT = 10_000
 """Most records kept between two flushes."""
 MAX_NAMES = 4096
 """Most keys of each dimension kept apart between two drains: any user can choose a comm."""
+
+_FAILED = {Outcome.ERROR, Outcome.SIGNAL}
 
 
 class SecondsRing:
@@ -56,6 +59,7 @@ class Tally:
         self._lock = threading.Lock()
         self._ring = SecondsRing()
         self._counts = self._fresh()
+        self._origins = Origins()
         self._unsure_ns = unsure_ns
         self._publish: Publish | None = None
         self._short: list[tuple[int, ProcessExit]] = []
@@ -166,12 +170,17 @@ class Tally:
             each.short_cpu_ns += short * (exited.cpu_ns or 0)
             if each.buckets:
                 each.buckets[bucket] += 1
+        failed = exited.outcome in _FAILED
+        if short or failed:
+            origin = Origin(exited.cgroup, exited.uid, exited.comm, exited.parent_comm, exited.spawner)
+            self._origins.count(origin, int(short), int(failed))
+        if short and exited.cpu_ns:
+            self._origins.count_cpu(exited.cgroup, exited.cpu_ns)
         counts.core_dumps += exited.core_dump
         if exited.sigkill:
             counts.signals[SIGKILL] = counts.signals.get(SIGKILL, 0) + 1
         if short:
             self._ring.add(self._now() // NS)
-            counts.by[PARENT].row(exited.parent_comm, MAX_NAMES).short_exits += 1
 
     def peek(self) -> Counts:
         """Return a copy of the counts since the last drain."""
@@ -185,6 +194,13 @@ class Tally:
             counts, self._counts = self._counts, fresh
         return counts
 
+    def origins(self) -> Origins:
+        """Return for whom processes ran since the last call."""
+        fresh = Origins()
+        with self._lock:
+            origins, self._origins = self._origins, fresh
+        return origins
+
     def peak_per_second(self) -> int:
         """Return the short exits in the busiest whole second of the last 60, without the current one."""
         with self._lock:
@@ -192,7 +208,7 @@ class Tally:
 
     def _fresh(self) -> Counts:
         comms = Breakdown[bytes](other=self._buckets() if self._scale.per_comm_buckets else ProcessCounts())
-        return Counts(total=self._buckets(), by={COMM: comms, PARENT: Breakdown()})
+        return Counts(total=self._buckets(), by={COMM: comms})
 
     def _buckets(self) -> ProcessCounts:
         return ProcessCounts(buckets=[0] * (len(self._scale.bounds_ns) + 1))

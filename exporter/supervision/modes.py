@@ -112,6 +112,10 @@ _EBPF_FILLS = {
     Fact.PROCESSES: "exact",
     Fact.NAMES: "exact",
     Fact.PARENTS: "exact",
+    Fact.SPAWNERS: "exact",
+    Fact.USERS: "exact",
+    Fact.OWNERS: "exact",
+    Fact.OWNER_CPU: "precise",
     Fact.OUTCOMES: "exact",
     Fact.CORE_DUMPS: "exact",
     Fact.EXECS: "exact",
@@ -124,7 +128,8 @@ _EBPF_FILLS = {
     Fact.RECORD_EXE: "yes",
     Fact.RECORD_CGROUP: "yes",
 }
-_EBPF_LOSSES = frozenset({Lost.PROGRAM_MISSED, Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.CPU_NEVER_CAME, Lost.EXES_FULL})
+_FULL_MAPS = {Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.EXES_FULL, Lost.ORIGINS_FULL}
+_EBPF_LOSSES = frozenset({Lost.PROGRAM_MISSED, Lost.CPU_NEVER_CAME, *_FULL_MAPS})
 _WITH_FEXIT = "exact, if the kernel allows fexit"
 _WITH_HEADERS = "with the kernel's headers"
 
@@ -164,8 +169,10 @@ MODES = (
         make=_ebpf(Mode.EBPF_BCC),
         probe=_ask_loader(Mode.EBPF_BCC),
         fills={
-            **_EBPF_FILLS,
+            **{fact: text for fact, text in _EBPF_FILLS.items() if fact is not Fact.OWNER_CPU},
             Fact.PARENTS: "exact; `unknown` for orphans",
+            Fact.SPAWNERS: "exact; without the kernel's headers `unknown` for orphans",
+            Fact.OWNERS: "exact; `unknown` where only cgroup v1 is mounted",
             Fact.OUTCOMES: _WITH_HEADERS,
             Fact.CORE_DUMPS: _WITH_HEADERS,
             Fact.KILLS: _WITH_HEADERS,
@@ -234,4 +241,4 @@ SPECS = {spec.mode: spec for spec in MODES}
 def loader_settings(config: Config) -> Settings:
     """Return the settings of a loader for all modes."""
     modules = {spec.mode: spec.loader for spec in MODES if spec.loader}
-    return Settings(config.runtime_scale, config.procfs, config.detection.ebpf_bcc.interpreter, modules)
+    return Settings(config.runtime_scale, config.procfs, config.detection.ebpf_bcc.interpreter, config.by_origin, modules)

@@ -14,6 +14,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from exporter.attribution.attributor import Attributor, By
+from exporter.attribution.container_names import ContainerNames
+from exporter.attribution.owners import Owners
+from exporter.attribution.users import Users
 from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.base import Loader
@@ -47,6 +51,9 @@ class Supervisor:
         self._procfs = Procfs(config.procfs)
         self._selector = ModeSelector(config, self._procfs, loader, specs)
         self._lock = threading.Lock()
+        self._container_names = ContainerNames(runtime_state=loader.container_names)
+        owners = Owners(config.attribution.pods, self._container_names)
+        self._attributor = Attributor(owners.owner, Users().name, config.caps)
         self._ledger = Ledger(config.caps, round(config.metrics.new_series_hold_seconds * NS))
         self._health = Health(self._procfs.kernel_clones, {spec.mode for spec in specs if spec.clones_at_once})
         self._active: Running | None = None
@@ -136,6 +143,7 @@ class Supervisor:
         for each in (active, retiring.running if retiring is not None else None):
             if each is not None:
                 discard(each.source)
+        self._container_names.close()
         self._procfs.close()
 
     def stuck(self) -> str | None:
@@ -250,11 +258,22 @@ class Supervisor:
         retiring = self._retiring
         if retiring is None:
             return
-        retiring.running.source.stop()
+        source = retiring.running.source
+        source.stop()
+        by = self._attributed(source)
         with self._lock:
-            self._health.ended(retiring.running.source)
-            self._ledger.absorb(retiring.rest())
+            self._health.ended(source)
+            rest = retiring.rest()
+            rest.add_breakdowns(by)
+            self._ledger.absorb(rest)
             self._retiring = None
+
+    def _attributed(self, source: Source) -> By:
+        """Return for whom processes ran since the last time, without the lock: looking up owners may be slow."""
+        try:
+            return self._attributor.attribute(source.origins())
+        except SourceFailed:  # its drain raises the same
+            return {}
 
     def _became(self, source: Source, reason: SwitchReason, refusals: str) -> None:
         self._why = self._selector.why(refusals)
@@ -283,6 +302,9 @@ class Supervisor:
 
     def _drain(self, active: Running) -> None:
         active.source.swap_maps(self._ledger.tracked())
+        by = self._attributed(active.source)
         with self._lock:
-            self._ledger.absorb(active.drain())
+            counts = active.drain()
+            counts.add_breakdowns(by)
+            self._ledger.absorb(counts)
         self._health.check()

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.model.dimensions import COMM, PARENT
+from exporter.model.dimensions import COMM
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.bcc_watching import needs_bcc, watching_bcc
 from tests.kernel.programs import Program, watching
+from tests.origins import short_children
 
 pytestmark = needs_bcc
 
@@ -28,7 +29,7 @@ def source(request: pytest.FixtureRequest) -> Iterator[EbpfSource]:
 
 def test_an_orphan_has_no_known_parent(source: EbpfSource, workload: Program) -> None:
     """Which process adopts it is not to be seen; its late parent's name would be wrong."""
-    before = source.peek().of(PARENT).row(b"unknown").short_exits
+    short_children(source)
     reading, writing = os.pipe()
     if os.fork() == 0:
         if os.fork() == 0:
@@ -38,7 +39,7 @@ def test_an_orphan_has_no_known_parent(source: EbpfSource, workload: Program) ->
     os.wait()
     os.read(reading, 1)  # until the orphan has gone
     os.close(reading)
-    assert source.peek().of(PARENT).rows[b"unknown"].short_exits - before >= 1
+    assert short_children(source)[b"unknown"] >= 1
 
 
 def test_signals_are_counted_by_number(source: EbpfSource, workload: Program) -> None:
@@ -57,9 +58,10 @@ def test_the_same_as_ebpf_core(requires_bpf: None, workload: Program, nothing: P
         workload.storm("vfork", 2000)
         workload.storm("together", 100, THREADS)
         counted, kernel = bcc.peek(), core.peek()
+        children, kernel_children = short_children(bcc), short_children(core)
     for comm in (workload.comm, nothing.comm):
         theirs, ours = kernel.of(COMM).row(comm), counted.of(COMM).row(comm)
         assert (sum(ours.exits), ours.execs, ours.short_exits) == (sum(theirs.exits), theirs.execs, theirs.short_exits)
         assert ours.runtime_ns == pytest.approx(theirs.runtime_ns, rel=0.01)
     assert counted.forks <= kernel.forks
-    assert counted.of(PARENT).rows[workload.comm].short_exits == kernel.of(PARENT).rows[workload.comm].short_exits
+    assert children[workload.comm] == kernel_children[workload.comm]

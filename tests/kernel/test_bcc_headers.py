@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.loaders.bcc_child import _headers
-from exporter.model.dimensions import COMM, PARENT
+from exporter.model.dimensions import COMM
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.bcc_watching import needs_bcc, watching_bcc
 from tests.kernel.programs import Program, until
+from tests.origins import short_children
 
 pytestmark = [needs_bcc, pytest.mark.skipif(_headers() is None, reason="the kernel's headers are not installed")]
 
@@ -41,7 +42,7 @@ def test_outcomes(source: EbpfSource, workload: Program, words: tuple[object, ..
     workload.storm(*words)
     counts = source.peek()
     assert counts.of(COMM).row(workload.comm).exits == exits
-    assert counts.of(PARENT).rows[workload.comm].short_exits == sum(exits) - 1
+    assert short_children(source)[workload.comm] == sum(exits) - 1
 
 
 def test_nothing_is_kept_from_the_birth_on(source: EbpfSource) -> None:

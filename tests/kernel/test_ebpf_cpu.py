@@ -10,9 +10,10 @@ import pytest
 
 from exporter.kernel.layout import CommRow
 from exporter.model import NS, Lost, RuntimeScale
-from exporter.model.dimensions import COMM, PARENT
+from exporter.model.dimensions import COMM
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.programs import MS, SCALE, Program, ended, until, watching
+from tests.origins import short_children
 
 CHARGED_SECONDS = 3
 """After this long a charge that has not come never comes."""
@@ -51,7 +52,7 @@ def test_long_lived_processes(requires_bpf: None, workload: Program) -> None:
         assert mine.exits == [4, 0, 0, 0]
         assert mine.short_exits == mine.short_cpu_ns == 0
         assert mine.cpu_ns == pytest.approx(result.cpu_ns, rel=0.01)
-        assert workload.comm not in source.peek().of(PARENT).rows
+        assert workload.comm not in short_children(source)
 
 
 @pytest.mark.parametrize("force_guard", [False, True], ids=["group_dead", "guard"])

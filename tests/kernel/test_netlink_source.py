@@ -19,11 +19,12 @@ from exporter.kernel import taskstats
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_COMM, Lost, Outcome
 from exporter.model.counts import ProcessCounts
-from exporter.model.dimensions import COMM, PARENT
+from exporter.model.dimensions import COMM
 from exporter.sources.base import Source
 from exporter.sources.netlink.source import NetlinkSource
 from tests.kernel.netlink_watching import following, needs_netlink, settled
 from tests.kernel.programs import Program, ended, named, until, watching
+from tests.origins import short_children
 
 pytestmark = needs_netlink
 
@@ -65,7 +66,7 @@ def test_every_fork_and_exec_is_named(with_taskstats: NetlinkSource, workload: P
     mine = counts.of(COMM).row(nothing.comm)
     assert mine.exits == [4_000, 0, 0, 0]
     assert mine.execs == 4_000
-    assert counts.of(PARENT).rows[workload.comm].short_exits >= 4_000
+    assert short_children(with_taskstats)[workload.comm] >= 4_000
     assert not {Lost.OVERRUN, Lost.MALFORMED} & counts.lost.keys()
     assert mine.buckets[0] + mine.buckets[1] > 3_600
 

@@ -22,12 +22,13 @@ from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import refusal
 from exporter.model import Mode
 from exporter.model.counts import Counts, ProcessCounts
-from exporter.model.dimensions import COMM, PARENT
+from exporter.model.dimensions import COMM
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
 from exporter.supervision.completeness import Completeness, Sample
 from tests.kernel.bcc_watching import needs_bcc, watching_bcc
 from tests.kernel.programs import Program, named, watching
+from tests.origins import short_children
 
 THREADS = 8
 NO_IO_URING = (96, 97, 98)
@@ -76,7 +77,7 @@ def test_every_exec_and_exit_is_counted(source: EbpfSource, workload: Program, n
     assert counts.of(COMM).row(nothing.comm).short_exits == counts.of(COMM).row(nothing.comm).execs == 1000
     assert counts.of(COMM).row(workload.comm).exits == exits(source, 1)
     assert counts.of(COMM).row(workload.comm).execs == 1
-    assert counts.of(PARENT).rows[workload.comm].short_exits == 1000
+    assert short_children(source)[workload.comm] == 1000
     assert not any(counts.lost.values())
 
 
@@ -109,7 +110,7 @@ def test_many_threads_are_one_process(source: EbpfSource, workload: Program, way
     counts = source.peek()
     assert counts.of(COMM).row(workload.comm).exits == exits(source, 301)
     assert sum(counts.of(COMM).row(workload.comm).buckets) == 301
-    assert counts.of(PARENT).rows[workload.comm].short_exits == 300
+    assert short_children(source)[workload.comm] == 300
     assert counts.threads - before >= 300 * (THREADS - 1)
 
 
@@ -130,7 +131,7 @@ def test_an_exec_chain_is_one_process(source: EbpfSource, workload: Program, not
     assert counts.of(COMM).row(nothing.comm).execs == 50
     assert counts.of(COMM).row(b"exe").execs >= 100, "the two before, by the name of /proc/self/exe"
     assert counts.total.execs - before >= 151
-    assert counts.of(PARENT).rows[workload.comm].short_exits == 50
+    assert short_children(source)[workload.comm] == 50
 
 
 def test_an_exec_by_another_thread(source: EbpfSource, nothing: Program) -> None:
@@ -192,7 +193,7 @@ def test_a_flood_of_names_is_whole(source: EbpfSource, workload: Program) -> Non
     assert sum(counts.of(COMM).other.exits) >= 3000 - 2048
     assert counts.of(COMM).other.short_exits >= 3000 - 2048
     assert named(counts).exits == counts.total.exits
-    assert counts.of(PARENT).rows[workload.comm].short_exits == 3000
+    assert short_children(source)[workload.comm] == 3000
 
 
 def _all_at_least(earlier: ProcessCounts, later: ProcessCounts) -> bool:

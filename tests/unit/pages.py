@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from exporter.config.options import Config
 from exporter.model import Mode, Outcome
 from exporter.model.activity import Standing
-from exporter.model.dimensions import Dimension
+from exporter.model.dimensions import COMM, PARENT, SPAWNER, Dimension
 from exporter.model.series import Row
 from exporter.records.hub import Hub
 from exporter.records.record import Record
@@ -75,7 +75,7 @@ class FakeSupervisor(Supervisor):
     def standings(self) -> dict[Dimension[Any], Standing[Any]]:
         if self.shown_standings is not None:
             return self.shown_standings
-        return {dimension: standing(rows[:-1]) for dimension, rows in self.shown.view.rows.items()}
+        return {dimension: standing(rows[:-1]) for dimension, rows in self.shown.view.rows.items() if dimension in {COMM, PARENT, SPAWNER}}
 
     def change(self, **fields: Any) -> None:
         self.shown = replace(self.shown, **fields)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from exporter.config.options import Config
 from exporter.model import NS, Gauges, Lost, Mode, Outcome, SwitchReason
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
-from exporter.model.dimensions import COMM, PARENT, Dimension
+from exporter.model.dimensions import COMM, OWNER, OWNER_COMM, PARENT, SPAWNER, USER, Dimension
 from exporter.model.failures import FAILURES
 from exporter.model.ledger import Ledger
+from exporter.model.owner import UNKNOWN, Owner
 from exporter.records.hub import Latencies
 from exporter.supervision.completeness import Sample
 from exporter.supervision.selector import ModeStatus
 from exporter.supervision.snapshot import Snapshot
 
 CONFIG = Config()
+OWNERS = {Owner("service", "cron.service"): 40, Owner("pod", "", "shop", "cart-0", "web"): 8, UNKNOWN: 1}
 BUCKETS = len(CONFIG.runtime_scale.bounds_ns) + 1
 PROGRAMS = ("on_exec", "on_exit", "on_free", "on_newtask", "on_signal")
 OPTIONAL = ("on_execve_32", "on_execveat_32", "on_execve", "on_execveat", "on_clone", "on_oom_kill")
@@ -35,6 +37,17 @@ def by_parent(short_exits: Mapping[bytes, int], other: int = 0) -> Breakdown[byt
     """So many short processes of each parent."""
     rows = {name: ProcessCounts(short_exits=n) for name, n in short_exits.items()}
     return Breakdown(rows, ProcessCounts(short_exits=other))
+
+
+def by_owner(short_exits: Mapping[Owner, int]) -> dict[Dimension[Any], Breakdown[Any]]:
+    """So many short processes of each owner, all of one user, command and spawner."""
+    names: Mapping[Dimension[Any], Callable[[Owner, int], Any]] = {
+        OWNER: lambda owner, _: owner,
+        OWNER_COMM: lambda owner, n: (owner, b"comm-%d" % n),
+        USER: lambda _, n: f"user-{n}",
+        SPAWNER: lambda _, n: b"spawner-%d" % n,
+    }
+    return {dimension: Breakdown({name(owner, n): ended(n) for owner, n in short_exits.items()}) for dimension, name in names.items()}
 
 
 def totalled(counts: Counts) -> Counts:
@@ -90,7 +103,7 @@ def ordinary() -> Snapshot:
     comms = {b"cc1": ended(40, execs=40), b"sh": ended(3, Outcome.ERROR, execs=60), b"sleep": asleep, b'a"b\\c\n': ended(1)}
     counts = totalled(
         Counts(
-            by={COMM: Breakdown(comms, ended(4, bucket=0)), PARENT: by_parent({b"make": 40, b"sh": 5}, 4)},
+            by={COMM: Breakdown(comms, ended(4, bucket=0)), PARENT: by_parent({b"make": 40, b"sh": 5}, 4)} | by_owner(OWNERS),
             forks=55,
             threads=7,
             core_dumps=1,
@@ -111,7 +124,7 @@ def worst() -> Snapshot:
     signals = dict.fromkeys(range(1, 65), 1)
     counts = totalled(
         Counts(
-            by={COMM: Breakdown(comms), PARENT: parents},
+            by={COMM: Breakdown(comms), PARENT: parents} | by_owner({Owner("service", f"unit-{n}.service"): n + 1 for n in range(200)}),
             signals=signals,
             lost=dict.fromkeys(Lost, 1),
             failures=dict.fromkeys(FAILURES, 1),
@@ -120,5 +133,6 @@ def worst() -> Snapshot:
         )
     )
     busier = {b"burst-%d" % number: ended(9999) for number in range(9)}
-    burst = totalled(Counts(by={COMM: Breakdown(busier), PARENT: by_parent(dict.fromkeys(busier, 9999))}))
+    of_owners = by_owner({Owner("service", f"burst-{n}.service"): 9000 + n for n in range(9)})
+    burst = totalled(Counts(by={COMM: Breakdown(busier), PARENT: by_parent(dict.fromkeys(busier, 9999))} | of_owners))
     return snapshot(counts, Gauges(1, 0.1), sample=Sample(2, 1), burst=burst)

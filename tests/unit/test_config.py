@@ -166,7 +166,10 @@ def test_number_of_buckets_has_a_limit(load: Load) -> None:
         ("- 1", "top level: a list is not a mapping of keys to values"),
         ("metrics: {max_comm: 3}", "metrics.max_comm: unknown key (did you mean max_comms?)"),
         ("detektion: {}", "detektion: unknown key (did you mean detection?)"),
-        ("procfs: /proc", "procfs: unknown key (known keys here: detection, metrics, handlers, sinks, records, web, security, log)"),
+        (
+            "procfs: /proc",
+            "procfs: unknown key (known keys here: detection, metrics, attribution, handlers, sinks, records, web, security, log)",
+        ),
         ("log: {format: json, format: logfmt}", "log.format: duplicate key, again on line 1"),
         ("mode: scan", "mode: unknown key: it belongs under detection; check the indentation"),
         ("detection: {web: {}}", "detection.web: unknown key: it belongs at top level; check the indentation"),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.config.options import Config, Metrics
+from exporter.config.options import Attribution, Config, Metrics
 from exporter.metrics.catalogue import by_dimension
 from exporter.metrics.exposition import Exposition
 from exporter.model import NS
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
-from exporter.model.dimensions import COMM, DIMENSIONS, FAILED_EXITS, PARENT, SHORT_EXITS, Dimension, Ranking
+from exporter.model.dimensions import COMM, DIMENSIONS, FAILED_EXITS, PARENT, SHORT_EXITS, SPAWNER, Dimension, Ranking
 from exporter.model.facts import Fact
 from exporter.model.ledger import Ledger
 from exporter.records.hub import Hub
@@ -27,7 +28,7 @@ UNIT: Dimension[tuple[str, int]] = Dimension(
     labels=("kind", "unit"),
     headings=("Kind", "Unit"),
     labels_of=lambda key: (key[0], f"job-{key[1]}.{key[0]}"),
-    cap=2,
+    cap="",
     fact=Fact.RECORD_CGROUP,
     held=False,
     measures=(SHORT_EXITS, FAILED_EXITS),
@@ -98,8 +99,12 @@ def test_what_a_source_does_not_break_down_is_in_no_row() -> None:
 
 
 def test_the_configuration_caps_dimensions() -> None:
-    """An option that the declaration names; a number where there is none."""
-    assert Config(metrics=Metrics(max_comms=7)).caps == {COMM: 7, PARENT: 20}
+    """By an option that the declaration names; 0 switches a dimension off, and if nothing needs origins, they are not counted."""
+    attribution = Attribution(max_owners=0, max_owner_comms=0, max_spawners=5, max_users=0)
+    config = Config(metrics=Metrics(max_comms=7), attribution=attribution)
+    assert config.caps == {COMM: 7, PARENT: 20, SPAWNER: 5}
+    assert config.by_origin
+    assert not Config(attribution=replace(attribution, max_spawners=0, max_parents=0)).by_origin
 
 
 def test_what_is_declared_fits_together() -> None:

@@ -14,10 +14,10 @@ import pytest
 from exporter.kernel.inotify import IN_OPEN, Inotify, proc_reports
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, Outcome
-from exporter.model.dimensions import COMM, PARENT
+from exporter.model.dimensions import COMM
 from exporter.sources.scan import fast
 from exporter.sources.scan.fast import CREDIT_NS, MS, YOUNG_NS, Budget, FastScanSource
-from tests.breakdowns import short_exits
+from tests.origins import short_children
 from tests.unit.fake_proc import SCALE, TICK, FakeProc
 from tests.unit.fast_scan_scene import Scene
 
@@ -42,7 +42,7 @@ def test_a_short_life(scene: Scene) -> None:
     counts = scene.source.drain()
     assert counts.forks == scene.source.clones() == 1
     assert counts.of(COMM).rows[b"cc"].short_exits == 1
-    assert short_exits(counts.of(PARENT)) == {b"make": 1}
+    assert short_children(scene.source) == {b"make": 1}
     assert counts.total.runtime_ns == pytest.approx(0.022 * NS, abs=0.003 * NS)
     assert counts.lost == {}
     assert scene.table.processes.keys() == {500}

@@ -6,11 +6,11 @@ import pytest
 
 from exporter.kernel.taskstats import Stats
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
-from exporter.model.dimensions import COMM, PARENT
+from exporter.model.dimensions import COMM
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.netlink.waiting import MAX_WAITING
 from exporter.sources.tally import Tally
-from tests.breakdowns import short_exits
+from tests.origins import short_by
 from tests.unit.fake_proc import TICK, FakeProc
 
 MS = 1_000_000
@@ -165,7 +165,7 @@ def test_names_without_taskstats(groups_without_taskstats: Groups, tally: Tally,
     groups_without_taskstats.exited(6, 10, 10, 0, 1)
     counts = tally.drain()
     assert {name: each.exits[OK] for name, each in counts.of(COMM).rows.items()} == {b"a) b": 1, UNKNOWN_COMM: 1, b"new": 1}
-    assert short_exits(counts.of(PARENT)) == {b"a) b": 2, UNKNOWN_COMM: 1}
+    assert short_by(tally.origins(), lambda origin: origin.parent) == {b"a) b": 2, UNKNOWN_COMM: 1}
 
 
 def test_kernel_threads_have_one_name(groups: Groups, tally: Tally) -> None:

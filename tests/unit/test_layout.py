@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel import layout
+from exporter.kernel.cgroups import Hierarchy
 from exporter.loaders import failures
 from exporter.loaders.core import OBJECT
 from exporter.model import KERNEL_THREADS, MAX_BOUNDS, NS, Outcome, RuntimeScale
@@ -25,6 +26,10 @@ STRUCTS = {
     "control": layout.ProgramControl,
     "config": layout.ProgramConfig,
     "second": layout.Second,
+    "origin": layout.OriginKey,
+    "origin_counts": layout.OriginRow,
+    "cgroup_key": layout.CgroupKey,
+    "cgroup_cpu": layout.CgroupCpu,
     "record": layout.RecordLayout,
 }
 
@@ -65,6 +70,9 @@ def test_lengths(btf: Btf) -> None:
     assert btf.struct_size("comm") == layout.COMM_LEN
     assert btf.map_entries("comms") == layout.MAX_COMMS
     assert btf.map_entries("exes") == layout.MAX_EXES
+    assert btf.map_entries("origins") == layout.MAX_ORIGINS
+    assert btf.map_entries("cgroup_cpus") == layout.MAX_CGROUP_CPU
+    assert btf.struct_size("cgroup_path") == layout.CGROUP_PATH_LEN
 
 
 def test_records_are_unpacked_whole() -> None:
@@ -83,6 +91,12 @@ def test_records_are_unpacked_whole() -> None:
 def test_reasons_of_loss() -> None:
     """By their order, since the kernel counts them by number."""
     assert enumerators("lost") == [*layout.KERNEL_LOST, "reasons"]
+
+
+def test_spawners() -> None:
+    """Whether one was found."""
+    assert enumerators("spawner") == ["found", "deep", "unknown"]
+    assert (layout.SPAWNER_FOUND, layout.SPAWNER_DEEP, layout.SPAWNER_UNKNOWN) == (0, 1, 2)
 
 
 def test_outcomes() -> None:
@@ -121,9 +135,10 @@ def test_hot_counts_have_cache_lines_of_their_own() -> None:
 
 def test_program_config() -> None:
     """Spare bounds are so high that no runtime exceeds them, so its bucket is never past the last one used."""
-    config = layout.program_config(RuntimeScale(threshold_ns=NS, bounds_ns=(5, 7)))
+    config = layout.program_config(RuntimeScale(threshold_ns=NS, bounds_ns=(5, 7)), Hierarchy("/sys/fs/cgroup/pids", is_pids=True, id=8))
     assert config.threshold_ns == NS
     assert list(config.bounds_ns) == [5, 7, *[2**64 - 1] * (layout.BUCKETS - 2)]
     assert bytes(config.kernel_threads) == KERNEL_THREADS
     assert bytes(config.none) == bytes(ctypes.sizeof(layout.CommRow))
     assert config.group_dead_arg == 0
+    assert (config.origins, config.pids_cgroups, config.hierarchy_id) == (1, 1, 8)

@@ -210,7 +210,7 @@ class TupleMachine(LedgerMachine):
         labels=("kind", "unit"),
         headings=("Kind", "Unit"),
         labels_of=lambda key: (key[0] or "none", str(key[1])),
-        cap=CAP,
+        cap="",
         fact=Fact.RECORD_CGROUP,
         measures=(SHORT_EXITS,),
     )

@@ -25,7 +25,7 @@ from tests.unit.snapshots import BUCKETS, CONFIG, by_parent, ended, ordinary, sn
 
 GOLDEN = Path(__file__).parents[1] / "fixtures/metrics.txt"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-MOST_SERIES = 700
+MOST_SERIES = 900
 HOSTILE = [
     b'a"b\\c\n',
     b'{le="1"}',

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from exporter.kernel.cgroups import Cgroups
 from exporter.kernel.netlink_sockets import Sockets
 from exporter.kernel.proc_connector import Subscription
 from exporter.kernel.procfs import Procfs
@@ -53,7 +54,7 @@ def test_without_a_thread_there_are_no_records(no_threads: None) -> None:
     """Without the thread there are no records; counters are unaffected, and no descriptor leaks."""
     before = descriptors()
     with pytest.raises(OSError, match="can't start new thread"):
-        RecordReader(Nothing(), Mode.EBPF_CORE, lambda _: None, live=True)
+        RecordReader(Nothing(), Cgroups(""), Mode.EBPF_CORE, lambda _: None, live=True)
     assert descriptors() == before
 
 

@@ -29,7 +29,7 @@ RUNBOOK = ROOT / "docs/runbook.md"
 WITH_QUERIES = [ROOT / "docs/promql.md", ROOT / "README.md"]
 FOREIGN = {"up", "node_uname_info", "process_start_time_seconds"}
 """Metrics of others that rules may rest on."""
-IGNORED_LOSSES = {Lost.UNSEEN, Lost.VANISHED, Lost.UNREADABLE, Lost.NAME_RACE, Lost.SWITCH_UNSURE, Lost.EXES_FULL}
+IGNORED_LOSSES = {Lost.UNSEEN, Lost.VANISHED, Lost.UNREADABLE, Lost.NAME_RACE, Lost.SWITCH_UNSURE, Lost.EXES_FULL, Lost.ORIGINS_FULL}
 """No reason for an alert: what scans do, what netlink does without root, the bookkeeping of a switch, a path."""
 
 Rule = dict[str, Any]

@@ -9,11 +9,11 @@ import pytest
 
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, UNKNOWN_COMM, Lost, ModeUnavailable, Outcome, RuntimeScale, SourceFailed
-from exporter.model.dimensions import COMM, PARENT
+from exporter.model.dimensions import COMM
 from exporter.model.exits import ProcessExit
 from exporter.sources.scan.slow import ScanSource
 from exporter.sources.tally import MAX_NAMES, SecondsRing, Tally
-from tests.breakdowns import short_exits
+from tests.origins import short_children
 from tests.unit.fake_proc import BOUNDS, SCALE, TICK, Clock, FakeProc
 
 
@@ -58,7 +58,7 @@ def test_a_process_comes_and_goes(scene: Scene) -> None:
     assert cc.runtime_ns == pytest.approx(0.4 * NS, abs=TICK)
     assert cc.buckets == []
     assert counts.total.buckets == [0, 0, 0, 1, 0, 0]
-    assert short_exits(counts.of(PARENT)) == {b"make": 1}
+    assert short_children(scene.source) == {b"make": 1}
     assert counts.lost == {}
 
 
@@ -70,7 +70,7 @@ def test_long_lives_are_not_short(scene: Scene) -> None:
     counts = scene.source.drain()
     assert counts.forks == scene.source.clones() == 0
     assert (counts.of(COMM).rows[b"make"].short_exits, counts.of(COMM).rows[b"make"].exits[Outcome.UNKNOWN.position]) == (0, 1)
-    assert short_exits(counts.of(PARENT)) == {}
+    assert short_children(scene.source) == {}
 
 
 def test_the_name_is_the_last_one(scene: Scene) -> None:
@@ -209,7 +209,7 @@ def test_an_unknown_parent_has_a_name(scene: Scene) -> None:
     scene.after(0.1)
     scene.proc.remove(600)
     scene.after(0.1)
-    assert short_exits(scene.source.drain().of(PARENT)) == {UNKNOWN_COMM: 1}
+    assert short_children(scene.source) == {UNKNOWN_COMM: 1}
 
 
 def test_nothing_grows_with_time(scene: Scene) -> None:
@@ -246,7 +246,6 @@ def test_names_are_bounded() -> None:
     tally.exited(1, ProcessExit(0, 5, b"c0", b"p0", cpu_ns=1))
     counts = tally.drain()
     assert (len(counts.of(COMM).rows), counts.of(COMM).other.short_exits) == (MAX_NAMES, 10)
-    assert (len(counts.of(PARENT).rows), counts.of(PARENT).other.short_exits) == (MAX_NAMES, 10)
     assert counts.total.short_exits == MAX_NAMES + 11 == sum(each.short_exits for each in counts.of(COMM).rows.values()) + 10
     assert counts.of(COMM).rows[b"c0"].short_exits == 2
 

@@ -23,8 +23,8 @@ from exporter.kernel import bpf
 from exporter.kernel.layout import CommRow
 from exporter.loaders.check import main as check_programs
 from exporter.model import NS, Lost, RuntimeScale
-from exporter.model.counts import Counts, ProcessCounts
-from exporter.model.dimensions import COMM, PARENT
+from exporter.model.counts import ProcessCounts
+from exporter.model.dimensions import COMM
 from exporter.model.failures import Failure
 from exporter.records.record import Record
 from exporter.sources.ebpf import source as ebpf
@@ -32,6 +32,7 @@ from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel import failing
 from tests.kernel.bcc_watching import watching_bcc
 from tests.kernel.programs import SCALE, Program, named, until, watching
+from tests.origins import short_by
 
 TESTS = Path(__file__).parents[1]
 SLOW = RuntimeScale(60 * NS, SCALE.bounds_ns, per_comm_buckets=True)
@@ -184,10 +185,10 @@ class Whole:
         """Turn the programs to the other map, and drain the first."""
         for _ in range(2):
             self._source.swap_maps({})
-            self._add(self._source.drain())
+            self._add()
 
     def take_last(self) -> None:
-        self._add(self._source.drain())
+        self._add()
 
     def take_during(self, storm: Callable[[], object]) -> None:
         """Drain as often as it goes."""
@@ -198,13 +199,14 @@ class Whole:
         thread.join()
         self.take()
 
-    def _add(self, counts: Counts) -> None:
+    def _add(self) -> None:
+        for comm, short_exits in short_by(self._source.origins(), lambda origin: origin.parent).items():
+            self.parents[comm] = self.parents.get(comm, 0) + short_exits
+        counts = self._source.drain()
         self.total.add(counts.total)
         self.named.add(named(counts))
         for comm, each in counts.of(COMM).rows.items():
             self.of(comm).add(each)
-        for comm, each in counts.of(PARENT).rows.items():
-            self.parents[comm] = self.parents.get(comm, 0) + each.short_exits
         for reason, number in counts.lost.items():
             self.lost[reason] = self.lost.get(reason, 0) + number
 

@@ -9,7 +9,7 @@ from exporter.kernel.bpf import Rows
 from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, CommRow, CpuRow
 from exporter.model import Lost, Outcome, RuntimeScale
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
-from exporter.model.dimensions import COMM, PARENT
+from exporter.model.dimensions import COMM
 
 _PEAK_SECONDS = 60
 _WORD = 8
@@ -23,11 +23,11 @@ def _words(of: type[ctypes.Structure], *names: str) -> Iterator[int]:
 
 
 # Offsets in a `CommRow` and a `CpuRow`, in words of 8 bytes.
-_LONG, _EXECS, _RUNTIME, _CHILDREN = _words(CommRow, "long_exits", "execs", "runtime_ns", "short_children")
+_LONG, _EXECS, _RUNTIME = _words(CommRow, "long_exits", "execs", "runtime_ns")
 _BUCKETS, _SHORT_CPU, _LONG_CPU, _CPU_RECORDED = _words(CommRow, "buckets", "short_cpu_ns", "long_cpu_ns", "cpu_recorded")
 _OUTCOMES = slice(0, _LONG)
 _BY_POSITION = tuple(Outcome)
-_FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(CpuRow, "forks", "threads", "core_dumps", "comms_entered")
+_FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(CpuRow, "forks", "threads", "core_dumps", "entered")
 _DROPPED, _LOST, _SIGNALS, _RING = _words(CpuRow, "records_dropped", "lost", "signals", "ring")
 
 GLOBALS = _ROW + _RING + 3
@@ -47,7 +47,7 @@ class CpuTotals:
 
     @property
     def entered(self) -> int:
-        """Return the number of comms inserted into the maps."""
+        """Return the number of rows inserted into the maps that are drained."""
         return self._sum(_ENTERED)
 
     def sums(self) -> list[int]:
@@ -93,9 +93,8 @@ def counts_of(rows: list[Rows], grown: Sequence[int], scale: RuntimeScale) -> Co
     """Return counts: the rows by comm, and the growth of `global_counts` since the last drain."""
     other, cpu = grown[:_ROW], grown[_ROW:]
     comms = Breakdown[bytes](other=_process_counts(other, scale, per_comm=True))
-    parents = Breakdown[bytes](other=_parent_counts(other))
     counts = Counts(
-        by={COMM: comms, PARENT: parents},
+        by={COMM: comms},
         forks=cpu[_FORKS],
         threads=cpu[_THREADS],
         core_dumps=cpu[_CORE_DUMPS],
@@ -109,8 +108,6 @@ def counts_of(rows: list[Rows], grown: Sequence[int], scale: RuntimeScale) -> Co
         whole = [mine + sum(values[at::_ROW]) for at, mine in enumerate(whole)]
         for number, key in enumerate(part.keys):
             comm, row = key.rstrip(b"\0"), values[number * _ROW : (number + 1) * _ROW].tolist()
-            if row[_CHILDREN]:
-                parents.row(comm).add(_parent_counts(row))
             if any(row[_OUTCOMES]) or row[_EXECS] or row[_CPU_RECORDED]:
                 comms.row(comm).add(_process_counts(row, scale, per_comm=True))
     counts.total = _process_counts(whole, scale, per_comm=False)
@@ -126,10 +123,6 @@ def exits_in(rows: Rows) -> int:
 def cpu_recorded_in(rows: Rows) -> int:
     """Return the number of processes in these rows whose CPU is recorded."""
     return sum(rows.values.cast("Q")[_CPU_RECORDED::_ROW])
-
-
-def _parent_counts(row: Sequence[int]) -> ProcessCounts:
-    return ProcessCounts(short_exits=row[_CHILDREN])
 
 
 def _process_counts(row: Sequence[int], scale: RuntimeScale, *, per_comm: bool) -> ProcessCounts:

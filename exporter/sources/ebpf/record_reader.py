@@ -48,7 +48,7 @@ class RecordBuffer(Protocol):
 class RecordReader:
     """Reads a buffer of records in a thread."""
 
-    def __init__(self, buffer: RecordBuffer, mode: Mode, publish: Publish, *, live: bool) -> None:
+    def __init__(self, buffer: RecordBuffer, cgroups: Cgroups, mode: Mode, publish: Publish, *, live: bool) -> None:
         """Start the thread. Raises `OSError`.
 
         It passes records to `publish`: at once if `live`, else four times per second. It owns `buffer`, and `stop` closes it.
@@ -57,7 +57,7 @@ class RecordReader:
         self._mode = mode
         self._publish = publish
         self._live = live
-        self._cgroups = Cgroups()
+        self._cgroups = cgroups
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)

@@ -16,14 +16,17 @@ from collections.abc import Callable
 
 from exporter.kernel.attached import Handover
 from exporter.kernel.bpf import BpfMap, Rows, map_memory, possible_cpus, program_info
+from exporter.kernel.cgroups import Cgroups
 from exporter.kernel.layout import COMM_LEN, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, perf_bytes, standby_control
 from exporter.model import FOREVER_NS, NS, Gauges, Mode, ModeUnavailable, RuntimeScale, SourceFailed
 from exporter.model.counts import Counts
-from exporter.model.dimensions import COMM, PARENT, Tracked
+from exporter.model.dimensions import COMM, Tracked
+from exporter.model.origins import Origins
 from exporter.sources.base import Publish, Source
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.decode import GLOBALS, ROW_BYTES, CpuTotals, OtherRow, counts_of, cpu_recorded_in, exits_in, global_counts
 from exporter.sources.ebpf.failures import FailureCounts
+from exporter.sources.ebpf.origins import OriginReader
 from exporter.sources.ebpf.perfbuf import PerfBuffers
 from exporter.sources.ebpf.record_reader import RecordBuffer, RecordReader
 from exporter.sources.ebpf.ringbuf import Ring
@@ -34,6 +37,8 @@ _DRAIN_EVERY_NS = 5 * NS
 _SWAP_AT_COMMS = MAX_COMMS // 4
 
 _ZERO = b"\0" * 4
+_HALVES = "ab"
+"""Suffixes of the maps that are drained, by `ProgramControl.active`."""
 
 
 class EbpfSource(Source):
@@ -50,7 +55,8 @@ class EbpfSource(Source):
         self._link_targets: dict[int, str] = {}
         self._control = standby_control()
         self._control_lock = threading.Lock()
-        self._comms_entered = 0
+        self._entered = 0
+        self._origins = OriginReader({}, bytes)
         self._records: RecordReader | None = None
         self._clones = 0
         self._swapped_ns = 0
@@ -68,6 +74,7 @@ class EbpfSource(Source):
         self._programs = tuple(self._kernel.programs)
         self._drained = [0] * (GLOBALS + 2 * len(self._programs))
         try:
+            self._origins = OriginReader(self._kernel.maps, self._cgroups().path)
             self._link_targets = {fd: _link_target(fd) for fd in self._kernel.links.values()}
             self._audit.begin()
             if not standby:
@@ -91,7 +98,7 @@ class EbpfSource(Source):
             self._records.set_live(live)
         else:
             try:
-                self._records = RecordReader(self._record_buffer(), self.mode, to, live=live)
+                self._records = RecordReader(self._record_buffer(), self._cgroups(), self.mode, to, live=live)
             except OSError as error:
                 logger.warning("cannot read per-process records; counters are unaffected: %s", error)
                 return
@@ -119,9 +126,9 @@ class EbpfSource(Source):
     def drain(self) -> Counts:
         """Empty the retired map of comms; see `Source`. After `stop`, empty both maps and close them."""
         try:
-            ready = ["comms_a", "comms_b"] if self._stopped else [self._retired] if self._retired_is_idle else []
+            ready = _HALVES if self._stopped else self._retired_half if self._retired_is_idle else ""
             globals_now = self._global_counts()
-            rows = [self._map(each).pop_all() for each in ready]
+            rows = [self._map(f"comms_{half}").pop_all() for half in ready]
             failures = self._failures.drain()
         except OSError as error:
             raise SourceFailed(f"cannot read the BPF maps: {error}") from error
@@ -136,26 +143,38 @@ class EbpfSource(Source):
         return counts
 
     def swap_maps(self, tracked: Tracked) -> None:
-        """Switch the programs to the other map of comms after 5 s, or earlier if many comms were inserted.
+        """Switch the programs to the other maps after 5 s, or earlier if many rows were inserted.
 
         The tracked comms are inserted into the other map first, so that many new comms cannot displace them.
         """
         try:
             entered = self._cpu_totals().entered
-            fresh = entered - self._comms_entered
+            fresh = entered - self._entered
             due = time.monotonic_ns() - self._swapped_ns >= _DRAIN_EVERY_NS
             if not self._retired_is_idle:
                 self._wait_for_programs()
+                self._origins.read(self._retired_half)
             elif due or fresh >= _SWAP_AT_COMMS:
-                self._comms_entered = entered
-                for name in {*tracked.get(COMM, ()), *tracked.get(PARENT, ())}:
-                    self._map(self._retired).insert(name.ljust(COMM_LEN, b"\0"), bytes(ROW_BYTES))
+                self._entered = entered
+                for name in tracked.get(COMM, ()):
+                    self._map(f"comms_{self._retired_half}").insert(name.ljust(COMM_LEN, b"\0"), bytes(ROW_BYTES))
                 self._swap()
+                self._origins.read(self._retired_half)
             self._end_cut_checks()
             self._check_cpu()
         except OSError as error:
             raise SourceFailed(f"cannot drain the BPF maps: {error}") from error
         self._check_links()
+
+    def origins(self) -> Origins:
+        """See `Source`. After `stop`, empty both maps of origins."""
+        try:
+            if self._stopped:
+                for half in _HALVES:
+                    self._origins.read(half)
+            return self._origins.pop(self._map("shared").lookup(_ZERO) or b"")
+        except OSError as error:
+            raise SourceFailed(f"cannot read the BPF maps: {error}") from error
 
     def clones(self) -> int:
         """Return the forks and threads of all CPUs; the last value if the map cannot be read, since then the next drain fails."""
@@ -191,8 +210,12 @@ class EbpfSource(Source):
         return Ring(self._map("records").fd)
 
     @property
-    def _retired(self) -> str:
-        return "comms_a" if self._control.active else "comms_b"
+    def _retired_half(self) -> str:
+        return _HALVES[1 - self._control.active]
+
+    def _cgroups(self) -> Cgroups:
+        """One for each thread."""
+        return Cgroups(self._kernel.facts["cgroups"], self._kernel.maps.get("cgroup_paths"))
 
     def _map(self, name: str) -> BpfMap:
         try:

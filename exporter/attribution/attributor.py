@@ -1,0 +1,89 @@
+"""Breaks processes down by parent, spawner, user and owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable
+from typing import Any
+
+from exporter.model import Outcome
+from exporter.model.counts import Breakdown, ProcessCounts
+from exporter.model.dimensions import BY_ORIGIN, COMM, OWNER, OWNER_COMM, PARENT, SPAWNER, USER, Dimension
+from exporter.model.origins import Origin, OriginCounts, Origins
+from exporter.model.owner import Owner
+
+By = dict[Dimension[Any], Breakdown[Any]]
+_OF_THE_HOST = {"system", "unknown"}
+
+
+class Attributor:
+    """Not safe for threads. Looking up owners may be slow, so it is used without the lock of the supervisor."""
+
+    def __init__(
+        self, owner_of: Callable[[bytes], Owner | None], name_of: Callable[[int | None], str], wanted: Collection[Dimension[Any]]
+    ) -> None:
+        """`owner_of` returns the owner of a cgroup, None to be asked again later; `name_of` returns the name of a user."""
+        self._owner_of = owner_of
+        self._name_of = name_of
+        self._wanted = tuple(each for each in BY_ORIGIN if each in wanted)
+        self._waiting = Origins()
+
+    def attribute(self, origins: Origins) -> By:
+        """Return the breakdowns of these origins; by owner, also those of earlier ones whose owner was not known until now.
+
+        The breakdown by comm has no rows, only holders.
+        """
+        waited, self._waiting = self._waiting, Origins()
+        by: By = {each: Breakdown() for each in (COMM, *self._wanted)}
+        for dimension in self._wanted:
+            by[dimension].other = _counts(origins.other)
+        for origin, row in origins.rows.items():
+            self._count(by, origin, row)
+        if OWNER in by or OWNER_COMM in by:
+            for each in (waited, origins):
+                self._count_owners(by, each)
+            for dimension in (OWNER, OWNER_COMM):
+                if dimension in by:
+                    by[dimension].other.add(_counts(waited.other))
+        return by
+
+    def _count(self, by: By, origin: Origin, row: OriginCounts) -> None:
+        holder = self._holder(origin)
+        by[COMM].holders[origin.comm] = holder
+        if row.short_exits:
+            for dimension, key in ((PARENT, origin.parent), (SPAWNER, origin.spawner), (USER, self._name_of(origin.uid))):
+                if dimension in by:
+                    by[dimension].row(key).short_exits += row.short_exits
+                    by[dimension].holders[key] = holder
+
+    def _count_owners(self, by: By, origins: Origins) -> None:
+        for origin, row in origins.rows.items():
+            owner = self._owner_of(origin.cgroup)
+            if owner is None:
+                self._waiting.count(origin, row.short_exits, row.failed_exits)
+                continue
+            if OWNER in by:
+                by[OWNER].row(owner).add(_counts(row))
+            if OWNER_COMM in by and row.short_exits:
+                by[OWNER_COMM].row((owner, origin.comm)).short_exits += row.short_exits
+                by[OWNER_COMM].holders[owner, origin.comm] = self._holder(origin)
+        for cgroup, ns in origins.short_cpu_ns.items():
+            owner = self._owner_of(cgroup)
+            if owner is None:
+                self._waiting.count_cpu(cgroup, ns)
+            elif OWNER in by:
+                by[OWNER].row(owner).short_cpu_ns += ns
+        if OWNER in by:
+            by[OWNER].other.short_cpu_ns += origins.other_short_cpu_ns
+
+    def _holder(self, origin: Origin) -> Hashable | None:
+        """Return who could flood the metrics with names: an owner, or a user outside of services and containers. Root is trusted."""
+        owner = self._owner_of(origin.cgroup)
+        if owner is None or owner.kind in _OF_THE_HOST or owner.kind == "session":
+            return origin.uid or None
+        return owner
+
+
+def _counts(row: OriginCounts) -> ProcessCounts:
+    counts = ProcessCounts(short_exits=row.short_exits)
+    counts.exits[Outcome.ERROR.position] = row.failed_exits
+    return counts

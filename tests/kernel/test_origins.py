@@ -1,0 +1,181 @@
+"""For whom processes ran: cgroup, user, parent and spawner, each exact in storms whose truth is known."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from exporter.kernel.cgroups import hierarchy
+from exporter.model import NS
+from exporter.model.origins import DEEP, Origin, Origins
+from exporter.sources.ebpf import source as ebpf
+from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel.programs import SCALE, Program, ended, watching
+from tests.origins import origins_of, short_by
+
+OLD_AFTER = 0.3
+"""Seconds after which an ancestor is not short-lived, in these tests."""
+YOUNG = replace(SCALE, threshold_ns=round(OLD_AFTER * NS))
+USER = 54321
+CGROUPS = 500
+
+
+@pytest.fixture
+def quick(requires_bpf: None) -> Iterator[EbpfSource]:
+    """A source for which processes are short that live for less than 0.3 s."""
+    with watching(YOUNG) as source:
+        yield source
+
+
+@pytest.fixture
+def cgroup_root(requires_bpf: None) -> Path:
+    """Where cgroups can be made; that needs root, and a hierarchy that is mounted."""
+    root = Path(hierarchy().root)
+    try:
+        (root / "shortproc-test").mkdir(exist_ok=True)
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made below {root}: {error.strerror}")
+    (root / "shortproc-test").rmdir()
+    return root
+
+
+def shell(tmp_path: Path, name: str) -> Path:
+    """A shell that is called so."""
+    return Path(shutil.copy("/bin/sh", tmp_path / name))
+
+
+def of(origins: Origins, comm: bytes) -> Counter[Origin]:
+    """Short processes of that name."""
+    return Counter({each: row.short_exits for each, row in origins.rows.items() if each.comm == comm and row.short_exits})
+
+
+def test_the_spawner_is_the_nearest_lasting_ancestor(quick: EbpfSource, tmp_path: Path, nothing: Program) -> None:
+    """A cron starts sh, that a script, that 300 programs: all of them are cron's, though their parents are three others."""
+    cron, middle, script = (shell(tmp_path, name) for name in ("a-cron", "a-middle", "a-script"))
+    loop = f"i=0; while [ $i -lt 300 ]; do {nothing.path}; i=$((i + 1)); [ $((i % 50)) = 0 ] && break; done; :"
+    rounds = "; ".join([f"{middle} -c '{script} -c \"$LOOP\"; :'"] * 6)
+    assert (
+        os.spawnve(os.P_WAIT, cron, [str(cron), "-c", f"sleep {2 * OLD_AFTER}; {rounds}; :"], {"LOOP": loop, "PATH": os.environ["PATH"]})
+        == 0
+    )
+    origins = origins_of(quick)
+    mine = of(origins, nothing.comm)
+    assert {(each.parent, each.spawner): n for each, n in mine.items()} == {(b"a-script", b"a-cron"): 300}
+    assert {(each.parent, each.spawner): n for each, n in of(origins, b"a-script").items()} == {(b"a-middle", b"a-cron"): 6}
+    assert {(each.parent, each.spawner): n for each, n in of(origins, b"a-middle").items()} == {(b"a-cron", b"a-cron"): 6}
+
+
+def test_a_chain_that_is_too_long_is_deep(quick: EbpfSource) -> None:
+    """Of a process with more than 8 short-lived ancestors the spawner is not known, and never guessed."""
+    leaf = b"leaf-of-chain"
+    pid = os.fork()
+    if pid == 0:
+        for _ in range(9):
+            if child := os.fork():
+                os.waitpid(child, 0)
+                os._exit(0)
+        Path("/proc/self/comm").write_bytes(leaf)
+        os._exit(0)
+    assert ended(pid).status == 0
+    assert [(each.spawner, n) for each, n in of(origins_of(quick), leaf).items()] == [(DEEP, 1)]
+
+
+def test_the_user_is_the_one_at_the_exit(source: EbpfSource) -> None:
+    """Exact even if it is given up just before."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    for user in (0, USER, USER + 1):
+        pid = os.fork()
+        if pid == 0:
+            Path("/proc/self/comm").write_bytes(b"gives-up-root")
+            os.setresuid(user, user, user)
+            os._exit(0)
+        assert ended(pid).status == 0
+    assert Counter(each.uid for each in of(origins_of(source), b"gives-up-root").elements()) == {0: 1, USER: 1, USER + 1: 1}
+
+
+def test_cgroups_that_live_for_milliseconds_are_named(source: EbpfSource, cgroup_root: Path, workload: Program) -> None:
+    """Made, entered by one process, and removed: nobody could read their names afterwards."""
+    folder = cgroup_root / f"shortproc-test-{os.getpid()}"
+    folder.mkdir()
+    try:
+        for number in range(CGROUPS):
+            inner = folder / f"pod-{number}"
+            inner.mkdir()
+            procs = os.open(inner / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            pid = os.fork()
+            if pid == 0:
+                os.write(procs, b"0")
+                os._exit(0)
+            os.waitpid(pid, 0)
+            os.close(procs)
+            inner.rmdir()
+    finally:
+        folder.rmdir()
+    inside = Counter(each.cgroup for each in short_origins(origins_of(source)) if each.cgroup.startswith(f"/{folder.name}/".encode()))
+    assert inside == {f"/{folder.name}/pod-{number}".encode(): 1 for number in range(CGROUPS)}
+
+
+def short_origins(origins: Origins) -> Iterator[Origin]:
+    """Each as often as it had a short process."""
+    for each, row in origins.rows.items():
+        yield from [each] * row.short_exits
+
+
+def test_cpu_by_cgroup(source: EbpfSource, cgroup_root: Path, workload: Program) -> None:
+    """The kernel knows it only at the free, when the process has left its cgroup for long."""
+    folder = cgroup_root / f"shortproc-test-{os.getpid()}"
+    folder.mkdir()
+    pid = os.fork()
+    if pid == 0:
+        (folder / "cgroup.procs").write_text("0")
+        os.execv(workload.path, [str(workload.path), "burn", "5", "5", "1"])
+    used = ended(pid).cpu_ns
+    deadline = time.monotonic() + 20
+    cgroup, whole = f"/{folder.name}".encode(), Origins()
+    while whole.short_cpu_ns.get(cgroup, 0) < 0.99 * used and time.monotonic() < deadline:
+        whole.add(origins_of(source))
+        time.sleep(0.05)
+    folder.rmdir()
+    assert whole.short_cpu_ns[cgroup] == pytest.approx(used, rel=0.02)
+
+
+def test_failed_exits(source: EbpfSource, workload: Program, nothing: Program) -> None:
+    """Those of short processes and of others; a long-lived process that does not fail is not counted at all."""
+    workload.storm("end", 20, 3)
+    origins = origins_of(source)
+    failed = {each.comm: row.failed_exits for each, row in origins.rows.items() if row.failed_exits}
+    assert failed[workload.comm] == 20
+
+
+@pytest.mark.usefixtures("always_due")
+def test_every_short_process_is_in_one_row(source: EbpfSource, workload: Program, nothing: Program) -> None:
+    """Through storms of names without end, drained meanwhile: what the rows and `other` say is the whole."""
+    thread = threading.Thread(target=lambda: [workload.storm("comms", 12_000), workload.storm("forkexec", 1000, nothing.path)])
+    thread.start()
+    drains: list[tuple[Origins, int]] = []
+    while thread.is_alive():
+        time.sleep(0.2)
+        source.swap_maps({})
+        drains.append((source.origins(), source.drain().total.short_exits))
+    thread.join()
+    source.stop()
+    drains.append((source.origins(), source.drain().total.short_exits))
+    short = sum(n for _, n in drains)
+    assert short >= 13_000
+    assert sum(sum(row.short_exits for row in origins.rows.values()) + origins.other.short_exits for origins, _ in drains) == short
+    assert sum(short_by(origins, lambda origin: origin.comm)[nothing.comm] for origins, _ in drains) == 1000
+
+
+@pytest.fixture
+def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Swap at each turn."""
+    monkeypatch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
