@@ -4,6 +4,7 @@
 #define KERNEL_H
 
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
+#define PF_FORKNOEXEC 0x00000040
 #define CLONE_THREAD 0x00010000 /* include/uapi/linux/sched.h */
 #define SIGNAL_GROUP_EXIT 0x00000004 /* include/linux/sched/signal.h */
 #define SIGKILL 9

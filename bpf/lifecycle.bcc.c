@@ -36,6 +36,11 @@ struct exit_facts {
 	u8 sigkill;
 };
 
+/* Keyed by PID here: without the kernel's headers the start of a process is not at hand. */
+struct exe_path {
+	char path[EXE_LEN];
+};
+
 BPF_TABLE("array", int, struct config, configs, 1);
 BPF_TABLE("array", int, struct control, control, 1);
 BPF_TABLE("array", int, struct shared, shared, 1);
@@ -51,12 +56,12 @@ BPF_TABLE("hash", struct cgroup_key, struct cgroup_cpu, cgroup_cpu_b, 1);
 BPF_TABLE("lru_hash", u64, struct cgroup_path, cgroup_paths, MAX_CGROUP_PATHS);
 #endif
 BPF_ARRAY_OF_MAPS(barrier, "barrier_inner", 1);
-BPF_F_TABLE("hash", u32, struct exe, exes, MAX_EXES, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", u32, struct exe_path, exes, MAX_EXES, BPF_F_NO_PREALLOC);
 #ifdef WITH_RING
-BPF_RINGBUF_OUTPUT(records, RECORDS_BYTES / 4096);
+BPF_RINGBUF_OUTPUT(records, BCC_RECORDS_BYTES / 4096);
 #else
 BPF_PERF_OUTPUT(record_events);
-BPF_TABLE("percpu_array", int, struct record, scratch, 1); /* a record is too large for the stack beside the rest */
+BPF_TABLE("percpu_array", int, struct record_with_exe, scratch, 1); /* a record is too large for the stack beside the rest */
 #endif
 
 /* The only elements of the arrays. They are never null, but the verifier demands the test. */
@@ -175,9 +180,10 @@ static __always_inline void count_exec(struct globals *globals, struct comm *com
 		ADD(counts_of(globals, comm)->execs, 1);
 }
 
-static __always_inline void fill_record(struct record *record, u32 pid, u64 now, struct exit_facts *facts)
+static __always_inline void fill_record(struct record_with_exe *sent, u32 pid, u64 now, struct exit_facts *facts)
 {
-	struct exe *exe;
+	struct record *record = &sent->record;
+	struct exe_path *exe;
 
 	record->ended_ns = now;
 	record->runtime_ns = facts->runtime_ns;
@@ -190,14 +196,16 @@ static __always_inline void fill_record(struct record *record, u32 pid, u64 now,
 	record->parent_comm = facts->origin.parent;
 	exe = exes.lookup(&pid);
 	if (exe)
-		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe->path);
+		bpf_probe_read_kernel_str(sent->exe, sizeof(sent->exe), exe->path);
 	else
-		record->exe[0] = 0;
+		sent->exe[0] = 0;
+	record->has_exe = !!exe;
+	record->unused = 0;
 }
 
 static __always_inline void send_record(void *ctx, struct globals *globals, u32 pid, u64 now, struct exit_facts *facts)
 {
-	struct record *record;
+	struct record_with_exe *record;
 #ifndef WITH_RING
 	int zero = 0;
 #endif
@@ -205,7 +213,7 @@ static __always_inline void send_record(void *ctx, struct globals *globals, u32 
 	if (!globals->control->records)
 		return;
 #ifdef WITH_RING
-	record = records.ringbuf_reserve(sizeof(struct record));
+	record = records.ringbuf_reserve(sizeof(*record));
 	if (!record) {
 		globals->cpu->records_dropped++;
 		return;
@@ -227,11 +235,11 @@ int on_path(struct tracepoint__sched__sched_process_exec *args)
 {
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
 	struct globals globals = {};
-	struct exe *exe;
+	struct exe_path *exe;
 
 	if (!look_up(&globals) || !globals.control->records)
 		return 0;
-	if (exes.update(&pid, (struct exe *)globals.config->no_exe)) {
+	if (exes.update(&pid, (struct exe_path *)globals.config->no_exe)) {
 		ADD(globals.cpu->lost[LOST_EXES_FULL], 1);
 		return 0;
 	}

@@ -221,7 +221,6 @@ int on_exit(__u64 *ctx)
 		counts = count_exit(cpu, leader, &note, now, runtime);
 	note.skip = !counts;
 	set_exit_note(cpu, leader, &note);
-	forget_exe(task->tgid);
 	/* Last, since the verifier follows each of the 32 results of the search through all code after it. */
 	if (counts)
 		ADD(counts->buckets[bucket_of(config.bounds_ns, runtime)], 1);
@@ -263,6 +262,8 @@ int on_free(__u64 *ctx)
 		ADD(counts->short_cpu_ns, cpu_ns);
 	if (config.origins && !note.is_long)
 		ADD(cgroup_cpu_of(cgroup_of(task))->short_cpu_ns, cpu_ns);
+	if (control.records && !note.is_long)
+		send_cpu(task, start_ns, cpu_ns);
 	ADD(counts->cpu_recorded, 1);
 	return 0;
 }

@@ -12,14 +12,17 @@
 #define MAX_EXIT_NOTES 4096
 #define MAX_GUARDED 8192
 #define FILTER 64 /* few, so that they stay in the cache */
-#define MAX_EXES 16384
 #define MAX_ORIGINS 8192
 #define MAX_CGROUP_CPU 4096
 #define MAX_CGROUP_PATHS 4096
 #define CGROUP_PATH_LEN 384
 #define MAX_HOPS 8
+#define EXE_SLOTS 8192 /* a power of two, as RECORD_CPU_SLOTS */
+#define MAX_EXES 16384 /* in lifecycle.bcc.c */
 #define EXE_LEN 256
-#define RECORDS_BYTES (2 << 20)
+#define RECORD_CPU_SLOTS 16384
+#define RECORDS_BYTES (256 << 10)
+#define BCC_RECORDS_BYTES (2 << 20)
 
 /* The order is that of Outcome in exporter/model/__init__.py. */
 enum outcome { OUTCOME_OK, OUTCOME_ERROR, OUTCOME_SIGNAL, OUTCOME_UNKNOWN, OUTCOMES };
@@ -163,12 +166,29 @@ struct record {
 	__s32 code; /* wait status, see wait(2); -1 if unknown */
 	struct comm comm;
 	struct comm parent_comm;
+	__u32 has_exe; /* it called exec, so user space finds the path in its slot */
+	__u32 unused;
+};
+
+/* In lifecycle.bcc.c. */
+struct record_with_exe {
+	struct record record;
 	char exe[EXE_LEN];
 };
 
+/* The CPU of a short process, from its free, for its record. Written from the end: the start tells that the CPU is there. */
+struct record_cpu {
+	__u64 start_ns;
+	__u64 cpu_ns;
+};
+
+/* The path of a process's executable. A short path is in one cache line with the start of the process, which tells whose it is. User space
+ * reads it: to copy it into each record would cost more cache lines at the exit than all the rest of the record.
+ */
 struct exe {
+	__u64 start_ns;
 	char path[EXE_LEN];
-} __attribute__((aligned(8)));
+} __attribute__((aligned(64)));
 
 #define ADD(where, n) __sync_fetch_and_add(&(where), (n))
 

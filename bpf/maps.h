@@ -77,11 +77,13 @@ struct {
 	__type(value, __u8);
 } guard SEC(".maps");
 
-/* Paths of the executables of live processes, for records only. It takes memory only for processes that exist. */
+/* Paths of the executables of processes that may be short, for records only. The slot is the PID modulo EXE_SLOTS: PIDs are given out in
+ * order, so a slot is used again only when so many other processes and threads have started. User space maps this memory. See docs/adr/0013-cheap-records.md
+ */
 struct exes {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_EXES);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EXE_SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct exe);
 } exes SEC(".maps");
@@ -98,6 +100,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct path_buffer);
 } path_buffers SEC(".maps");
+
+/* User space maps this memory. The slot is the PID modulo RECORD_CPU_SLOTS. Frees come in the order of PIDs, more or less, so that several in
+ * a row write to the same cache line. An event for each in a ring would cost more.
+ */
+struct record_cpus {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RECORD_CPU_SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct record_cpu);
+} record_cpus SEC(".maps");
 
 /* No count depends on it. */
 struct {

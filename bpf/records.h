@@ -4,17 +4,35 @@
 #define RECORDS_H
 
 /* Never called or loaded. It makes the compiler describe the type in BTF, which a test compares with exporter/kernel/layout.py. */
-static __noinline __attribute__((used)) int described(struct record *record)
+static __noinline __attribute__((used)) int described(struct record_with_exe *record)
 {
 	return !!record;
+}
+
+static __always_inline struct exe *exe_of(struct task_struct *leader)
+{
+	__u32 slot = leader->tgid & (EXE_SLOTS - 1);
+
+	return bpf_map_lookup_elem(&exes, &slot);
+}
+
+/* Unless each record wakes the reader, it reads now and then; only a ring that becomes half full wakes it. A few records may do that, since
+ * one may be overtaken on another CPU before it looks.
+ */
+static __always_inline __u64 wakeup(void)
+{
+	__u64 unread;
+
+	if (control.records == RECORDS_LIVE)
+		return 0;
+	unread = bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA);
+	return unread - RECORDS_BYTES / 2 < 16 * sizeof(struct record) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
 static __always_inline void send_record(struct cpu *cpu, struct comm *comm, struct comm *parent_comm, struct task_struct *leader, __u64 now,
 					__u64 runtime, int code)
 {
 	struct record *record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	__u32 pid = leader->tgid;
-	struct exe *exe;
 
 	if (!record) {
 		cpu->records_dropped++;
@@ -23,43 +41,47 @@ static __always_inline void send_record(struct cpu *cpu, struct comm *comm, stru
 	record->ended_ns = now;
 	record->runtime_ns = runtime;
 	record->cgroup = bpf_get_current_cgroup_id();
-	record->pid = pid;
+	record->pid = leader->tgid;
 	record->ppid = leader->real_parent->tgid;
 	record->uid = bpf_get_current_uid_gid();
 	record->code = code;
 	record->comm = *comm;
 	record->parent_comm = *parent_comm;
-	exe = bpf_map_lookup_elem(&exes, &pid);
-	if (exe)
-		bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe->path); /* only the text, for fewer cold cache lines */
-	else
-		record->exe[0] = 0;
-	bpf_ringbuf_submit(record, control.records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP);
+	record->has_exe = !(leader->flags & PF_FORKNOEXEC);
+	record->unused = 0;
+	bpf_ringbuf_submit(record, wakeup());
 }
 
+/* The record was sent at the exit. Where this free doesn't come, it stays without CPU. */
+static __always_inline void send_cpu(struct task_struct *leader, __u64 start_ns, __u64 cpu_ns)
+{
+	__u32 slot = leader->tgid & (RECORD_CPU_SLOTS - 1);
+	struct record_cpu *cpu = bpf_map_lookup_elem(&record_cpus, &slot);
+
+	if (!cpu)
+		return;
+	cpu->cpu_ns = cpu_ns;
+	asm volatile("" ::: "memory");
+	cpu->start_ns = start_ns;
+}
+
+/* Two processes whose slot is the same may be here at once, on two CPUs. Then none of them has a path: the one that writes last finds that
+ * the slot is not its own.
+ */
 static __always_inline void keep_exe(struct task_struct *task, struct linux_binprm *bprm)
 {
-	struct cpu *cpu = this_cpu();
-	__u32 pid = task->tgid;
-	struct exe *exe;
+	struct exe *exe = exe_of(task);
+	__u64 start_ns = task->start_time;
 
-	if (bpf_map_update_elem(&exes, &pid, (const void *)&config.no_exe, BPF_ANY)) {
-		if (cpu)
-			ADD(cpu->lost[LOST_EXES_FULL], 1);
-		return;
-	}
-	exe = bpf_map_lookup_elem(&exes, &pid);
 	if (!exe)
 		return;
+	exe->start_ns = start_ns;
+	asm volatile("" ::: "memory");
 	bpf_probe_read_kernel_str(exe->path, sizeof(exe->path), bprm->filename);
 	if (is_by_fd(exe))
 		find_path(exe, task, bprm);
-}
-
-static __always_inline void forget_exe(__u32 pid)
-{
-	if (control.records)
-		bpf_map_delete_elem(&exes, &pid);
+	if (*(volatile __u64 *)&exe->start_ns != start_ns)
+		exe->start_ns = 0;
 }
 
 #endif

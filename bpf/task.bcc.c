@@ -6,6 +6,9 @@
 #define GET(to, field) bpf_probe_read_kernel(&(to), sizeof(to), &(field))
 
 BPF_TABLE("hash", u64, struct exit_note, exit_notes, MAX_EXIT_NOTES);
+#ifdef WITH_RING
+BPF_F_TABLE("array", u32, struct record_cpu, record_cpus, RECORD_CPU_SLOTS, BPF_F_MMAPABLE);
+#endif
 #ifndef GROUP_DEAD_ARG
 BPF_TABLE("lru_hash", struct ended, u8, guard, MAX_GUARDED);
 #endif
@@ -151,6 +154,23 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+#ifdef WITH_RING
+static __always_inline void send_cpu(struct task_struct *leader, u64 start_ns, u64 cpu_ns)
+{
+	struct record_cpu *cpu;
+	u32 slot = 0;
+
+	GET(slot, leader->tgid);
+	slot &= RECORD_CPU_SLOTS - 1;
+	cpu = record_cpus.lookup(&slot);
+	if (!cpu)
+		return;
+	cpu->cpu_ns = cpu_ns;
+	asm volatile("" ::: "memory");
+	cpu->start_ns = start_ns;
+}
+#endif
+
 int on_free(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0], *leader = 0;
@@ -187,6 +207,10 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 		ADD(counts->long_cpu_ns, cpu_ns);
 	else
 		ADD(counts->short_cpu_ns, cpu_ns);
+#ifdef WITH_RING
+	if (globals.control->records && !note.is_long)
+		send_cpu(task, start_ns, cpu_ns);
+#endif
 	ADD(counts->cpu_recorded, 1);
 	return 0;
 }

@@ -77,7 +77,8 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
             policies.reread()  # the files that it names must be readable as this user, too
         server.start()
         if handlers is not None:
-            hub.attach(handlers)
+            for consumer in handlers.consumers:
+                hub.attach(consumer)
             handlers.start()
         try:
             supervisor.start()

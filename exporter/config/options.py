@@ -200,6 +200,7 @@ class HandlerConfig:
         metadata={"check": keywords(), "about": "Keyword arguments of the class.", "example": "{threshold_seconds: 0.5}"},
     )
     timeout_seconds: float = option(5.0, duration(0.1, 600), "Maximum duration of one call.")
+    at_once: bool = option(False, boolean(), "Get records at once: without CPU where the kernel tells it after the exit.")
 
 
 _SINK_PATH = text("an absolute path or empty", rf"({_ABSOLUTE})?")

@@ -69,9 +69,9 @@ def _run(pipe: int, page: PageWriter, slots: list[Slot]) -> None:
             data = os.read(pipe, _CHUNK)
             if not data:
                 break
-            for batch in frames.feed(data):
+            for batch, at_once in frames.feed(data):
                 for slot in slots:
-                    slot.handle(batch)
+                    slot.handle(batch, at_once=at_once)
                 page.done(len(batch))
         if time.monotonic() >= due:
             for slot in slots:

@@ -58,12 +58,12 @@ class Feed:
         self._pipe = -1
         self._rest = None
 
-    def add(self, batch: Sequence[Record]) -> None:
+    def add(self, batch: Sequence[Record], *, at_once: bool = False) -> None:
         """Queue the records in frames, or drop whole frames; then write what the pipe has room for."""
         for at in range(0, len(batch), MOST_RECORDS):
             part = batch[at : at + MOST_RECORDS]
             try:
-                data = frame(part)
+                data = frame(part, at_once=at_once)
             except ValueError:
                 self.dropped["malformed"] += len(part)
                 continue

@@ -14,7 +14,7 @@ from exporter.handlers.plan import Plan
 from exporter.handlers.process import Child
 from exporter.handlers.wire import HandlerTally, Page
 from exporter.process.log import fields
-from exporter.records.hub import Batch
+from exporter.records.hub import Batch, Consumer
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class Handlers:
     """A `records.Consumer`. Call `start` once, and `close` when no more records come."""
 
     name = "handlers"
+    at_once = False
 
     def __init__(self, plan: Plan, log_level: str = "info", log_format: str = "logfmt") -> None:
         self.live = plan.live
@@ -73,12 +74,23 @@ class Handlers:
         """Start the child, from a thread of ours: it is killed when that thread ends. Drop privileges before."""
         self._thread.start()
 
+    @property
+    def consumers(self) -> list[Consumer]:
+        """Itself, and a second one if handlers do not wait for CPU. The records that both drop are counted here."""
+        return [self, *([_AtOnce(self)] if any(each.at_once for each in self._plan.handlers) else [])]
+
     def offer(self, batch: Batch) -> None:
+        self.accept(batch, at_once=False)
+
+    def accept(self, batch: Batch, *, at_once: bool) -> None:
+        """Pass a batch to the handlers with this `at_once`, or drop and count it."""
+        if not any(each.at_once is at_once for each in self._plan.handlers):
+            return
         with self._lock:
             if self._closing_at is not None:
                 self._feed.dropped["down"] += len(batch)
                 return
-            self._feed.add(batch)
+            self._feed.add(batch, at_once=at_once)
             if self._feed:
                 os.eventfd_write(self._wake, 1)
 
@@ -239,6 +251,23 @@ class Handlers:
             done = min(page.done, self._feed.sent)
             self._page = page._replace(done=done, tallies=tuple(map(_plausible, self._page.tallies, page.tallies)))
         return self._page
+
+
+class _AtOnce:
+    """The consumer of the handlers that do not wait for CPU."""
+
+    name = "handlers"
+    live = True
+    at_once = True
+
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
+
+    def offer(self, batch: Batch) -> None:
+        self._handlers.accept(batch, at_once=True)
+
+    def dropped(self) -> dict[str, int]:
+        return {}
 
 
 def _plausible(before: HandlerTally, now: HandlerTally) -> HandlerTally:

@@ -30,6 +30,7 @@ class Planned:
     filter: Filter = field(default_factory=Filter)
     options: dict[str, Any] = field(default_factory=dict)
     timeout_seconds: float = _SINK_TIMEOUT_SECONDS
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def _handlers(handlers: Sequence[HandlerConfig]) -> list[Planned]:
     for each in handlers:
         names.append(each.name)
         label = each.name if names.count(each.name) == 1 else f"{each.name}#{names.count(each.name)}"
-        planned.append(Planned(label, each.name, each.path, each.filter, each.options, each.timeout_seconds))
+        planned.append(Planned(label, each.name, each.path, each.filter, each.options, each.timeout_seconds, each.at_once))
     return planned
 
 

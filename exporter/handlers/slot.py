@@ -22,6 +22,7 @@ class Slot:
     """Makes the handler, and retries that if it fails. Passes it the records it wants. Its exceptions never leave the slot."""
 
     def __init__(self, number: int, planned: dict[str, Any], page: PageWriter) -> None:
+        self._at_once: bool = planned["at_once"]
         self._number = number
         self._label: str = planned["label"]
         self._planned = planned
@@ -51,8 +52,10 @@ class Slot:
             self._handler = handler
         self._page.leave(self._number, self._tally)
 
-    def handle(self, batch: list[Record]) -> None:
-        """Pass the wanted records to the handler."""
+    def handle(self, batch: list[Record], *, at_once: bool) -> None:
+        """Pass the wanted records to the handler. Of two batches with the same records, it gets the one that it asked for."""
+        if at_once is not self._at_once:
+            return
         tally = self._tally
         self._page.enter(self._number)
         wanted = batch

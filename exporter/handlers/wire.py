@@ -1,8 +1,8 @@
 """The data between the exporter and the handlers' child: frames of records to the child, a page of numbers back.
 
-A frame is its size, then the records as a pickle. Only the exporter writes pickles and only the child reads them, since the writer of a
-pickle can run code in its reader. The page is a memory file that the child writes and the exporter reads. It contains only unsigned 64-bit
-numbers, so a compromised child can at worst report wrong ones.
+A frame is its size, whether it is for the handlers that do not wait for CPU, then the records as a pickle. Only the exporter writes pickles
+and only the child reads them, since the writer of a pickle can run code in its reader. The page is a memory file that the child writes and
+the exporter reads. It contains only unsigned 64-bit numbers, so a compromised child can at worst report wrong ones.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ MOST_RECORDS = 500
 MOST_FRAME_BYTES = 4 << 20
 """Twice the size of 500 records whose names are all as long as Linux allows."""
 
-_SIZE = struct.Struct("<I")
+_HEAD = struct.Struct("<I?")
 
 
-def frame(batch: Sequence[Record]) -> bytes:
+def frame(batch: Sequence[Record], *, at_once: bool = False) -> bytes:
     """Return a frame of at most `MOST_RECORDS` records. Raises `ValueError` if they are larger than valid records can be."""
     body = pickle.dumps([tuple(record) for record in batch], pickle.HIGHEST_PROTOCOL)  # as tuples, in a third of the time
     if len(body) > MOST_FRAME_BYTES:
         raise ValueError(f"{len(body)} bytes")
-    return _SIZE.pack(len(body)) + body
+    return _HEAD.pack(len(body), at_once) + body
 
 
 class Frames:
@@ -40,24 +40,26 @@ class Frames:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> Iterator[list[Record]]:
-        """Yield the records of the frames that `data` completes, at most `MOST_RECORDS` at a time."""
+    def feed(self, data: bytes) -> Iterator[tuple[list[Record], bool]]:
+        """Yield the records of the frames that `data` completes, at most `MOST_RECORDS` at a time, and their `at_once`."""
         data = self._rest + data
-        at, records = 0, list[Record]()
-        while len(data) - at >= _SIZE.size:
-            begin = at + _SIZE.size
-            end = begin + _SIZE.unpack_from(data, at)[0]
+        at, records, before = 0, list[Record](), False
+        while len(data) - at >= _HEAD.size:
+            begin = at + _HEAD.size
+            size, at_once = _HEAD.unpack_from(data, at)
+            end = begin + size
             if end > len(data):
                 break
             batch = list(map(Record._make, pickle.loads(data[begin:end])))  # noqa: S301 - the exporter wrote it
-            if len(records) + len(batch) > MOST_RECORDS:
-                yield records
+            if records and (at_once is not before or len(records) + len(batch) > MOST_RECORDS):
+                yield records, before
                 records = []
             records += batch
+            before = at_once
             at = end
         self._rest = data[at:]
         if records:
-            yield records
+            yield records, before
 
 
 @dataclass(slots=True)

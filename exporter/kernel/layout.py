@@ -15,15 +15,17 @@ SIGNALS = 65
 SECONDS = 64
 FILTER = 64
 MAX_COMMS = 2048
-MAX_EXES = 16384
+EXE_SLOTS = 8192
 EXE_LEN = 256
 MAX_ORIGINS = 8192
 MAX_CGROUP_CPU = 4096
 MAX_CGROUP_PATHS = 4096
 CGROUP_PATH_LEN = 384
-RECORDS_BYTES = 2 << 20
-PERF_BYTES_LEAST, PERF_BYTES_MOST = 64 << 10, 256 << 10
-"""Bytes for one CPU. An unprivileged user can map 516 KiB for each: kernel.perf_event_mlock_kb in perf_event_open(2)."""
+RECORD_CPU_SLOTS = 16384
+RECORDS_BYTES = 256 << 10
+BCC_RECORDS_BYTES = 2 << 20
+PERF_BYTES, PERF_BYTES_LEAST, PERF_BYTES_MOST = 2 << 20, 64 << 10, 256 << 10
+"""Bytes for all CPUs, and for one. An unprivileged user can map 516 KiB for each: kernel.perf_event_mlock_kb in perf_event_open(2)."""
 KERNEL_LOST = (Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.LIVE_PROCESSES_FULL, Lost.EXES_FULL, Lost.ORIGINS_FULL)
 """In the order of `enum lost`."""
 SPAWNER_FOUND, SPAWNER_DEEP, SPAWNER_UNKNOWN = range(3)
@@ -120,14 +122,30 @@ class RecordLayout(ctypes.Structure):
         ("code", c_int32),
         ("comm", c_char * COMM_LEN),
         ("parent_comm", c_char * COMM_LEN),
-        ("exe", c_char * EXE_LEN),
+        ("has_exe", c_uint32),
+        ("unused", c_uint32),
     )
 
 
+class RecordWithExe(ctypes.Structure):
+    """`RecordLayout`, and the path."""
+
+    _fields_ = (*RecordLayout._fields_, ("exe", c_char * EXE_LEN))
+
+
+class Exe(ctypes.Structure):
+    _fields_ = (("start_ns", c_uint64), ("path", c_char * EXE_LEN), ("unused", c_uint64 * 7))
+
+
+class RecordCpu(ctypes.Structure):
+    _fields_ = (("start_ns", c_uint64), ("cpu_ns", c_uint64))
+
+
 _FORMATS: dict[type[Any], str] = {c_uint64: "Q", c_uint32: "I", c_int32: "i"}
-RECORD_FIELDS = tuple(name for name, _ in RecordLayout._fields_)
+RECORD_FIELDS = tuple(name for name, _ in RecordWithExe._fields_)
 RECORD_FORMAT = "".join(_FORMATS.get(of, f"{ctypes.sizeof(of)}s") for _, of in RecordLayout._fields_)
 """`RecordLayout` as a format of `struct`, which is many times faster than ctypes."""
+RECORD_WITH_EXE_FORMAT = f"{RECORD_FORMAT}{EXE_LEN}s"
 
 
 class ProgramConfig(ctypes.Structure):
@@ -164,5 +182,5 @@ def standby_control() -> ProgramControl:
 
 
 def perf_bytes(cpus: int) -> int:
-    """Return the size of each perf buffer in bytes: a power of two, together about `RECORDS_BYTES`."""
-    return min(max(1 << (RECORDS_BYTES // cpus).bit_length() - 1, PERF_BYTES_LEAST), PERF_BYTES_MOST)
+    """Return the size of each perf buffer in bytes: a power of two, together about `PERF_BYTES`."""
+    return min(max(1 << (PERF_BYTES // cpus).bit_length() - 1, PERF_BYTES_LEAST), PERF_BYTES_MOST)

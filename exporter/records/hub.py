@@ -25,7 +25,9 @@ class Consumer(Protocol):
     name: str
     """`stream`, `handlers` or `snoop`; a label value."""
     live: bool
-    """Whether it needs each record at once. Otherwise records come about once a second."""
+    """Whether it needs each record soon. Otherwise records come about once a second."""
+    at_once: bool
+    """Whether it does not wait for CPU, where that follows. Then its records have none."""
 
     def offer(self, batch: Batch) -> None:
         """Accept the records, or drop and count them. Called from the reader's thread; must neither block nor raise."""
@@ -44,11 +46,11 @@ class Latencies:
         """Not cumulative; the last is +Inf."""
         self.sum_ns = 0
 
-    def add(self, batch: Batch) -> None:
-        """Add a batch that has just arrived."""
+    def add(self, exits_ns: Sequence[int]) -> None:
+        """Add the times of exits whose records have just arrived."""
         now, bounds, buckets = time.time_ns(), self.BOUNDS_NS, self.buckets
-        for record in batch:
-            late_ns = max(0, now - record.ended_ns)
+        for exited_ns in exits_ns:
+            late_ns = max(0, now - exited_ns)
             buckets[bisect_left(bounds, late_ns)] += 1
             self.sum_ns += late_ns
 
@@ -82,12 +84,37 @@ class Hub:
         """Pass on a batch. `dated`: the records have exact exit times. During a switch of modes, two threads call it."""
         with self._publishing:
             if dated:
-                self.latencies.add(batch)
-            with self._lock:
+                self.latencies.add([record.ended_ns for record in batch])
+            self._offer(batch, (False, True))
+
+    @property
+    def at_once(self) -> bool:
+        """See `CpuFollows`."""
+        with self._lock:
+            return any(each.at_once for each in self._consumers)
+
+    def arrived(self, ended_ns: Sequence[int]) -> None:
+        """See `CpuFollows`."""
+        with self._publishing:
+            self.latencies.add(ended_ns)
+
+    def first(self, batch: Batch) -> None:
+        """See `CpuFollows`."""
+        with self._publishing:
+            self._offer(batch, (True,))
+
+    def completed(self, batch: Batch) -> None:
+        """See `CpuFollows`."""
+        with self._publishing:
+            self._offer(batch, (False,))
+
+    def _offer(self, batch: Batch, at_once: tuple[bool, ...]) -> None:
+        with self._lock:
+            if False in at_once:
                 self._recent.extend(batch)
-                consumers = list(self._consumers)
-            for consumer in consumers:
-                consumer.offer(batch)
+            consumers = [each for each in self._consumers if each.at_once in at_once]
+        for consumer in consumers:
+            consumer.offer(batch)
 
     def recent(self) -> list[Record]:
         """Return a copy of the stored records, the oldest first."""

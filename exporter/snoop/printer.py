@@ -27,6 +27,7 @@ class Inbox:
 
     name = "snoop"
     live = True
+    at_once = False
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

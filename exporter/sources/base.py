@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from exporter.model import Gauges, Mode
 from exporter.model.counts import Counts
@@ -12,6 +13,23 @@ from exporter.model.origins import Origins
 from exporter.records.record import Record
 
 Publish = Callable[[Sequence[Record]], None]
+
+
+class CpuFollows(Protocol):
+    """Consumers of records from a source that knows CPU only some time after the exit."""
+
+    @property
+    def at_once(self) -> bool:
+        """Whether a consumer needs records at once, without CPU."""
+
+    def arrived(self, ended_ns: Sequence[int]) -> None:
+        """Note the times of exits (Unix time in ns) whose records have come."""
+
+    def first(self, batch: Sequence[Record]) -> None:
+        """Pass records without CPU to the consumers that need them at once."""
+
+    def completed(self, batch: Sequence[Record]) -> None:
+        """Pass the same records, with CPU where it came in time, to the others. It replaces `Publish`."""
 
 
 class Source(ABC):
@@ -70,9 +88,10 @@ class Source(ABC):
         """Return the number of processes whose exit is counted and whose CPU is not yet known."""
         return 0
 
-    def publish(self, to: Publish, *, live: bool) -> None:  # noqa: B027 - a source may have no records
+    def publish(self, to: Publish, *, live: bool, follows: CpuFollows | None = None) -> None:  # noqa: B027 - a source may have no records
         """Pass records of the short processes that it counts to `to`, from its own thread, without delay if `live`.
 
+        A source that knows CPU only after the exit lets records wait for it, up to 250 ms, and then passes them to `follows`, if given.
         Called after `start`, and again when `live` changes. A source without records does nothing.
         """
 

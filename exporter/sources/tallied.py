@@ -9,7 +9,7 @@ from exporter.model import ModeUnavailable, SourceFailed
 from exporter.model.counts import Counts
 from exporter.model.origins import Origins
 from exporter.process.shortage import advice
-from exporter.sources.base import Publish, Source
+from exporter.sources.base import CpuFollows, Publish, Source
 from exporter.sources.tally import Tally
 
 
@@ -30,7 +30,7 @@ class TallySource(Source):
         self._check()
         self._tally.count_until(until_ns)
 
-    def publish(self, to: Publish, *, live: bool) -> None:  # noqa: ARG002 - records are published as soon as they are found
+    def publish(self, to: Publish, *, live: bool, follows: CpuFollows | None = None) -> None:  # noqa: ARG002 - found records are complete
         self._tally.publish(to)
 
     def peek(self) -> Counts:

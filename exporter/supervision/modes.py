@@ -127,6 +127,7 @@ _EBPF_FILLS = {
     Fact.RECORD_USER: "yes",
     Fact.RECORD_EXE: "yes",
     Fact.RECORD_CGROUP: "yes",
+    Fact.RECORD_CPU: "precise, if freed within 250 ms",
 }
 _FULL_MAPS = {Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.EXES_FULL, Lost.ORIGINS_FULL}
 _EBPF_LOSSES = frozenset({Lost.PROGRAM_MISSED, Lost.CPU_NEVER_CAME, *_FULL_MAPS})
@@ -177,6 +178,7 @@ MODES = (
             Fact.CORE_DUMPS: _WITH_HEADERS,
             Fact.KILLS: _WITH_HEADERS,
             Fact.CPU: _WITH_HEADERS,
+            Fact.RECORD_CPU: _WITH_HEADERS,
         },
         losses=_EBPF_LOSSES | {Lost.LIVE_PROCESSES_FULL},
         colour="dark-green",

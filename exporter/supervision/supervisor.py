@@ -296,7 +296,7 @@ class Supervisor:
     def _publish_of(self, source: Source) -> None:
         try:
             dated = self._selector.specs[source.mode].dates_exits
-            source.publish(partial(self._hub.publish, dated=dated), live=self._hub.live)
+            source.publish(partial(self._hub.publish, dated=dated), live=self._hub.live, follows=self._hub)
         except SourceFailed as failure:
             logger.error("cannot read per-process records; counters are unaffected", extra=fields(mode=source.mode, error=failure))  # noqa: TRY400
 

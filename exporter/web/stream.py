@@ -41,6 +41,7 @@ class StreamFeed:
 
     name = "stream"
     live = True
+    at_once = False
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

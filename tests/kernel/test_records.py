@@ -7,13 +7,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from exporter.kernel.layout import EXE_SLOTS
 from exporter.kernel.procfs import Procfs
-from exporter.model import Mode, ModeUnavailable, Outcome
+from exporter.model import Lost, Mode, ModeUnavailable, Outcome
 from exporter.model.counts import Counts
 from exporter.model.dimensions import COMM
 from exporter.records.hub import Hub
@@ -89,6 +90,32 @@ def test_each_short_end_is_a_record_or_counted_as_dropped(core: EbpfSource, work
     assert len(got.records) + counts.records_dropped <= counts.total.short_exits, "which may have been a few before it listened"
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_records_have_cpu(core: EbpfSource, workload: Program, threads: int) -> None:
+    """The kernel tells it when it frees a process, after the record: each record waits for its own."""
+    got = Got(core)
+    spent = workload.storm("burn", 20, 5, threads).cpu_ns
+    mine = got.of(workload.comm, 21)
+    times = sorted(each.cpu_ns or 0 for each in mine)[1:]  # without the parent's
+    assert len(times) == 20
+    assert all(4_000_000 * threads <= ns for ns in times)
+    assert sum(times) == pytest.approx(spent, rel=0.05)
+
+
+def test_a_zombie_does_not_hold_its_record_back(core: EbpfSource, nothing: Program) -> None:
+    """A parent may never reap its child, and then the kernel never frees it. Later exits must not wait for it either."""
+    got = Got(core)
+    zombie = os.posix_spawn(nothing.path, [b"x"], {})
+    os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
+    ended(later := os.posix_spawn(nothing.path, [b"x"], {}))
+    first, second = got.of(nothing.comm, 2)
+    late_ns = time.time_ns() - first.ended_ns
+    os.waitpid(zombie, 0)
+    assert (first.pid, first.cpu_ns, second.pid) == (zombie, None, later)
+    assert second.cpu_ns
+    assert late_ns < 1_000_000_000
+
+
 def test_a_long_path_is_cut(core: EbpfSource, nothing: Program) -> None:
     """At 255 bytes and a NUL, as the kernel copies it; and the next record has nothing of it."""
     got = Got(core)
@@ -98,6 +125,42 @@ def test_a_long_path_is_cut(core: EbpfSource, nothing: Program) -> None:
     first, second = got.of(nothing.comm, 2)
     assert first.exe == b"/" * 255
     assert second.exe == os.fsencode(nothing.path)
+
+
+@pytest.fixture
+def before_pid() -> Iterator[Callable[[int], None]]:
+    """Sets which PID was given out last."""
+    last = Path("/proc/sys/kernel/ns_last_pid")
+    if not os.access(last, os.W_OK):
+        pytest.skip("the kernel does not let us choose PIDs")
+    before = last.read_text()
+
+    def choose(pid: int) -> None:
+        last.write_text(str(pid - 1))
+
+    yield choose
+    last.write_text(before)
+
+
+def test_a_slot_that_is_used_again_costs_a_path_and_is_counted(
+    core: EbpfSource, nothing: Program, before_pid: Callable[[int], None]
+) -> None:
+    """Paths are kept by PID modulo a number of slots: the path of another process must never be taken."""
+    got = Got(core)
+    sleep = shutil.which("sleep") or ""
+    first = os.posix_spawn(sleep, ["sleep", "0.3"], {})
+    second = first + EXE_SLOTS if first + EXE_SLOTS < 32768 else first - EXE_SLOTS
+    for _ in range(100):  # another process of the host may take the PID
+        before_pid(second)
+        third = os.posix_spawn(nothing.path, [b"x"], {})
+        ended(third)
+        if third == second:
+            break
+    ended(first)
+    exes = until(lambda: {each.pid: each.exe for each in got.records}, lambda exes: first in exes)
+    assert third == second
+    assert (exes[first], exes[second]) == (b"", os.fsencode(nothing.path))
+    assert core.peek().lost[Lost.EXES_FULL] >= 1
 
 
 def by_descriptor(file: int) -> int:

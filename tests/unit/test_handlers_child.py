@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,21 @@ def test_it_is_a_consumer_of_the_hub(tmp_path: Path) -> None:
         hub.publish(HOSTILE)
     assert len(lines(tmp_path / "kept")) == 3
     assert set(hub.dropped()) == {("handlers", reason) for reason in ("full", "down", "timeout", "crash", "malformed")}
+
+
+def test_one_that_does_not_wait_for_cpu_has_records_of_its_own(tmp_path: Path) -> None:
+    """The records that come at once go to it alone, and the complete ones to the others; none twice."""
+    hub, early, whole, other = Hub(10), record(2, cpu_ns=None), record(2, cpu_ns=5), record(4)
+    soon = replace(planned(tmp_path, "Keep", path=str(tmp_path / "soon")), at_once=True)
+    with running(soon, planned(tmp_path, "Even", path=str(tmp_path / "whole"))) as consumer:
+        for each in consumer.consumers:
+            hub.attach(each)
+        assert hub.at_once
+        hub.first([early])
+        hub.completed([whole])
+        hub.publish([other])
+    assert lines(tmp_path / "soon") == [repr(early), repr(other)]
+    assert lines(tmp_path / "whole") == [repr(whole), repr(other)]
 
 
 def test_a_handlers_own_filter_chooses(tmp_path: Path) -> None:

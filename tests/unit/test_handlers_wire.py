@@ -37,7 +37,7 @@ def test_frames_survive_any_cut(batches: list[list[Record]], cuts: list[int]) ->
     """A pipe gives what it has, not what was written."""
     data, frames, got = b"".join(map(frame, batches)), Frames(), list[Record]()
     for size in [*cuts, len(data)]:
-        for records in frames.feed(data[:size]):
+        for records, _ in frames.feed(data[:size]):
             assert 0 < len(records) <= MOST_RECORDS
             got += records
         data = data[size:]
@@ -47,9 +47,9 @@ def test_frames_survive_any_cut(batches: list[list[Record]], cuts: list[int]) ->
 def test_a_call_has_a_bound() -> None:
     """A handler's time limit is for a call, so that a call must have a limit too."""
     data = b"".join(frame([record(number)] * 300) for number in range(4))
-    assert [len(batch) for batch in Frames().feed(data)] == [300] * 4
+    assert [len(batch) for batch, _ in Frames().feed(data)] == [300] * 4
     small = b"".join(frame([record(number)]) for number in range(MOST_RECORDS + 1))
-    assert [len(batch) for batch in Frames().feed(small)] == [MOST_RECORDS, 1]
+    assert [len(batch) for batch, _ in Frames().feed(small)] == [MOST_RECORDS, 1]
 
 
 def test_a_frame_has_a_bound() -> None:
@@ -57,7 +57,7 @@ def test_a_frame_has_a_bound() -> None:
     longest = record(comm=b"c" * 15, parent_comm=b"p" * 15, exe=b"/" * 255)
     batch = [longest._replace(cgroup=b"/%04095d" % number) for number in range(MOST_RECORDS)]
     assert len(frame(batch)) < MOST_FRAME_BYTES
-    assert next(Frames().feed(frame(batch))) == batch
+    assert next(Frames().feed(frame(batch))) == (batch, False)
     with pytest.raises(ValueError, match="bytes"):
         frame([longest._replace(cgroup=bytes(MOST_FRAME_BYTES))])
 

@@ -31,6 +31,7 @@ STRUCTS = {
     "cgroup_key": layout.CgroupKey,
     "cgroup_cpu": layout.CgroupCpu,
     "record": layout.RecordLayout,
+    "record_cpu": layout.RecordCpu,
 }
 
 
@@ -68,23 +69,26 @@ def test_lengths(btf: Btf) -> None:
     assert lengths["cpu", "ring"] == layout.SECONDS
     assert lengths["shared", "filter"] == layout.FILTER
     assert btf.struct_size("comm") == layout.COMM_LEN
+    assert btf.struct_size("exe") == ctypes.sizeof(layout.Exe)
+    assert btf.struct_size("record_with_exe") == ctypes.sizeof(layout.RecordWithExe)
     assert btf.map_entries("comms") == layout.MAX_COMMS
-    assert btf.map_entries("exes") == layout.MAX_EXES
+    assert btf.map_entries("exes") == layout.EXE_SLOTS
     assert btf.map_entries("origins") == layout.MAX_ORIGINS
     assert btf.map_entries("cgroup_cpus") == layout.MAX_CGROUP_CPU
     assert btf.struct_size("cgroup_path") == layout.CGROUP_PATH_LEN
+    assert btf.map_entries("record_cpus") == layout.RECORD_CPU_SLOTS
 
 
 def test_records_are_unpacked_whole() -> None:
     """Byte by byte: the format must hold no padding and leave nothing out."""
     raw = bytes(range(256)) * 2
-    record = layout.RecordLayout.from_buffer_copy(raw)
-    values = struct.unpack_from(f"={layout.RECORD_FORMAT}", raw)
-    assert struct.calcsize(f"={layout.RECORD_FORMAT}") == ctypes.sizeof(layout.RecordLayout)
+    record = layout.RecordWithExe.from_buffer_copy(raw)
+    values = struct.unpack_from(f"={layout.RECORD_WITH_EXE_FORMAT}", raw)
+    assert struct.calcsize(f"={layout.RECORD_WITH_EXE_FORMAT}") == ctypes.sizeof(layout.RecordWithExe)
     assert dict(zip(layout.RECORD_FIELDS, values, strict=True)) == {
         name: raw[field.offset : field.offset + field.size] if isinstance(getattr(record, name), bytes) else getattr(record, name)
         for name in layout.RECORD_FIELDS
-        for field in [getattr(layout.RecordLayout, name)]
+        for field in [getattr(layout.RecordWithExe, name)]
     }
 
 

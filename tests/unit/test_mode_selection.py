@@ -184,7 +184,7 @@ def test_a_refused_reload_leaves_the_reason_why_nothing_runs(host: Host) -> None
 def test_records_are_at_once_only_while_somebody_waits(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where none are kept, too: else the kernel would go on to wake us for each, long after a browser was closed."""
     told: list[bool] = []
-    monkeypatch.setattr(FakeSource, "publish", lambda _, to, *, live: told.append(live))
+    monkeypatch.setattr(FakeSource, "publish", lambda _, to, *, live, follows: told.append(live))
     stream = StreamFeed()
     host.supervisor._hub.attach(stream)
     host.supervisor._hub.detach(stream)

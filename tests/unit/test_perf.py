@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.kernel.layout import PERF_BYTES_LEAST, PERF_BYTES_MOST, RECORDS_BYTES, RecordLayout, perf_bytes
+from exporter.kernel.layout import PERF_BYTES, PERF_BYTES_LEAST, PERF_BYTES_MOST, RecordWithExe, perf_bytes
 from exporter.loaders.handover import receive, send
 from exporter.sources.ebpf.perfbuf import PerfBuffers
 
@@ -39,7 +40,7 @@ class Kernel:
         self._put(HEAD, head + len(data))
 
     def record(self, ended_ns: int) -> None:
-        body = bytes(RecordLayout(ended_ns=ended_ns, comm=b"cron", exe=b"/bin/cron"))
+        body = bytes(RecordWithExe(ended_ns=ended_ns, comm=b"cron", exe=b"/bin/cron"))
         self.write(struct.pack("=IHHI", 9, 0, 8 + 4 + len(body) + 4, len(body) + 4) + body + bytes(4))
 
     def lose(self, number: int) -> None:
@@ -75,7 +76,7 @@ def taken(cpus: list[Kernel], *, count_lost: bool = True) -> tuple[list[int], in
     ended = []
     while some := buffers.pop():
         ended += [record[0] for record in some]
-        assert {(record[7], record[9].rstrip(b"\0")) for record in some} == {(b"cron".ljust(16, b"\0"), b"/bin/cron")}
+        assert {(record[7], record[-1].rstrip(b"\0")) for record in some} == {(b"cron".ljust(16, b"\0"), b"/bin/cron")}
     buffers.close()
     return ended, buffers.lost
 
@@ -121,7 +122,7 @@ def test_what_is_not_known_is_skipped(cpus: list[Kernel]) -> None:
 
 def test_a_full_buffer(cpus: list[Kernel]) -> None:
     """More records than one batch are read in several batches."""
-    n = SIZE // 344
+    n = SIZE // (ctypes.sizeof(RecordWithExe) + 16)
     for ended_ns in range(n):
         cpus[0].record(ended_ns)
     assert taken(cpus) == (list(range(n)), 0)
@@ -133,7 +134,7 @@ def test_sizes() -> None:
         size = perf_bytes(cpus)
         assert size.bit_count() == 1
         assert PERF_BYTES_LEAST <= size <= PERF_BYTES_MOST
-        assert size * cpus <= max(RECORDS_BYTES, cpus * PERF_BYTES_LEAST)
+        assert size * cpus <= max(PERF_BYTES, cpus * PERF_BYTES_LEAST)
 
 
 def test_more_descriptors_than_a_message_can_bring() -> None:

@@ -15,7 +15,7 @@ import pytest
 from docs import records_tables
 from exporter.handlers.sqlite import Sqlite
 from exporter.handlers.sqlite_table import SqliteTable
-from exporter.kernel.layout import RECORD_FIELDS, RECORD_FORMAT, RecordLayout
+from exporter.kernel.layout import RECORD_FIELDS, RECORD_WITH_EXE_FORMAT, RecordWithExe
 from exporter.model import NS, Mode, Outcome
 from exporter.model.facts import Fact
 from exporter.records import kinds
@@ -166,9 +166,9 @@ def test_sources(sent: dict[str, bytes], unit: bytes, monkeypatch: pytest.Monkey
     """One that does not know it needs no change; what the kernel sends comes through by its name."""
     monkeypatch.setattr(record_reader, "Record", Wider)
     monkeypatch.setattr(record_reader, "RECORD_FIELDS", (*RECORD_FIELDS, *sent))
-    kernel = RecordLayout(pid=7, comm=b"cc1", exe=b"/bin/cc1")
-    taken = (*struct.unpack(f"={RECORD_FORMAT}", kernel), *sent.values())
-    made: Any = record_reader.records([taken], lambda _: b"/", Mode.EBPF_CORE)[0]
+    kernel = RecordWithExe(pid=7, comm=b"cc1", exe=b"/bin/cc1")
+    taken = (*struct.unpack(f"={RECORD_WITH_EXE_FORMAT}", kernel), *sent.values())
+    made: Any = record_reader.records([taken], [None], lambda _: b"/", Mode.EBPF_CORE)[0]
     assert (made.pid, made.comm, made.exe, made.unit) == (7, b"cc1", b"/bin/cc1", unit)
 
 

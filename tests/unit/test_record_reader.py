@@ -25,6 +25,9 @@ class Nothing:
     """A buffer without records."""
 
     lost = 0
+    join = None
+    wakes_when_full = False
+    exes_lost = 0
 
     def __init__(self) -> None:
         self.descriptors: list[int] = []

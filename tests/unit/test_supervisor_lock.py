@@ -51,7 +51,7 @@ class Slow(FakeSource):
         self._step("stop")
         super().stop()
 
-    def publish(self, _to: object, *, live: bool) -> None:
+    def publish(self, _to: object, *, live: bool, follows: object = None) -> None:
         self.told.append(live)
 
     def _step(self, step: str) -> None:

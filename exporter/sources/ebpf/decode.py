@@ -27,6 +27,7 @@ _LONG, _EXECS, _RUNTIME = _words(CommRow, "long_exits", "execs", "runtime_ns")
 _BUCKETS, _SHORT_CPU, _LONG_CPU, _CPU_RECORDED = _words(CommRow, "buckets", "short_cpu_ns", "long_cpu_ns", "cpu_recorded")
 _OUTCOMES = slice(0, _LONG)
 _BY_POSITION = tuple(Outcome)
+_EXES_LOST = CpuRow.lost.offset // _WORD + KERNEL_LOST.index(Lost.EXES_FULL)
 _FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(CpuRow, "forks", "threads", "core_dumps", "entered")
 _DROPPED, _LOST, _SIGNALS, _RING = _words(CpuRow, "records_dropped", "lost", "signals", "ring")
 
@@ -50,9 +51,11 @@ class CpuTotals:
         """Return the number of rows inserted into the maps that are drained."""
         return self._sum(_ENTERED)
 
-    def sums(self) -> list[int]:
-        """Return the sum over all CPUs of each word of a `CpuRow`, without the ring of seconds."""
-        return [self._sum(at) for at in range(_RING)]
+    def sums(self, exes_lost: int = 0) -> list[int]:
+        """Return the sum over all CPUs of each word of a `CpuRow`, without the ring of seconds. `exes_lost` is added to its count."""
+        sums = [self._sum(at) for at in range(_RING)]
+        sums[_EXES_LOST] += exes_lost
+        return sums
 
     def peak(self, second: int) -> int:
         """Return the short exits in the busiest of the 60 seconds before `second`."""
@@ -84,9 +87,9 @@ class OtherRow:
         return self.words[_CPU_RECORDED]
 
 
-def global_counts(other: OtherRow, totals: CpuTotals, missed: int, cpu_never_came: int, records_lost: int) -> list[int]:
+def global_counts(other: OtherRow, sums: list[int], missed: int, cpu_never_came: int, records_lost: int) -> list[int]:
     """Return the counts without a comm since the start: the words of `other`, the sums over all CPUs, and losses not in the maps."""
-    return [*other.words, *totals.sums(), missed, cpu_never_came, records_lost]
+    return [*other.words, *sums, missed, cpu_never_came, records_lost]
 
 
 def counts_of(rows: list[Rows], grown: Sequence[int], scale: RuntimeScale) -> Counts:

@@ -11,13 +11,13 @@ import mmap
 from struct import Struct
 from typing import Any
 
-from exporter.kernel.layout import RECORD_FORMAT, RecordLayout
+from exporter.kernel.layout import RECORD_WITH_EXE_FORMAT, RecordWithExe
 
 _HEADER = Struct("=IHH")  # type, misc, size
 _LOST, _SAMPLE = 2, 9
 _LOST_BODY = Struct("=8x8xQ")  # header, id, lost
-_RECORD = Struct(f"=8x4x{RECORD_FORMAT}")  # header, size of the data
-_SAMPLE_BYTES = (_HEADER.size + 4 + ctypes.sizeof(RecordLayout) + 7) // 8 * 8
+_RECORD = Struct(f"=8x4x{RECORD_WITH_EXE_FORMAT}")  # header, size of the data
+_SAMPLE_BYTES = (_HEADER.size + 4 + ctypes.sizeof(RecordWithExe) + 7) // 8 * 8
 _HEAD, _TAIL = 1024 // 8, 1032 // 8
 _BATCH = 4096
 """Approximate number of records read at once from all buffers. It bounds memory on hosts with many CPUs."""
@@ -32,6 +32,9 @@ class PerfBuffers:
         Set `count_lost` before Linux 5.1, where programs do not notice that a buffer is full.
         """
         self.descriptors = descriptors
+        self.join = None
+        self.wakes_when_full = False
+        self.exes_lost = 0
         self.lost = 0
         self._count_lost = count_lost
         self._most_bytes = max(1, _BATCH // max(1, len(descriptors))) * _SAMPLE_BYTES

@@ -18,16 +18,20 @@ from exporter.kernel.layout import RECORD_FIELDS
 from exporter.kernel.wait_status import outcome_of
 from exporter.model import Mode
 from exporter.records.record import Record
-from exporter.sources.base import Publish
+from exporter.sources.base import CpuFollows, Publish
+from exporter.sources.ebpf.cpu_join import CpuJoin
 
 logger = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.25
-"""Between two reads if not live. The ring buffer holds about 6,000 records."""
+"""Between two reads if not live. The ring buffer holds about 2,900 records, and wakes the reader when it is half full."""
 _LIVE_TIMEOUT_SECONDS = 1.0
+_CPU_SECONDS = 0.025
+"""Between two looks for the CPU of records that wait for it, if live."""
 _GATHER_SECONDS = 0.0001
 """Delay after a wake-up: during a storm, a wake-up for each record would cost more than the records."""
 _JOIN_SECONDS = 2.0
+_MOST_AT_ONCE = 512
 
 
 class RecordBuffer(Protocol):
@@ -35,11 +39,21 @@ class RecordBuffer(Protocol):
 
     descriptors: list[int]
     """Readable when a record was written, if the programs are set to `RECORDS_LIVE`."""
+    wakes_when_full: bool
+    """Whether they are readable also when the buffer becomes half full."""
     lost: int
     """Records dropped because the buffer was full, and not counted by the programs."""
 
     def pop(self) -> list[tuple[Any, ...]]:
         """Return a batch of records as tuples in the order of `RECORD_FIELDS`; empty if there are no more."""
+
+    @property
+    def join(self) -> CpuJoin | None:
+        """Return what joins records with their CPU, if that is reported after them."""
+
+    @property
+    def exes_lost(self) -> int:
+        """Return the number of records without a path that the programs did not count."""
 
     def close(self) -> None:
         """Unmap."""
@@ -51,9 +65,11 @@ class RecordReader:
     def __init__(self, buffer: RecordBuffer, cgroups: Cgroups, mode: Mode, publish: Publish, *, live: bool) -> None:
         """Start the thread. Raises `OSError`.
 
-        It passes records to `publish`: at once if `live`, else four times per second. It owns `buffer`, and `stop` closes it.
+        It passes records to `publish`: at once if `live`, else four times per second. If the buffer has a `join`, they wait for their CPU
+        first. It owns `buffer`, and `stop` closes it.
         """
         self._buffer = buffer
+        self._join = buffer.join
         self._mode = mode
         self._publish = publish
         self._live = live
@@ -72,6 +88,11 @@ class RecordReader:
         """See `RecordBuffer`."""
         return self._buffer.lost
 
+    @property
+    def exes_lost(self) -> int:
+        """See `RecordBuffer`."""
+        return self._buffer.exes_lost
+
     def set_live(self, live: bool) -> None:
         """Change `live`. The caller updates the control of the programs."""
         self._live = live
@@ -89,29 +110,61 @@ class RecordReader:
         self._buffer.close()
 
     def _run(self) -> None:
-        idle, live = _poll(self._wake), _poll(self._wake, *self._buffer.descriptors)
+        idle = _edges(self._wake, self._buffer.descriptors if self._buffer.wakes_when_full else ())
+        live = _poll(self._wake, *self._buffer.descriptors)
         try:
             while not self._stopping:
                 if self._live:
-                    live.poll(_LIVE_TIMEOUT_SECONDS * 1000)
-                    time.sleep(_GATHER_SECONDS)
+                    if live.poll(self._timeout() * 1000):
+                        time.sleep(_GATHER_SECONDS)
                 else:
-                    idle.poll(_INTERVAL_SECONDS * 1000)
+                    idle.poll(self._timeout())
                 self._drain()
             self._drain()
         except Exception:
             logger.exception("record reader failed; counters are unaffected")
 
+    def _timeout(self) -> float:
+        """Return how many seconds to wait at most."""
+        if self._live:
+            return _CPU_SECONDS if self._join else _LIVE_TIMEOUT_SECONDS
+        if self._join:
+            return min(_INTERVAL_SECONDS, max(_CPU_SECONDS, self._join.seconds_left(time.monotonic_ns())))
+        return _INTERVAL_SECONDS
+
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         while raw := self._buffer.pop():
-            self._publish(records(raw, self._cgroups.path, self._mode))
+            if self._join is None:
+                self._publish(records(raw, repeat(None), self._cgroups.path, self._mode))
+                continue
+            self._tell_first(raw, self._join.follows)
+            self._join.add(raw)
+            self._complete(self._join)
+        if self._join is not None:
+            self._complete(self._join)
+
+    def _tell_first(self, raw: list[tuple[Any, ...]], follows: CpuFollows | None) -> None:
+        if follows is None:
+            return
+        ahead_ns = _ahead_ns()
+        follows.arrived([each[0] + ahead_ns for each in raw])  # `ended_ns`
+        if follows.at_once:
+            follows.first(records(raw, repeat(None), self._cgroups.path, self._mode))
+
+    def _complete(self, join: CpuJoin) -> None:
+        raw, cpu_ns = join.pop_all() if self._stopping else join.pop(time.monotonic_ns())
+        if raw:
+            publish = self._publish if join.follows is None else join.follows.completed
+            for at in range(0, len(raw), _MOST_AT_ONCE):
+                part = slice(at, at + _MOST_AT_ONCE)
+                publish(records(raw[part], cpu_ns[part], self._cgroups.path, self._mode))
 
 
-def records(raw: list[tuple[Any, ...]], path_of_cgroup: Callable[[int], bytes], mode: Mode) -> list[Record]:
+def records(raw: list[tuple[Any, ...]], cpu_ns: Iterable[int | None], path_of_cgroup: Callable[[int], bytes], mode: Mode) -> list[Record]:
     """Decode records. Fields that are not named here have the value of the kernel's field of that name, or their default."""
-    ahead_ns = time.time_ns() - time.monotonic_ns()
+    ahead_ns = _ahead_ns()
     kernel = dict(zip(RECORD_FIELDS, zip(*raw, strict=True), strict=True))
     outcomes, codes = zip(*map(outcome_of, kernel["code"]), strict=True)
     defaults = {name: repeat(value) for name, value in Record._field_defaults.items()}
@@ -121,14 +174,28 @@ def records(raw: list[tuple[Any, ...]], path_of_cgroup: Callable[[int], bytes], 
         "ended_ns": [ns + ahead_ns for ns in kernel["ended_ns"]],
         "comm": [name.rstrip(b"\0") for name in kernel["comm"]],
         "parent_comm": [name.rstrip(b"\0") for name in kernel["parent_comm"]],
-        "exe": [path[: path.find(b"\0")] for path in kernel["exe"]],  # after the first NUL there may be bytes of another process
+        "exe": [path.partition(b"\0")[0] for path in kernel["exe"]],  # after the first NUL there may be bytes of another process
         "outcome": outcomes,
         "code": codes,
-        "cpu_ns": repeat(None),
+        "cpu_ns": cpu_ns,
         "cgroup": map(path_of_cgroup, kernel["cgroup"]),
         "mode": repeat(mode),
     }
     return list(map(Record._make, zip(*map(columns.__getitem__, Record._fields), strict=False)))
+
+
+def _ahead_ns() -> int:
+    """Return how far Unix time is ahead of the monotonic clock."""
+    return time.time_ns() - time.monotonic_ns()
+
+
+def _edges(wake: int, descriptors: Iterable[int]) -> select.epoll:
+    """Return an epoll that reports a descriptor at each wake-up. Without edges it would report a buffer that is not empty."""
+    epoll = select.epoll()
+    epoll.register(wake, select.EPOLLIN)
+    for each in descriptors:
+        epoll.register(each, select.EPOLLIN | select.EPOLLET)
+    return epoll
 
 
 def _poll(*descriptors: int) -> select.poll:

@@ -7,17 +7,15 @@ being written, and a number for the kernel.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 from struct import Struct
 from typing import Any
 
-from exporter.kernel.layout import RECORD_FORMAT, RECORDS_BYTES, RecordLayout
+from exporter.kernel.layout import BCC_RECORDS_BYTES, RECORD_FORMAT, RECORD_WITH_EXE_FORMAT, RECORDS_BYTES
+from exporter.sources.ebpf.cpu_join import CpuJoin
+from exporter.sources.ebpf.exe_slots import ExeSlots
 
 _HEADER = 8
-_STRIDE = _HEADER + ctypes.sizeof(RecordLayout)
-_RECORD = Struct(f"={_HEADER}x{RECORD_FORMAT}")
-_WORDS = _STRIDE // 4
 _BUSY = 1 << 31
 _BATCH = 512
 
@@ -28,13 +26,22 @@ class Ring:
     lost = 0
     """Always 0: the programs count records that do not fit."""
 
-    def __init__(self, fd: int) -> None:
-        """Map the ring buffer `fd`, with `RECORDS_BYTES` bytes of data. Raises `OSError`."""
+    def __init__(self, fd: int, exes: ExeSlots | None = None, join: CpuJoin | None = None) -> None:
+        """Map the ring buffer `fd`. Raises `OSError`. `exes` has the paths; without it, records contain them.
+
+        `close` closes `exes` and `join`, too.
+        """
         self.descriptors = [fd]
+        self.join = join
+        self._exes = exes
+        self.wakes_when_full = exes is not None
+        self._size = RECORDS_BYTES if exes is not None else BCC_RECORDS_BYTES
+        self._record = Struct(f"={_HEADER}x{RECORD_FORMAT if exes is not None else RECORD_WITH_EXE_FORMAT}")
+        self._stride = self._record.size
         page = mmap.PAGESIZE
         self._consumer = mmap.mmap(fd, page)
         try:
-            self._producer = mmap.mmap(fd, page + 2 * RECORDS_BYTES, prot=mmap.PROT_READ, offset=page)
+            self._producer = mmap.mmap(fd, page + 2 * self._size, prot=mmap.PROT_READ, offset=page)
         except OSError:
             self._consumer.close()
             raise
@@ -42,16 +49,21 @@ class Ring:
         self._written = memoryview(self._producer)[:8].cast("Q")
         self._data = memoryview(self._producer)[page:]
 
+    @property
+    def exes_lost(self) -> int:
+        """Return the number of records that have no path because another process took the slot."""
+        return self._exes.lost if self._exes is not None else 0
+
     def pop(self) -> list[tuple[Any, ...]]:
         """Return a batch of complete records; see `RecordBuffer`."""
-        position = self._position[0]
-        at = position % RECORDS_BYTES
-        n = min((self._written[0] - position) // _STRIDE, _BATCH, len(self._data) // _STRIDE)
-        headers = self._data[at : at + n * _STRIDE].cast("I")[::_WORDS].tolist()
+        position, stride = self._position[0], self._stride
+        at = position % self._size
+        n = min((self._written[0] - position) // stride, _BATCH, len(self._data) // stride)
+        headers = self._data[at : at + n * stride].cast("I")[:: stride // 4].tolist()
         complete = next((number for number, header in enumerate(headers) if header & _BUSY), len(headers))
-        popped = list(_RECORD.iter_unpack(self._data[at : at + complete * _STRIDE]))
-        self._position[0] = position + complete * _STRIDE
-        return popped
+        popped = list(self._record.iter_unpack(self._data[at : at + complete * stride]))
+        self._position[0] = position + complete * stride
+        return popped if self._exes is None else self._exes.add(popped)
 
     def close(self) -> None:
         """Unmap."""
@@ -59,3 +71,7 @@ class Ring:
             view.release()
         self._consumer.close()
         self._producer.close()
+        if self._exes is not None:
+            self._exes.close()
+        if self.join is not None:
+            self.join.close()

@@ -22,9 +22,11 @@ from exporter.model import FOREVER_NS, NS, Gauges, Mode, ModeUnavailable, Runtim
 from exporter.model.counts import Counts
 from exporter.model.dimensions import COMM, Tracked
 from exporter.model.origins import Origins
-from exporter.sources.base import Publish, Source
+from exporter.sources.base import CpuFollows, Publish, Source
 from exporter.sources.ebpf.cpu_audit import CpuAudit
+from exporter.sources.ebpf.cpu_join import CpuJoin
 from exporter.sources.ebpf.decode import GLOBALS, ROW_BYTES, CpuTotals, OtherRow, counts_of, cpu_recorded_in, exits_in, global_counts
+from exporter.sources.ebpf.exe_slots import ExeSlots
 from exporter.sources.ebpf.failures import FailureCounts
 from exporter.sources.ebpf.origins import OriginReader
 from exporter.sources.ebpf.perfbuf import PerfBuffers
@@ -92,13 +94,13 @@ class EbpfSource(Source):
     def count_until(self, until_ns: int) -> None:
         self._update_control(until_ns=until_ns, is_cut=1)
 
-    def publish(self, to: Publish, *, live: bool) -> None:
+    def publish(self, to: Publish, *, live: bool, follows: CpuFollows | None = None) -> None:
         """Start to read records, or change `live`; see `Source`."""
         if self._records is not None:
             self._records.set_live(live)
         else:
             try:
-                self._records = RecordReader(self._record_buffer(), self._cgroups(), self.mode, to, live=live)
+                self._records = RecordReader(self._record_buffer(follows), self._cgroups(), self.mode, to, live=live)
             except OSError as error:
                 logger.warning("cannot read per-process records; counters are unaffected: %s", error)
                 return
@@ -203,11 +205,13 @@ class EbpfSource(Source):
         memory = sum(map_memory(each.fd) for each in self._kernel.maps.values())
         return f"the programs load and attach; their maps use {memory / 2**20:.1f} MiB of kernel memory{self._failures.missing()}"
 
-    def _record_buffer(self) -> RecordBuffer:
+    def _record_buffer(self, follows: CpuFollows | None) -> RecordBuffer:
         if self._kernel.buffers:
             size = perf_bytes(possible_cpus())
             return PerfBuffers(self._kernel.buffers, size, count_lost=self._kernel.facts["buffers_count_lost"])
-        return Ring(self._map("records").fd)
+        exes = ExeSlots(self._map("exes").fd, time.monotonic_ns()) if self.mode is Mode.EBPF_CORE else None
+        join = CpuJoin(self._map("record_cpus").fd, follows) if "record_cpus" in self._kernel.maps else None
+        return Ring(self._map("records").fd, exes, join)
 
     @property
     def _retired_half(self) -> str:
@@ -280,8 +284,9 @@ class EbpfSource(Source):
     def _global_counts(self) -> list[int]:
         """Return the counts without a comm since the start, then runs and nanoseconds of each program."""
         infos = [program_info(fd) for fd in self._kernel.programs.values()]
-        missed, records_lost = sum(each.misses for each in infos), self._records.lost if self._records else 0
-        whole = global_counts(self._other_row(), self._cpu_totals(), missed, self._audit.lost, records_lost)
+        missed = sum(each.misses for each in infos)
+        records_lost, exes_lost = (self._records.lost, self._records.exes_lost) if self._records else (0, 0)
+        whole = global_counts(self._other_row(), self._cpu_totals().sums(exes_lost), missed, self._audit.lost, records_lost)
         return [*whole, *(number for each in infos for number in (each.runs, each.run_ns))]
 
     def _since_drain(self, rows: list[Rows], now: list[int]) -> Counts:

@@ -1,0 +1,59 @@
+"""Paths of executables are read from slots that the kernel writes, and that later processes use again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from exporter.kernel.layout import EXE_LEN, EXE_SLOTS, Exe
+from exporter.sources.ebpf.exe_slots import BYTES, ExeSlots
+
+START, RUNTIME, SINCE = 1000, 50, 900
+
+
+def raw(pid: int, *, has_exe: int = 1, start_ns: int = START) -> tuple[Any, ...]:
+    return (start_ns + RUNTIME, RUNTIME, 1, pid, 1, 0, 0, b"comm", b"parent", has_exe, 0)
+
+
+@pytest.fixture
+def memory() -> Iterator[int]:
+    fd = os.memfd_create("exes")
+    os.ftruncate(fd, BYTES)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def slots(memory: int) -> Iterator[ExeSlots]:
+    made = ExeSlots(memory, SINCE)
+    yield made
+    made.close()
+
+
+def write(memory: int, pid: int, path: bytes, start_ns: int = START) -> None:
+    os.pwrite(memory, bytes(Exe(start_ns, path)), pid % EXE_SLOTS * 320)
+
+
+def test_paths_are_those_of_their_process(memory: int, slots: ExeSlots) -> None:
+    """A slot has the path of the process with this start; the longest path fits."""
+    longest = b"/" + b"x" * (EXE_LEN - 2)
+    write(memory, 7, b"/bin/true")
+    write(memory, EXE_SLOTS + 8, longest)
+    assert [each[-1] for each in slots.add([raw(7), raw(EXE_SLOTS + 8)])] == [b"/bin/true", longest]
+    assert slots.lost == 0
+
+
+def test_the_path_of_another_process_is_not_taken(memory: int, slots: ExeSlots) -> None:
+    """A process that started later may use the slot before the record is read; that is a loss, and counted."""
+    write(memory, 7 + EXE_SLOTS, b"/bin/other", START + 5)
+    assert [each[-1] for each in slots.add([raw(7)])] == [b""]
+    assert slots.lost == 1
+
+
+def test_a_process_without_an_exec_has_no_path(memory: int, slots: ExeSlots) -> None:
+    """A fork runs its parent's program, and that is no loss; nor is an exec before the programs were attached."""
+    assert [each[-1] for each in slots.add([raw(7, has_exe=0), raw(7, start_ns=SINCE - 1)])] == [b"", b""]
+    assert slots.lost == 0
