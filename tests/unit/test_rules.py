@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.config.options import Config
 from exporter.metrics.exposition import Exposition
 from exporter.model import Lost, Mode
+from exporter.model.dimensions import COMM, DIMENSIONS, OWNER
 from exporter.supervision.reload import LastReload
 from tests.unit.snapshots import worst
 
@@ -231,13 +232,17 @@ def test_every_cause_of_a_loss_alerts_or_is_left_out_on_purpose() -> None:
     assert {reason for reason in Lost if f"`{reason}`" not in section} == set()
 
 
-def test_only_one_file_needs_names() -> None:
-    """Whoever drops the series by name leaves out comm.yml and loses nothing else."""
-    for path in RULES:
-        names = {
-            name for rule in rules(path) for name in used(str(rule["expr"])) if name.startswith(("shortproc_comm_", "shortproc_parent_"))
-        }
-        assert bool(names) == (path.name == "comm.yml")
+@pytest.mark.parametrize("file", ["comm", "owner"])
+def test_only_one_file_needs_a_dimension(file: str) -> None:
+    """Whoever drops the series by command name or owner leaves out one file and loses nothing else."""
+    names = {path.stem: {name for rule in rules(path) for name in used(str(rule["expr"]))} for path in RULES}
+    assert {stem for stem in names if any(name.startswith(f"shortproc_{file}_") for name in names[stem])} == {file}
+
+
+def test_no_other_dimension_is_needed() -> None:
+    """Each could be switched off."""
+    prefixes = tuple(f"shortproc_{each.name}_" for each in DIMENSIONS if each not in (COMM, OWNER))
+    assert not [name for rule in EVERY_RULE for name in used(str(rule["expr"])) if name.startswith(prefixes)]
 
 
 def relabellings() -> list[list[dict[str, Any]]]:
@@ -255,9 +260,10 @@ def test_prometheus_takes_what_the_page_on_scaling_says(tmp_path: Path) -> None:
 
 
 def test_whole_families_alone_are_enough_for_the_alerts(catalogue: set[str]) -> None:
-    """Whoever keeps only those loses no alert but that on names."""
+    """Whoever keeps only those loses no alerts but those on names and owners."""
     kept = next(each["regex"] for block in relabellings() for each in block if each["action"] == "keep")
-    needed = {name for path in RULES if path.name != "comm.yml" for rule in rules(path) for name in used(str(rule["expr"]))} & catalogue
+    whole = [rule for path in RULES if path.stem not in ("comm", "owner") for rule in rules(path)]
+    needed = {name for rule in whole for name in used(str(rule["expr"]))} & catalogue
     assert {name for name in needed if not re.fullmatch(kept, name)} == {"shortproc_process_runtime_seconds_bucket"}
 
 
