@@ -146,11 +146,11 @@ static __always_inline void count_origin(struct globals *globals, struct exit_fa
 	int is_failed = facts->outcome == OUTCOME_ERROR || facts->outcome == OUTCOME_SIGNAL;
 	struct origin_counts *counts;
 
-	if (!globals->config->origins || (!is_short && !is_failed))
-		return;
 	/* With only v1 mounted, the helper returns the root. */
 	facts->origin.cgroup = globals->config->pids_cgroups ? 0 : bpf_get_current_cgroup_id();
 	facts->origin.uid = bpf_get_current_uid_gid();
+	if (!globals->config->origins || (!is_short && !is_failed))
+		return;
 	counts = origin_counts_of(globals, &facts->origin);
 	if (is_short)
 		ADD(counts->short_exits, 1);
@@ -187,20 +187,21 @@ static __always_inline void fill_record(struct record_with_exe *sent, u32 pid, u
 
 	record->ended_ns = now;
 	record->runtime_ns = facts->runtime_ns;
-	record->cgroup = bpf_get_current_cgroup_id();
+	record->cgroup = facts->origin.cgroup;
 	record->pid = pid;
 	record->ppid = facts->ppid;
-	record->uid = bpf_get_current_uid_gid();
+	record->uid = facts->origin.uid;
 	record->code = facts->code;
 	record->comm = facts->origin.comm;
 	record->parent_comm = facts->origin.parent;
+	record->spawner = facts->origin.spawner;
+	record->spawner_state = facts->origin.spawner_state;
 	exe = exes.lookup(&pid);
 	if (exe)
 		bpf_probe_read_kernel_str(sent->exe, sizeof(sent->exe), exe->path);
 	else
 		sent->exe[0] = 0;
 	record->has_exe = !!exe;
-	record->unused = 0;
 }
 
 static __always_inline void send_record(void *ctx, struct globals *globals, u32 pid, u64 now, struct exit_facts *facts)

@@ -170,12 +170,13 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	counts = counts_of(&origin.comm);
 	if (!note->is_long || is_failed) {
 		read_name(&origin.parent, parent, parent->flags & PF_KTHREAD);
-		if (config.origins) {
+		if (config.origins || control.records) {
 			origin.cgroup = config.pids_cgroups ? cgroup_of(leader) : bpf_get_current_cgroup_id();
 			origin.uid = bpf_get_current_uid_gid();
 			find_spawner(&origin, parent, now);
-			origin_counts = origin_counts_of(&origin);
 		}
+		if (config.origins)
+			origin_counts = origin_counts_of(&origin);
 	}
 
 	if (code & CORE_DUMPED)
@@ -192,7 +193,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	if (!note->is_long) {
 		count_second(cpu, now);
 		if (control.records)
-			send_record(cpu, &origin.comm, &origin.parent, leader, now, runtime, code);
+			send_record(cpu, &origin, leader, now, runtime, code);
 	} else {
 		ADD(counts->long_exits, 1);
 	}

@@ -159,15 +159,16 @@ struct ended {
 struct record {
 	__u64 ended_ns; /* monotonic */
 	__u64 runtime_ns;
-	__u64 cgroup; /* cgroup ID: the inode of its directory */
+	__u64 cgroup; /* as in struct origin */
 	__u32 pid;
 	__u32 ppid;
 	__u32 uid;
 	__s32 code; /* wait status, see wait(2); -1 if unknown */
 	struct comm comm;
 	struct comm parent_comm;
+	struct comm spawner;
+	__u32 spawner_state; /* enum spawner */
 	__u32 has_exe; /* it called exec, so user space finds the path in its slot */
-	__u32 unused;
 };
 
 /* In lifecycle.bcc.c. */

@@ -29,8 +29,8 @@ static __always_inline __u64 wakeup(void)
 	return unread - RECORDS_BYTES / 2 < 16 * sizeof(struct record) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
-static __always_inline void send_record(struct cpu *cpu, struct comm *comm, struct comm *parent_comm, struct task_struct *leader, __u64 now,
-					__u64 runtime, int code)
+static __always_inline void send_record(struct cpu *cpu, const struct origin *origin, struct task_struct *leader, __u64 now, __u64 runtime,
+					int code)
 {
 	struct record *record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 
@@ -40,15 +40,16 @@ static __always_inline void send_record(struct cpu *cpu, struct comm *comm, stru
 	}
 	record->ended_ns = now;
 	record->runtime_ns = runtime;
-	record->cgroup = bpf_get_current_cgroup_id();
+	record->cgroup = origin->cgroup;
 	record->pid = leader->tgid;
 	record->ppid = leader->real_parent->tgid;
-	record->uid = bpf_get_current_uid_gid();
+	record->uid = origin->uid;
 	record->code = code;
-	record->comm = *comm;
-	record->parent_comm = *parent_comm;
+	record->comm = origin->comm;
+	record->parent_comm = origin->parent;
+	record->spawner = origin->spawner;
+	record->spawner_state = origin->spawner_state;
 	record->has_exe = !(leader->flags & PF_FORKNOEXEC);
-	record->unused = 0;
 	bpf_ringbuf_submit(record, wakeup());
 }
 

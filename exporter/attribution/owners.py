@@ -40,24 +40,29 @@ class Owners:
         10 s after the first call, the best that is known is returned, and stays. A container without a name has the first 12 digits of its
         id. In a pod it has no name: its pod says enough, and ids have no end (the container that holds the sandbox has no log).
         """
+        owner, stays = self.so_far(path)
+        return owner if stays else None
+
+    def so_far(self, path: bytes) -> tuple[Owner, bool]:
+        """Return what is known about the owner by now, and whether it stays. Names that are not known yet are empty."""
         if not path:
-            return UNKNOWN
+            return UNKNOWN, True
         path = path[:MAX_PATH]
         if (known := self._owners.get(path)) is not None:
-            return known
+            return known, True
         since, placed = self._waiting.get(path) or (self._now(), place(path))
         if not placed.container_id and not placed.pod_uid:
             self._owners.put(path, placed.owner)
-            return placed.owner
+            return placed.owner, True
         name = self._names.find(placed.container_id, placed.pod_uid)
         missing = (placed.pod_uid and name.pod is None) or (placed.container_id and name.container is None)
         if missing and self._now() - since < _WAIT_SECONDS:
             self._waiting.put(path, (since, placed))
-            return None
+            return self._named(placed, name._replace(container=name.container or "")), False
         self._waiting.pop(path)
         owner = self._named(placed, name)
         self._owners.put(path, owner)
-        return owner
+        return owner, True
 
     def _named(self, placed: Place, name: ContainerName) -> Owner:
         container = name.container

@@ -122,8 +122,9 @@ class RecordLayout(ctypes.Structure):
         ("code", c_int32),
         ("comm", c_char * COMM_LEN),
         ("parent_comm", c_char * COMM_LEN),
+        ("spawner", c_char * COMM_LEN),
+        ("spawner_state", c_uint32),
         ("has_exe", c_uint32),
-        ("unused", c_uint32),
     )
 
 

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 
 from exporter.config.globs import matcher
 from exporter.config.options import Filter
 from exporter.model import NS, Outcome, comm_text
 from exporter.records.record import Record
 
+GLOB_KEYS = ("comm", "parent", "exe", "spawner", "user", "unit", "namespace", "pod", "container")
+"""Keys of a filter that are globs."""
+_FIELDS = {"parent": "parent_comm"}
+"""Fields of a record that have another name than the key."""
 _CACHED = 4096
 
 
 def compiled(wanted: Filter) -> Callable[[Record], bool] | None:
     """Return a function that returns whether a record matches all keys that are set; None if none is set."""
-    parts: list[Callable[[Record], bool]] = []
-    if wanted.comm:
-        comm = _matcher(wanted.comm)
-        parts.append(lambda record: comm(record.comm))
-    if wanted.parent:
-        parent = _matcher(wanted.parent)
-        parts.append(lambda record: parent(record.parent_comm))
-    if wanted.exe:
-        exe = _matcher(wanted.exe)
-        parts.append(lambda record: exe(record.exe))
+    parts = [_part(_FIELDS.get(key, key), _matcher(globs)) for key in GLOB_KEYS if (globs := getattr(wanted, key))]
     if wanted.uid:
         uids = frozenset(wanted.uid)
         parts.append(lambda record: record.uid in uids)
@@ -40,7 +36,12 @@ def compiled(wanted: Filter) -> Callable[[Record], bool] | None:
     return parts[0] if len(parts) == 1 else lambda record: all(part(record) for part in parts)
 
 
-def _matcher(globs: Sequence[str]) -> Callable[[bytes], bool]:
+def _part(field: str, matches: Callable[[bytes | str], bool]) -> Callable[[Record], bool]:
+    value = itemgetter(Record._fields.index(field))
+    return lambda record: matches(value(record))
+
+
+def _matcher(globs: Sequence[str]) -> Callable[[bytes | str], bool]:
     """Return a function that returns whether one of the globs matches a name in the form that is shown (`comm_text`)."""
     matches = matcher(globs)
-    return lru_cache(_CACHED)(lambda name: matches(comm_text(name)))
+    return lru_cache(_CACHED)(lambda name: matches(name if isinstance(name, str) else comm_text(name)))

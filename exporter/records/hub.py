@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from exporter.model import NS
+from exporter.records.attributed import Who, attributed
 from exporter.records.record import Record
 
 Batch = Sequence[Record]
@@ -62,6 +63,8 @@ class Hub:
         """Keep the last `capacity` records."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when `wanted` or `live` may have changed, from the thread that attaches or detaches."""
+        self.who: Who | None = None
+        """Returns user and owner. Called by one thread at a time."""
         self.latencies = Latencies()
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
@@ -109,6 +112,8 @@ class Hub:
             self._offer(batch, (False,))
 
     def _offer(self, batch: Batch, at_once: tuple[bool, ...]) -> None:
+        if self.who is not None:
+            batch = attributed(batch, self.who)
         with self._lock:
             if False in at_once:
                 self._recent.extend(batch)

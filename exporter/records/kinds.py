@@ -73,6 +73,11 @@ def _quoted_or_null(raw: bytes) -> str:
     return json.dumps(comm_text(raw)) if raw else "null"
 
 
+@lru_cache(_CACHED)
+def _quoted_label_or_null(text: str) -> str:
+    return json.dumps(text) if text else "null"
+
+
 @lru_cache
 def _quoted_word(text: str) -> str:
     return f'"{text}"'
@@ -121,6 +126,13 @@ def _unescaped(match: re.Match[str]) -> str:
         return "\\"
     code = int(digits, 16)
     return chr(0xDC00 + code) if kind == "x" and code >= 0x80 else chr(code)  # surrogateescape's form of a byte
+
+
+def _read_label(text: str | None) -> str:
+    text = text or ""
+    if not text.isprintable():
+        raise ValueError(text)
+    return text
 
 
 def _read_moment(text: str) -> int:
@@ -195,6 +207,15 @@ NAME_IF_KNOWN = Kind(
     stored=shown.name,
     snoop=shown.word,
     page=shown.name_or_question,
+)
+LABEL_IF_KNOWN = Kind(
+    about="escaped; empty: none, or not known",
+    json=JsonForm("text", lambda text: text or None, _quoted_label_or_null),
+    read=_read_label,
+    column="TEXT",
+    stored=None,
+    snoop=shown.label,
+    page=lambda text: text or shown.QUESTION,
 )
 OUTCOME = Kind(
     about="",

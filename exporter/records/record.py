@@ -14,6 +14,7 @@ from exporter.records import kinds, shown
 from exporter.records.fields import Column, Field, Json, Key, fields_of
 
 _FATE = ("outcome", "code")
+_OWNER = ("owner_kind", "unit", "namespace", "pod", "container")
 
 
 def _read_code(found: Json) -> int | None:
@@ -48,7 +49,7 @@ class Record(NamedTuple):
             page=Column(4, "#Runtime ms"),
         ),
     ]
-    pid: Annotated[int, Field("process ID", kinds.NUMBER, Fact.PROCESSES, snoop=Column(2, "PID", ">7"), page=Column(7, "#PID"))]
+    pid: Annotated[int, Field("process ID", kinds.NUMBER, Fact.PROCESSES, snoop=Column(2, "PID", ">7"), page=Column(9, "#PID"))]
     ppid: Annotated[int, Field("process ID of the parent, at the exit", kinds.NUMBER_IF_NOT_0, Fact.PARENTS, snoop=Column(3, "PPID", ">7"))]
     uid: Annotated[int | None, Field("real user ID", kinds.NUMBER, Fact.RECORD_USER)]
     comm: Annotated[
@@ -61,7 +62,7 @@ class Record(NamedTuple):
             kinds.NAME_IF_KNOWN,
             Fact.PARENTS,
             snoop=Column(8, "PARENT", "<15"),
-            page=Column(3, "@Parent"),
+            page=Column(8, "@Parent"),
         ),
     ]
     exe: Annotated[
@@ -70,8 +71,8 @@ class Record(NamedTuple):
             "path of the executable, as given to the last exec, up to 255 bytes",
             kinds.NAME_IF_KNOWN,
             Fact.RECORD_EXE,
-            snoop=Column(9, "EXE"),
-            page=Column(8, "@Executable", form=shown.name),
+            snoop=Column(12, "EXE"),
+            page=Column(10, "@Executable", form=shown.name),
         ),
     ]
     outcome: Annotated[
@@ -81,7 +82,7 @@ class Record(NamedTuple):
             kinds.OUTCOME,
             Fact.OUTCOMES,
             snoop=Column(7, "OUTCOME", "<9", shown.status, _FATE, "`0`, `exit N`, or the signal that killed it"),
-            page=Column(6, "Outcome", form=shown.fate, of=_FATE),
+            page=Column(3, "Outcome", form=shown.fate, of=_FATE),
         ),
     ]
     code: Annotated[
@@ -108,8 +109,35 @@ class Record(NamedTuple):
             page=Column(5, "#CPU ms"),
         ),
     ]
-    cgroup: Annotated[bytes, Field("path in the cgroup 2 hierarchy", kinds.NAME_IF_KNOWN, Fact.RECORD_CGROUP)]
+    cgroup: Annotated[bytes, Field("path of its cgroup, below the root of the hierarchy", kinds.NAME_IF_KNOWN, Fact.RECORD_CGROUP)]
     mode: Annotated[Mode, Field("mode that observed it", kinds.MODE, Fact.PROCESSES)]
+    spawner: Annotated[
+        bytes,
+        Field(
+            "command name of the nearest ancestor that was not short-lived itself, at the exit; `deep` if that is more than 8 steps away",
+            kinds.NAME_IF_KNOWN,
+            Fact.SPAWNERS,
+            snoop=Column(9, "SPAWNER", "<15", about="command name of the nearest ancestor that was not short-lived itself, or `deep`"),
+            page=Column(7, "@Spawner"),
+        ),
+    ] = b""
+    user: Annotated[
+        str, Field("user: its name, or its number if it has none", kinds.LABEL_IF_KNOWN, Fact.RECORD_USER, snoop=Column(10, "USER", "<8"))
+    ] = ""
+    owner_kind: Annotated[
+        str,
+        Field(
+            "owner: service, scope, session, container, pod, machine or system",
+            kinds.LABEL_IF_KNOWN,
+            Fact.OWNERS,
+            snoop=Column(11, "OWNER", "<20", shown.owner_or_nothing, _OWNER, "systemd unit, container, or `NAMESPACE/POD/CONTAINER`"),
+            page=Column(6, "@Owner", form=shown.owner_or_question, of=_OWNER),
+        ),
+    ] = ""
+    unit: Annotated[str, Field("owner: systemd unit", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
+    namespace: Annotated[str, Field("owner: namespace of the pod", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
+    pod: Annotated[str, Field("owner: pod", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
+    container: Annotated[str, Field("owner: container or machine", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
 
 
 FIELDS = fields_of(Record)

@@ -27,6 +27,25 @@ def word(raw: bytes) -> str:
     return NOTHING if raw in (b"", UNKNOWN_COMM) else comm_text(raw).replace(" ", r"\x20")
 
 
+def label(text: str) -> str:
+    """Return a label, which is harmless text, as one word."""
+    return text.replace(" ", r"\x20") or NOTHING
+
+
+@lru_cache(_CACHED)
+def owner(kind: str, unit: str, namespace: str, pod: str, container: str) -> str:
+    """Return an owner as one word, or nothing: its unit, `namespace/pod/container`, or if neither has a name the kind."""
+    return (unit or "/".join(filter(None, (namespace, pod, container))) or kind).replace(" ", r"\x20")
+
+
+def owner_or_nothing(*labels: str) -> str:
+    return owner(*labels) or NOTHING
+
+
+def owner_or_question(*labels: str) -> str:
+    return owner(*labels) or QUESTION
+
+
 def name_or_question(raw: bytes) -> str:
     return name(raw) if raw else QUESTION
 

@@ -38,6 +38,14 @@ examples:
 exit status: 0 after --count or --duration, 130 after Ctrl-C, 143 after SIGTERM, 141 if the reader of the output exited,
 1 if the exporter at --url or the output was lost, 2 for bad usage or configuration, or if the requested mode cannot run"""
 
+_OWNER_GLOBS = {
+    "spawner": "only processes with this spawner",
+    "user": "only processes of this user",
+    "unit": "only processes of this systemd unit",
+    "namespace": "only processes of pods in this namespace",
+    "pod": "only processes of this pod",
+    "container": "only processes of this container",
+}
 _OWN_SOURCE = ("--config.file", "--mode", "--no-ebpf", "--fast-scan", "--path.procfs")
 _TIME = duration(0, 1000 * 3600)
 _OUTCOMES = list_of(one_of(*Outcome), 1000)
@@ -83,6 +91,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
     add("--comm", "GLOB", "only processes with this comm (may be repeated)", action="append")
     add("--parent", "GLOB", "only processes whose parent has this comm (may be repeated)", action="append")
+    for name, about in _OWNER_GLOBS.items():
+        add(f"--{name}", "GLOB", f"{about} (may be repeated)", action="append")
     add("--outcome", "OUTCOME", f"only processes that exited like this: {', '.join(Outcome)} (may be repeated)", action="append")
     add("--min-runtime", "TIME", "minimum runtime")
     add("--max-runtime", "TIME", "maximum runtime")
@@ -120,6 +130,7 @@ def options(given: Mapping[str, Any]) -> Options:
         filter=Filter(
             comm=read("--comm", GLOBS, ()),
             parent=read("--parent", GLOBS, ()),
+            **{name: read(f"--{name}", GLOBS, ()) for name in _OWNER_GLOBS},
             outcome=read("--outcome", _OUTCOMES, ()),
             min_runtime_seconds=least,
             max_runtime_seconds=most,

@@ -12,7 +12,7 @@ from exporter.model import FOREVER_NS, NS, Lost, Mode, Outcome, RuntimeScale
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM
 from exporter.model.exits import ProcessExit
-from exporter.model.origins import Origin, Origins
+from exporter.model.origins import UNKNOWN, Origin, Origins
 from exporter.records.record import Record
 from exporter.sources.base import Publish
 
@@ -217,4 +217,5 @@ class Tally:
 def _record(pid: int, exited: ProcessExit, ahead_ns: int, mode: Mode) -> Record:
     ended_ns = exited.start_ns + exited.runtime_ns + ahead_ns
     who = pid, exited.ppid, exited.uid, exited.comm, exited.parent_comm, b""
-    return Record(ended_ns, exited.runtime_ns, *who, exited.outcome, exited.code, exited.cpu_ns, b"", mode)
+    spawner = b"" if exited.spawner == UNKNOWN else exited.spawner
+    return Record(ended_ns, exited.runtime_ns, *who, exited.outcome, exited.code, exited.cpu_ns, exited.cgroup, mode, spawner)

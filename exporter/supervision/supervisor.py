@@ -18,6 +18,7 @@ from exporter.attribution.attributor import Attributor, By
 from exporter.attribution.container_names import ContainerNames
 from exporter.attribution.owners import Owners
 from exporter.attribution.users import Users
+from exporter.attribution.who import who
 from exporter.config.options import Config
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.base import Loader
@@ -54,6 +55,7 @@ class Supervisor:
         self._container_names = ContainerNames(runtime_state=loader.container_names)
         owners = Owners(config.attribution.pods, self._container_names)
         self._attributor = Attributor(owners.owner, Users().name, config.caps)
+        hub.who = who(Owners(config.attribution.pods, self._container_names), Users().name)  # its own, for the threads that publish
         self._ledger = Ledger(config.caps, round(config.metrics.new_series_hold_seconds * NS))
         self._health = Health(self._procfs.kernel_clones, {spec.mode for spec in specs if spec.clones_at_once})
         self._active: Running | None = None

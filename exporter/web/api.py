@@ -1,7 +1,8 @@
 """`/api/v1/short-processes`: recent short processes as JSON, the newest first.
 
 Parameters of the query, each at most once:
-    comm, parent   a glob for the name as the answer shows it (exporter/config/globs.py)
+    comm, parent, spawner, user, unit, namespace, pod, container
+                   a glob for the name as the answer shows it (exporter/config/globs.py)
     outcome        ok, error, signal or unknown
     min_runtime    minimum runtime in seconds
     since          earliest time of the exit: Unix seconds, or a time as in RFC 3339
@@ -14,6 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import Any
 from urllib.parse import unquote_plus
 
 from exporter.config.globs import GLOB
@@ -21,13 +23,14 @@ from exporter.config.options import Filter
 from exporter.config.problems import InvalidValue
 from exporter.model import NS, Outcome
 from exporter.records.encoding import listed
-from exporter.records.filters import compiled
+from exporter.records.filters import GLOB_KEYS, compiled
 from exporter.records.record import Record
 
 MAX_LIMIT = 100_000
 """The highest `records.capacity`."""
 _LIMIT = 100
-_PARAMETERS = ("comm", "parent", "outcome", "min_runtime", "since", "limit")
+_GLOBS = tuple(key for key in GLOB_KEYS if key != "exe")
+_PARAMETERS = (*_GLOBS, "outcome", "min_runtime", "since", "limit")
 _SECONDS = re.compile(r"([0-9]{1,11})(?:\.([0-9]{1,9}))?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,7 +43,8 @@ def short_processes(newest_first: Iterable[Record], query: str) -> str:
     """Return the answer to a query: one line of JSON. Raises `BadQuery`."""
     given = parsed(query, _PARAMETERS)
     limit, since = _limit(given), _since(given)
-    matches = compiled(Filter(_globs(given, "comm"), _globs(given, "parent"), outcome=_outcomes(given), min_runtime_seconds=_least(given)))
+    globs: dict[str, Any] = {key: _globs(given, key) for key in _GLOBS}
+    matches = compiled(Filter(outcome=_outcomes(given), min_runtime_seconds=_least(given), **globs))
     matching = (record for record in newest_first if record.ended_ns >= since and (matches is None or matches(record)))
     found = list(islice(matching, limit))
     return f"{listed(found, {'limit': limit, 'truncated': next(matching, None) is not None})}\n"

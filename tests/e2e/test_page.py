@@ -48,7 +48,7 @@ def test_a_record_appears_by_itself(browser: Tab, site: Served, hub: Hub) -> Non
     hub.publish([record(2, b"live", Outcome.SIGNAL, 15, cpu_ns=None), record(3, b"later", exe=b"")])
     browser.wait_for(f"{ROWS}.length === 3")
     live = browser.eval(ROWS)
-    assert live[1] == ["22:13:20.002", "live", "make", "0.812", "?", "SIGTERM", "1002", "/usr/bin/live"]
+    assert live[1] == ["22:13:20.002", "live", "SIGTERM", "0.812", "?", "build.service", "runner", "make", "1002", "/usr/bin/live"]
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     browser.open(f"{site.url}/?without-script")
     assert browser.eval(ROWS) == live
@@ -114,8 +114,9 @@ def test_a_flood(browser: Tab, site: Served, hub: Hub) -> None:
 
 
 def test_it_fits_a_phone_and_the_keyboard(browser: Tab, site: Served, hub: Hub) -> None:
-    """No sideways scrolling of the whole page; what scrolls by itself can be reached."""
-    hub.publish([record(number, b"a-name-of-15-by", exe=b"/" + b"x" * 255) for number in range(30)])
+    """No sideways scrolling of the whole page; what scrolls by itself can be reached; how a process exited is seen without scrolling."""
+    killed = {"outcome": Outcome.SIGNAL, "code": 11}
+    hub.publish([record(number, b"a-name-of-15-by", exe=b"/" + b"x" * 255, **killed) for number in range(30)])
     browser.call("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
     try:
         browser.open(f"{site.url}/")
@@ -125,6 +126,8 @@ def test_it_fits_a_phone_and_the_keyboard(browser: Tab, site: Served, hub: Hub) 
             "[...document.querySelectorAll('.wide')].filter((each) => each.closest('section > .wide') && each.tabIndex !== 0).length"
         )
         assert browser.eval(scrolling) == 0
+        assert browser.eval("document.querySelector('#recent td:nth-child(3)').textContent") == "SIGSEGV"
+        assert browser.eval("document.querySelector('#recent td:nth-child(3)').getBoundingClientRect().right") <= 360 - 16
     finally:
         browser.call("Emulation.clearDeviceMetricsOverride")
 

@@ -69,6 +69,13 @@ def record(number: int = 1, **changes: Any) -> Record:
         1_500_000,
         b"/user.slice",
         Mode.EBPF_CORE,
+        b"runner",
+        "ci",
+        "pod",
+        "",
+        "shop",
+        "cart-0",
+        "web",
     )
     return plain._replace(**changes)
 

@@ -51,6 +51,10 @@ def record(number: int = 0, comm: bytes = b"cc1", outcome: Outcome = Outcome.OK,
         cpu_ns=300_000,
         cgroup=b"/system.slice/build.service",
         mode=Mode.EBPF_CORE,
+        spawner=b"runner",
+        user="root",
+        owner_kind="service",
+        unit="build.service",
     )
     return plain._replace(**other)
 

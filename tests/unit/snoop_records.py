@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from exporter.model import NS, Mode, Outcome
+from exporter.model import NS, Mode, Outcome, comm_text
+from exporter.records.attributed import ADDED
 from exporter.records.record import Record
 
 OK, ERROR, SIGNAL, UNKNOWN = Outcome
 TYPICAL = Record(
-    1_700_000_000_123_456_789, 1_234_567, 4242, 1, 0, b"true", b"make", b"/bin/true", OK, 0, 987_000, b"/user.slice", Mode.EBPF_CORE
+    1_700_000_000_123_456_789,
+    1_234_567,
+    4242,
+    1,
+    0,
+    b"true",
+    b"make",
+    b"/bin/true",
+    OK,
+    0,
+    987_000,
+    b"/user.slice",
+    Mode.EBPF_CORE,
+    b"runner",
+    "ci",
+    "service",
+    "runner.service",
 )
 
 wholes = st.integers(0, 2**32 - 1)
@@ -34,4 +51,6 @@ records = st.builds(
     cpu_ns=st.none() | spans,
     cgroup=st.binary(max_size=100),
     mode=st.sampled_from(Mode),
+    spawner=st.binary(max_size=15),
+    **{name: st.binary(max_size=20).map(comm_text) for name in ADDED},
 )

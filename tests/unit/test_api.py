@@ -22,7 +22,7 @@ RECORDS = [
     record(2, b"sh", Outcome.SIGNAL, 9, parent_comm=b"[kernel]", runtime_ns=5_000_000),
     record(3, b"cc1plus", Outcome.UNKNOWN, None, cpu_ns=None, uid=None, ppid=0, exe=b"", cgroup=b"", parent_comm=b""),
     record(4, b"[kernel]", Outcome.SIGNAL, 40),
-    record(5, b"a*b?"),
+    record(5, b"a*b?", spawner=b"cron", user="ci", owner_kind="pod", unit="", namespace="shop", pod="cart-0", container="web"),
 ]
 
 
@@ -76,6 +76,12 @@ def test_what_is_unknown_is_null() -> None:
         ("parent=cron", [1]),
         ("parent=*&comm=sh", [2, 1]),
         ("outcome=signal", [4, 2]),
+        ("spawner=cron", [5]),
+        ("user=c?", [5]),
+        ("unit=build*&comm=sh", [2, 1]),
+        ("unit=cart*", []),
+        ("namespace=shop&pod=cart-*&container=web", [5]),
+        ("namespace=shop&pod=other", []),
         ("min_runtime=0.005", [2, 0]),
         ("min_runtime=0.005000001", [0]),
         ("min_runtime=1", []),
@@ -107,7 +113,7 @@ def test_limit_says_whether_there_is_more() -> None:
 @pytest.mark.parametrize(
     ("query", "reason"),
     [
-        ("pid=1", "unknown parameter; there are comm, parent, outcome, min_runtime, since and limit"),
+        ("pid=1", "unknown parameter; there are comm, parent, spawner, user, unit, namespace, pod, container, outcome, min_runtime, since and limit"),
         ("&", "unknown parameter"),
         ("limit=5&limit=5", "limit is given more than once"),
         ("comm", "comm is empty"),

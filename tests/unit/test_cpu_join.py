@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exporter.kernel.cgroups import Cgroups
-from exporter.kernel.layout import RECORD_CPU_SLOTS, RecordCpu
+from exporter.kernel.layout import RECORD_CPU_SLOTS, SPAWNER_FOUND, RecordCpu
 from exporter.model import Mode
 from exporter.records.hub import Hub
 from exporter.records.record import Record
@@ -23,7 +23,7 @@ RUNTIME = 1000
 
 
 def raw(pid: int, exited_ns: int = NOW) -> tuple[Any, ...]:
-    return (exited_ns, RUNTIME, 1, pid, 1, 0, 0, b"comm\0", b"parent\0", 1, 0, b"/bin/comm")
+    return (exited_ns, RUNTIME, 1, pid, 1, 0, 0, b"comm\0", b"parent\0", b"spawner\0", SPAWNER_FOUND, 1, b"/bin/comm")
 
 
 class Kernel:

@@ -15,7 +15,7 @@ START, RUNTIME, SINCE = 1000, 50, 900
 
 
 def raw(pid: int, *, has_exe: int = 1, start_ns: int = START) -> tuple[Any, ...]:
-    return (start_ns + RUNTIME, RUNTIME, 1, pid, 1, 0, 0, b"comm", b"parent", has_exe, 0)
+    return (start_ns + RUNTIME, RUNTIME, 1, pid, 1, 0, 0, b"comm", b"parent", b"spawner", 0, has_exe)
 
 
 @pytest.fixture

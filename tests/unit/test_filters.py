@@ -7,7 +7,9 @@ from exporter.model import NS, Mode, Outcome
 from exporter.records.filters import compiled
 from exporter.records.record import Record
 
-RECORD = Record(1, NS // 2, 10, 1, 1000, b"python3", b"make", b"/usr/bin/python3", Outcome.ERROR, 1, 5, b"/", Mode.EBPF_CORE)
+_FATE = Outcome.ERROR, 1, 5
+_WHO = b"cron", "ci", "pod", "cron@.service", "shop", "cart-0", "web"
+RECORD = Record(1, NS // 2, 10, 1, 1000, b"python3", b"make", b"/usr/bin/python3", *_FATE, b"/", Mode.EBPF_CORE, *_WHO)
 
 
 def passes(wanted: Filter, record: Record = RECORD) -> bool:
@@ -31,6 +33,14 @@ def test_no_key_is_no_filter() -> None:
         (Filter(parent=("sh",)), False),
         (Filter(exe=("/usr/*",)), True),
         (Filter(exe=("/bin/*",)), False),
+        (Filter(spawner=("cr*",)), True),
+        (Filter(spawner=("sh",)), False),
+        (Filter(user=("root", "ci")), True),
+        (Filter(user=("root",)), False),
+        (Filter(unit=("cron@*",)), True),
+        (Filter(unit=("cron",)), False),
+        (Filter(namespace=("shop",), pod=("cart-?",), container=("web",)), True),
+        (Filter(namespace=("shop",), pod=("cart-?",), container=("db",)), False),
         (Filter(uid=(0, 1000)), True),
         (Filter(uid=(0,)), False),
         (Filter(outcome=("error", "signal")), True),

@@ -172,9 +172,9 @@ def test_recent_records_are_shown() -> None:
     """The page is whole without script, too."""
     cells = outline().rows["recent"][1:]
     assert cells == [
-        ["22:13:20.002", "gone", "make", "0.812", "0.300", "SIGKILL", "1002", "/usr/bin/gone"],
-        ["22:13:20.001", "bad", "make", "0.812", "0.300", "exit 3", "1001", "/usr/bin/bad"],
-        ["22:13:20.000", "well", "make", "0.812", "?", "ok", "1000", ""],
+        ["22:13:20.002", "gone", "SIGKILL", "0.812", "0.300", "build.service", "runner", "make", "1002", "/usr/bin/gone"],
+        ["22:13:20.001", "bad", "exit 3", "0.812", "0.300", "build.service", "runner", "make", "1001", "/usr/bin/bad"],
+        ["22:13:20.000", "well", "ok", "0.812", "?", "build.service", "runner", "make", "1000", ""],
     ]
 
 

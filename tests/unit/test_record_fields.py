@@ -28,14 +28,14 @@ from exporter.web import recent
 from tests.unit.handler_child import record
 from tests.unit.sink_files import private
 
-UNIT = Field("systemd unit", kinds.NAME_IF_KNOWN, Fact.RECORD_CGROUP, snoop=Column(0, "UNIT", "<8"), page=Column(99, "@Unit"))
+SEAT = Field("seat in the room", kinds.NAME_IF_KNOWN, Fact.RECORD_CGROUP, snoop=Column(0, "SEAT", "<8"), page=Column(99, "@Seat"))
 make: Any = namedtuple  # noqa: PYI024 - a class could not take the fields of another
-Wider = make("Wider", [*Record._fields, "unit"], defaults=[b""])
+Wider = make("Wider", [*Record._fields, "seat"], defaults=[*Record._field_defaults.values(), b""])
 """A record as it is, with one field more, which a source need not know."""
-Wider.__annotations__ = get_type_hints(Record, include_extras=True) | {"unit": Annotated[bytes, UNIT]}
+Wider.__annotations__ = get_type_hints(Record, include_extras=True) | {"seat": Annotated[bytes, SEAT]}
 WIDER = fields_of(Wider)
 FIRST = record(1)
-KNOWN, UNKNOWN = Wider(*FIRST, unit=b"a b\n"), Wider(*record(2))
+KNOWN, UNKNOWN = Wider(*FIRST, seat=b"a b\n"), Wider(*record(2))
 
 VERSION_1 = """
 CREATE TABLE records (
@@ -119,6 +119,13 @@ def test_what_users_read() -> None:
         "cpu_seconds": 0.0015,
         "cgroup": "/user.slice",
         "mode": "ebpf_core",
+        "spawner": "runner",
+        "user": "ci",
+        "owner_kind": "pod",
+        "unit": None,
+        "namespace": "shop",
+        "pod": "cart-0",
+        "container": "web",
     }
     assert dict(zip(Record._fields, Sqlite.table.row(*killed), strict=True)) == {
         "ended_ns": 1_700_000_000_000_000_001,
@@ -134,17 +141,28 @@ def test_what_users_read() -> None:
         "cpu_ns": 1_500_000,
         "cgroup": "/user.slice",
         "mode": "ebpf_core",
+        "spawner": "runner",
+        "user": "ci",
+        "owner_kind": "pod",
+        "unit": "",
+        "namespace": "shop",
+        "pod": "cart-0",
+        "container": "web",
     }
-    assert lines.HEADER == "TIME             PID    PPID COMM              RUNTIME       CPU OUTCOME   PARENT          EXE"
-    assert lines.line(killed)[12:] == "       7       1 cc1               2.000ms   1.500ms SIGKILL   make            /usr/bin/cc1"
+    named, others = "TIME             PID    PPID COMM              RUNTIME       CPU OUTCOME  ", "PARENT          SPAWNER         USER     OWNER"
+    assert lines.HEADER == f"{named} {others}                EXE"
+    named, others = "       7       1 cc1               2.000ms   1.500ms SIGKILL  ", "make            runner          ci       shop/cart-0/web"
+    assert lines.line(killed)[12:] == f"{named} {others}      /usr/bin/cc1"
     titles, cells = recent.columns(FIELDS)
     assert dict(zip(titles, cells(*killed), strict=True)) == {
         "#Exited": "22:13:20.000",
         "@Name": "cc1",
-        "@Parent": "make",
+        "Outcome": "SIGKILL",
         "#Runtime ms": "2.000",
         "#CPU ms": "1.500",
-        "Outcome": "SIGKILL",
+        "@Owner": "shop/cart-0/web",
+        "@Spawner": "runner",
+        "@Parent": "make",
         "#PID": "7",
         "@Executable": "/usr/bin/cc1",
     }
@@ -154,28 +172,28 @@ def test_json() -> None:
     """Text, object and the way back, with the names and nulls of the other fields."""
     text, value = encoders(WIDER)
     read = reader(Wider, WIDER)
-    for each, unit in ((KNOWN, r"a b\x0a"), (UNKNOWN, None)):
+    for each, seat in ((KNOWN, r"a b\x0a"), (UNKNOWN, None)):
         assert json.loads(text(*each)) == value(*each)
-        assert value(*each)["unit"] == unit
+        assert value(*each)["seat"] == seat
         assert read(value(*each)) == each
     assert read(as_json(FIRST)) == Wider(*FIRST), "an exporter of the version before does not send it"
 
 
-@pytest.mark.parametrize(("sent", "unit"), [({}, b""), ({"unit": b"cron"}, b"cron")])
-def test_sources(sent: dict[str, bytes], unit: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("sent", "seat"), [({}, b""), ({"seat": b"cron"}, b"cron")])
+def test_sources(sent: dict[str, bytes], seat: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not know it needs no change; what the kernel sends comes through by its name."""
     monkeypatch.setattr(record_reader, "Record", Wider)
     monkeypatch.setattr(record_reader, "RECORD_FIELDS", (*RECORD_FIELDS, *sent))
     kernel = RecordWithExe(pid=7, comm=b"cc1", exe=b"/bin/cc1")
     taken = (*struct.unpack(f"={RECORD_WITH_EXE_FORMAT}", kernel), *sent.values())
     made: Any = record_reader.records([taken], [None], lambda _: b"/", Mode.EBPF_CORE)[0]
-    assert (made.pid, made.comm, made.exe, made.unit) == (7, b"cc1", b"/bin/cc1", unit)
+    assert (made.pid, made.comm, made.exe, made.seat) == (7, b"cc1", b"/bin/cc1", seat)
 
 
 def test_snoop() -> None:
     """Its column stands where it was declared to."""
     header, line = lines.table(WIDER)
-    assert header == f"UNIT     {lines.HEADER}"
+    assert header == f"SEAT     {lines.HEADER}"
     assert line(*KNOWN) == rf"a\x20b\x0a {lines.line(FIRST)}"
     assert line(*UNKNOWN).startswith("-        ")
 
@@ -183,22 +201,22 @@ def test_snoop() -> None:
 def test_page() -> None:
     """Title and cell."""
     titles, cells = recent.columns(WIDER)
-    assert titles == (*recent.columns(FIELDS)[0], "@Unit")
+    assert titles == (*recent.columns(FIELDS)[0], "@Seat")
     assert [cells(*each)[-1] for each in (KNOWN, UNKNOWN)] == [r"a b\x0a", "?"]
 
 
 def test_documents() -> None:
     """Nobody has to write it into a table."""
     tables = records_tables.handlers(WIDER)
-    assert "| `unit` | text | `ebpf` | systemd unit |" in tables["keys"]
-    assert "| `unit` | `bytes`, empty: not known | `unit TEXT NOT NULL` | systemd unit |" in tables["fields"]
-    assert "| UNIT | systemd unit |" in records_tables.snoop(WIDER)["columns"]
+    assert "| `seat` | text | `ebpf` | seat in the room |" in tables["keys"]
+    assert "| `seat` | `bytes`, empty: not known | `seat TEXT NOT NULL` | seat in the room |" in tables["fields"]
+    assert "| SEAT | seat in the room |" in records_tables.snoop(WIDER)["columns"]
 
 
 def test_a_new_database(path: Path) -> None:
     """It has the column from the start."""
     store(WiderSqlite, path, KNOWN, UNKNOWN)
-    assert rows(path, "comm, unit") == [("cc1", r"a b\x0a"), ("cc1", "")]
+    assert rows(path, "comm, seat") == [("cc1", r"a b\x0a"), ("cc1", "")]
 
 
 def test_a_database_of_the_version_before(path: Path) -> None:
@@ -206,8 +224,15 @@ def test_a_database_of_the_version_before(path: Path) -> None:
     version_1(path)
     for _ in range(2):
         assert store(WiderSqlite, path, KNOWN).tally.errors == 0
-    assert rows(path, "pid, comm, unit") == [(0, "old", ""), (1, "cc1", r"a b\x0a"), (1, "cc1", r"a b\x0a")]
+    assert rows(path, "pid, comm, seat") == [(0, "old", ""), (1, "cc1", r"a b\x0a"), (1, "cc1", r"a b\x0a")]
     assert rows(path, "*")[0][:13] == (1_900_000_000 * NS, 6, 0, 1, None, "old", "sh", "/bin/old", "ok", 0, None, "/", "netlink")
+
+
+def test_owners_are_added_to_a_database_of_the_first_version(path: Path) -> None:
+    """Files that were written before records had owners are filled on, and can be asked for both."""
+    version_1(path)
+    assert store(Sqlite, path, record(1)).tally.errors == 0
+    assert rows(path, "pid, spawner, user, owner_kind, pod") == [(0, "", "", "", ""), (1, "runner", "ci", "pod", "cart-0")]
 
 
 def test_a_database_of_a_newer_version(path: Path, caplog: pytest.LogCaptureFixture) -> None:

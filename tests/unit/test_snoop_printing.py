@@ -27,8 +27,9 @@ from tests.unit.snoop_records import ERROR, OK, SIGNAL, TYPICAL, UNKNOWN, record
 
 ROW = re.compile(
     r"(?P<time>\d\d:\d\d:\d\d\.\d{3}) +(?P<pid>\d+) +(?P<ppid>\d+|-) (?P<comm>\S+) +(?P<runtime>\d+\.\d{3}ms) +(?P<cpu>\d+\.\d{3}ms|-) "
-    r"(?P<outcome>exit \d+|\S+) +(?P<parent>\S+) +(?P<exe>\S+)"
+    r"(?P<outcome>exit \d+|\S+) +(?P<parent>\S+) +(?P<spawner>\S+) +(?P<user>\S+) +(?P<owner>\S+) +(?P<exe>\S+)"
 )
+LAST = (("SPAWNER", "spawner"), ("USER", "user"), ("OWNER", "owner"), ("EXE", "exe"))
 
 
 def everything(reading: int) -> bytes:
@@ -59,7 +60,9 @@ def test_no_name_breaks_a_line(record: Record) -> None:
     assert text.isprintable()
     row = ROW.fullmatch(text)
     assert row is not None
-    assert [row[key] for key in ("comm", "parent", "exe")] == [shown.word(raw) for raw in (record.comm, record.parent_comm, record.exe)]
+    raw = {"comm": record.comm, "parent": record.parent_comm, "spawner": record.spawner, "exe": record.exe}
+    assert {key: row[key] for key in raw} == {key: shown.word(value) for key, value in raw.items()}
+    assert row["user"] == (record.user.replace(" ", r"\x20") or "-")
 
 
 @given(st.binary(max_size=15), st.binary(max_size=15))
@@ -84,7 +87,7 @@ def test_columns_stand_under_their_titles() -> None:
         text = lines.line(record)
         row = ROW.fullmatch(text)
         assert row is not None
-        for title, key in (("COMM", "comm"), ("OUTCOME", "outcome"), ("PARENT", "parent"), ("EXE", "exe")):
+        for title, key in (("COMM", "comm"), ("OUTCOME", "outcome"), ("PARENT", "parent"), *LAST):
             assert lines.cells(text[: row.start(key)]) == lines.HEADER.index(title)
         for title, key in (("PID", "pid"), ("PPID", "ppid"), ("RUNTIME", "runtime"), ("CPU", "cpu")):
             assert row.end(key) == lines.HEADER.index(f" {title}") + len(title) + 1

@@ -14,9 +14,10 @@ from itertools import repeat
 from typing import Any, Protocol
 
 from exporter.kernel.cgroups import Cgroups
-from exporter.kernel.layout import RECORD_FIELDS
+from exporter.kernel.layout import RECORD_FIELDS, SPAWNER_DEEP, SPAWNER_FOUND
 from exporter.kernel.wait_status import outcome_of
 from exporter.model import Mode
+from exporter.model.origins import DEEP
 from exporter.records.record import Record
 from exporter.sources.base import CpuFollows, Publish
 from exporter.sources.ebpf.cpu_join import CpuJoin
@@ -24,7 +25,7 @@ from exporter.sources.ebpf.cpu_join import CpuJoin
 logger = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.25
-"""Between two reads if not live. The ring buffer holds about 2,900 records, and wakes the reader when it is half full."""
+"""Between two reads if not live. The ring buffer holds about 2,500 records, and wakes the reader when it is half full."""
 _LIVE_TIMEOUT_SECONDS = 1.0
 _CPU_SECONDS = 0.025
 """Between two looks for the CPU of records that wait for it, if live."""
@@ -174,6 +175,7 @@ def records(raw: list[tuple[Any, ...]], cpu_ns: Iterable[int | None], path_of_cg
         "ended_ns": [ns + ahead_ns for ns in kernel["ended_ns"]],
         "comm": [name.rstrip(b"\0") for name in kernel["comm"]],
         "parent_comm": [name.rstrip(b"\0") for name in kernel["parent_comm"]],
+        "spawner": map(_spawner, kernel["spawner_state"], kernel["spawner"]),
         "exe": [path.partition(b"\0")[0] for path in kernel["exe"]],  # after the first NUL there may be bytes of another process
         "outcome": outcomes,
         "code": codes,
@@ -196,6 +198,10 @@ def _edges(wake: int, descriptors: Iterable[int]) -> select.epoll:
     for each in descriptors:
         epoll.register(each, select.EPOLLIN | select.EPOLLET)
     return epoll
+
+
+def _spawner(state: int, name: bytes) -> bytes:
+    return name.rstrip(b"\0") if state == SPAWNER_FOUND else DEEP if state == SPAWNER_DEEP else b""
 
 
 def _poll(*descriptors: int) -> select.poll:
