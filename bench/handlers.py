@@ -56,8 +56,12 @@ def _record(number: int) -> Record:
         Outcome.OK,
         0,
         1_000_000,
-        b"/user.slice",
+        b"/system.slice/build.service",
         Mode.EBPF_CORE,
+        b"runner",
+        "build",
+        "service",
+        "build.service",
     )
 
 

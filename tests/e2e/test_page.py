@@ -115,8 +115,7 @@ def test_a_flood(browser: Tab, site: Served, hub: Hub) -> None:
 
 def test_it_fits_a_phone_and_the_keyboard(browser: Tab, site: Served, hub: Hub) -> None:
     """No sideways scrolling of the whole page; what scrolls by itself can be reached; how a process exited is seen without scrolling."""
-    killed = {"outcome": Outcome.SIGNAL, "code": 11}
-    hub.publish([record(number, b"a-name-of-15-by", exe=b"/" + b"x" * 255, **killed) for number in range(30)])
+    hub.publish([record(number, b"a-name-of-15-by", Outcome.SIGNAL, 11, exe=b"/" + b"x" * 255) for number in range(30)])
     browser.call("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
     try:
         browser.open(f"{site.url}/")

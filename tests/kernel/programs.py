@@ -78,13 +78,15 @@ def ended(pid: int) -> Ended:
 
 
 @contextmanager
-def watching(scale: RuntimeScale = SCALE, *, force_guard: bool = False, standby: bool = False) -> Iterator[EbpfSource]:
+def watching(
+    scale: RuntimeScale = SCALE, *, by_origin: bool = True, force_guard: bool = False, standby: bool = False
+) -> Iterator[EbpfSource]:
     """Attach the programs for a while."""
     procfs = Procfs()
     log: list[str] = []
 
     def load() -> Handover:
-        return load_core(scale, log.append, force_guard=force_guard)
+        return load_core(scale, log.append, by_origin=by_origin, force_guard=force_guard)
 
     source = EbpfSource(Mode.EBPF_CORE, scale, load, CpuAudit(procfs))
     try:

@@ -16,9 +16,10 @@ import pytest
 from exporter.kernel.cgroups import hierarchy
 from exporter.model import NS
 from exporter.model.origins import DEEP, Origin, Origins
+from exporter.records.record import Record
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
-from tests.kernel.programs import SCALE, Program, ended, watching
+from tests.kernel.programs import SCALE, Program, ended, until, watching
 from tests.origins import origins_of, short_by
 
 OLD_AFTER = 0.3
@@ -59,6 +60,8 @@ def of(origins: Origins, comm: bytes) -> Counter[Origin]:
 
 def test_the_spawner_is_the_nearest_lasting_ancestor(quick: EbpfSource, tmp_path: Path, nothing: Program) -> None:
     """A cron starts sh, that a script, that 300 programs: all of them are cron's, though their parents are three others."""
+    got: list[Record] = []
+    quick.publish(got.extend, live=True)
     cron, middle, script = (shell(tmp_path, name) for name in ("a-cron", "a-middle", "a-script"))
     loop = f"i=0; while [ $i -lt 300 ]; do {nothing.path}; i=$((i + 1)); [ $((i % 50)) = 0 ] && break; done; :"
     rounds = "; ".join([f"{middle} -c '{script} -c \"$LOOP\"; :'"] * 6)
@@ -71,11 +74,15 @@ def test_the_spawner_is_the_nearest_lasting_ancestor(quick: EbpfSource, tmp_path
     assert {(each.parent, each.spawner): n for each, n in mine.items()} == {(b"a-script", b"a-cron"): 300}
     assert {(each.parent, each.spawner): n for each, n in of(origins, b"a-script").items()} == {(b"a-middle", b"a-cron"): 6}
     assert {(each.parent, each.spawner): n for each, n in of(origins, b"a-middle").items()} == {(b"a-cron", b"a-cron"): 6}
+    records = until(lambda: [each for each in got if each.comm == nothing.comm], lambda mine: len(mine) >= 300)
+    assert Counter((each.parent_comm, each.spawner) for each in records) == {(b"a-script", b"a-cron"): 300}
 
 
 def test_a_chain_that_is_too_long_is_deep(quick: EbpfSource) -> None:
     """Of a process with more than 8 short-lived ancestors the spawner is not known, and never guessed."""
     leaf = b"leaf-of-chain"
+    got: list[Record] = []
+    quick.publish(got.extend, live=True)
     pid = os.fork()
     if pid == 0:
         for _ in range(9):
@@ -86,6 +93,7 @@ def test_a_chain_that_is_too_long_is_deep(quick: EbpfSource) -> None:
         os._exit(0)
     assert ended(pid).status == 0
     assert [(each.spawner, n) for each, n in of(origins_of(quick), leaf).items()] == [(DEEP, 1)]
+    assert [each.spawner for each in until(lambda: [each for each in got if each.comm == leaf], bool)] == [DEEP]
 
 
 def test_the_user_is_the_one_at_the_exit(source: EbpfSource) -> None:

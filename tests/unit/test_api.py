@@ -113,7 +113,10 @@ def test_limit_says_whether_there_is_more() -> None:
 @pytest.mark.parametrize(
     ("query", "reason"),
     [
-        ("pid=1", "unknown parameter; there are comm, parent, spawner, user, unit, namespace, pod, container, outcome, min_runtime, since and limit"),
+        (
+            "pid=1",
+            "unknown parameter; there are comm, parent, spawner, user, unit, namespace, pod, container, outcome, min_runtime, ",
+        ),
         ("&", "unknown parameter"),
         ("limit=5&limit=5", "limit is given more than once"),
         ("comm", "comm is empty"),

@@ -7,9 +7,10 @@ from exporter.model import NS, Mode, Outcome
 from exporter.records.filters import compiled
 from exporter.records.record import Record
 
-_FATE = Outcome.ERROR, 1, 5
-_WHO = b"cron", "ci", "pod", "cron@.service", "shop", "cart-0", "web"
-RECORD = Record(1, NS // 2, 10, 1, 1000, b"python3", b"make", b"/usr/bin/python3", *_FATE, b"/", Mode.EBPF_CORE, *_WHO)
+_PLAIN = Record(1, NS // 2, 10, 1, 1000, b"python3", b"make", b"/usr/bin/python3", Outcome.ERROR, 1, 5, b"/", Mode.EBPF_CORE)
+RECORD = _PLAIN._replace(
+    spawner=b"cron", user="ci", owner_kind="pod", unit="cron@.service", namespace="shop", pod="cart-0", container="web"
+)
 
 
 def passes(wanted: Filter, record: Record = RECORD) -> bool:

@@ -149,9 +149,15 @@ def test_what_users_read() -> None:
         "pod": "cart-0",
         "container": "web",
     }
-    named, others = "TIME             PID    PPID COMM              RUNTIME       CPU OUTCOME  ", "PARENT          SPAWNER         USER     OWNER"
-    assert lines.HEADER == f"{named} {others}                EXE"
-    named, others = "       7       1 cc1               2.000ms   1.500ms SIGKILL  ", "make            runner          ci       shop/cart-0/web"
+    named, others = (
+        "TIME             PID    PPID COMM              RUNTIME       CPU OUTCOME  ",
+        "PARENT          SPAWNER         USER     OWNER",
+    )
+    assert f"{named} {others}                EXE" == lines.HEADER
+    named, others = (
+        "       7       1 cc1               2.000ms   1.500ms SIGKILL  ",
+        "make            runner          ci       shop/cart-0/web",
+    )
     assert lines.line(killed)[12:] == f"{named} {others}      /usr/bin/cc1"
     titles, cells = recent.columns(FIELDS)
     assert dict(zip(titles, cells(*killed), strict=True)) == {

@@ -36,9 +36,7 @@ def test_every_flag_reaches_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = Filter(("a*", "b"), ("make",), outcome=("error", "signal"), min_runtime_seconds=0.0001, max_runtime_seconds=0.5)
     assert started(monkeypatch, f"{flags} --duration=2m") == Options(wanted, json=True, count=7, duration_seconds=120)
     flags = "--unit=cron* --pod=cart-0 --pod=cart-1 --container=web --namespace=shop --user=ci --spawner=runner"
-    wanted = Filter(
-        unit=("cron*",), pod=("cart-0", "cart-1"), container=("web",), namespace=("shop",), user=("ci",), spawner=("runner",)
-    )
+    wanted = Filter(unit=("cron*",), pod=("cart-0", "cart-1"), container=("web",), namespace=("shop",), user=("ci",), spawner=("runner",))
     assert started(monkeypatch, flags).filter == wanted
     assert started(monkeypatch, "--url=https://[::1]:10199/sub/").url == "https://[::1]:10199/sub"
 
