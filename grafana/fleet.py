@@ -26,6 +26,7 @@ def page() -> model.Dashboard:
         "All hosts together": _totals(),
         "Hosts": [_hosts()],
         "Short processes": _short(),
+        "Who is responsible": _who(),
         "Command names": _names(),
         "Detection": _detection(),
     }
@@ -104,6 +105,28 @@ def _short() -> Iterable[Panel]:
     yield _by_host(frame, HOSTS.top(HOST, SHORT_CPU))
     frame = Frame("Share of CPU", "CPU time of short processes as a fraction of that of all exited processes, by host.", SHARE)
     yield _by_host(frame, f"topk({TOP}, {HOSTS.short_cpu_share(BY_HOST)})").max(1)
+
+
+def _who() -> Iterable[Panel]:
+    size = (8, 8)
+    frame = Frame(
+        "Short processes by owner",
+        "Systemd units, containers and pods with the highest rates of short processes, on all hosts together.",
+        PER_SECOND,
+        size,
+        "shortprocownerburst",
+    )
+    yield lines(frame, query(HOSTS.top_owners("shortproc_owner_short_exits_total"), "{{owner}}"))
+    frame = Frame(
+        "Failures by owner",
+        "Systemd units, containers and pods whose processes exit most often with an error or a signal.",
+        PER_SECOND,
+        size,
+        "shortprocownerfailing",
+    )
+    yield lines(frame, query(HOSTS.top_owners("shortproc_owner_failed_exits_total"), "{{owner}}"))
+    frame = Frame("CPU by owner", "Systemd units, containers and pods whose short processes use the most CPU cores.", CORES, size)
+    yield lines(frame, query(HOSTS.top_owners("shortproc_owner_short_cpu_seconds_total"), "{{owner}}"))
 
 
 def _names() -> Iterable[Panel]:

@@ -18,6 +18,11 @@ COMM_SHORT, COMM_ENDED, COMM_CPU = (
     "shortproc_comm_exits_total",
     "shortproc_comm_short_cpu_seconds_total",
 )
+OWNER_SHORT, OWNER_FAILED, OWNER_CPU = (
+    "shortproc_owner_short_exits_total",
+    "shortproc_owner_failed_exits_total",
+    "shortproc_owner_short_cpu_seconds_total",
+)
 LOST = "shortproc_detection_lost_total"
 ALL_AND_SHORT = {"all": looks.ALL, "short": looks.SHORT}
 THIRD, QUARTER = (8, 8), (6, 8)
@@ -30,6 +35,7 @@ def page() -> model.Dashboard:
         "": _verdict(),
         "Processes": _processes(),
         "Runtimes and CPU": _lifetimes(),
+        "Who is responsible": _who(),
         "Command names": _names(),
         "Detection": _detection(),
         "The exporter": _exporter(),
@@ -101,6 +107,55 @@ def _lifetimes() -> Iterable[Panel]:
     yield lines(frame, all_cpu, _rate("shortproc_ended_short_processes_cpu_seconds_total", "short"), colours=ALL_AND_SHORT)
     frame = Frame("Share of CPU", "CPU time of short processes as a fraction of that of all exited processes.", SHARE)
     yield lines(frame, query(ONE.short_cpu_share(), "short"), colours=ALL_AND_SHORT).max(1)
+
+
+def _who() -> Iterable[Panel]:
+    frame = Frame(
+        "Short processes by owner",
+        "Systemd units, containers and pods with the highest rates of short processes.",
+        PER_SECOND,
+        THIRD,
+        "shortprocownerburst",
+    )
+    yield lines(frame, query(ONE.top_owners(OWNER_SHORT), "{{owner}}"))
+    frame = Frame(
+        "Failures by owner",
+        "Systemd units, containers and pods whose processes exit most often with an error or a signal.",
+        PER_SECOND,
+        THIRD,
+        "shortprocownerfailing",
+    )
+    yield lines(frame, query(ONE.top_owners(OWNER_FAILED), "{{owner}}"))
+    frame = Frame("CPU by owner", "Systemd units, containers and pods whose short processes use the most CPU cores.", CORES, THIRD)
+    yield lines(frame, query(ONE.top_owners(OWNER_CPU), "{{owner}}"))
+
+    frame = Frame("Owners", "All owners in the time range; owners beyond the exporter's cap count as other.", COUNT, (12, 10))
+    columns = [
+        Column("Short", ONE.by_owner(OWNER_SHORT), COUNT),
+        Column("Failed", ONE.by_owner(OWNER_FAILED), COUNT),
+        Column("CPU of short", ONE.by_owner(OWNER_CPU), SECONDS),
+    ]
+    yield rows(frame, {"owner": "Owner"}, columns)
+    frame = Frame("Command names of owners", "What the owners run; pairs beyond the exporter's cap count as other.", COUNT, (12, 10))
+    short = ONE.by_owner("shortproc_owner_comm_short_exits_total", "comm")
+    yield rows(frame, {"owner": "Owner", "comm": "Name"}, [Column("Short", short, COUNT)])
+
+    frame = Frame(
+        "Short processes by spawner",
+        "Command names of the nearest ancestors that are not short-lived, with the highest rates of short processes.",
+        PER_SECOND,
+        THIRD,
+    )
+    yield lines(frame, query(ONE.top("spawner", "shortproc_spawner_short_exits_total"), "{{spawner}}"))
+    frame = Frame("Short processes by user", "Users with the highest rates of short processes.", PER_SECOND, THIRD)
+    yield lines(frame, query(ONE.top("user", "shortproc_user_short_exits_total"), "{{user}}"))
+    frame = Frame(
+        "Share of a container's CPU",
+        "CPU time of short processes as a fraction of all CPU time of a container in a pod, with the metrics of cAdvisor.",
+        SHARE,
+        THIRD,
+    )
+    yield lines(frame, query(ONE.cpu_of_containers(), "{{owner}}"))
 
 
 def _names() -> Iterable[Panel]:

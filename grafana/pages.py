@@ -8,7 +8,7 @@ from grafana_foundation_sdk.builders.dashboard import ConstantVariable, Dashboar
 from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.looks import RUNBOOK, SOURCE, WARN, Panel
-from grafana.queries import Scope
+from grafana.queries import Scope, owned
 
 FLEET, HOST = "shortproc-fleet", "shortproc-host"
 RUNBOOK_PATH = "docs/runbook.md"
@@ -51,7 +51,7 @@ def page(uid: str, title: str, about: str, scope: Scope, sections: Mapping[str, 
 
 def host_link(host: str) -> model.DynamicConfigValue:
     """To the page of the host that a variable of Grafana names, with the variables and the time of the page that it stands on."""
-    kept = "".join(f"&${{{name}:queryparam}}" for name in ("datasource", "job", "comm"))
+    kept = "".join(f"&${{{name}:queryparam}}" for name in ("datasource", "job", "comm", "owner"))
     url = f"/d/{HOST}?var-instance=${{{host}}}{kept}&${{__url_time_range}}"
     return model.DynamicConfigValue("links", [{"title": "Open the page of this host", "url": url}])
 
@@ -70,12 +70,19 @@ def _variables(*, one_host: bool) -> Iterable[DatasourceVariable | QueryVariable
         .all_value(".*")
         .description("Command name (comm) of the processes.")
     )
+    owners = owned(f'shortproc_owner_short_exits_total{{job=~"$job", instance{host}"$instance"}}')
+    owner = _asked("owner", "Owner", f"query_result(count by (owner) ({owners}))").regex('/owner="([^"]*)"/')
+    yield owner.multi(True).include_all(True).all_value(".*").description("Systemd unit, container or pod that the processes belong to.")
     yield ConstantVariable("runbook").label("Runbook URL").value(RUNBOOK_PATH)
 
 
 def _labels(label: str, shown: str, of: str) -> QueryVariable:
-    asked: dict[str, object] = {"query": f"label_values({of}, {label})", "refId": label}
-    variable = QueryVariable(label).label(shown).datasource(SOURCE).query(asked)
+    return _asked(label, shown, f"label_values({of}, {label})")
+
+
+def _asked(name: str, shown: str, query: str) -> QueryVariable:
+    asked: dict[str, object] = {"query": query, "refId": name}
+    variable = QueryVariable(name).label(shown).datasource(SOURCE).query(asked)
     return variable.refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(model.VariableSort.ALPHABETICAL_ASC)
 
 

@@ -10,6 +10,8 @@ from exporter.supervision.modes import MODES
 TOP = 10
 HOST = "job, instance"
 BY_HOST = f"by ({HOST})"
+CONTAINER_CPU = "container_cpu_usage_seconds_total"
+"""Of cAdvisor, whose job and instance are others than ours. The names of pods are enough: they are unique in a cluster."""
 WHOLE = 0.999
 """From this share on, what was seen counts as all: both sides are counted at slightly different moments."""
 
@@ -43,6 +45,24 @@ class Scope:
         """Rates by a label; the same few at each step, those that grew most in the time shown."""
         ranks = f"increase({self.of(metric, *more)}[$__range] @ end())"
         return f"sum by ({label}) ({self.rate(metric, *more)}) and topk({TOP}, sum by ({label}) ({ranks}))"
+
+    def top_owners(self, metric: str) -> str:
+        """Rates by owner, as `top`, of the owners that are chosen."""
+        ranks = f"increase({self.of(metric)}[$__range] @ end())"
+        return f"sum by (owner) ({chosen(self.rate(metric))}) and topk({TOP}, sum by (owner) ({chosen(ranks)}))"
+
+    def by_owner(self, metric: str, *more: str) -> str:
+        """Growth in the time shown, by owner and more labels, of the owners that are chosen."""
+        return f"sum by ({', '.join(('owner', *more))}) ({chosen(self.grown(metric))})"
+
+    def cpu_of_containers(self) -> str:
+        """Of the CPU that a container of a pod used, by cAdvisor's count, what its short processes did."""
+        container = "namespace, pod, container"
+        short = self.rate("shortproc_owner_short_cpu_seconds_total", 'kind="pod"')
+        used = f'rate({CONTAINER_CPU}{{container!=""}}[$__rate_interval])'
+        return owned(
+            f"topk({TOP}, sum by (kind, {container}) ({short}) / on ({container}) group_left () (sum by ({container}) ({used}) > 0))"
+        )
 
     def highest(self, gauge: str) -> str:
         """A gauge by host, on the hosts where it was highest in the time shown."""
@@ -93,6 +113,18 @@ class Scope:
             Verdict("unknown", f"{self.looking()} == 1 unless on ({HOST}) {self.seen()}"),
             Verdict("blind", f"{self.looking()} == 0"),
         ]
+
+
+def owned(vector: str) -> str:
+    """With the owner as one label, as `service cron.service` or `pod NAMESPACE/POD/CONTAINER`."""
+    joined = f'label_join({vector}, "owner", "/", "kind", "unit", "namespace", "pod", "container")'
+    return f'label_replace({joined}, "owner", "$1 $2", "owner", "([^/]+?)/+(.*?)/*")'
+
+
+def chosen(vector: str) -> str:
+    """With the owner as one label, and only of those that are chosen: a selector can't know a label that a query makes."""
+    mark = 'label_replace(vector(1), "chosen", "yes", "", "")'
+    return f'label_replace({owned(vector)}, "chosen", "yes", "owner", "$owner") and on (chosen) {mark}'
 
 
 def quantile(share: float, buckets: str) -> str:

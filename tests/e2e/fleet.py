@@ -77,8 +77,9 @@ def filled(expr: str, instance: str) -> str:
         "job": JOB,
         "instance": instance,
         "comm": ".*",
+        "owner": ".*",
     }
-    return re.sub(r"\$(\w+)", lambda variable: values[variable[1]], expr)
+    return re.sub(r"\$([a-z_]+)", lambda variable: values[variable[1]], expr)
 
 
 @contextmanager

@@ -136,7 +136,7 @@ def test_unit_has_no_other_capability() -> None:
 def test_unit_hides_nothing_that_owners_need() -> None:
     """Without cgroups, logs of pods and names of users, owners would be unknown, and nothing would say why."""
     settings = dict(re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE))
-    hiding = {"InaccessiblePaths", "TemporaryFileSystem", "RootDirectory", "RootImage", "PrivateUsers", "RestrictFileSystems", "ProtectHome"}
+    hiding = {"InaccessiblePaths", "TemporaryFileSystem", "RootDirectory", "RootImage", "PrivateUsers", "ProtectHome"}
     assert {name: settings[name] for name in hiding & settings.keys()} == {"PrivateUsers": "no", "ProtectHome": "yes"}
     assert (settings["ProtectControlGroups"], settings["ProtectSystem"]) == ("yes", "strict")
     assert not [path for path in OF_THE_HOST.values() if path.startswith(("/home", "/root", "/run/user", "/tmp", "/var/tmp", "/dev"))]
