@@ -28,8 +28,9 @@ RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 RUNBOOK = ROOT / "docs/runbook.md"
 WITH_QUERIES = [ROOT / "docs/promql.md", ROOT / "README.md"]
-FOREIGN = {"up", "node_uname_info", "process_start_time_seconds"}
-"""Metrics of others that rules may rest on."""
+OF_KUBERNETES = {"kube_pod_owner", "kube_pod_labels", "kube_pod_container_status_restarts_total", "container_cpu_usage_seconds_total"}
+FOREIGN = {"up", "node_uname_info", "process_start_time_seconds"} | OF_KUBERNETES
+"""Metrics of others that rules and documents may rest on."""
 IGNORED_LOSSES = {Lost.UNSEEN, Lost.VANISHED, Lost.UNREADABLE, Lost.NAME_RACE, Lost.SWITCH_UNSURE, Lost.EXES_FULL, Lost.ORIGINS_FULL}
 """No reason for an alert: what scans do, what netlink does without root, the bookkeeping of a switch, a path."""
 
@@ -95,7 +96,8 @@ def catalogue() -> set[str]:
 
 def used(expr: str) -> set[str]:
     """Names of metrics in an expression: ours by their prefix, and the others that are known."""
-    return set(re.findall(r"\bshortproc[_:][\w:]+|\b(?:up|node_\w+|process_\w+|python_info)\b", re.sub(r'"[^"]*"', "", expr)))
+    names = r"\bshortproc[_:][\w:]+|\b(?:up|(?:node|process|kube|container)_\w+|python_info)\b"
+    return set(re.findall(names, re.sub(r'"[^"]*"', "", expr)))
 
 
 def queries(path: Path) -> list[str]:
