@@ -21,7 +21,7 @@ MOST_RECORDS = 500
 """Most records in a frame, and in a call of a handler."""
 
 MOST_FRAME_BYTES = 4 << 20
-"""Twice the size of 500 records whose names are all as long as Linux allows."""
+"""More than 500 records take whose names are all as long as Linux and systemd allow."""
 
 _HEAD = struct.Struct("<I?")
 

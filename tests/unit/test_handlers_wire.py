@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from exporter.handlers.wire import MOST_FRAME_BYTES, MOST_RECORDS, Frames, HandlerTally, Page, PageWriter, frame, page_size, read_page
 from exporter.model import Mode, Outcome
 from exporter.process.rate_limited_log import RateLimitedLog
+from exporter.records.attributed import ADDED
 from exporter.records.record import Record
 from tests.unit.handler_child import record
 
@@ -29,6 +30,8 @@ RECORDS = st.builds(
     st.none() | SIGNED,
     st.binary(max_size=300),
     st.sampled_from(Mode),
+    st.binary(max_size=15),
+    *[st.text(max_size=20)] * len(ADDED),
 )
 
 
@@ -55,7 +58,7 @@ def test_a_call_has_a_bound() -> None:
 def test_a_frame_has_a_bound() -> None:
     """The queue in front of the pipe is bounded by bytes; the longest names that Linux allows have to fit."""
     longest = record(comm=b"c" * 15, parent_comm=b"p" * 15, exe=b"/" * 255)
-    batch = [longest._replace(cgroup=b"/%04095d" % number) for number in range(MOST_RECORDS)]
+    batch = [longest._replace(cgroup=b"/%04095d" % number, unit=f"{number:04}" + r"\xff" * 255) for number in range(MOST_RECORDS)]
     assert len(frame(batch)) < MOST_FRAME_BYTES
     assert next(Frames().feed(frame(batch))) == (batch, False)
     with pytest.raises(ValueError, match="bytes"):
