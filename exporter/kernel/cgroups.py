@@ -6,9 +6,10 @@ import os
 import time
 from collections import OrderedDict
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from exporter.kernel.bpf import BpfMap
+if TYPE_CHECKING:  # modes without BPF need no BPF
+    from exporter.kernel.bpf import BpfMap
 
 _SCAN_INTERVAL_SECONDS = 5.0
 _MAX_PATHS = 20_000

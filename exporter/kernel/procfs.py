@@ -1,6 +1,6 @@
 """Reads `/proc` cheaply: as bytes, one read(2) for each file, with failures as values.
 
-Formats: proc_pid_stat(5), proc_pid_status(5), proc_stat(5), proc_loadavg(5), pid_namespaces(7).
+Formats: proc_pid_stat(5), proc_pid_status(5), proc_stat(5), proc_loadavg(5), pid_namespaces(7), cgroups(7).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ RESERVED_PIDS = 300
 """First PID after `pid_max` is reached: kernel/pid.c."""
 
 _STAT_BYTES = 2048
+_CGROUP_BYTES = 16384
 _CHUNK_BYTES = 65536
 _VANISHED = frozenset({errno.ENOENT, errno.ESRCH, errno.ENOTDIR})
 
@@ -71,6 +72,13 @@ def parse_tgid(data: bytes) -> int:
     return int(data[data.index(b"\nTgid:") + 6 :].partition(b"\n")[0])
 
 
+def parse_cgroup(data: bytes, hierarchy_id: int) -> bytes:
+    """Return the path in one hierarchy, from `/proc/PID/cgroup`; see cgroups(7). Raises `ValueError` if it is missing or cut."""
+    at = (b"\n" + data).index(b"\n%d:" % hierarchy_id)
+    line = data[at : data.index(b"\n", at)]
+    return line.split(b":", 2)[2].removesuffix(b" (deleted)")
+
+
 class Procfs:
     """A procfs mount. Processes that exit or cannot be read are values, not exceptions."""
 
@@ -102,6 +110,18 @@ class Procfs:
         """Read the comm of a process or, by its TID, of a thread; `None` if that fails."""
         comm = self._read(b"%d/comm" % pid, lambda data: data[:-1])
         return None if isinstance(comm, Lost) else comm
+
+    def cgroup(self, pid: int, hierarchy_id: int) -> bytes | None:
+        """Read the path of a process in one hierarchy of cgroups, whose number is as in `/proc/cgroups`, 0 for v2; `None` if that fails."""
+        path = self._read(b"%d/cgroup" % pid, lambda data: parse_cgroup(data, hierarchy_id), _CGROUP_BYTES)
+        return None if isinstance(path, Lost) else path
+
+    def owner(self, pid: int) -> int | None:
+        """Return the effective user ID of a process, which its directory belongs to; `None` if that fails."""
+        try:
+            return os.stat(self._prefix + b"%d" % pid).st_uid  # noqa: PTH116
+        except OSError:
+            return None
 
     def tgid(self, pid: int) -> int | Lost:
         """Read the process id (thread group id) of a PID or TID."""
@@ -156,7 +176,7 @@ class Procfs:
         except OSError:
             return False
 
-    def _read(self, path: bytes, parse: Callable[[bytes], T]) -> T | Lost:
+    def _read(self, path: bytes, parse: Callable[[bytes], T], most_bytes: int = _STAT_BYTES) -> T | Lost:
         lost = Lost.VANISHED
         for _ in range(2):  # retry: the process may have called exec or been replaced between open and read
             try:
@@ -164,7 +184,7 @@ class Procfs:
             except OSError as error:
                 return _cause(error)
             try:
-                data = os.read(fd, _STAT_BYTES)
+                data = os.read(fd, most_bytes)
                 return parse(data)
             except OSError as error:
                 lost = _cause(error)

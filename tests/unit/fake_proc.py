@@ -57,6 +57,10 @@ class FakeProc:
         folder.mkdir(exist_ok=True)
         (folder / "stat").write_bytes(stat_line(pid, comm, **fields))  # type: ignore[arg-type]
 
+    def cgroup(self, pid: int, path: bytes) -> None:
+        """Put a process into a cgroup of v2."""
+        self.write(f"{pid}/cgroup", b"4:memory:/other\n1:name=systemd:/other\n0::%b\n" % path)
+
     def remove(self, pid: int) -> None:
         folder = self.root / str(pid)
         for file in folder.iterdir():
