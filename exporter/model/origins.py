@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 UNKNOWN = b"unknown"
 DEEP = b"deep"
-"""Spawner of a process with more than 8 short-lived ancestors."""
+"""Spawner of a process with more than `MAX_HOPS` short-lived ancestors."""
+MAX_HOPS = 8
+"""As in `bpf/lifecycle.h`."""
 MAX_ORIGINS = 8192
 """Most origins that are kept apart between two drains: all but `uid` is chosen by whoever runs the process."""
 

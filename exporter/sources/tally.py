@@ -54,6 +54,7 @@ class Tally:
 
     def __init__(self, scale: RuntimeScale, now: Callable[[], int] = time.monotonic_ns, unsure_ns: int = 0) -> None:
         """`scale` has the buckets; `now` is a monotonic clock in nanoseconds. Other modes may date events `unsure_ns` earlier or later."""
+        self.threshold_ns = scale.threshold_ns
         self._scale = scale
         self._now = now
         self._lock = threading.Lock()

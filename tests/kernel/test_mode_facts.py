@@ -19,6 +19,7 @@ from exporter.model.counts import Counts
 from exporter.model.dimensions import COMM
 from exporter.model.facts import Fact
 from exporter.model.failures import Kind
+from exporter.model.origins import DEEP, UNKNOWN, Origins
 from exporter.records.record import Record
 from exporter.supervision.modes import MODES, SWITCH_LOSSES, Host, ModeSpec, loader_settings
 from tests.kernel import failing
@@ -45,15 +46,20 @@ def everything_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     STATISTICS.write_text(before)
 
 
-def told(counts: Counts, gauges: Gauges, records: list[Record], name: bytes) -> set[Fact]:
+def told(counts: Counts, gauges: Gauges, records: list[Record], origins: Origins, name: bytes) -> set[Fact]:
     """Return the facts that something was told of."""
     total = counts.total
     outcomes = dict(zip(Outcome, total.exits, strict=True))
     mine = [record for record in records if record.comm == name]
+    from_here = [origin for origin in origins.rows if origin.comm == name]
     found = {
         Fact.PROCESSES: counts.forks and total.runtime_ns and sum(total.exits),
         Fact.NAMES: mine,
         Fact.PARENTS: any(record.parent_comm == name for record in mine),
+        Fact.SPAWNERS: any(origin.spawner not in {UNKNOWN, DEEP} for origin in from_here),
+        Fact.USERS: any(origin.uid == os.geteuid() for origin in from_here),
+        Fact.OWNERS: any(origin.cgroup for origin in from_here),
+        Fact.OWNER_CPU: any(origins.short_cpu_ns.get(origin.cgroup) for origin in from_here if origin.cgroup),
         Fact.OUTCOMES: outcomes[Outcome.ERROR] and outcomes[Outcome.SIGNAL],
         Fact.CORE_DUMPS: counts.core_dumps,
         Fact.EXECS: total.execs,
@@ -102,14 +108,16 @@ def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, work
         gauges = source.gauges()
     finally:
         source.stop()
+        origins = source.origins()
         counts: Counts = source.drain()
         procfs.close()
-    found = told(counts, gauges, records, workload.comm)
+    found = told(counts, gauges, records, origins, workload.comm)
     declared = set(spec.fills) - UNTOLD
     if Path("/proc/sys/kernel/core_pattern").read_text().strip() == "":
         unsure.add(Fact.CORE_DUMPS)
     assert found - declared == set()
     assert declared - found - unsure == set()
+    assert sum(row.short_exits for row in origins.rows.values()) + origins.other.short_exits == counts.total.short_exits
     assert {reason for reason, n in counts.lost.items() if n} <= spec.losses | SWITCH_LOSSES
 
 

@@ -41,6 +41,9 @@ class NoProc:
     def comm(self, pid: int) -> None:
         return None
 
+    def cgroup(self, pid: int, hierarchy_id: int) -> None:
+        return None
+
 
 @given(st.lists(steps, max_size=60), st.booleans())
 def test_any_order_of_events(steps: list[tuple[object, ...]], taskstats: bool) -> None:
@@ -50,6 +53,7 @@ def test_any_order_of_events(steps: list[tuple[object, ...]], taskstats: bool) -
     exits = 0
     for at, (name, *args) in enumerate(steps):
         exits += name in {"exited", "stats"}
+        groups.cgroups.read()
         if name == "stats":
             pid, tgid, dead = args
             groups.waiting.put(Stats(pid, tgid, 1, b"x", 0, dead, 0, 1, 1))  # type: ignore[arg-type]
@@ -67,3 +71,6 @@ def test_any_order_of_events(steps: list[tuple[object, ...]], taskstats: bool) -
     assert sum(sum(each.exits) for each in counts.of(COMM).rows.values()) == sum(counts.total.exits)
     assert sum(each.execs for each in counts.of(COMM).rows.values()) == counts.total.execs
     assert len(groups.alive) <= 6
+    origins = tally.origins()
+    assert sum(row.short_exits for row in origins.rows.values()) == counts.total.short_exits
+    assert sum(row.failed_exits for row in origins.rows.values()) == sum(counts.total.exits[1:3])

@@ -28,7 +28,7 @@ from exporter.web import recent
 from tests.unit.handler_child import record
 from tests.unit.sink_files import private
 
-SEAT = Field("seat in the room", kinds.NAME_IF_KNOWN, Fact.RECORD_CGROUP, snoop=Column(0, "SEAT", "<8"), page=Column(99, "@Seat"))
+SEAT = Field("seat in the room", kinds.NAME_IF_KNOWN, Fact.RECORD_EXE, snoop=Column(0, "SEAT", "<8"), page=Column(99, "@Seat"))
 make: Any = namedtuple  # noqa: PYI024 - a class could not take the fields of another
 Wider = make("Wider", [*Record._fields, "seat"], defaults=[*Record._field_defaults.values(), b""])
 """A record as it is, with one field more, which a source need not know."""

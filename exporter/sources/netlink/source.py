@@ -33,6 +33,7 @@ from exporter.kernel.taskstats import SLOT_BYTES as STATS_SLOT_BYTES
 from exporter.kernel.taskstats import Registration, Stats, decode
 from exporter.model import NS, Gauges, Lost, Mode, ModeUnavailable, RuntimeScale, SourceFailed
 from exporter.process.rate_limited_log import RateLimitedLog
+from exporter.sources.netlink.allowance import Allowance
 from exporter.sources.netlink.shortfall import Shortfall
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.tallied import TallySource
@@ -44,6 +45,8 @@ MS = NS // 1000
 SLOTS, STATS_SLOTS = 256, 128
 GATHER_SECONDS = 0.005
 """Delay after a wake-up, to read more events at once. No delay without taskstats: comms must then be read from `/proc` quickly."""
+EAGER_NS, EAGER_SAVED_NS = 3 * MS, 300 * MS
+"""Wake-ups without delay, so that the cgroup can be read before the process exits: one in so much time, of which some can be saved up."""
 YOUNG_NS = 50 * MS
 """An exec younger than this gets its comm from the exit of the process; an older one from `/proc`."""
 TICK_NS, RECONCILE_NS, LISTING_NS = NS, 5 * NS, 60 * NS
@@ -142,9 +145,13 @@ class NetlinkSource(TallySource):
         for each in (poll, stop):
             each.register(self._wake_fd, select.POLLIN)
         timeout = TICK_NS
+        eager = Allowance(EAGER_SAVED_NS)
         while not self._stopping.is_set():
             if poll.poll(timeout // MS) and self._groups.taskstats:
-                stop.poll(GATHER_SECONDS * 1000)
+                if eager.is_spent:
+                    stop.poll(GATHER_SECONDS * 1000)
+                else:
+                    eager.charge(EAGER_NS)
             empty = self._read(subscription)
             while not empty and not self._stopping.is_set():
                 empty = self._read(subscription)
@@ -174,6 +181,7 @@ class NetlinkSource(TallySource):
         if self._registration is not None:
             self._read_stats(self._registration)
         self._count(sizes, subscription)
+        self._groups.cgroups.read()
         self._tally.flush(self.mode)
         if empty := len(sizes) < SLOTS:
             self._on_empty_queue()

@@ -20,51 +20,23 @@ exit at the same time may come after it.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import NamedTuple
 
+from exporter.kernel.process_cgroups import ProcessCgroups
 from exporter.kernel.procfs import Procfs, Stat
 from exporter.kernel.taskstats import Stats
 from exporter.kernel.wait_status import CORE_DUMPED, with_status
 from exporter.model import KERNEL_THREADS, NS, UNKNOWN_COMM, Lost
 from exporter.model.exits import ProcessExit
+from exporter.sources.netlink.allowance import ReadAllowance
+from exporter.sources.netlink.ancestors import Ancestors
+from exporter.sources.netlink.group import SAME_START_NS, Exit, Group
+from exporter.sources.netlink.group_cgroups import GroupCgroups
 from exporter.sources.netlink.waiting import Execs, Waiting
 from exporter.sources.tally import Tally
 
 KTHREADD = 2
-SAME_START_NS = NS // 10
 LATE_NS = NS
 """Longest delay of an exit event after its taskstats message, or after its process is missing in `/proc`."""
-
-
-@dataclass(slots=True, eq=False)
-class Group:
-    """A process that has not exited, as far as known."""
-
-    start_ns: int
-    parent: int
-    comm: bytes | None
-    """None if unknown: it is read from `/proc` when needed, or reported at the exit."""
-    live: int = 1
-    found: bool = False
-    lost: bool = False
-    """Whether its fork event was lost. This is already counted."""
-    threaded: bool = False
-    cpu_us: int = 0
-    cpu_pending: bool = False
-    core_dump: int = 0
-    """The core dump bit of the status. Only the thread that dumped has it, and other threads may exit after it."""
-    last: Stats | None = None
-    """The taskstats message of the last thread."""
-
-
-class Exit(NamedTuple):
-    """An exit event of a thread."""
-
-    at_ns: int
-    code: int
-    parent: int
-    """0 if the process is already reaped, or the kernel does not report it."""
 
 
 class Groups:
@@ -80,6 +52,9 @@ class Groups:
         self._tally = tally
         self._procfs = procfs
         self._execs = Execs(tally)
+        allowance = ReadAllowance()
+        self._ancestors = Ancestors(self.alive, procfs, allowance, tally.threshold_ns)
+        self.cgroups = GroupCgroups(self.alive, ProcessCgroups(procfs), allowance)
         self._awaiting_threads: dict[int, tuple[Exit, Group]] = {}
         """Exited processes of which some threads may not have been reported, with the latest exit event."""
         self._suspects: dict[int, Group] = {}
@@ -104,11 +79,13 @@ class Groups:
             comm = KERNEL_THREADS
         elif parent_group is not None and parent_tid == parent:  # other threads may have other comms
             comm = parent_group.comm
-        self.alive[tgid] = Group(at_ns, parent, comm)
+        group = self.alive[tgid] = Group(at_ns, parent, comm)
+        self.cgroups.forked(tgid, group, parent, parent_group)
 
     def execed(self, at_ns: int, tgid: int) -> None:
         """Handle an exec event."""
         group = self.alive.get(tgid)
+        self.cgroups.read_soon(tgid)
         if group is not None and self.taskstats:
             group.comm = None
             self._execs.put(tgid, at_ns)
@@ -222,6 +199,7 @@ class Groups:
     def _enter(self, stat: Stat, start_ns: int, *, lost: bool) -> None:
         threaded = stat.threads > 1
         self.alive[stat.pid] = Group(start_ns, stat.ppid, stat.comm, stat.threads, found=True, lost=lost, threaded=threaded)
+        self.cgroups.read_soon(stat.pid)
 
     def _has_gone(self, tgid: int) -> bool:
         stat = self._procfs.stat(tgid)
@@ -240,6 +218,7 @@ class Groups:
 
     def _forget(self, tgid: int) -> None:
         self.alive.pop(tgid, None)
+        self.cgroups.forget(tgid)
         self._awaiting_threads.pop(tgid, None)
 
     def _lost_exit(self, tgid: int, group: Group) -> None:
@@ -269,7 +248,17 @@ class Groups:
         cpu_ns = group.cpu_us * 1000 if self.taskstats else None
         parent = parent or group.parent
         uid = last.uid if last is not None else None
-        exited = ProcessExit(group.start_ns, runtime_ns, comm, self._comm_of(parent), cpu_ns=cpu_ns, ppid=parent, uid=uid)
+        exited = ProcessExit(
+            group.start_ns,
+            runtime_ns,
+            comm,
+            self._comm_of(parent),
+            cpu_ns=cpu_ns,
+            ppid=parent,
+            uid=uid,
+            cgroup=group.cgroup,
+            spawner=self._ancestors.spawner(parent, group.start_ns, at_ns, self._comm_of),
+        )
         if self._tally.exited(tgid, with_status(exited, code | group.core_dump)):
             if is_unnamed:
                 self._tally.lose(Lost.NAME_RACE)
@@ -277,16 +266,20 @@ class Groups:
                 self._tally.lose(Lost.CPU_NEVER_CAME)
 
     def _exited_unknown(self, at_ns: int, stats: Stats) -> None:
-        """Count the exit of a process whose fork was lost. The message has all data of the exit."""
+        """Count the exit of a process whose fork was lost. The message has all data of the exit; its cgroup is most likely its parent's."""
         runtime_ns = stats.elapsed_us * 1000
+        start_ns = at_ns - runtime_ns
+        parent = self._ancestors.parent(stats.ppid, start_ns)
         exited = ProcessExit(
-            at_ns - runtime_ns,
+            start_ns,
             runtime_ns,
             stats.comm,
             self._comm_of(stats.ppid),
             cpu_ns=stats.cpu_us * 1000,
             ppid=stats.ppid,
             uid=stats.uid,
+            cgroup=b"" if parent is None else parent.cgroup,
+            spawner=self._ancestors.spawner(stats.ppid, start_ns, at_ns, self._comm_of),
         )
         self._tally.exited(stats.tgid, with_status(exited, stats.exit_code))
 

@@ -2,7 +2,8 @@
 
 A process is identified by its PID and start time, so a reused PID is another process. The start is known to one clock tick (usually 10 ms),
 the exit to the time between two reads. The runtime is the distance between the midpoints of the two. CPU is that of the last read, in
-whole ticks, so it is a lower bound.
+whole ticks, so it is a lower bound. Cgroup and user are read when a process is found, and again when its comm has changed: then it has
+most likely called exec, and was moved before. Ancestors are those at the last read.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from exporter.kernel.process_cgroups import ProcessCgroups
 from exporter.kernel.procfs import Procfs, Stat
 from exporter.model import UNKNOWN_COMM, Lost
 from exporter.model.exits import ProcessExit
+from exporter.model.origins import DEEP, MAX_HOPS, UNKNOWN
 from exporter.sources.tally import Tally
 
 
@@ -46,6 +49,10 @@ class Process:
     """Its exit is counted; it is kept only because its zombie is listed."""
     watched: bool = False
     """A pidfd reports its exit."""
+    cgroup: bytes = b""
+    """Empty if unknown."""
+    uid: int | None = None
+    """The effective one."""
 
 
 class ProcessTable:
@@ -60,6 +67,7 @@ class ProcessTable:
         """Whether a growing number of threads counts as new threads; not if probes find them."""
         self._procfs = procfs
         self._tally = tally
+        self._cgroups = ProcessCgroups(procfs)
         self._clock = clock
         self._listed_ns = 0
         self._begun_ns = 0
@@ -74,6 +82,8 @@ class ProcessTable:
             if not isinstance(stat, Lost):
                 process = self.processes[pid] = self._process(stat, 0, self._clock())
                 process.seen_ns, process.ended = self._clock(), stat.ended
+                if process.seen_ns - process.born_ns < self._tally.threshold_ns:
+                    self._read_owner(process)
             elif stat is not Lost.VANISHED:
                 self.unread.add(pid)
                 self._tally.lose(stat)
@@ -112,8 +122,9 @@ class ProcessTable:
     def keep(self, listed: set[int], listed_ns: int) -> None:
         """End and remove the processes that are missing from a listing begun at `listed_ns`."""
         now = self._clock()
-        for pid in self.processes.keys() - listed:
-            self._remove(self.processes[pid], now)
+        gone = [self.processes[pid] for pid in self.processes.keys() - listed]
+        for process in sorted(gone, key=lambda each: (each.start_ticks, each.pid), reverse=True):  # children before their parents
+            self._remove(process, now)
         self.unread &= listed
         self._listed_ns = listed_ns
 
@@ -134,6 +145,7 @@ class ProcessTable:
 
     def _enter(self, stat: Stat, after_ns: int, now: int) -> Process:
         process = self.processes[stat.pid] = self._process(stat, max(after_ns, self._begun_ns), now)
+        self._read_owner(process)
         born = middle(process.born_ns - process.born_unsure_ns, process.born_ns + process.born_unsure_ns)
         self._tally.forked(*born)
         if self.estimate_threads and stat.threads > 1:
@@ -143,7 +155,15 @@ class ProcessTable:
     def _refresh(self, process: Process, stat: Stat, now: int) -> None:
         if self.estimate_threads and stat.threads > process.threads:
             self._tally.threads(stat.threads - process.threads, *middle(process.seen_ns, now))
+        renamed = process.comm != stat.comm
         process.comm, process.ppid, process.threads, process.cpu_ticks = stat.comm, stat.ppid, stat.threads, stat.cpu_ticks
+        if renamed and not stat.ended:
+            self._read_owner(process)
+
+    def _read_owner(self, process: Process) -> None:
+        uid, cgroup = self._procfs.owner(process.pid), self._cgroups.path(process.pid)
+        process.uid = process.uid if uid is None else uid
+        process.cgroup = cgroup or process.cgroup
 
     def _remove(self, process: Process, now: int) -> None:
         del self.processes[process.pid]
@@ -152,11 +172,34 @@ class ProcessTable:
 
     def _end(self, process: Process, now: int) -> None:
         process.ended = True
-        parent = self.processes.get(process.ppid)
-        parent_comm = UNKNOWN_COMM if parent is None else parent.comm
         alive_at = max(process.seen_ns, self._listed_ns)
         ended, unsure_ns = (alive_at + max(now, alive_at)) // 2, (max(now, alive_at) - alive_at) // 2
         start_ns, _ = middle(process.born_ns, process.born_ns)
-        cpu_ns = process.cpu_ticks * self._procfs.tick_ns
-        exited = ProcessExit(start_ns, max(0, ended - process.born_ns), process.comm, parent_comm, cpu_ns=cpu_ns, ppid=process.ppid)
+        parent = self._parent(process)
+        exited = ProcessExit(
+            start_ns,
+            max(0, ended - process.born_ns),
+            process.comm,
+            UNKNOWN_COMM if parent is None else parent.comm,
+            cpu_ns=process.cpu_ticks * self._procfs.tick_ns,
+            ppid=process.ppid,
+            uid=process.uid,
+            cgroup=process.cgroup,
+            spawner=self._spawner(parent, ended),
+        )
         self._tally.exited(process.pid, exited, unsure_ns)
+
+    def _parent(self, process: Process) -> Process | None:
+        """Return the parent, unless it started after its child: then the PID was reused."""
+        parent = self.processes.get(process.ppid)
+        return None if parent is None or parent.start_ticks > process.start_ticks else parent
+
+    def _spawner(self, parent: Process | None, ended_ns: int) -> bytes:
+        """Return the comm of the nearest ancestor that was older than the threshold, beginning with the parent."""
+        for _ in range(MAX_HOPS):
+            if parent is None:
+                return UNKNOWN
+            if ended_ns - parent.born_ns >= self._tally.threshold_ns:
+                return parent.comm
+            parent = self._parent(parent)
+        return DEEP
