@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Any
 
 from exporter.model import Outcome
@@ -11,6 +11,8 @@ from exporter.model.dimensions import BY_ORIGIN, COMM, OWNER, OWNER_COMM, PARENT
 from exporter.model.origins import Origin, OriginCounts, Origins
 from exporter.model.owner import Owner
 
+MAX_KEYS = 2048
+"""Most keys of a dimension that are kept apart between two drains; others count as `other`."""
 By = dict[Dimension[Any], Breakdown[Any]]
 _OF_THE_HOST = {"system", "unknown"}
 
@@ -36,7 +38,7 @@ class Attributor:
         by: By = {each: Breakdown() for each in (COMM, *self._wanted)}
         for dimension in self._wanted:
             by[dimension].other = _counts(origins.other)
-        for origin, row in origins.rows.items():
+        for origin, row in _largest_first(origins):
             self._count(by, origin, row)
         if OWNER in by or OWNER_COMM in by:
             for each in (waited, origins):
@@ -52,26 +54,26 @@ class Attributor:
         if row.short_exits:
             for dimension, key in ((PARENT, origin.parent), (SPAWNER, origin.spawner), (USER, self._name_of(origin.uid))):
                 if dimension in by:
-                    by[dimension].row(key).short_exits += row.short_exits
+                    by[dimension].row(key, MAX_KEYS).short_exits += row.short_exits
                     by[dimension].holders[key] = holder
 
     def _count_owners(self, by: By, origins: Origins) -> None:
-        for origin, row in origins.rows.items():
+        for origin, row in _largest_first(origins):
             owner = self._owner_of(origin.cgroup)
             if owner is None:
                 self._waiting.count(origin, row.short_exits, row.failed_exits)
                 continue
             if OWNER in by:
-                by[OWNER].row(owner).add(_counts(row))
+                by[OWNER].row(owner, MAX_KEYS).add(_counts(row))
             if OWNER_COMM in by and row.short_exits:
-                by[OWNER_COMM].row((owner, origin.comm)).short_exits += row.short_exits
+                by[OWNER_COMM].row((owner, origin.comm), MAX_KEYS).short_exits += row.short_exits
                 by[OWNER_COMM].holders[owner, origin.comm] = self._holder(origin)
         for cgroup, ns in origins.short_cpu_ns.items():
             owner = self._owner_of(cgroup)
             if owner is None:
                 self._waiting.count_cpu(cgroup, ns)
             elif OWNER in by:
-                by[OWNER].row(owner).short_cpu_ns += ns
+                by[OWNER].row(owner, MAX_KEYS).short_cpu_ns += ns
         if OWNER in by:
             by[OWNER].other.short_cpu_ns += origins.other_short_cpu_ns
 
@@ -81,6 +83,13 @@ class Attributor:
         if owner is None or owner.kind in _OF_THE_HOST or owner.kind == "session":
             return origin.uid or None
         return owner
+
+
+def _largest_first(origins: Origins) -> Iterable[tuple[Origin, OriginCounts]]:
+    """Return the rows so that a flood of small ones takes no place from a large one."""
+    if len(origins.rows) <= MAX_KEYS:
+        return origins.rows.items()
+    return sorted(origins.rows.items(), key=lambda item: -item[1].short_exits - item[1].failed_exits)
 
 
 def _counts(row: OriginCounts) -> ProcessCounts:

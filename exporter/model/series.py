@@ -14,7 +14,8 @@ Prometheus sees no increase in a series that is born with a value. So a newcomer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator
+import heapq
+from collections.abc import Callable, Collection, Container, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic
 
@@ -111,7 +112,8 @@ class CappedSeries(Generic[Key]):
         growing = self._growing()
         labels_of, other = self._dimension.labels_of, self._dimension.other
         foremost = self._activity.foremost(counts.rows, growing, self._places.cap)
-        newcomers = [(key, labels) for key in foremost if (labels := labels_of(key)) != other]
+        keys = dict.fromkeys((*foremost, *self._of_each_holder(counts, growing)))
+        newcomers = [(key, labels) for key in keys if (labels := labels_of(key)) != other]
         if not newcomers and len(growing) <= self._places.full:
             return Decision()
         gone = set(self._gone(now))
@@ -139,6 +141,18 @@ class CappedSeries(Generic[Key]):
 
     def _growing(self) -> dict[Key, _Series]:
         return {key: each for key, each in self._series.items() if each.retired_ns is None}
+
+    def _of_each_holder(self, counts: Breakdown[Key], growing: Container[Key]) -> list[Key]:
+        """Return the busiest newcomer of each holder, so that a flood of one holder's does not hide those of others."""
+        if not counts.holders:
+            return []
+        first: dict[Hashable | None, tuple[int, Key]] = {}
+        for key, row in counts.rows.items():
+            if key not in growing:
+                holder, events = counts.holders.get(key), row.events()
+                if holder not in first or events > first[holder][0]:
+                    first[holder] = events, key
+        return [key for _, key in heapq.nlargest(self._places.cap, first.values(), key=lambda each: each[0])]
 
     def _keep_holders(self, counts: Breakdown[Key]) -> None:
         """Keep those of the keys that may be asked about again."""

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.attribution.attributor import Attributor, By
+from exporter.attribution.attributor import MAX_KEYS, Attributor, By
 from exporter.model.dimensions import BY_ORIGIN, COMM, OWNER, OWNER_COMM, PARENT, SPAWNER, USER, Dimension
 from exporter.model.origins import MAX_ORIGINS, Origin, Origins
 from exporter.model.owner import UNKNOWN, Owner
@@ -118,7 +118,10 @@ def test_origins_without_end_are_bounded() -> None:
     """What does not fit is counted where nothing is lost: in `other`."""
     origins = Origins()
     for number in range(MAX_ORIGINS + 10):
-        origins.count(origin(comm=b"c%d" % number), 1, 0)
+        origins.count(origin(comm=b"c%d" % number), 1 + (number == MAX_ORIGINS - 1), 0)
     assert (len(origins.rows), origins.other.short_exits) == (MAX_ORIGINS, 10)
     by = attributor().attribute(origins)
-    assert sum(short(by, OWNER).values()) + by[OWNER].other.short_exits == MAX_ORIGINS + 10
+    for dimension in BY_ORIGIN:
+        assert sum(short(by, dimension).values()) + by[dimension].other.short_exits == MAX_ORIGINS + 11
+    assert len(by[OWNER_COMM].rows) == MAX_KEYS
+    assert short(by, OWNER_COMM)[CRON, b"c%d" % (MAX_ORIGINS - 1)] == 2, "the largest is kept apart, wherever it comes"

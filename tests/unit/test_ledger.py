@@ -335,3 +335,18 @@ def test_names_of_equal_activity_do_not_take_turns(wide: Ledger, clock: Clock) -
         burst(wide, clock, 1, **{name: 1 for number, name in enumerate(names) if at % 18 == number % 18})
         had |= set(shown(wide))
     assert len(had) == 55
+
+
+def test_a_user_does_not_hide_a_service_by_busy_names(wide: Ledger, clock: Clock) -> None:
+    """A hundred names of one user, each far busier than it: half of the series are enough for them."""
+    for _ in range(4):
+        clock.ns += 5 * NS
+        counts = seen(service=5, **{f"flood{each}": 50 for each in range(100)})
+        counts.of(COMM).holders = {b"flood%d" % each: 1000 for each in range(100)} | {b"service": None}
+        wide.absorb(counts)
+    assert "service" in shown(wide)
+    late = seen(late=1, **{f"more{each}": 500 for each in range(100)})
+    late.of(COMM).holders = {b"more%d" % each: 1000 for each in range(100)} | {b"late": None}
+    wide.absorb(late)
+    assert "late" in shown(wide)
+    assert len(shown(wide)) <= 61
