@@ -78,7 +78,7 @@ struct {
 } guard SEC(".maps");
 
 /* Paths of the executables of processes that may be short, for records only. The slot is the PID modulo EXE_SLOTS: PIDs are given out in
- * order, so a slot is used again only when so many other processes and threads have started. User space maps this memory. See docs/adr/0013-cheap-records.md
+ * order, so a slot is used again only when so many other processes and threads have started. User space maps this memory. See docs/adr/0014-cheap-records.md
  */
 struct exes {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
