@@ -15,6 +15,7 @@ from exporter.config.globs import GLOBS
 from exporter.config.sections import flag_only, group, groups, option, required
 from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale
 from exporter.model.dimensions import BY_ORIGIN, DIMENSIONS, Dimension
+from exporter.model.failures import FailedStarts
 
 AUTO = "auto"
 RESERVED_PATHS = ("/-/healthy", "/-/ready", "/api/v1/short-processes", "/api/v1/busiest", "/api/v1/stream")
@@ -59,6 +60,12 @@ class Detection:
         1.0, duration(0, 3600, above=True), "A process whose runtime, from fork to exit, is below this is short."
     )
     retry_seconds: float = option(60.0, duration(1, 86400), "How often better modes than the active one are retried.")
+    failed_starts: str = option(
+        FailedStarts.AUTO,
+        one_of(*FailedStarts),
+        "Whether failed forks and execs are counted (mode ebpf_core). auto: unless detaching the programs for it can hang the kernel, "
+        "which a bug before Linux 6.9 makes possible (docs/modes.md). always: on those kernels too. never: on none.",
+    )
     ebpf_bcc: EbpfBcc = group(EbpfBcc, "Options of the mode ebpf_bcc.")
     fast_scan: FastScan = group(FastScan, "Options of the mode fast_scan.")
     scan: Scan = group(Scan, "Options of the mode scan.")

@@ -15,6 +15,7 @@ from typing import Protocol, Self
 
 from exporter.kernel.attached import Handover
 from exporter.model import Mode, RuntimeScale
+from exporter.model.failures import FailedStarts
 from exporter.model.owner import ContainerName
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Settings:
     """Path of a Python interpreter that has bcc; if empty, one is searched for."""
     by_origin: bool
     """Whether the programs count for whom processes ran."""
+    failed_starts: FailedStarts
     modules: Mapping[Mode, str]
     """Name of the module that loads each mode. The other modes need no loader."""
 
@@ -42,6 +44,7 @@ class Settings:
         """Return the settings that `to_json` wrote."""
         fields = json.loads(text)
         scale = fields.pop("scale")
+        fields["failed_starts"] = FailedStarts(fields["failed_starts"])
         return cls(RuntimeScale(**scale | {"bounds_ns": tuple(scale["bounds_ns"])}), **fields)
 
 

@@ -18,6 +18,7 @@ from exporter.loaders import failures, handover
 from exporter.loaders.base import Settings
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
 from exporter.model import ModeUnavailable, RuntimeScale
+from exporter.model.failures import FailedStarts
 from exporter.process.shortage import advice
 
 OBJECT = Path(__file__).parents[1] / "_bpf" / "lifecycle.bpf.o"
@@ -32,11 +33,17 @@ _PROGRAMS = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask", "on_mkd
 
 def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
     """See `ModeLoader`."""
-    return load_core(settings.scale, on_log, by_origin=settings.by_origin)
+    return load_core(settings.scale, on_log, by_origin=settings.by_origin, failed_starts=settings.failed_starts)
 
 
-def load_core(
-    scale: RuntimeScale, on_log: Callable[[str], None], *, by_origin: bool = True, force_guard: bool = False, timeout: float = 20
+def load_core(  # noqa: PLR0913 - two are required
+    scale: RuntimeScale,
+    on_log: Callable[[str], None],
+    *,
+    by_origin: bool = True,
+    failed_starts: FailedStarts = FailedStarts.AUTO,
+    force_guard: bool = False,
+    timeout: float = 20,
 ) -> Handover:
     """Load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
 
@@ -46,6 +53,7 @@ def load_core(
     request = {
         "object": str(OBJECT),
         "failures": str(failures.OBJECT),
+        "failed_starts": failed_starts,
         "config": bytes(program_config(scale, cgroups, by_origin=by_origin)).hex(),
         "force_guard": force_guard,
     }
@@ -99,7 +107,7 @@ def _load(sender: handover.Sender) -> None:
         sender.handover.programs[name] = libbpf.call("bpf_program__fd", programs[name])
         sender.handover.links[name] = libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name]))
     control = next(each for name, each in maps.items() if name.endswith(".data.control"))
-    failures.load(libbpf, Path(sender.request["failures"]), libbpf.call("bpf_map__fd", control), sender)
+    failures.load(libbpf, libbpf.call("bpf_map__fd", control), sender)
 
 
 def refusal(settings: Settings | None = None) -> str | None:  # noqa: ARG001 - of every mode's loader

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from exporter.kernel.attached import FAILURES_MAP, MISSING_PARTS
 from exporter.loaders.handover import Sender
 from exporter.loaders.libbpf import Libbpf
-from exporter.model.failures import Kind
+from exporter.model.failures import FailedStarts, Kind
 
 OBJECT = Path(__file__).parents[1] / "_bpf" / "failures.bpf.o"
 
@@ -23,6 +23,10 @@ _NATIVE = ("__x64_sys_", "__arm64_sys_", "__riscv_sys_")
 _COMPAT = ("__ia32_compat_sys_", "__arm64_compat_sys_", "__riscv_compat_sys_")
 _SAFE_DETACH = "bpf_tramp_image"
 """A struct of kernels that can detach fexit programs from functions that sleep: 5.12 or later, and their stable updates of 5.10."""
+_WAITS_FOR_TASKS, _WAITS_SAFELY = "rcu_tasks_nvcsw", "rcu_tasks_exit_list"
+"""Members of `task_struct`. A kernel with the first waits, at a detach, until no task is in a trampoline. Without the second (Linux 6.9) it
+also waits for tasks that exit. The first process of a container exits only after all others there: if one of them detaches, both wait
+forever, and so does all later tracing on the host (fixed by Linux commit 1612160b9127)."""
 
 
 class _Hook(NamedTuple):
@@ -54,13 +58,14 @@ _Targets = Mapping[str, str | None]
 """By program: the function that it attaches to, or None if the program itself says it."""
 
 
-def load(libbpf: Libbpf, path: Path, control: int, sender: Sender) -> None:
+def load(libbpf: Libbpf, control: int, sender: Sender) -> None:
     """Load and attach what can be, and add it to the handover. `control` is the map that tells programs when to count."""
+    path, wanted = Path(sender.request["failures"]), FailedStarts(sender.request["failed_starts"])
     parts: dict[Kind, _Targets] = {}
     missing: dict[Kind, str] = {}
     for kind, hooks in _PARTS.items():
         try:
-            parts[kind] = _targets(libbpf, path, hooks)
+            parts[kind] = _targets(libbpf, path, hooks, wanted)
         except _Unattachable as reason:
             missing[kind] = str(reason)
         except OSError as error:
@@ -88,7 +93,7 @@ def _rejected(error: OSError) -> str:
     return f"{step} failed ({error.strerror}): {reason}"
 
 
-def _targets(libbpf: Libbpf, path: Path, hooks: tuple[_Hook, ...]) -> _Targets:
+def _targets(libbpf: Libbpf, path: Path, hooks: tuple[_Hook, ...], wanted: FailedStarts) -> _Targets:
     if not path.exists():
         raise _Unattachable("the BPF object is not built: install clang and libbpf-dev, then run `make all` or `pip install .` again")
     targets: dict[str, str | None] = {}
@@ -96,8 +101,8 @@ def _targets(libbpf: Libbpf, path: Path, hooks: tuple[_Hook, ...]) -> _Targets:
         if not hook.functions:
             targets[hook.program] = None
             continue
-        if not libbpf.has_struct(_SAFE_DETACH):
-            raise _Unattachable("this kernel cannot detach such a program safely: Linux 5.12 or later can")
+        if reason := _refusal(libbpf, wanted):
+            raise _Unattachable(reason)
         # the programs read the result behind one argument
         found = next((each for each in hook.functions if libbpf.function_arguments(each) == 1), None)
         if found:
@@ -105,6 +110,18 @@ def _targets(libbpf: Libbpf, path: Path, hooks: tuple[_Hook, ...]) -> _Targets:
         elif not hook.optional:
             raise _Unattachable(f"the kernel's BTF does not describe {' or '.join(hook.functions)}")
     return targets
+
+
+def _refusal(libbpf: Libbpf, wanted: FailedStarts) -> str | None:
+    """Return why programs are not attached to functions of this kernel, or None."""
+    if wanted is FailedStarts.NEVER:
+        return "detection.failed_starts is never"
+    if not libbpf.has_struct(_SAFE_DETACH):
+        return "this kernel cannot detach such a program safely: Linux 5.12 or later can"
+    waits_for_exits = libbpf.has_member("task_struct", _WAITS_FOR_TASKS) and not libbpf.has_member("task_struct", _WAITS_SAFELY)
+    if waits_for_exits and wanted is not FailedStarts.ALWAYS:
+        return "this kernel can hang when such a program is detached: Linux 6.9 or later cannot, or set detection.failed_starts"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,12 @@ _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
     "bpf_link__destroy": (c_int, [c_void_p]),
     "btf__load_vmlinux_btf": (c_void_p, []),
     "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
+    "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),
     "btf__type_by_id": (POINTER(c_uint32), [c_void_p, c_uint32]),
 }
 
 _BTF_KIND_STRUCT, _BTF_KIND_TYPEDEF, _BTF_KIND_FUNC = 4, 8, 12
+_BTF_WITH_MEMBERS = (_BTF_KIND_STRUCT, 5)
 PER_CPU_ARRAY = 6  # BPF_MAP_TYPE_PERCPU_ARRAY
 
 
@@ -101,6 +103,27 @@ class Libbpf:
             if error.errno != errno.ENOENT:
                 raise
             return False
+
+    def has_member(self, name: str, member: str) -> bool:
+        """Return whether the BTF of the running kernel has this struct with this member."""
+        try:
+            return member.encode() in self._members(self._find(name, _BTF_KIND_STRUCT))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
+
+    def _members(self, struct: int) -> Iterator[bytes]:
+        """Yield the names of members, also those of structs and unions without a name: struct btf_member is (name_off, type, offset)."""
+        found = self._lib.btf__type_by_id(self._btf, struct)
+        if found[1] >> 24 & 0x1F not in _BTF_WITH_MEMBERS:
+            return
+        for at in range(3, 3 + 3 * (found[1] & 0xFFFF), 3):
+            name: bytes = self._lib.btf__name_by_offset(self._btf, found[at])
+            if name:
+                yield name
+            else:
+                yield from self._members(found[at + 1])
 
     @cached_property
     def _btf(self) -> int:

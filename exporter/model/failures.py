@@ -14,6 +14,14 @@ class Kind(StrEnum):
     OOM_KILL = "oom_kill"
 
 
+class FailedStarts(StrEnum):
+    """Whether failed forks and execs are counted."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class Failure(NamedTuple):
     """One way to fail."""
 

@@ -14,6 +14,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.loaders.base import Loader, Settings
 from exporter.model import NS, Lost, Mode, ModeUnavailable, RuntimeScale
 from exporter.model.facts import Fact
+from exporter.model.failures import FailedStarts
 from exporter.sources.base import Source
 
 
@@ -254,4 +255,6 @@ SPECS = {spec.mode: spec for spec in MODES}
 def loader_settings(config: Config) -> Settings:
     """Return the settings of a loader for all modes."""
     modules = {spec.mode: spec.loader for spec in MODES if spec.loader}
-    return Settings(config.runtime_scale, config.procfs, config.detection.ebpf_bcc.interpreter, config.by_origin, modules)
+    detection = config.detection
+    failed_starts = FailedStarts(detection.failed_starts)
+    return Settings(config.runtime_scale, config.procfs, detection.ebpf_bcc.interpreter, config.by_origin, failed_starts, modules)

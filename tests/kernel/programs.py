@@ -19,6 +19,7 @@ from exporter.loaders.core import load_core
 from exporter.model import NS, Mode, RuntimeScale, SourceFailed
 from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.dimensions import COMM
+from exporter.model.failures import FailedStarts
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
 
@@ -79,14 +80,19 @@ def ended(pid: int) -> Ended:
 
 @contextmanager
 def watching(
-    scale: RuntimeScale = SCALE, *, by_origin: bool = True, force_guard: bool = False, standby: bool = False
+    scale: RuntimeScale = SCALE,
+    *,
+    by_origin: bool = True,
+    failed_starts: FailedStarts = FailedStarts.AUTO,
+    force_guard: bool = False,
+    standby: bool = False,
 ) -> Iterator[EbpfSource]:
     """Attach the programs for a while."""
     procfs = Procfs()
     log: list[str] = []
 
     def load() -> Handover:
-        return load_core(scale, log.append, by_origin=by_origin, force_guard=force_guard)
+        return load_core(scale, log.append, by_origin=by_origin, failed_starts=failed_starts, force_guard=force_guard)
 
     source = EbpfSource(Mode.EBPF_CORE, scale, load, CpuAudit(procfs))
     try:

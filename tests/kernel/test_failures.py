@@ -10,7 +10,7 @@ import pytest
 
 from exporter.loaders import failures
 from exporter.loaders.libbpf import Libbpf
-from exporter.model.failures import FAILURES, Failure, Kind
+from exporter.model.failures import FAILURES, FailedStarts, Failure, Kind
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel import failing
 from tests.kernel.programs import Program, watching
@@ -77,15 +77,35 @@ def test_functions_are_chosen_by_what_the_kernel_has(monkeypatch: pytest.MonkeyP
     """A needed function that is missing names itself; without an optional one nothing is missed; and an unsafe kernel gets no programs."""
     libbpf = Libbpf()
     missing, there = failures._Hook("first", ("no_such_function",)), failures._Hook("second", ("no_such_function", "kernel_clone"))
+
+    def targets(*hooks: failures._Hook) -> failures._Targets:
+        return failures._targets(libbpf, failures.OBJECT, hooks, FailedStarts.ALWAYS)
+
     if not libbpf.has_struct(failures._SAFE_DETACH):
         pytest.skip("this kernel cannot detach such programs safely")
-    assert failures._targets(libbpf, failures.OBJECT, (missing._replace(optional=True), there)) == {"second": "kernel_clone"}
+    assert targets(missing._replace(optional=True), there) == {"second": "kernel_clone"}
     with pytest.raises(failures._Unattachable, match="does not describe no_such_function"):
-        failures._targets(libbpf, failures.OBJECT, (there, missing))
+        targets(there, missing)
     monkeypatch.setattr(failures, "_SAFE_DETACH", "no_such_struct")
     with pytest.raises(failures._Unattachable, match="cannot detach such a program safely"):
-        failures._targets(libbpf, failures.OBJECT, (there,))
-    assert failures._targets(libbpf, failures.OBJECT, failures._PARTS[Kind.OOM_KILL]) == {"on_oom_kill": None}
+        targets(there)
+    assert targets(*failures._PARTS[Kind.OOM_KILL]) == {"on_oom_kill": None}
+
+
+def test_members_are_those_of_the_kernel() -> None:
+    """The choice rests on members of structs, also on some that are in a struct or union without a name."""
+    libbpf = Libbpf()
+    assert libbpf.has_member("task_struct", "tgid")
+    assert libbpf.has_member("page", "mapping")
+    assert not libbpf.has_member("task_struct", "no_such_member")
+    assert not libbpf.has_member("no_such_struct", "tgid")
+
+
+def test_where_nothing_is_wanted_nothing_is_attached() -> None:
+    """An operator can leave the functions of the kernel alone; OOM kills have a tracepoint of their own."""
+    with watching(failed_starts=FailedStarts.NEVER) as source:
+        assert attached(source) <= {Kind.OOM_KILL}
+        assert source.about().count("detection.failed_starts is never") == 2
 
 
 def test_a_switch_counts_each_failure_once() -> None:
