@@ -168,7 +168,6 @@ def test_a_new_name_has_its_series_in_the_next_scrape(requires_bpf: None, worklo
         workload.storm("vfork", 10)
         samples = exporter.samples()
     assert samples["shortproc_comm_short_exits_total", frozenset({("comm", workload.comm.decode())})] == 0
-    assert samples["shortproc_parent_short_exits_total", frozenset({("parent_comm", workload.comm.decode())})] == 0
 
 
 def test_a_port_in_use() -> None:
