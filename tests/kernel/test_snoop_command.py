@@ -87,7 +87,7 @@ def test_each_end_is_a_line(requires_bpf: None, workload: Program) -> None:
         status, (header, *rows), complaints = snoop.ended()
     assert (status, complaints, header) == (0, "", HEADER)
     comm = workload.comm.decode()
-    row = rf"\d\d:\d\d:\d\d\.\d{{3}} +\d+ +\d+ {comm} +\d+\.\d{{3}}ms +(?:-|\d+\.\d{{3}}ms) (exit 7|SIGSEGV) +{comm} +\S+"
+    row = rf"\d\d:\d\d:\d\d\.\d{{3}} +\d+ +\d+ {comm} +\d+\.\d{{3}}ms +(?:-|\d+\.\d{{3}}ms) (exit 7|SIGSEGV) +{comm} +\S+ +\S+ +\S.*"
     matches = [re.fullmatch(row, each) for each in rows]
     assert [match and match[1] for match in matches] == ["exit 7"] * 3 + ["SIGSEGV"] * 2
 
