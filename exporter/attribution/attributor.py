@@ -49,7 +49,7 @@ class Attributor:
         return by
 
     def _count(self, by: By, origin: Origin, row: OriginCounts) -> None:
-        holder = self._holder(origin)
+        holder = _holder(origin, self._owner_of(origin.cgroup))
         by[COMM].holders[origin.comm] = holder
         if row.short_exits:
             for dimension, key in ((PARENT, origin.parent), (SPAWNER, origin.spawner), (USER, self._name_of(origin.uid))):
@@ -67,7 +67,7 @@ class Attributor:
                 by[OWNER].row(owner, MAX_KEYS).add(_counts(row))
             if OWNER_COMM in by and row.short_exits:
                 by[OWNER_COMM].row((owner, origin.comm), MAX_KEYS).short_exits += row.short_exits
-                by[OWNER_COMM].holders[owner, origin.comm] = self._holder(origin)
+                by[OWNER_COMM].holders[owner, origin.comm] = _holder(origin, owner)
         for cgroup, ns in origins.short_cpu_ns.items():
             owner = self._owner_of(cgroup)
             if owner is None:
@@ -77,12 +77,12 @@ class Attributor:
         if OWNER in by:
             by[OWNER].other.short_cpu_ns += origins.other_short_cpu_ns
 
-    def _holder(self, origin: Origin) -> Hashable | None:
-        """Return who could flood the metrics with names: an owner, or a user outside of services and containers. Root is trusted."""
-        owner = self._owner_of(origin.cgroup)
-        if owner is None or owner.kind in _OF_THE_HOST or owner.kind == "session":
-            return origin.uid or None
-        return owner
+
+def _holder(origin: Origin, owner: Owner | None) -> Hashable | None:
+    """Return who could flood the metrics with names: an owner, or a user outside of services and containers. Root is trusted."""
+    if owner is None or owner.kind in _OF_THE_HOST or owner.kind == "session":
+        return origin.uid or None
+    return owner
 
 
 def _largest_first(origins: Origins) -> Iterable[tuple[Origin, OriginCounts]]:
