@@ -61,10 +61,8 @@ static __always_inline void read_comm(struct comm *comm, struct task_struct *tas
 
 static __always_inline void read_name(struct comm *comm, struct task_struct *task, int is_kernel)
 {
-	if (is_kernel)
-		*comm = *(const struct comm *)&config.kernel_threads;
-	else
-		read_comm(comm, task);
+	bpf_probe_read_kernel(comm, sizeof(*comm), is_kernel ? (const void *)&config.kernel_threads : task->comm);
+	pad_comm(comm);
 }
 
 #include "origins.h"
@@ -159,7 +157,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 
 	note->is_kernel = !!(leader->flags & PF_KTHREAD);
 	/* What is left of threads that have gone, and those that are about to go. */
-	note->had_threads = signal->nr_threads > 1 || signal->sum_sched_runtime;
+	note->had_threads = is_nonzero((signal->nr_threads & ~1) | signal->sum_sched_runtime);
 	note->is_long = runtime >= config.threshold_ns;
 
 	read_name(&origin.comm, leader, note->is_kernel);

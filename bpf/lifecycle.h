@@ -206,12 +206,20 @@ static __always_inline __u32 bucket_of(const volatile __u64 *bounds, __u64 v)
 	return i & (BUCKETS - 1);
 }
 
+/* Returns 1 for all but 0, without a branch that the verifier would follow through all code after it. */
+static __always_inline __u64 is_nonzero(__u64 v)
+{
+	v |= -v;
+	asm volatile("" : "+r"(v)); /* else the compiler makes a branch of it */
+	return v >> 63;
+}
+
 /* Returns a mask of all bits before the first zero byte of a little-endian word. */
 static __always_inline __u64 before_zero(__u64 word)
 {
 	__u64 zero = (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL;
 
-	return zero ? (zero & -zero) - 1 : ~0ULL;
+	return (zero & -zero) - 1;
 }
 
 /* Old kernels leave garbage after the terminating zero. */
@@ -220,7 +228,7 @@ static __always_inline void pad_comm(struct comm *comm)
 	__u64 first = before_zero(comm->word[0]);
 
 	comm->word[0] &= first;
-	comm->word[1] &= first == ~0ULL ? before_zero(comm->word[1]) : 0;
+	comm->word[1] &= before_zero(comm->word[1]) & (is_nonzero(~first) - 1);
 }
 
 static __always_inline int in_time(const volatile struct control *control, __u64 now)
@@ -248,7 +256,9 @@ static __always_inline int born_here(const volatile struct control *control, __u
 /* A wait status, see wait(2): bits 0 to 6 are the signal, bit 7 is set for a core dump, bits 8 to 15 are the exit code. */
 static __always_inline enum outcome outcome_of(int code)
 {
-	return code & 0x7f ? OUTCOME_SIGNAL : code ? OUTCOME_ERROR : OUTCOME_OK;
+	__u64 is_signal = is_nonzero(code & 0x7f);
+
+	return is_signal * OUTCOME_SIGNAL + (is_nonzero(code) & ~is_signal) * OUTCOME_ERROR;
 }
 
 static __always_inline void count_second(struct cpu *cpu, __u64 now)
