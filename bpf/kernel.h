@@ -26,6 +26,7 @@ struct signal_struct {
 	int group_exit_code;
 	unsigned int flags;
 	unsigned long long sum_sched_runtime;
+	struct mm_struct *oom_mm;
 };
 
 struct kernfs_node {

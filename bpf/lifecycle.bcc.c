@@ -34,6 +34,7 @@ struct exit_facts {
 	u8 outcome; /* enum outcome */
 	u8 core_dump;
 	u8 sigkill;
+	u8 oom_killed;
 };
 
 /* Keyed by PID here: without the kernel's headers the start of a process is not at hand. */
@@ -202,6 +203,7 @@ static __always_inline void fill_record(struct record_with_exe *sent, u32 pid, u
 	else
 		sent->exe[0] = 0;
 	record->has_exe = !!exe;
+	record->oom_killed = facts->oom_killed;
 }
 
 static __always_inline void send_record(void *ctx, struct globals *globals, u32 pid, u64 now, struct exit_facts *facts)

@@ -152,7 +152,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	struct origin origin = {};
 	struct counts *counts;
 	enum outcome outcome;
-	bool is_failed;
+	bool is_failed, oom_killed = 0;
 	int code;
 
 	note->is_kernel = !!(leader->flags & PF_KTHREAD);
@@ -180,8 +180,10 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	if (code & CORE_DUMPED)
 		cpu->core_dumps++;
 	/* Delivered to each thread of every exit_group, so it is counted here, once a process. */
-	if ((code & 0x7f) == SIGKILL)
+	if ((code & 0x7f) == SIGKILL) {
 		cpu->signals[SIGKILL]++;
+		oom_killed = signal->oom_mm != 0; /* set for its victims: mm/oom_kill.c, mark_oom_victim() */
+	}
 	ADD(counts->exits[outcome], 1);
 	ADD(counts->runtime_ns, runtime);
 	if (origin_counts && !note->is_long)
@@ -191,7 +193,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	if (!note->is_long) {
 		count_second(cpu, now);
 		if (control.records)
-			send_record(cpu, &origin, leader, now, runtime, code);
+			send_record(cpu, &origin, leader, now, runtime, code, oom_killed);
 	} else {
 		ADD(counts->long_exits, 1);
 	}

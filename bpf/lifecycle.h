@@ -168,7 +168,8 @@ struct record {
 	struct comm parent_comm;
 	struct comm spawner;
 	__u32 spawner_state; /* enum spawner */
-	__u32 has_exe; /* it called exec, so user space finds the path in its slot */
+	__u16 has_exe; /* it called exec, so user space finds the path in its slot */
+	__u16 oom_killed; /* the OOM killer chose it; 0 too where that is not known */
 };
 
 /* In lifecycle.bcc.c. */

@@ -30,7 +30,7 @@ static __always_inline __u64 wakeup(void)
 }
 
 static __always_inline void send_record(struct cpu *cpu, const struct origin *origin, struct task_struct *leader, __u64 now, __u64 runtime,
-					int code)
+					int code, bool oom_killed)
 {
 	struct record *record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 
@@ -50,6 +50,7 @@ static __always_inline void send_record(struct cpu *cpu, const struct origin *or
 	record->spawner = origin->spawner;
 	record->spawner_state = origin->spawner_state;
 	record->has_exe = !(leader->flags & PF_FORKNOEXEC);
+	record->oom_killed = oom_killed;
 	bpf_ringbuf_submit(record, wakeup());
 }
 

@@ -103,6 +103,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	u64 now = bpf_ktime_get_ns(), group_cpu_ns = 0;
 	struct task_struct *task = (void *)ctx->args[0], *leader = 0, *parent = 0;
 	struct signal_struct *signal = 0;
+	struct mm_struct *oom_mm = 0;
 	struct globals globals = {};
 	struct exit_note note = {};
 	struct exit_facts facts = {};
@@ -146,6 +147,9 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	facts.outcome = outcome_of(code);
 	facts.core_dump = !!(code & DUMPED);
 	facts.sigkill = (code & 0x7f) == SIGKILL;
+	if (facts.sigkill)
+		GET(oom_mm, signal->oom_mm);
+	facts.oom_killed = !!oom_mm;
 	read_name(&globals, &facts.origin.comm, leader, note.is_kernel);
 	read_name(&globals, &facts.origin.parent, parent, is_kernel_thread(parent));
 	find_spawner(&globals, &facts.origin, parent, now);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_char, c_int32, c_uint32, c_uint64
+from ctypes import c_char, c_int32, c_uint16, c_uint32, c_uint64
 from typing import Any
 
 from exporter.kernel.cgroups import Hierarchy
@@ -124,7 +124,8 @@ class RecordLayout(ctypes.Structure):
         ("parent_comm", c_char * COMM_LEN),
         ("spawner", c_char * COMM_LEN),
         ("spawner_state", c_uint32),
-        ("has_exe", c_uint32),
+        ("has_exe", c_uint16),
+        ("oom_killed", c_uint16),
     )
 
 
@@ -142,7 +143,7 @@ class RecordCpu(ctypes.Structure):
     _fields_ = (("start_ns", c_uint64), ("cpu_ns", c_uint64))
 
 
-_FORMATS: dict[type[Any], str] = {c_uint64: "Q", c_uint32: "I", c_int32: "i"}
+_FORMATS: dict[type[Any], str] = {c_uint64: "Q", c_uint32: "I", c_int32: "i", c_uint16: "H"}
 RECORD_FIELDS = tuple(name for name, _ in RecordWithExe._fields_)
 RECORD_FORMAT = "".join(_FORMATS.get(of, f"{ctypes.sizeof(of)}s") for _, of in RecordLayout._fields_)
 """`RecordLayout` as a format of `struct`, which is many times faster than ctypes."""

@@ -31,3 +31,4 @@ class Fact(StrEnum):
     RECORD_EXE = "records: executable"
     RECORD_CGROUP = "records: cgroup"
     RECORD_CPU = "records: CPU"
+    RECORD_OOM = "records: OOM kill"

@@ -146,6 +146,12 @@ def _read_seconds(seconds: float | None) -> int | None:
     return None if seconds is None else whole(round(float(seconds) * NS))
 
 
+def _read_truth(value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(value)
+    return value
+
+
 STARTED = JsonForm(
     "RFC 3339, UTC, to the nanosecond",
     lambda exited, runtime: rfc3339(exited - runtime),
@@ -216,6 +222,15 @@ LABEL_IF_KNOWN = Kind(
     stored=None,
     snoop=shown.label,
     page=lambda text: text or shown.QUESTION,
+)
+YES_OR_NO = Kind(
+    about="",
+    json=JsonForm("true or false", lambda value: value, lambda value: "null" if value is None else "true" if value else "false"),
+    read=_read_truth,
+    column="INTEGER",
+    stored=lambda value: None if value is None else int(value),
+    snoop=shown.yes_or_no,
+    page=lambda value: shown.yes_or_no(value, shown.QUESTION),
 )
 OUTCOME = Kind(
     about="",

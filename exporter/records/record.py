@@ -13,7 +13,7 @@ from exporter.model.facts import Fact
 from exporter.records import kinds, shown
 from exporter.records.fields import Column, Field, Json, Key, fields_of
 
-_FATE = ("outcome", "code")
+_FATE, _WHOLE_FATE = ("outcome", "code"), ("outcome", "code", "oom_killed")
 _OWNER = ("owner_kind", "unit", "namespace", "pod", "container")
 
 
@@ -81,8 +81,10 @@ class Record(NamedTuple):
             "how it exited",
             kinds.OUTCOME,
             Fact.OUTCOMES,
-            snoop=Column(7, "OUTCOME", "<9", shown.status, _FATE, "`0`, `exit N`, or the signal that killed it"),
-            page=Column(3, "Outcome", form=shown.fate, of=_FATE),
+            snoop=Column(
+                7, "OUTCOME", "<9", shown.status, _WHOLE_FATE, "`0`, `exit N`, the signal that killed it, or `OOMKilled` by the OOM killer"
+            ),
+            page=Column(3, "Outcome", form=shown.fate, of=_WHOLE_FATE),
         ),
     ]
     code: Annotated[
@@ -138,6 +140,9 @@ class Record(NamedTuple):
     namespace: Annotated[str, Field("owner: namespace of the pod", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
     pod: Annotated[str, Field("owner: pod", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
     container: Annotated[str, Field("owner: container or machine", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
+    oom_killed: Annotated[
+        bool | None, Field("whether the OOM killer chose it, so that it was killed by SIGKILL", kinds.YES_OR_NO, Fact.RECORD_OOM)
+    ] = None
 
 
 FIELDS = fields_of(Record)

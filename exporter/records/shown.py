@@ -14,6 +14,8 @@ NOTHING = "-"
 """An unknown value in snoop."""
 QUESTION = "?"
 """An unknown value on the page."""
+OOM_KILLED = "OOMKilled"
+"""As Kubernetes calls it."""
 _CACHED = 4096
 _MS = 1_000_000
 
@@ -93,13 +95,19 @@ def signal_name(number: int) -> str:
     return SIGNALS.get(number, f"SIG{number}")
 
 
-def fate(outcome: Outcome, code: int | None) -> str:
-    """Return `ok`, `exit N` or the name of a signal; without a code, the outcome."""
+def yes_or_no(value: bool | None, unknown: str = NOTHING) -> str:
+    return unknown if value is None else "yes" if value else "no"
+
+
+def fate(outcome: Outcome, code: int | None, oom_killed: bool | None) -> str:
+    """Return `ok`, `exit N`, the name of a signal or `OOMKilled`; without a code, the outcome."""
+    if oom_killed:
+        return OOM_KILLED
     if code is None or outcome not in (Outcome.ERROR, Outcome.SIGNAL):
         return str(outcome)
     return f"exit {code}" if outcome is Outcome.ERROR else signal_name(code)
 
 
-def status(outcome: Outcome, code: int | None) -> str:
+def status(outcome: Outcome, code: int | None, oom_killed: bool | None) -> str:
     """Return `fate` as a shell's `$?` shows it: success is 0."""
-    return {Outcome.OK: "0", Outcome.UNKNOWN: NOTHING}.get(outcome) or fate(outcome, code)
+    return {Outcome.OK: "0", Outcome.UNKNOWN: NOTHING}.get(outcome) or fate(outcome, code, oom_killed)

@@ -129,6 +129,7 @@ _EBPF_FILLS = {
     Fact.RECORD_EXE: "yes",
     Fact.RECORD_CGROUP: "yes",
     Fact.RECORD_CPU: "precise, if freed within 250 ms",
+    Fact.RECORD_OOM: "exact",
 }
 _FULL_MAPS = {Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.EXES_FULL, Lost.ORIGINS_FULL}
 _EBPF_LOSSES = frozenset({Lost.PROGRAM_MISSED, Lost.CPU_NEVER_CAME, *_FULL_MAPS})
@@ -186,6 +187,7 @@ MODES = (
             Fact.KILLS: _WITH_HEADERS,
             Fact.CPU: _WITH_HEADERS,
             Fact.RECORD_CPU: _WITH_HEADERS,
+            Fact.RECORD_OOM: _WITH_HEADERS,
         },
         losses=_EBPF_LOSSES | {Lost.LIVE_PROCESSES_FULL},
         colour="dark-green",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import pytest
 
 from exporter.loaders import failures
 from exporter.loaders.libbpf import Libbpf
+from exporter.model import NS, Outcome, RuntimeScale
 from exporter.model.failures import FAILURES, FailedStarts, Failure, Kind
+from exporter.records.record import Record
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel import failing
-from tests.kernel.programs import Program, watching
+from tests.kernel.programs import SCALE, Program, until, watching
 
 TIMES = 3
+SLOW = RuntimeScale(60 * NS, SCALE.bounds_ns)
+"""Every process counts as short, however slow the machine."""
 STORMS: dict[str, Callable[[Path, Program], failing.Failed]] = {
     "execs": lambda folder, _: failing.execs(folder, TIMES),
     "compat_execs": lambda _, workload: failing.compat_execs(workload, TIMES),
@@ -46,6 +51,23 @@ def test_failures_are_counted(name: str, tmp_path: Path, workload: Program) -> N
         if not {failure.kind for failure in failed} <= known:
             pytest.skip(source.about())
     assert {failure: n for failure, n in failed.items() if counts[failure] < n} == {}
+
+
+def test_records_tell_victims_of_the_oom_killer_from_others(workload: Program) -> None:
+    """Both are killed by SIGKILL; only one of them needs more memory."""
+    records: list[Record] = []
+    with watching(SLOW) as source:
+        source.publish(records.extend, live=True)
+        try:
+            failing.oom_kills(TIMES)
+        except failing.Unavailable as reason:
+            pytest.skip(str(reason))
+        workload.storm("kill", TIMES, int(signal.SIGKILL))
+        until(lambda: sum(each.comm == workload.comm for each in records), lambda n: n > TIMES)
+    mine = [each for each in records if each.comm == workload.comm]
+    victims = [each for each in records if each.oom_killed]
+    assert sorted((each.code, each.oom_killed) for each in mine) == [(0, False), *[(9, False)] * TIMES]
+    assert [(each.outcome, each.code) for each in victims if each.ppid == os.getpid()] == [(Outcome.SIGNAL, signal.SIGKILL)] * TIMES
 
 
 def test_a_part_that_is_missing_has_its_reason() -> None:

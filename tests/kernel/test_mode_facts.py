@@ -73,6 +73,7 @@ def told(counts: Counts, gauges: Gauges, records: list[Record], origins: Origins
         Fact.RECORD_EXE: any(record.exe for record in records),
         Fact.RECORD_CGROUP: any(record.cgroup for record in mine),
         Fact.RECORD_CPU: any(record.cpu_ns for record in mine),
+        Fact.RECORD_OOM: any(record.oom_killed for record in records),
     }
     return {fact for fact, value in found.items() if value}
 
@@ -99,7 +100,7 @@ def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, work
         try:
             failing.oom_kills(1)
         except failing.Unavailable:
-            unsure.add(Fact.OOM_KILLS)
+            unsure |= {Fact.OOM_KILLS, Fact.RECORD_OOM}
         workload.storm("kill", 3, int(signal.SIGXFSZ))
         workload.storm("kill", 3, int(signal.SIGKILL))
         workload.storm("kill", 3, int(signal.SIGABRT))

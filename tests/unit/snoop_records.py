@@ -52,5 +52,6 @@ records = st.builds(
     cgroup=st.binary(max_size=100),
     mode=st.sampled_from(Mode),
     spawner=st.binary(max_size=15),
+    oom_killed=st.none() | st.booleans(),
     **{name: st.binary(max_size=20).map(comm_text) for name in ADDED},
 )

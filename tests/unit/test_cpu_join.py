@@ -11,19 +11,20 @@ from typing import Any
 import pytest
 
 from exporter.kernel.cgroups import Cgroups
-from exporter.kernel.layout import RECORD_CPU_SLOTS, SPAWNER_FOUND, RecordCpu
+from exporter.kernel.layout import RECORD_CPU_SLOTS, RecordCpu
 from exporter.model import Mode
 from exporter.records.hub import Hub
 from exporter.records.record import Record
 from exporter.sources.ebpf.cpu_join import _BYTES, MOST_WAITING, WAIT_NS, CpuJoin
 from exporter.sources.ebpf.record_reader import RecordReader
+from tests.unit.raw_records import raw_with_exe
 
 NOW = 10**12
 RUNTIME = 1000
 
 
 def raw(pid: int, exited_ns: int = NOW) -> tuple[Any, ...]:
-    return (exited_ns, RUNTIME, 1, pid, 1, 0, 0, b"comm\0", b"parent\0", b"spawner\0", SPAWNER_FOUND, 1, b"/bin/comm")
+    return raw_with_exe(ended_ns=exited_ns, runtime_ns=RUNTIME, pid=pid, comm=b"comm", exe=b"/bin/comm")
 
 
 class Kernel:

@@ -10,12 +10,13 @@ import pytest
 
 from exporter.kernel.layout import EXE_LEN, EXE_SLOTS, Exe
 from exporter.sources.ebpf.exe_slots import BYTES, ExeSlots
+from tests.unit import raw_records
 
 START, RUNTIME, SINCE = 1000, 50, 900
 
 
 def raw(pid: int, *, has_exe: int = 1, start_ns: int = START) -> tuple[Any, ...]:
-    return (start_ns + RUNTIME, RUNTIME, 1, pid, 1, 0, 0, b"comm", b"parent", b"spawner", 0, has_exe)
+    return raw_records.raw(ended_ns=start_ns + RUNTIME, runtime_ns=RUNTIME, pid=pid, has_exe=has_exe)
 
 
 @pytest.fixture

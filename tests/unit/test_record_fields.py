@@ -126,6 +126,7 @@ def test_what_users_read() -> None:
         "namespace": "shop",
         "pod": "cart-0",
         "container": "web",
+        "oom_killed": None,
     }
     assert dict(zip(Record._fields, Sqlite.table.row(*killed), strict=True)) == {
         "ended_ns": 1_700_000_000_000_000_001,
@@ -148,6 +149,7 @@ def test_what_users_read() -> None:
         "namespace": "shop",
         "pod": "cart-0",
         "container": "web",
+        "oom_killed": None,
     }
     named, others = (
         "TIME             PID    PPID COMM              RUNTIME       CPU OUTCOME  ",

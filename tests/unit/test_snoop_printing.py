@@ -99,7 +99,12 @@ def test_columns_stand_under_their_titles() -> None:
 )
 def test_outcomes(outcome: Outcome, code: int | None, text: str) -> None:
     """They are told as a shell tells them."""
-    assert shown.status(outcome, code) == text
+    assert shown.status(outcome, code, None) == text
+
+
+def test_a_kill_for_memory_is_told_from_others() -> None:
+    """SIGKILL alone does not say who sent it."""
+    assert [shown.status(SIGNAL, 9, oom) for oom in (True, False, None)] == ["OOMKilled", "SIGKILL", "SIGKILL"]
 
 
 def test_time_is_local(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from exporter.kernel.cgroups import Cgroups
 from exporter.kernel.layout import RECORD_FIELDS, SPAWNER_DEEP, SPAWNER_FOUND
 from exporter.kernel.wait_status import outcome_of
-from exporter.model import Mode
+from exporter.model import Mode, Outcome
 from exporter.model.origins import DEEP
 from exporter.records.record import Record
 from exporter.sources.base import CpuFollows, Publish
@@ -179,6 +179,7 @@ def records(raw: list[tuple[Any, ...]], cpu_ns: Iterable[int | None], path_of_cg
         "exe": [path.partition(b"\0")[0] for path in kernel["exe"]],  # after the first NUL there may be bytes of another process
         "outcome": outcomes,
         "code": codes,
+        "oom_killed": map(_oom_killed, outcomes, kernel["oom_killed"]),
         "cpu_ns": cpu_ns,
         "cgroup": map(path_of_cgroup, kernel["cgroup"]),
         "mode": repeat(mode),
@@ -202,6 +203,10 @@ def _edges(wake: int, descriptors: Iterable[int]) -> select.epoll:
 
 def _spawner(state: int, name: bytes) -> bytes:
     return name.rstrip(b"\0") if state == SPAWNER_FOUND else DEEP if state == SPAWNER_DEEP else b""
+
+
+def _oom_killed(outcome: Outcome, oom_killed: int) -> bool | None:
+    return None if outcome is Outcome.UNKNOWN else bool(oom_killed)
 
 
 def _poll(*descriptors: int) -> select.poll:
