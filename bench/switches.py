@@ -99,7 +99,8 @@ def _measured(pair: tuple[Mode, Mode], workload: Workload, switches: int) -> dic
     finally:
         supervisor.stop()
     counts, sample = snapshot.view.counts, snapshot.sample
-    mine = dict(snapshot.view.rows[COMM]).get((workload.tiny.name,), ProcessCounts())
+    rows = {row.labels: row.counts for row in snapshot.view.rows[COMM]}
+    mine = rows.get((workload.tiny.name,), ProcessCounts())
     recorded = sum(record.comm == workload.tiny.name.encode() for record in hub.recent())
     if before is None or sample is None:
         raise SystemExit("the kernel's count of clones can't be read")

@@ -15,11 +15,11 @@ from exporter.metrics.catalogue import (
     DROPS,
     SIGNAL_NAMES,
     TRACKED,
-    ClientMetrics,
     DetectionMetrics,
     ExporterMetrics,
     Family,
     HandlerMetrics,
+    ProcessMetrics,
     TotalMetrics,
     by_dimension,
 )
@@ -38,7 +38,7 @@ def blocks() -> dict[str, str]:
         "by_dimension": (*(by_dimension(each, measure) for each in DIMENSIONS for measure in each.measures), TRACKED),
         "detection": families(DetectionMetrics),
         "handlers": families(HandlerMetrics),
-        "exporter": (*families(ExporterMetrics), *families(ClientMetrics)),
+        "exporter": (*families(ExporterMetrics), *families(ProcessMetrics)),
     }
     dimensions = ((code(each.name), each.about, ", ".join(map(code, each.labels)), _cap(each)) for each in DIMENSIONS)
     causes = ((code(reason), _modes_that_lose(reason), about) for reason, about in meanings(Lost))

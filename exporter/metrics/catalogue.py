@@ -292,19 +292,19 @@ class ExporterMetrics:
     )
 
 
-class ClientMetrics:
-    """Metrics of the client library about the exporter's process. In a scrape they have the library's own HELP texts."""
+class ProcessMetrics:
+    """The exporter's process, with the names and HELP texts of all Prometheus clients for Python."""
 
-    VIRTUAL_MEMORY = Family("process_virtual_memory_bytes", "gauge", "bytes", "Virtual memory of the exporter in bytes.")
-    MEMORY = Family("process_resident_memory_bytes", "gauge", "bytes", "Resident memory of the exporter in bytes.")
-    STARTED = Family("process_start_time_seconds", "gauge", "Unix time", "Unix time at which the exporter started.")
-    CPU = Family("process_cpu_seconds_total", "counter", "seconds", "CPU time of the exporter in seconds.")
-    OPEN_FILES = Family("process_open_fds", "gauge", "files", "Open file descriptors of the exporter.")
+    VIRTUAL_MEMORY = Family("process_virtual_memory_bytes", "gauge", "bytes", "Virtual memory size in bytes.")
+    MEMORY = Family("process_resident_memory_bytes", "gauge", "bytes", "Resident memory size in bytes.")
+    STARTED = Family("process_start_time_seconds", "gauge", "Unix time", "Start time of the process since unix epoch in seconds.")
+    CPU = Family("process_cpu_seconds_total", "counter", "seconds", "Total user and system CPU time spent in seconds.")
+    OPEN_FILES = Family("process_open_fds", "gauge", "files", "Number of open file descriptors.")
     MOST_FILES = Family("process_max_fds", "gauge", "files", "Maximum number of open file descriptors.")
     PYTHON = Family(
         "python_info",
         "gauge",
         "",
-        "Constant 1, labelled with the version of Python.",
+        "Python platform information",
         ("implementation", "major", "minor", "patchlevel", "version"),
     )

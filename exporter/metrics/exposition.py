@@ -1,18 +1,11 @@
-"""Turns a snapshot into the metrics of the catalogue."""
+"""Turns a snapshot into the metrics of the catalogue, in any format."""
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, disable_created_metrics
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from exporter import __version__
 from exporter.config.options import Config
@@ -27,9 +20,13 @@ from exporter.metrics.catalogue import (
     TotalMetrics,
     by_dimension,
 )
+from exporter.metrics.families import Exposed, Histogram, Histograms, Labels, Numbers
+from exporter.metrics.formats import OPENMETRICS, PROTOBUF, TEXT, Format
+from exporter.metrics.own_process import OwnProcess
+from exporter.metrics.protobuf import ProtobufEncoder
+from exporter.metrics.text import TextEncoder
 from exporter.model import NS, SIGNALS, Lost, Outcome
-from exporter.model.counts import ProcessCounts
-from exporter.model.dimensions import COMM, Dimension, Labels
+from exporter.model.dimensions import COMM, Dimension
 from exporter.model.failures import Failure, Kind
 from exporter.model.series import Row
 from exporter.process import version
@@ -40,69 +37,33 @@ from exporter.supervision.snapshot import Snapshot
 if TYPE_CHECKING:
     from exporter.handlers.parent import Handlers, HandlerStatus
 
-_Labelled = Iterable[tuple[Sequence[str], float]]
+_Labelled = Iterable[tuple[Labels, float]]
 
-
-def _bounds(seconds: Iterable[float]) -> list[str]:
-    return [*(floatToGoString(bound) for bound in seconds), "+Inf"]
-
-
-LATENCY_BOUNDS = _bounds(bound / NS for bound in Latencies.BOUNDS_NS)
+LATENCY_BOUNDS = tuple(bound / NS for bound in Latencies.BOUNDS_NS)
 
 
 class Exposition:
-    """Renders `/metrics`. Its registry also has the client library's process and Python metrics."""
+    """Renders `/metrics`, for one thread at a time."""
 
     def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload, handlers: Handlers | None = None) -> None:
-        disable_created_metrics()
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_SnapshotCollector(config, snapshot, last_reload))
-        if handlers is not None:
-            self._registry.register(_HandlersCollector(handlers))
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """Return body and content type: text format or OpenMetrics, depending on the Accept header."""
-        encoder, content_type = choose_encoder(accept)
-        return encoder(self._registry), content_type
-
-
-class _HandlersCollector(Collector):
-    def __init__(self, handlers: Handlers) -> None:
-        self._handlers = handlers
-
-    def describe(self) -> list[Metric]:
-        """Return nothing, so that registering does not collect."""
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        status = self._handlers.status()
-
-        def each(family: Family, pick: Callable[[HandlerStatus], int]) -> Metric:
-            return _counter(family, (([handler.handler], pick(handler)) for handler in status.handlers))
-
-        yield each(HandlerMetrics.RECORDS, lambda one: one.handled)
-        yield each(HandlerMetrics.ERRORS, lambda one: one.errors)
-        yield each(HandlerMetrics.TIMEOUTS, lambda one: one.timeouts)
-        yield each(HandlerMetrics.LOST, lambda one: one.lost)
-        yield _count(HandlerMetrics.RESTARTS, status.restarts)
-
-
-class _SnapshotCollector(Collector):
-    def __init__(self, config: Config, snapshot: Callable[[], Snapshot], last_reload: LastReload) -> None:
         self._config = config
         self._snapshot = snapshot
         self._last_reload = last_reload
-        self._bounds = _bounds(config.metrics.runtime_buckets_seconds)
-        self._threshold = config.detection.short_threshold_seconds
+        self._handlers = handlers
+        self._bounds = config.metrics.runtime_buckets_seconds
         self._build = (__version__, version.revision(), platform.python_version())
+        self._own_process = OwnProcess()
+        self._text, self._protobuf = TextEncoder(), ProtobufEncoder()
 
-    def describe(self) -> list[Metric]:
-        """Return nothing, so that registering does not collect."""
-        return []
+    def render(self, form: Format = TEXT) -> bytes:
+        """Return the body of a scrape."""
+        families = self.families()
+        if form is PROTOBUF:
+            return self._protobuf.encode(families)
+        return self._text.encode(families, openmetrics=form is OPENMETRICS)
 
-    def collect(self) -> Iterator[Metric]:
+    def families(self) -> Iterator[Exposed]:
+        """Yield all, as of one moment."""
         begun = time.perf_counter()
         snapshot = self._snapshot()
         yield from self._whole(snapshot)
@@ -112,112 +73,119 @@ class _SnapshotCollector(Collector):
         yield from _detection(snapshot)
         yield from self._about()
         yield _gauge(ExporterMetrics.COLLECT, time.perf_counter() - begun)
+        if self._handlers is not None:
+            yield from _of_handlers(self._handlers, snapshot.view.created_ns)
+        yield from self._own_process.families()
 
-    def _whole(self, snapshot: Snapshot) -> Iterator[Metric]:
-        counts = snapshot.view.counts
+    def _whole(self, snapshot: Snapshot) -> Iterator[Exposed]:
+        counts, created_ns = snapshot.view.counts, snapshot.view.created_ns
         total = counts.total
-        yield self._runtimes(TotalMetrics.RUNTIME, [((), total)])
-        yield _counter(TotalMetrics.ENDED, (([outcome], n) for outcome, n in zip(Outcome, total.exits, strict=True)))
-        yield _count(TotalMetrics.ENDED_SHORT, total.short_exits)
-        yield _count(TotalMetrics.CPU, total.cpu_ns / NS)
-        yield _count(TotalMetrics.CPU_SHORT, total.short_cpu_ns / NS)
-        yield _count(TotalMetrics.FORKED, counts.forks)
-        yield _count(TotalMetrics.CLONED, counts.threads)
-        yield _count(TotalMetrics.EXECS, total.execs)
-        yield from _failures(counts.failures)
-        yield _count(TotalMetrics.CORE_DUMPS, counts.core_dumps)
-        yield _counter(TotalMetrics.SIGNALS, _signals(counts.signals))
+        yield self._runtimes(TotalMetrics.RUNTIME, [Row((), total, created_ns)])
+        yield _counters(TotalMetrics.ENDED, (((str(outcome),), n) for outcome, n in zip(Outcome, total.exits, strict=True)), created_ns)
+        yield _counter(TotalMetrics.ENDED_SHORT, total.short_exits, created_ns)
+        yield _counter(TotalMetrics.CPU, total.cpu_ns / NS, created_ns)
+        yield _counter(TotalMetrics.CPU_SHORT, total.short_cpu_ns / NS, created_ns)
+        yield _counter(TotalMetrics.FORKED, counts.forks, created_ns)
+        yield _counter(TotalMetrics.CLONED, counts.threads, created_ns)
+        yield _counter(TotalMetrics.EXECS, total.execs, created_ns)
+        yield from _failures(counts.failures, created_ns)
+        yield _counter(TotalMetrics.CORE_DUMPS, counts.core_dumps, created_ns)
+        yield _counters(TotalMetrics.SIGNALS, _signals(counts.signals), created_ns)
         if snapshot.gauges.peak_per_second is not None:
             yield _gauge(TotalMetrics.PEAK, snapshot.gauges.peak_per_second)
-        yield _gauge(TotalMetrics.THRESHOLD, self._threshold)
+        yield _gauge(TotalMetrics.THRESHOLD, self._config.detection.short_threshold_seconds)
         if snapshot.host_cpus is not None:
             yield _gauge(TotalMetrics.HOST_CPUS, snapshot.host_cpus)
 
-    def _by_dimension(self, dimension: Dimension[Any], rows: list[Row]) -> Iterator[Metric]:
+    def _by_dimension(self, dimension: Dimension[Any], rows: list[Row]) -> Iterator[Exposed]:
         for measure in dimension.measures:
             if measure.option and not self._config.value(measure.option):
                 continue
             family = by_dimension(dimension, measure)
-            parts: list[Labels] = [(part,) for part in measure.parts] or [()]
             if measure.is_histogram:
                 yield self._runtimes(family, rows)
-            else:
-                yield _counter(
-                    family, ((labels + part, n) for labels, counts in rows for part, n in zip(parts, measure.values(counts), strict=True))
-                )
+                continue
+            parts: list[Labels] = [(str(part),) for part in measure.parts] or [()]
+            values = measure.values
+            yield Numbers(
+                family, ((row.labels + part, n, row.created_ns) for row in rows for part, n in zip(parts, values(row.counts), strict=True))
+            )
 
-    def _about(self) -> Iterator[Metric]:
+    def _about(self) -> Iterator[Exposed]:
         yield _gauge(ExporterMetrics.RELOADED, self._last_reload.successful)
         yield _gauge(ExporterMetrics.RELOADED_AT, self._last_reload.succeeded_at)
         yield _gauges(ExporterMetrics.BUILD, [(self._build, 1)])
 
-    def _runtimes(self, family: Family, each: Iterable[tuple[Sequence[str], ProcessCounts]]) -> Metric:
-        empty = [0] * len(self._bounds)
-        return _histogram(family, self._bounds, ((labels, counts.buckets or empty, counts.runtime_ns) for labels, counts in each))
+    def _runtimes(self, family: Family, rows: Iterable[Row]) -> Exposed:
+        empty = [0] * (len(self._bounds) + 1)
+        series = ((row.labels, Histogram(row.counts.buckets or empty, row.counts.runtime_ns / NS), row.created_ns) for row in rows)
+        return Histograms(family, self._bounds, series)
 
 
-def _detection(snapshot: Snapshot) -> Iterator[Metric]:
-    modes, sample = snapshot.modes, snapshot.sample
-    yield _gauges(DetectionMetrics.MODE, (([mode], mode == snapshot.mode) for mode in modes))
-    yield _gauges(DetectionMetrics.AVAILABLE, (([mode], status.usable) for mode, status in modes.items()))
+def _detection(snapshot: Snapshot) -> Iterator[Exposed]:
+    modes, sample, created_ns = snapshot.modes, snapshot.sample, snapshot.view.created_ns
+    yield _gauges(DetectionMetrics.MODE, (((mode.value,), mode == snapshot.mode) for mode in modes))
+    yield _gauges(DetectionMetrics.AVAILABLE, (((mode.value,), status.usable) for mode, status in modes.items()))
     yield _gauge(DetectionMetrics.DEGRADED, snapshot.degraded)
-    yield _counter(DetectionMetrics.SWITCHES, snapshot.switches.items())
+    switches = (((mode.value, reason.value), n) for (mode, reason), n in snapshot.switches.items())
+    yield _counters(DetectionMetrics.SWITCHES, switches, created_ns)
     if snapshot.capture_ratio is not None:
         yield _gauge(DetectionMetrics.RATIO, snapshot.capture_ratio)
     if sample is not None:
-        yield _count(DetectionMetrics.KERNEL_CLONES, sample.kernel)
-        yield _count(DetectionMetrics.OBSERVED_CLONES, sample.observed)
-    yield _counter(DetectionMetrics.LOST, (([reason], snapshot.view.counts.lost.get(reason, 0)) for reason in Lost))
-    yield _histogram(DetectionMetrics.LATENCY, LATENCY_BOUNDS, [((), snapshot.latency_buckets, snapshot.latency_sum_ns)])
-    yield _counter(DetectionMetrics.DROPPED, (dict.fromkeys(DROPS, 0) | snapshot.records_dropped).items())
+        yield _counter(DetectionMetrics.KERNEL_CLONES, sample.kernel, created_ns)
+        yield _counter(DetectionMetrics.OBSERVED_CLONES, sample.observed, created_ns)
+    yield _counters(DetectionMetrics.LOST, (((reason.value,), snapshot.view.counts.lost.get(reason, 0)) for reason in Lost), created_ns)
+    latencies = Histogram(snapshot.latency_buckets, snapshot.latency_sum_ns / NS)
+    yield Histograms(DetectionMetrics.LATENCY, LATENCY_BOUNDS, [((), latencies, created_ns)])
+    yield _counters(DetectionMetrics.DROPPED, (dict.fromkeys(DROPS, 0) | snapshot.records_dropped).items(), created_ns)
     if snapshot.gauges.scan_duration_seconds is not None:
         yield _gauge(DetectionMetrics.SCAN_DURATION, snapshot.gauges.scan_duration_seconds)
     counts = snapshot.view.counts
     if counts.program_runs:
-        yield _counter(DetectionMetrics.PROGRAM_SECONDS, (([program], ns / NS) for program, ns in counts.program_ns.items()))
-        yield _counter(DetectionMetrics.PROGRAM_RUNS, (([program], runs) for program, runs in counts.program_runs.items()))
+        seconds = (((program,), ns / NS) for program, ns in counts.program_ns.items())
+        yield _counters(DetectionMetrics.PROGRAM_SECONDS, seconds, created_ns)
+        yield _counters(DetectionMetrics.PROGRAM_RUNS, (((program,), runs) for program, runs in counts.program_runs.items()), created_ns)
+
+
+def _of_handlers(handlers: Handlers, created_ns: int) -> Iterator[Exposed]:
+    status = handlers.status()
+
+    def each(family: Family, pick: Callable[[HandlerStatus], int]) -> Exposed:
+        return _counters(family, (((handler.handler,), pick(handler)) for handler in status.handlers), created_ns)
+
+    yield each(HandlerMetrics.RECORDS, lambda one: one.handled)
+    yield each(HandlerMetrics.ERRORS, lambda one: one.errors)
+    yield each(HandlerMetrics.TIMEOUTS, lambda one: one.timeouts)
+    yield each(HandlerMetrics.LOST, lambda one: one.lost)
+    yield _counter(HandlerMetrics.RESTARTS, status.restarts, created_ns)
 
 
 _FAILURES = {Kind.FORK: TotalMetrics.FORK_FAILURES, Kind.EXEC: TotalMetrics.EXEC_FAILURES, Kind.OOM_KILL: TotalMetrics.OOM_KILLS}
 
 
-def _failures(counts: Mapping[Failure, int]) -> Iterator[Metric]:
+def _failures(counts: Mapping[Failure, int], created_ns: int) -> Iterator[Exposed]:
     for kind, family in _FAILURES.items():
-        known = [([failure.errno] if failure.errno else [], n) for failure, n in counts.items() if failure.kind is kind]
+        known = [((failure.errno,) if failure.errno else (), n) for failure, n in counts.items() if failure.kind is kind]
         if known:
-            yield _counter(family, known)
+            yield _counters(family, known, created_ns)
 
 
 def _signals(delivered: Mapping[int, int]) -> _Labelled:
-    yield from (([name], delivered.get(number, 0)) for number, name in SIGNALS.items())
-    yield [REAL_TIME_SIGNALS], sum(n for number, n in delivered.items() if number not in SIGNALS)
+    yield from (((name,), delivered.get(number, 0)) for number, name in SIGNALS.items())
+    yield (REAL_TIME_SIGNALS,), sum(n for number, n in delivered.items() if number not in SIGNALS)
 
 
-def _counter(family: Family, values: _Labelled) -> Metric:
-    metric = CounterMetricFamily(family.name, family.about, labels=family.labels)
-    for labels, value in values:
-        metric.add_metric(labels, value)
-    return metric
+def _counters(family: Family, values: _Labelled, created_ns: int) -> Exposed:
+    return Numbers(family, ((labels, value, created_ns) for labels, value in values))
 
 
-def _count(family: Family, value: float) -> Metric:
-    return CounterMetricFamily(family.name, family.about, value=value)
+def _counter(family: Family, value: float, created_ns: int) -> Exposed:
+    return Numbers(family, [((), value, created_ns)])
 
 
-def _gauges(family: Family, values: _Labelled) -> Metric:
-    metric = GaugeMetricFamily(family.name, family.about, labels=family.labels)
-    for labels, value in values:
-        metric.add_metric(labels, float(value))
-    return metric
+def _gauges(family: Family, values: _Labelled) -> Exposed:
+    return _counters(family, values, 0)
 
 
-def _gauge(family: Family, value: float) -> Metric:
-    return GaugeMetricFamily(family.name, family.about, value=float(value))
-
-
-def _histogram(family: Family, bounds: Sequence[str], values: Iterable[tuple[Sequence[str], Sequence[int], int]]) -> Metric:
-    """Make a histogram from labels, buckets (not cumulative) and sums in nanoseconds."""
-    metric = HistogramMetricFamily(family.name, family.about, labels=family.labels)
-    for labels, buckets, sum_ns in values:
-        metric.add_metric(labels, list(zip(bounds, accumulate(buckets), strict=True)), sum_ns / NS)
-    return metric
+def _gauge(family: Family, value: float) -> Exposed:
+    return _counter(family, value, 0)

@@ -21,15 +21,20 @@ class View:
 
     counts: Counts
     rows: dict[Dimension[Any], list[Row]]
+    created_ns: int
+    """Unix time at which the totals were 0."""
 
 
 class Ledger:
     """What all sources ever saw. Not safe for threads: the supervisor holds one lock around it and its source."""
 
-    def __init__(self, caps: Mapping[Dimension[Any], int], hold_ns: int, now: Clock = time.monotonic_ns) -> None:
+    def __init__(
+        self, caps: Mapping[Dimension[Any], int], hold_ns: int, now: Clock = time.monotonic_ns, unix_now: Clock = time.time_ns
+    ) -> None:
         """Give at most `caps` keys of each dimension series, shown at 0 for their first `hold_ns`."""
-        self._series = {dimension: CappedSeries(dimension, cap, hold_ns, now) for dimension, cap in caps.items()}
+        self._series = {dimension: CappedSeries(dimension, cap, hold_ns, now, unix_now) for dimension, cap in caps.items()}
         self._totals = Counts()
+        self._created_ns = unix_now()
 
     def tracked(self) -> Tracked:
         """The keys that have series."""
@@ -49,4 +54,5 @@ class Ledger:
         """What there is to show if a source has `counts` that are not drained yet. Changes nothing."""
         grown = self._totals.copy()
         grown.add_totals(counts)
-        return View(grown, {dimension: series.view(counts.by.get(dimension, _NOTHING)) for dimension, series in self._series.items()})
+        rows = {dimension: series.view(counts.by.get(dimension, _NOTHING)) for dimension, series in self._series.items()}
+        return View(grown, rows, self._created_ns)

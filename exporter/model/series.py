@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Collection, Container, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, NamedTuple
 
 from exporter.model import NS
 from exporter.model.activity import Activity, Standing
@@ -29,13 +29,23 @@ IDLE_NS = 600 * NS
 """A key keeps its series for at least this long after its last event, unless others are plainly busier."""
 
 Clock = Callable[[], int]
-Row = tuple[Labels, ProcessCounts]
+
+
+class Row(NamedTuple):
+    """What there is to show of a key, or of all others together."""
+
+    labels: Labels
+    counts: ProcessCounts
+    created_ns: int
+    """Unix time at which its counts were 0."""
 
 
 @dataclass(slots=True)
 class _Series:
     labels: Labels
     counts: ProcessCounts
+    created_ns: int
+    """As in its row."""
     admitted_ns: int
     settled_ns: int
     """From then on it may retire."""
@@ -46,12 +56,14 @@ class _Series:
 class CappedSeries(Generic[Key]):
     """At most `cap` keys of a dimension with counts of their own; all others together are `other`."""
 
-    def __init__(self, dimension: Dimension[Key], cap: int, hold_ns: int, now: Clock) -> None:
-        """`now` is a monotonic clock in nanoseconds."""
+    def __init__(self, dimension: Dimension[Key], cap: int, hold_ns: int, now: Clock, unix_now: Clock) -> None:
+        """`now` is a monotonic clock in nanoseconds, `unix_now` that of the calendar."""
         self._dimension = dimension
         self._places = Places(cap)
         self._hold_ns = hold_ns if dimension.held else 0
-        self._now = now
+        self._now, self._unix_now = now, unix_now
+        self._created_ns = self._drained_ns = unix_now()
+        """What a series counts from its birth on happened after the drain before it."""
         self._series: dict[Key, _Series] = {}
         self._other = ProcessCounts()
         self._activity = Activity[Key]()
@@ -82,17 +94,22 @@ class CappedSeries(Generic[Key]):
             self._series[key].retired_ns = now
         self._activity.note(counts.rows, self._series, now)
         self._keep_holders(counts)
+        self._drained_ns = self._unix_now()
 
     def view(self, counts: Breakdown[Key]) -> list[Row]:
         """The rows as they would be if these counts were absorbed now; the last is `other`."""
         now = self._now()
         decision = self._decide(counts, now)
         leaving = decision.dropped.union(self._gone(now)) - decision.admitted.keys()
-        rows = [(each.labels, self._shown(key, each, counts, now)) for key, each in self._series.items() if key not in leaving]
-        rows += [(each.labels, ProcessCounts()) for key, each in decision.admitted.items() if key not in self._series]
+        rows = [
+            Row(each.labels, self._shown(key, each, counts, now), each.created_ns)
+            for key, each in self._series.items()
+            if key not in leaving
+        ]
+        rows += [Row(each.labels, ProcessCounts(), self._drained_ns) for key, each in decision.admitted.items() if key not in self._series]
         other = self._other.copy()
         other.add(counts.other)
-        rows.append((self._dimension.other, other))
+        rows.append(Row(self._dimension.other, other, self._created_ns))
         return rows
 
     def standing(self) -> Standing[Key]:
@@ -162,7 +179,7 @@ class CappedSeries(Generic[Key]):
     def _admit(self, key: Key, labels: Labels, now: int) -> None:
         series = self._series.get(key)
         if series is None:
-            self._series[key] = _Series(labels, ProcessCounts(), now, now + 2 * self._hold_ns, now)
+            self._series[key] = _Series(labels, ProcessCounts(), self._drained_ns, now, now + 2 * self._hold_ns, now)
         else:
             series.retired_ns, series.settled_ns = None, now + 2 * self._hold_ns
 

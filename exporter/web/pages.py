@@ -16,6 +16,7 @@ from exporter.records.hub import Hub
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 from exporter.supervision.supervisor import Supervisor
+from exporter.web.accept import negotiate
 from exporter.web.busiest import busiest
 from exporter.web.landing import PageStatus, changes, render
 from exporter.web.rankings import tables
@@ -39,7 +40,8 @@ class Pages:
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return body and content type of `/metrics`."""
-        return self._exposition.render(accept)
+        form, content_type = negotiate(accept)
+        return self._exposition.render(form), content_type
 
     def healthy(self) -> str | None:
         """Return why the supervising loop makes no progress, or None if it does."""

@@ -15,7 +15,8 @@ from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.records.fields import Json
 from exporter.records.hub import Hub
 from exporter.web import api, landing
-from exporter.web.messages import Request, Response, accepts_gzip, gzipped
+from exporter.web.accept import accepts_gzip
+from exporter.web.messages import Request, Response, gzipped
 from exporter.web.policy import AccessPolicy, Open, PolicySource, Refused
 from exporter.web.stream import Streams
 

@@ -182,6 +182,6 @@ def fell(before: dict[Series, float], after: dict[Series, float]) -> dict[Series
 
 def counters(supervisor: Supervisor) -> dict[Series, float]:
     """All that may only grow, as a scrape has it."""
-    families = text_string_to_metric_families(Exposition(Config(), supervisor.snapshot, LastReload()).render("")[0].decode())
+    families = text_string_to_metric_families(Exposition(Config(), supervisor.snapshot, LastReload()).render().decode())
     samples = [sample for family in families if family.type in ("counter", "histogram") for sample in family.samples]
     return {(each.name, tuple(each.labels.items())): each.value for each in samples if each.name.startswith("shortproc_")}

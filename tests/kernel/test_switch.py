@@ -57,7 +57,8 @@ class Switching:
 
     def of(self, comm: bytes) -> ProcessCounts:
         self.supervisor.tick()
-        return dict(self.supervisor.snapshot().view.rows[COMM]).get((comm.decode(),), ProcessCounts())
+        rows = {row.labels: row.counts for row in self.supervisor.snapshot().view.rows[COMM]}
+        return rows.get((comm.decode(),), ProcessCounts())
 
     def settled(self) -> Counts:
         """Everything, once the source that was active before has been stopped."""

@@ -61,8 +61,8 @@ def record(number: int = 0, comm: bytes = b"cc1", outcome: Outcome = Outcome.OK,
 
 def standing(named: list[Row], others: list[Row] | None = None) -> Standing[bytes]:
     """Everything was in the last minutes."""
-    counts = {labels[0].encode(): row for labels, row in (*named, *(others or []))}
-    names = [labels[0].encode() for labels, _ in named]
+    counts = {row.labels[0].encode(): row.counts for row in (*named, *(others or []))}
+    names = [row.labels[0].encode() for row in named]
     return Standing(counts, names, names, latest=counts)
 
 

@@ -54,7 +54,7 @@ CAPS = CONFIG.caps | {UNIT: 2}
 def test_a_declared_dimension_is_on_metrics() -> None:
     """With its labels, its cap, a measure of its own and a row for the others, each in the place that its name says."""
     shown = snapshot(COUNTS, caps=CAPS)
-    text = Exposition(CONFIG, lambda: shown, LastReload()).render("")[0].decode()
+    text = Exposition(CONFIG, lambda: shown, LastReload()).render().decode()
     found = {family.name: family for family in text_string_to_metric_families(text) if "_unit_" in family.name}
     rows = {
         name.removeprefix("shortproc_unit_"): {(each.labels["kind"], each.labels["unit"]): each.value for each in family.samples}
@@ -85,8 +85,8 @@ def test_newcomers_are_held_only_where_it_is_declared() -> None:
     ledger = Ledger(CAPS, 60 * NS, lambda: 0)
     ledger.absorb(held)
     rows = ledger.view(Counts()).rows
-    assert dict(rows[COMM])["sh",] == ProcessCounts()
-    assert dict(rows[UNIT])["service", "job-1.service"].short_exits == 5
+    assert {row.labels: row.counts for row in rows[COMM]}["sh",] == ProcessCounts()
+    assert {row.labels: row.counts for row in rows[UNIT]}["service", "job-1.service"].short_exits == 5
 
 
 def test_what_a_source_does_not_break_down_is_in_no_row() -> None:
@@ -94,8 +94,8 @@ def test_what_a_source_does_not_break_down_is_in_no_row() -> None:
     ledger = Ledger(CAPS, 0, lambda: 0)
     ledger.absorb(Counts(by={PARENT: Breakdown({b"make": ProcessCounts(short_exits=1)})}))
     rows = ledger.view(Counts()).rows
-    assert rows[UNIT] == [(("other", "other"), ProcessCounts())]
-    assert [labels for labels, _ in rows[PARENT]] == [("make",), ("other",)]
+    assert [row[:2] for row in rows[UNIT]] == [(("other", "other"), ProcessCounts())]
+    assert [row.labels for row in rows[PARENT]] == [("make",), ("other",)]
 
 
 def test_the_configuration_caps_dimensions() -> None:

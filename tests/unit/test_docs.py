@@ -41,7 +41,7 @@ def exposed() -> dict[str, Metric]:
     """Every family that there can be, by the name that a scrape shows."""
     config = replace(CONFIG, metrics=replace(CONFIG.metrics, per_comm_histogram=True))
     handlers = FakeHandlers()
-    families = text_string_to_metric_families(Exposition(config, worst, LastReload(), handlers).render("")[0].decode())  # type: ignore[arg-type]
+    families = text_string_to_metric_families(Exposition(config, worst, LastReload(), handlers).render().decode())  # type: ignore[arg-type]
     return {f"{family.name}_total" if family.type == "counter" else family.name: family for family in families}
 
 

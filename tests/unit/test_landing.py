@@ -25,7 +25,7 @@ from tests.unit.pages import record, standing
 def row(name: str, short: int, ended: int, cpu_seconds: float, short_cpu_seconds: float) -> Row:
     """What a command did."""
     times = round(cpu_seconds * NS), round(short_cpu_seconds * NS)
-    return (name,), ProcessCounts([ended, 0, 0, 0], short, 0, 0, *times)
+    return Row((name,), ProcessCounts([ended, 0, 0, 0], short, 0, 0, *times), 0)
 
 
 NAMED = [row("sh", 812_333, 814_001, 1023.4442, 997.5), row("tiny", 1, 2, 0.00001, 0.0), row("cc1", 77, 78, 4000.5, 3999.25)]

@@ -50,7 +50,7 @@ def shown(ledger: Ledger, counts: Counts | None = None) -> dict[str, int]:
 
 
 def exits(rows: list[Row]) -> dict[str, int]:
-    return {label: each.exits[0] for (label,), each in rows}
+    return {row.labels[0]: row.counts.exits[0] for row in rows}
 
 
 def totals(ledger: Ledger) -> dict[str, int]:
@@ -172,7 +172,7 @@ def test_a_comm_called_other(ledger: Ledger) -> None:
     """It merges with the row of that name, which must not be there twice."""
     assert shown(ledger, seen(other=3)) == {"other": 0}
     ledger.absorb(seen(other=3))
-    assert [(labels, each.exits[0]) for labels, each in ledger.view(Counts()).rows[COMM]] == [(("other",), 3)]
+    assert [(row.labels, row.counts.exits[0]) for row in ledger.view(Counts()).rows[COMM]] == [(("other",), 3)]
     assert ledger.tracked()[COMM] == ()
 
 
@@ -182,14 +182,14 @@ def test_what_the_source_could_not_name_is_other(ledger: Ledger) -> None:
     assert shown(ledger, counts)["other"] == 4
     ledger.absorb(counts)
     assert shown(ledger)["other"] == 4
-    assert ledger.view(Counts()).rows[PARENT] == [(("other",), ProcessCounts(short_exits=2))]
+    assert [row[:2] for row in ledger.view(Counts()).rows[PARENT]] == [(("other",), ProcessCounts(short_exits=2))]
 
 
 def test_each_dimension_has_its_own_cap(clock: Clock) -> None:
     """However many names comms may have, 20 parents at most have series, the busiest; two places are kept for busier ones."""
     ledger = Ledger({COMM: 60, PARENT: 20}, 0, clock)
     ledger.absorb(Counts(by={PARENT: Breakdown({b"p%d" % n: ProcessCounts(short_exits=n + 1) for n in range(30)})}))
-    parents = {label: each.short_exits for (label,), each in ledger.view(Counts()).rows[PARENT]}
+    parents = {row.labels[0]: row.counts.short_exits for row in ledger.view(Counts()).rows[PARENT]}
     assert len(parents) == 19
     assert parents["p29"] == 30
     assert parents["other"] == sum(range(1, 13))
@@ -218,7 +218,7 @@ def test_a_view_does_not_change_with_what_comes(ledger: Ledger, clock: Clock) ->
     clock.ns += HOLD_NS
     pending = seen(b=1, other=1)
     view = ledger.view(pending)
-    before = [(labels, each.copy()) for labels, each in view.rows[COMM]], view.counts.total.copy()
+    before = [row._replace(counts=row.counts.copy()) for row in view.rows[COMM]], view.counts.total.copy()
     pending.of(COMM).row(b"b").add(ProcessCounts(exits=[9, 0, 0, 0]))
     ledger.absorb(seen(a=5, b=5))
     assert (view.rows[COMM], view.counts.total) == before

@@ -18,6 +18,7 @@ from exporter.model.series import IDLE_NS
 
 CAP = 4
 BOUNDS = 2
+UNIX_NS = 1_700_000_000 * NS
 FIELDS = ("short_exits", "execs", "runtime_ns", "cpu_ns", "short_cpu_ns")
 
 Vector = tuple[int, ...]
@@ -57,6 +58,8 @@ class Life:
 
     admitted_ns: int
     last_ns: int
+    born_ns: int
+    """The drain before its admission: what it counted happened after it."""
     true: Vector = ZERO
     shown: Vector = ZERO
     retired_ns: int | None = None
@@ -72,7 +75,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def begin(self, hold_seconds: int) -> None:
         self.now = 0
         self.hold_ns = hold_seconds * NS
-        self.ledger = Ledger({self.dimension: CAP}, self.hold_ns, lambda: self.now)
+        self.ledger = Ledger({self.dimension: CAP}, self.hold_ns, lambda: self.now, lambda: self.now + UNIX_NS)
+        self.drained_ns = 0
         self.pending = Counts()
         self.happened = ZERO
         self.lives: dict[Labels, Life] = {}
@@ -82,7 +86,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def rows(self, pending: Counts) -> dict[Labels, Vector]:
         """What a scrape shows."""
-        return {labels: vector(each) for labels, each in self.ledger.view(pending).rows[self.dimension]}
+        return {row.labels: vector(row.counts) for row in self.ledger.view(pending).rows[self.dimension]}
 
     def labelled(self, pending: Counts) -> dict[Labels, ProcessCounts]:
         return {self.dimension.labels_of(key): each for key, each in pending.of(self.dimension).rows.items()}
@@ -137,12 +141,13 @@ class LedgerMachine(RuleBasedStateMachine):
             self._goes(labels, drained)
         for labels in series - self.lives.keys():
             assert labels in drained
-            self.lives[labels] = Life(self.now, self.now)
+            self.lives[labels] = Life(self.now, self.now, self.drained_ns)
             assert before[labels] == ZERO, "a newcomer is born at 0"
         for labels, life in self.lives.items():
             self._lives(life, drained.pop(labels, None), is_growing=labels in growing, was_shown=before.get(labels))
         self.other = plus(self.other, vector(pending.of(self.dimension).other), *map(vector, drained.values()), *self.late)
         self.late.clear()
+        self.drained_ns = self.now
         assert after[self.dimension.other] == self.other
         assert at_most(before[self.dimension.other], self.other)
         assert list(before) == list(after) or not self.hold_ns, "looking shows which series there are after the drain"
@@ -184,9 +189,12 @@ class LedgerMachine(RuleBasedStateMachine):
         tracked, view = self.ledger.tracked(), self.ledger.view(self.pending)
         assert self.ledger.view(self.pending) == view, "looking changes nothing"
         assert self.ledger.tracked() == tracked
-        shown = [labels for labels, _ in view.rows[self.dimension]]
+        shown = [row.labels for row in view.rows[self.dimension]]
         assert shown[-1] == self.dimension.other
         assert len(set(shown)) == len(shown) <= CAP + 1
+        born = {labels: life.born_ns for labels, life in self.lives.items()} | {self.dimension.other: 0}
+        for row in view.rows[self.dimension]:
+            assert row.created_ns == UNIX_NS + born.get(row.labels, self.drained_ns), "when it was 0: at the drain before its first event"
         rows = self.rows(self.pending)
         assert rows.pop(self.dimension.other) == plus(self.other, vector(self.pending.of(self.dimension).other))
         undrained = self.labelled(self.pending)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.web.messages import MAX_HEAD, BadRequest, accepts_gzip, pop_request
+from exporter.web.messages import MAX_HEAD, BadRequest, pop_request
 from tests.unit.web_clients import GET, Client, read_all, read_answer, serving
 
 
@@ -19,29 +21,10 @@ def client() -> Iterator[Client]:
         yield client
 
 
-@pytest.mark.parametrize(
-    ("header", "accepted"),
-    [
-        ("gzip", True),
-        ("deflate, GZIP;q=0.5", True),
-        ("*", True),
-        ("x-gzip", True),
-        ("gzip ; q=1.000", True),
-        ("gzip;q=0.5, identity;q=0.5", True),
-        ("", False),
-        ("br", False),
-        ("gzip;q=0", False),
-        ("gzip;q=0.000", False),
-        ("*;q=1, gzip;q=0", False),
-        ("gzip;q=0.5, identity", False),
-        ("gzip;q=2", False),
-        ("gzip;;", False),
-        ("gzipped", False),
-    ],
-)
-def test_accept_encoding(header: str, accepted: bool) -> None:
-    """Weights are easy to get wrong, and a wrong one breaks a scrape."""
-    assert accepts_gzip(header) is accepted
+def test_the_date(client: Client) -> None:
+    """In the one form that HTTP allows."""
+    sent = email.utils.parsedate_to_datetime(client.ask("/-/ready")[1]["Date"])
+    assert client.ask("/-/ready")[1]["Date"] in {email.utils.format_datetime(sent + timedelta(seconds=n), usegmt=True) for n in range(60)}
 
 
 def test_two_requests_on_one_connection(client: Client) -> None:

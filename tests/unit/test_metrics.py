@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.config.options import Config, Metrics
 from exporter.metrics.exposition import Exposition
+from exporter.metrics.formats import OPENMETRICS, TEXT, Format
 from exporter.model import Lost, Mode, Outcome, SwitchReason, comm_text
 from exporter.model.counts import Breakdown, Counts
 from exporter.model.dimensions import COMM, PARENT
@@ -24,7 +25,6 @@ from exporter.supervision.snapshot import Snapshot
 from tests.unit.snapshots import BUCKETS, CONFIG, by_parent, ended, ordinary, snapshot, totalled, worst
 
 GOLDEN = Path(__file__).parents[1] / "fixtures/metrics.txt"
-OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 MOST_SERIES = 900
 HOSTILE = [
     b'a"b\\c\n',
@@ -51,14 +51,14 @@ CHANGING = [
 """What differs from run to run, and what the golden file has in its place."""
 
 
-def rendered(shown: Snapshot, accept: str = "", config: Config = CONFIG) -> str:
-    return Exposition(config, lambda: shown, LastReload()).render(accept)[0].decode()
+def rendered(shown: Snapshot, form: Format = TEXT, config: Config = CONFIG) -> str:
+    return Exposition(config, lambda: shown, LastReload()).render(form).decode()
 
 
-def families(shown: Snapshot, accept: str = "", config: Config = CONFIG) -> dict[str, Metric]:
+def families(shown: Snapshot, form: Format = TEXT, config: Config = CONFIG) -> dict[str, Metric]:
     """What comes back from a parser."""
-    parse = parse_openmetrics if accept else parse_text
-    return {family.name: family for family in parse(rendered(shown, accept, config))}
+    parse = parse_openmetrics if form is OPENMETRICS else parse_text
+    return {family.name: family for family in parse(rendered(shown, form, config))}
 
 
 def values(family: Metric, *labels: str) -> dict[tuple[str, ...], float]:
@@ -81,11 +81,11 @@ def test_both_formats_say_the_same() -> None:
     """Prometheus asks for OpenMetrics first; others read the text."""
     changing = ("process_", "shortproc_collect_duration_seconds", "shortproc_exporter_config_last_reload_success_timestamp_seconds")
 
-    def samples(accept: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        found = [sample for family in families(ordinary(), accept).values() for sample in family.samples]
+    def samples(form: Format) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        found = [sample for family in families(ordinary(), form).values() for sample in family.samples]
         return {(each.name, frozenset(each.labels.items())): each.value for each in found if not each.name.startswith(changing)}
 
-    assert samples(OPENMETRICS) == samples("")
+    assert samples(OPENMETRICS) == samples(TEXT)
 
 
 def test_no_created_series() -> None:
@@ -93,12 +93,12 @@ def test_no_created_series() -> None:
     assert "_created" not in rendered(ordinary(), OPENMETRICS)
 
 
-@pytest.mark.parametrize("accept", ["", OPENMETRICS], ids=["text", "openmetrics"])
-def test_hostile_comms_survive(accept: str) -> None:
+@pytest.mark.parametrize("form", [TEXT, OPENMETRICS], ids=["text", "openmetrics"])
+def test_hostile_comms_survive(form: Format) -> None:
     """Whoever runs a process chooses its name; it can't break the format, nor pass for another name."""
     counts = totalled(Counts(by={COMM: Breakdown({comm: ended(number) for number, comm in enumerate(HOSTILE, 1)})}))
     counts.by[PARENT] = by_parent({comm: number for number, comm in enumerate(HOSTILE, 1)})
-    found = families(snapshot(counts), accept)
+    found = families(snapshot(counts), form)
     expected = {(comm_text(comm),): number for number, comm in enumerate(HOSTILE, 1)} | {("other",): 0}
     assert values(found["shortproc_comm_short_exits"], "comm") == expected
     parents = sorted(expected.items(), key=lambda item: -item[1])[:20]

@@ -217,7 +217,7 @@ def test_a_mode_is_one_declaration(host: Host) -> None:
     supervisor.start()
     try:
         assert supervisor.mode == "toy"
-        page = Exposition(Config(), supervisor.snapshot, LastReload()).render("")[0].decode()
+        page = Exposition(Config(), supervisor.snapshot, LastReload()).render().decode()
         assert 'shortproc_detection_mode{mode="toy"} 1.0' in page
         assert 'shortproc_detection_mode_available{mode="toy"} 1.0' in page
         assert 'shortproc_detection_mode_switches_total{reason="start",to_mode="toy"} 1.0' in page

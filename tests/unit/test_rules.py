@@ -90,7 +90,7 @@ def test_the_way_to_a_first_graph_leads_somewhere() -> None:
 @pytest.fixture(scope="module")
 def catalogue() -> set[str]:
     """The names that a scrape can show, as PromQL sees them."""
-    text = Exposition(Config(), worst, LastReload()).render("")[0].decode()
+    text = Exposition(Config(), worst, LastReload()).render().decode()
     return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
 
 
