@@ -47,6 +47,8 @@ class Fleet:
 
     url: str
     hosts: dict[str, str]
+    native_url: str
+    """Of a second one, which takes native histograms and so asks for protobuf."""
 
     def api(self, path: str, **form: object) -> Any:
         """What it answers, which must not be an error."""
@@ -88,7 +90,9 @@ def scraped(folder: Path) -> Iterator[Fleet]:
     with ExitStack() as stack:
         hosts = {name: f"127.0.0.1:{free_port()}" for name in ("complete", "degraded", "partial", "unknown", "blind", "not scraped")}
         # first of all: it takes five seconds to look for what to scrape
-        fleet = Fleet(stack.enter_context(prometheus(folder, list(hosts.values()))), hosts)
+        targets = list(hosts.values())
+        native = stack.enter_context(prometheus(folder / "native", targets, "--enable-feature=native-histograms"))
+        fleet = Fleet(stack.enter_context(prometheus(folder / "plain", targets)), hosts, native)
         folder.chmod(0o755)  # the exporter reads and writes there as another user
         sink = folder / "sink"
         sink.mkdir()
@@ -185,13 +189,14 @@ def until(done: Callable[[], bool], what: str) -> None:
 
 
 @contextmanager
-def prometheus(folder: Path, targets: list[str]) -> Iterator[str]:
+def prometheus(folder: Path, targets: list[str], *more: str) -> Iterator[str]:
     """A server that scrapes them twice a second; gives its URL."""
+    folder.mkdir(parents=True)
     config, url = folder / "prometheus.yml", f"127.0.0.1:{free_port()}"
     jobs = [{"job_name": JOB, "static_configs": [{"targets": targets}]}]
     config.write_text(json.dumps({"global": {"scrape_interval": SCRAPE}, "scrape_configs": jobs}))
     options = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={url}", "--log.level=error"]
-    child = subprocess.Popen(["prometheus", *options])
+    child = subprocess.Popen(["prometheus", *options, *more])
     try:
         yield f"http://{url}"
     finally:

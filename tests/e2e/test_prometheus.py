@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,21 @@ def test_a_new_comm_is_seen_from_its_first_event(fleet: Fleet, metric: str) -> N
     grown = fleet.number(f"sum(increase({series}))")
     assert grown is not None
     assert grown > NEW_ENDS - 1
+
+
+def test_protobuf_stores_what_text_stores(fleet: Fleet) -> None:
+    """The same series with the same labels, `le` too: a server that begins to take native histograms must not lose or rename any."""
+    instance = fleet.hosts["complete"]
+    wanted = f'{{__name__=~"shortproc_.+|process_.+|python_info", instance="{instance}"}}'
+    native = replace(fleet, url=fleet.native_url)
+    stored = [{frozenset(one["metric"].items()) for one in each.api("query", query=wanted)["result"]} for each in (fleet, native)]
+    assert len(stored[0]) > 200
+    assert stored[0] == stored[1]
+    (scraped,) = native.api("query", query=f'scrape_samples_post_metric_relabeling{{instance="{instance}"}}')["result"]
+    assert int(scraped["value"][1]) == len(stored[1])
+    counter = "shortproc_execs_total"
+    with_ending = [counter in each.api(f"metadata?metric={counter}") for each in (fleet, native)]
+    assert with_ending == [False, True], "the type of a counter has its name without the ending in OpenMetrics, with it in protobuf"
 
 
 def test_promtool_finds_nothing_to_say(fleet: Fleet) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prometheus_client import Metric
+from prometheus_client import Metric, PlatformCollector, ProcessCollector
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -88,8 +89,24 @@ def test_both_formats_say_the_same() -> None:
     assert samples(OPENMETRICS) == samples(TEXT)
 
 
+def test_the_own_process_is_shown_as_the_library_shows_it() -> None:
+    """Dashboards for any Python process show the exporter's as well; names, texts, types and labels are the library's."""
+
+    def described(families: Iterable[Metric]) -> dict[str, object]:
+        return {each.name: (each.documentation, each.type, [sample.labels for sample in each.samples]) for each in families}
+
+    library = [*ProcessCollector(registry=None).collect(), *PlatformCollector(registry=None).collect()]
+    ours = families(ordinary())
+    assert described(ours[each.name] for each in library) == described(library)
+    values = {each.name: each.samples[0].value for each in library}
+    assert ours["process_start_time_seconds"].samples[0].value == values["process_start_time_seconds"]
+    assert ours["process_max_fds"].samples[0].value == values["process_max_fds"]
+    for name in ("process_virtual_memory_bytes", "process_resident_memory_bytes", "process_cpu_seconds", "process_open_fds"):
+        assert ours[name].samples[0].value == pytest.approx(values[name], rel=0.5)
+
+
 def test_no_created_series() -> None:
-    """The client would add one for each counter: a third more series that nobody asks for."""
+    """They would be a third more series that nobody asks for; protobuf says it without."""
     assert "_created" not in rendered(ordinary(), OPENMETRICS)
 
 
