@@ -35,15 +35,17 @@ class ProtobufEncoder:
     """Keeps the bytes around the value of each series that the last scrape showed."""
 
     def __init__(self) -> None:
-        self._frames: dict[str, dict[Labels, _Frame]] = {}
+        self._frames: dict[Family, dict[Labels, _Frame]] = {}
 
     def encode(self, families: Iterable[Exposed]) -> bytes:
         """Return the body of a scrape."""
         body: list[bytes] = []
+        frames, self._frames = self._frames, {}
         for each in families:
             match each:
-                case Numbers():
-                    metrics = b"".join(self._numbers(each))
+                case Numbers(family):
+                    shown = self._frames[family] = {}
+                    metrics = b"".join(_numbers(each, frames.get(family, {}), shown))
                 case Histograms():
                     metrics = b"".join(_histograms(each))
                 case NativeHistograms():
@@ -52,16 +54,16 @@ class ProtobufEncoder:
             body += (_varint(len(head) + len(metrics)), head, metrics)
         return b"".join(body)
 
-    def _numbers(self, each: Numbers) -> Iterator[bytes]:
-        family, frame_of = each.family, _counter if each.family.kind == "counter" else _gauge
-        known, shown = self._frames.get(family.name, {}), {}
-        for labels, value, created_ns in each.series:
-            frame = known.get(labels)
-            if frame is None or frame.created_ns != created_ns:
-                frame = frame_of(_labels(family, labels), created_ns)
-            shown[labels] = frame
-            yield frame.start + _double(value) + frame.end
-        self._frames[family.name] = shown
+
+def _numbers(each: Numbers, known: dict[Labels, _Frame], shown: dict[Labels, _Frame]) -> Iterator[bytes]:
+    """Yield the series, and note the frames that they have."""
+    family, frame_of = each.family, _counter if each.family.kind == "counter" else _gauge
+    for labels, value, created_ns in each.series:
+        frame = known.get(labels)
+        if frame is None or frame.created_ns != created_ns:
+            frame = frame_of(_labels(family, labels), created_ns)
+        shown[labels] = frame
+        yield frame.start + _double(value) + frame.end
 
 
 def _head(family: Family) -> bytes:

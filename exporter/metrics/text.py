@@ -23,45 +23,48 @@ class TextEncoder:
     """Keeps the text before the value of each series that the last scrape showed: to make it costs ten times as much as the value."""
 
     def __init__(self) -> None:
-        self._starts: dict[str, dict[Labels, str]] = {}
-        self._histogram_starts: dict[str, dict[Labels, tuple[str, ...]]] = {}
+        self._starts: dict[Family, dict[Labels, str]] = {}
+        self._histogram_starts: dict[tuple[Family, tuple[float, ...]], dict[Labels, tuple[str, ...]]] = {}
 
     def encode(self, families: Iterable[Exposed], *, openmetrics: bool = False) -> bytes:
         """Return the body of a scrape. Native histograms are left out."""
         lines: list[str] = []
+        starts, self._starts = self._starts, {}
+        histogram_starts, self._histogram_starts = self._histogram_starts, {}
         for each in families:
             match each:
                 case NativeHistograms():
                     continue
-                case Numbers():
-                    lines.append(_head(each.family, openmetrics))
-                    self._numbers(each, lines)
-                case Histograms():
-                    lines.append(_head(each.family, openmetrics))
-                    self._histograms(each, lines)
+                case Numbers(family):
+                    lines.append(_head(family, openmetrics))
+                    self._starts[family] = _numbers(each, starts.get(family, {}), lines)
+                case Histograms(family, bounds):
+                    lines.append(_head(family, openmetrics))
+                    self._histogram_starts[family, bounds] = _histograms(each, histogram_starts.get((family, bounds), {}), lines)
         if openmetrics:
             lines.append("# EOF\n")
         return "".join(lines).encode()
 
-    def _numbers(self, each: Numbers, lines: list[str]) -> None:
-        family = each.family
-        known, shown = self._starts.get(family.name, {}), {}
-        for labels, value, _ in each.series:
-            start = known.get(labels) or _start(family.name, label_pairs(family.labels, labels))
-            shown[labels] = start
-            lines.append(f"{start}{float(value)!r}\n" if -_PLAIN < value < _PLAIN else f"{start}{number(value)}\n")
-        self._starts[family.name] = shown
 
-    def _histograms(self, each: Histograms, lines: list[str]) -> None:
-        family = each.family
-        known, shown = self._histogram_starts.get(family.name, {}), {}
-        for labels, histogram, _ in each.series:
-            starts = known.get(labels) or _histogram_starts(family, labels, each.bounds)
-            shown[labels] = starts
-            cumulative = list(accumulate(histogram.buckets))
-            values = (*cumulative, cumulative[-1], histogram.sum)
-            lines += [f"{start}{number(value)}\n" for start, value in zip(starts, values, strict=True)]
-        self._histogram_starts[family.name] = shown
+def _numbers(each: Numbers, known: dict[Labels, str], lines: list[str]) -> dict[Labels, str]:
+    """Add lines. Returns the starts that they have."""
+    family, shown = each.family, {}
+    for labels, value, _ in each.series:
+        start = known.get(labels) or _start(family.name, label_pairs(family.labels, labels))
+        shown[labels] = start
+        lines.append(f"{start}{float(value)!r}\n" if -_PLAIN < value < _PLAIN else f"{start}{number(value)}\n")
+    return shown
+
+
+def _histograms(each: Histograms, known: dict[Labels, tuple[str, ...]], lines: list[str]) -> dict[Labels, tuple[str, ...]]:
+    shown = {}
+    for labels, histogram, _ in each.series:
+        starts = known.get(labels) or _histogram_starts(each.family, labels, each.bounds)
+        shown[labels] = starts
+        cumulative = list(accumulate(histogram.buckets))
+        values = (*cumulative, cumulative[-1], histogram.sum)
+        lines += [f"{start}{number(value)}\n" for start, value in zip(starts, values, strict=True)]
+    return shown
 
 
 def number(value: float) -> str:

@@ -116,6 +116,17 @@ def test_native_histograms_are_left_out() -> None:
     assert encoder.encode([NativeHistograms(HISTOGRAM, [(("", ""), NativeHistogram(3, {1: 1}, 1.0), 0)])]) == b""
 
 
+def test_a_family_may_change_its_labels_and_bounds() -> None:
+    """Those of handlers can, when their process starts again with other code."""
+    encoder = TextEncoder()
+    for labels, bounds in ((("a", "z"), (1.0,)), (("b", "z"), (1.0,)), (("b", "z"), (2.0, 3.0))):
+        families: list[Exposed] = [
+            Numbers(COUNTER._replace(labels=labels), [(("1", "2"), 1, 0)]),
+            Histograms(HISTOGRAM._replace(labels=labels), bounds, [(("1", "2"), Histogram([1] * (len(bounds) + 1), 1.0), 0)]),
+        ]
+        assert encoder.encode(families) == TextEncoder().encode(families)
+
+
 def test_only_what_was_shown_last_is_kept() -> None:
     """Names come and go for months; memory must not grow with them."""
     encoder = TextEncoder()
