@@ -27,7 +27,7 @@ _FORMATS = {
 }
 _LIBRARY: dict[str, Callable[[CollectorRegistry], bytes]] = {"text": generate_latest, "OpenMetrics": openmetrics.generate_latest}
 _MORE_NAMES = """
-metrics: {max_comms: 345, per_comm_histogram: true, new_series_hold_seconds: 0}
+metrics: {max_comms: 360, per_comm_histogram: true, new_series_hold_seconds: 0}
 """
 _MOST_NAMES = """
 metrics: {max_comms: 1000, new_series_hold_seconds: 0}

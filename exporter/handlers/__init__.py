@@ -21,6 +21,8 @@ All handlers run one after another, in one process without privileges. A handler
 
 from __future__ import annotations
 
+from typing import Any
+
 from exporter.model import Outcome, comm_text
 from exporter.records.encoding import as_json
 from exporter.records.record import Record
@@ -33,6 +35,9 @@ OUTCOMES = {outcome: outcome for outcome in Outcome}
 
 class Handler:
     """Base of all handlers. One instance is made when the process starts, with the `options` as keyword arguments."""
+
+    registry: Any = None
+    """A `prometheus_client.CollectorRegistry`; its counters, gauges and histograms appear on `/metrics`."""
 
     def filter(self, record: Record) -> bool:  # noqa: ARG002
         """Return whether `handle` gets the record. Called only for records that match the `filter` of the configuration."""

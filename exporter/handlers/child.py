@@ -1,4 +1,4 @@
-"""The process that runs filters, handlers and sinks. It has a pipe with records, a page for counters, and no privileges."""
+"""The process that runs filters, handlers and sinks. It has a pipe with records, memory files for what it counts, and no privileges."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import signal
 import sys
 import time
 
-from exporter.handlers import loading, privileges
+from exporter.handlers import loading, privileges, registries
 from exporter.handlers.slot import Slot
 from exporter.handlers.wire import Frames, PageWriter
 from exporter.process import log
 from exporter.process.log import fields
+from exporter.process.rate_limited_log import RateLimitedLog
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def main() -> None:
         # Only the end of the pipe stops it. A function, since programs that handlers start would inherit SIG_IGN
         signal.signal(ignored, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    pipe, page_fd = map(int, sys.argv[1:3])
+    pipe, page_fd, metrics_fd = map(int, sys.argv[1:4])
     spec = json.load(sys.stdin)
     _redirect_stdin_and_stdout()
     log.setup(*spec["log"])
@@ -48,16 +49,35 @@ def main() -> None:
     modules = [each["target"].partition(":")[0] for each in planned]
     folders = [folder for each in planned for folder in each["path"]]
     own = [module for module in modules if not f"{module}.".startswith(loading.BUILT_IN)]
-    sys.meta_path.insert(0, loading.ImportGuard(own, folders, spec["owners"]))
+    sys.meta_path.insert(0, loading.ImportGuard(own, folders, spec["owners"], spec["root"]))
     page = PageWriter(page_fd, len(planned))
     slots = [Slot(number, each, page) for number, each in enumerate(planned)]
-    _run(pipe, page, slots)
+    _run(pipe, page, slots, _Metrics(slots, metrics_fd))
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
     os._exit(0)  # don't wait for threads of handlers
 
 
-def _run(pipe: int, page: PageWriter, slots: list[Slot]) -> None:
+class _Metrics:
+    """The metrics of all handlers' registries."""
+
+    def __init__(self, slots: list[Slot], fd: int) -> None:
+        self._slots = slots
+        self._writer = registries.RegistriesWriter(fd)
+        self._written = registries.Registries()
+        self._log = RateLimitedLog(logger)
+
+    def publish(self) -> None:
+        """Write them, if they have changed."""
+        found, problems = registries.checked(family for slot in self._slots for family in slot.collect())
+        if problems:
+            self._log.warning("handlers' metrics are not shown", reason=problems[0], metrics=len(problems))
+        if found != self._written:
+            self._writer.write(found)
+            self._written = found
+
+
+def _run(pipe: int, page: PageWriter, slots: list[Slot], metrics: _Metrics) -> None:
     for slot in slots:
         slot.start()
     frames = Frames()
@@ -76,6 +96,7 @@ def _run(pipe: int, page: PageWriter, slots: list[Slot]) -> None:
         if time.monotonic() >= due:
             for slot in slots:
                 slot.tick()
+            metrics.publish()
             due = time.monotonic() + _TICK_SECONDS
     for slot in slots:
         slot.close()

@@ -15,6 +15,7 @@ from exporter.handlers.trust import refusal
 
 BUILT_IN = "exporter.handlers."
 """Prefix of the sinks' modules."""
+_CLIENT_LIBRARY = "prometheus_client"
 
 
 class LoadError(Exception):
@@ -53,14 +54,17 @@ def load(target: str, path: Sequence[str]) -> Any:
 class ImportGuard:
     """An import finder before all others. It rejects untrusted files of handlers, and untrusted files in their directories."""
 
-    def __init__(self, modules: Collection[str], folders: Collection[str], owners: Collection[int]) -> None:
+    def __init__(self, modules: Collection[str], folders: Collection[str], owners: Collection[int], root: str) -> None:
+        """`root` is the directory of the exporter's package, which may also have the client library that handlers use."""
+        self._root = root
         self._modules = {module.partition(".")[0] for module in modules}
         self._folders = tuple(f"{Path(folder)}/" for folder in folders)
         self._owners = owners
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         """Return the spec of a trusted module, None to let other finders search. Raises `LoadError` for an untrusted one."""
-        spec = PathFinder.find_spec(name, path, target)
+        spec = PathFinder.find_spec(name, [self._root]) if name == _CLIENT_LIBRARY else None
+        spec = spec or PathFinder.find_spec(name, path, target)
         if spec is not None and spec.origin is not None:
             if name.partition(".")[0] in self._modules or spec.origin.startswith(self._folders):
                 self._refuse(name, spec.origin)

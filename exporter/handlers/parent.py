@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from exporter.handlers.feed import Feed
 from exporter.handlers.plan import Plan
 from exporter.handlers.process import Child
+from exporter.handlers.registries import Registries, parsed
 from exporter.handlers.wire import HandlerTally, Page
 from exporter.process.log import fields
 from exporter.records.hub import Batch, Consumer
@@ -66,6 +67,7 @@ class Handlers:
         """Counts of earlier children."""
         self._timeouts = [0] * len(plan.handlers)
         self._restarts = 0
+        self._metrics_body, self._registries = b"", Registries()
         self._closing_at: float | None = None
         """Deadline of `close`, on the monotonic clock."""
         self._thread = threading.Thread(target=self._run, name="handlers", daemon=True)
@@ -106,6 +108,14 @@ class Handlers:
             rows = zip(self._plan.handlers, tallies, self._timeouts, strict=True)
             handlers = tuple(HandlerStatus(each.label, tally.handled, tally.errors, timeouts, tally.lost) for each, tally, timeouts in rows)
             return Status(handlers, self._restarts, self._child is not None)
+
+    def registries(self) -> Registries:
+        """Return the metrics that handlers have in registries of their own, none while no child runs. For one thread at a time."""
+        with self._lock:
+            body = self._child.metrics() if self._child is not None else b""
+        if body is not None and body != self._metrics_body:
+            self._metrics_body, self._registries = body, parsed(body)
+        return self._registries
 
     def close(self, seconds: float = 10.0) -> None:
         """Let the child process and write all accepted records, within `seconds`. Only the first call has an effect."""

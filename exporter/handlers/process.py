@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from exporter.handlers import registries
 from exporter.handlers.plan import Plan
 from exporter.handlers.wire import Page, page_size, read_page
 from exporter.process.log import fields
@@ -31,10 +32,10 @@ class Child:
     def __init__(self, plan: Plan, log: tuple[str, str], reading: int) -> None:
         """Start it; `reading` is the pipe that it reads. It is killed when the calling thread ends. Raises `OSError`."""
         self._handlers = len(plan.handlers)
-        self._page_fd = os.memfd_create("handlers-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._files = contextlib.ExitStack()
         try:
-            os.ftruncate(self._page_fd, page_size(self._handlers))
-            fcntl.fcntl(self._page_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self._page_fd = self._memory_file("handlers-page", page_size(self._handlers))
+            self._metrics_fd = self._memory_file("handlers-metrics", registries.file_size())
             spec = plan.spec() | {"root": _ROOT, "exporter": os.getpid(), "log": log}
             with os.fdopen(os.memfd_create("handlers-spec"), "w+") as stdin:  # not on the command line, which all users can read
                 json.dump(spec, stdin)
@@ -42,16 +43,16 @@ class Child:
                 stdin.seek(0)
                 self._process = subprocess.Popen(  # noqa: S603
                     # -I: nothing is imported from the working directory or the environment
-                    [sys.executable, "-I", "-c", _BOOT, _ROOT, str(reading), str(self._page_fd)],
+                    [sys.executable, "-I", "-c", _BOOT, _ROOT, str(reading), str(self._page_fd), str(self._metrics_fd)],
                     stdin=stdin,
                     stdout=subprocess.DEVNULL,
-                    pass_fds=(reading, self._page_fd),
+                    pass_fds=(reading, self._page_fd, self._metrics_fd),
                     cwd="/",
                     env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                     start_new_session=True,  # Ctrl-C does not reach it, and we can kill it together with the programs that handlers started
                 )
         except OSError:
-            os.close(self._page_fd)
+            self._files.close()
             raise
 
     @property
@@ -62,6 +63,10 @@ class Child:
     def page(self) -> Page | None:
         """Return the present counters; None if the child has damaged the page."""
         return read_page(self._page_fd, self._handlers)
+
+    def metrics(self) -> bytes | None:
+        """Return what `registries.read_body` does."""
+        return registries.read_body(self._metrics_fd)
 
     def ended(self) -> bool:
         """Return whether it has exited by itself. Its PID is not reused before `reap`."""
@@ -78,5 +83,13 @@ class Child:
             return None
 
     def close(self) -> None:
-        """Close its page."""
-        os.close(self._page_fd)
+        """Close its memory files."""
+        self._files.close()
+
+    def _memory_file(self, name: str, size: int) -> int:
+        """Make a file whose size the child cannot change."""
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._files.callback(os.close, fd)
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        return fd

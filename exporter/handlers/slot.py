@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from exporter.config.options import Filter
 from exporter.handlers import Handler, Record, loading
+from exporter.handlers.registries import UserFamily, converted
 from exporter.handlers.sink import Sink
 from exporter.handlers.wire import HandlerTally, PageWriter
 from exporter.process.rate_limited_log import RateLimitedLog
@@ -82,6 +84,23 @@ class Slot:
         if self._handler is None and time.monotonic() >= self._try_at:
             self.start()
         self._call("tick")
+
+    def collect(self) -> Iterator[UserFamily]:
+        """Yield the metrics of the handler's registry."""
+        if getattr(getattr(self._handler, "registry", None), "collect", None) is None:
+            return
+        found: list[Any] = []
+        self._page.enter(self._number)
+        try:
+            found = list(self._handler.registry.collect())
+        except BaseException as error:  # noqa: BLE001
+            self._failed("a handler's metrics cannot be collected", error)
+        self._page.leave(self._number, self._tally)
+        for metric in found:
+            try:
+                yield converted(metric)
+            except Exception as error:  # noqa: BLE001 - a handler may return anything
+                self._log.warning("a handler's metric is not shown", handler=self._label, reason=error)
 
     def close(self) -> None:
         """Call the handler's `close`."""

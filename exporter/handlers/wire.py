@@ -2,7 +2,8 @@
 
 A frame is its size, whether it is for the handlers that do not wait for CPU, then the records as a pickle. Only the exporter writes pickles
 and only the child reads them, since the writer of a pickle can run code in its reader. The page is a memory file that the child writes and
-the exporter reads. It contains only unsigned 64-bit numbers, so a compromised child can at worst report wrong ones.
+the exporter reads. It contains only unsigned 64-bit numbers, so a compromised child can at worst report wrong ones. Metrics
+of handlers come back another way: `registries.py`.
 """
 
 from __future__ import annotations

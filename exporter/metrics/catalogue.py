@@ -263,6 +263,13 @@ class HandlerMetrics:
     LOST = Family(
         "shortproc_handler_lost_records_total", "counter", "records", "Records lost by a handler that had accepted them.", ("handler",)
     )
+    DROPPED_SERIES = Family(
+        "shortproc_handler_dropped_series",
+        "gauge",
+        "series",
+        "Series of handlers' own metrics that are not exposed.",
+        more="They are invalid, or handlers together have more than 1,000; the log says which.",
+    )
     RESTARTS = Family("shortproc_handler_restarts_total", "counter", "restarts", "Restarts of the handler process.")
 
 

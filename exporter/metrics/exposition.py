@@ -36,6 +36,7 @@ from exporter.supervision.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from exporter.handlers.parent import Handlers, HandlerStatus
+    from exporter.handlers.registries import UserFamily
 
 _Labelled = Iterable[tuple[Labels, float]]
 
@@ -158,6 +159,17 @@ def _of_handlers(handlers: Handlers, created_ns: int) -> Iterator[Exposed]:
     yield each(HandlerMetrics.TIMEOUTS, lambda one: one.timeouts)
     yield each(HandlerMetrics.LOST, lambda one: one.lost)
     yield _counter(HandlerMetrics.RESTARTS, status.restarts, created_ns)
+    registries = handlers.registries()
+    yield _gauge(HandlerMetrics.DROPPED_SERIES, registries.dropped)
+    yield from map(_of_user, registries.families)
+
+
+def _of_user(shown: UserFamily) -> Exposed:
+    family = Family(shown.name, shown.kind, "", shown.about, shown.labels)
+    if family.kind == "histogram":
+        rows = ((labels, Histogram(list(map(int, n)), total), round(created * NS)) for labels, (*n, total), created in shown.series)
+        return Histograms(family, shown.bounds, rows)
+    return Numbers(family, ((labels, value, round(created * NS)) for labels, (value,), created in shown.series))
 
 
 _FAILURES = {Kind.FORK: TotalMetrics.FORK_FAILURES, Kind.EXEC: TotalMetrics.EXEC_FAILURES, Kind.OOM_KILL: TotalMetrics.OOM_KILLS}

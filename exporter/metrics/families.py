@@ -70,5 +70,12 @@ Exposed = Numbers | Histograms | NativeHistograms
 
 
 def label_pairs(names: Iterable[str], values: Iterable[str]) -> list[tuple[str, str]]:
-    r"""Sort labels by name. What UTF-8 cannot carry becomes `\udcNN`: one bad value must not fail the scrape."""
-    return sorted((name, value.encode(errors="backslashreplace").decode()) for name, value in zip(names, values, strict=True))
+    r"""Sort labels by name.
+
+    One bad value must not fail the scrape: what UTF-8 cannot carry becomes `\udcNN`, and NUL, which ends the text for Prometheus, `\x00`.
+    """
+    return sorted((name, _harmless(value)) for name, value in zip(names, values, strict=True))
+
+
+def _harmless(value: str) -> str:
+    return value.encode(errors="backslashreplace").decode().replace("\0", r"\x00")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import urllib.parse
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def test_protobuf_stores_what_text_stores(fleet: Fleet) -> None:
     assert stored[0] == stored[1]
     (scraped,) = native.api("query", query=f'scrape_samples_post_metric_relabeling{{instance="{instance}"}}')["result"]
     assert int(scraped["value"][1]) == len(stored[1])
-    counter = "shortproc_execs_total"
-    with_ending = [counter in each.api(f"metadata?metric={counter}") for each in (fleet, native)]
+    described = urllib.parse.quote(f'{{instance="{instance}"}}')
+    metadata = [each.api(f"targets/metadata?match_target={described}") for each in (fleet, native)]
+    with_ending = ["shortproc_execs_total" in {one["metric"] for one in each} for each in metadata]
     assert with_ending == [False, True], "the type of a counter has its name without the ending in OpenMetrics, with it in protobuf"
 
 

@@ -14,6 +14,7 @@ from docs.__main__ import FILES
 from docs.marks import rendered
 from docs.modes_tables import facts
 from exporter.handlers.parent import HandlerStatus, Status
+from exporter.handlers.registries import Registries
 from exporter.metrics.exposition import Exposition
 from exporter.model import Mode
 from exporter.model.facts import Fact
@@ -34,6 +35,9 @@ class FakeHandlers:
 
     def status(self) -> Status:
         return Status((HandlerStatus("a:b", 0, 0, 0, 0),), 0, running=True)
+
+    def registries(self) -> Registries:
+        return Registries()
 
 
 @pytest.fixture(scope="module")

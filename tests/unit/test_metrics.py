@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -237,3 +238,10 @@ def test_promtool_is_content(shown: Snapshot) -> None:
         pytest.skip("promtool is not installed (Debian and Ubuntu: apt install prometheus)")
     result = subprocess.run([promtool, "check", "metrics"], input=rendered(shown), capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_serving_imports_no_client_library() -> None:
+    """It would load TLS, HTTP servers, URLs and e-mail, which take 4 MiB, before anybody asks for them."""
+    code = "import sys, exporter.__main__, exporter.app; print(sorted({'prometheus_client', 'ssl', 'http.client', 'email'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

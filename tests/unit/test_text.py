@@ -26,7 +26,7 @@ from tests.unit.test_protobuf import of_snapshot
 COUNTER = Family("c_total", "counter", "", 'A "counter" \\ with\nall that is escaped.', ("z", "a"))
 GAUGE = Family("g", "gauge", "", "A gauge.", ("a",))
 HISTOGRAM = Family("h", "histogram", "", "A histogram.", ("a", "z"))
-texts = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(["\\", '"', "\n", '\\"\n'])
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.sampled_from(["\\", '"', "\n", '\\"\n'])
 numbers = st.floats() | st.integers(0, 2**64) | st.booleans()
 
 
@@ -104,10 +104,10 @@ def test_numbers(value: float) -> None:
 
 
 def test_what_utf8_cannot_carry_stays_apart() -> None:
-    """A text that has a lone surrogate fails neither the scrape nor becomes another one's."""
-    body = TextEncoder().encode([Numbers(GAUGE, [((value,), 1.0, 0) for value in ("\udc80", "\udc81")])]).decode()
+    """A text that has a lone surrogate fails neither the scrape nor becomes another one's; nor does one with NUL, Prometheus' end."""
+    body = TextEncoder().encode([Numbers(GAUGE, [((value,), 1.0, 0) for value in ("\udc80", "\udc81", "a\0b")])]).decode()
     (family,) = text_string_to_metric_families(body)
-    assert [sample.labels["a"] for sample in family.samples] == [r"\udc80", r"\udc81"]
+    assert [sample.labels["a"] for sample in family.samples] == [r"\udc80", r"\udc81", r"a\x00b"]
 
 
 def test_native_histograms_are_left_out() -> None:
