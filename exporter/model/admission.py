@@ -118,8 +118,10 @@ class _Shareout(Generic[Key]):
         has_share = self._has_share(newcomer.holder)
         if not self._has_room(newcomer, keep=self._places.spare // 2 if has_share else 0):
             return False
-        crowding = not has_share and [each for each in self._least_active if self._has_share(each.holder)]
-        rivals = crowding or [each for each in self._least_active if not has_share or each.holder == newcomer.holder]
+        # each newcomer would go through all series, at each scrape; mostly no holder has its share
+        crowds = not has_share and any(map(self._has_share, self._held))
+        crowding = crowds and [each for each in self._least_active if self._has_share(each.holder)]
+        rivals = crowding or ([each for each in self._least_active if each.holder == newcomer.holder] if has_share else self._least_active)
         retiring = next(filter(self._may_retire, rivals), None)
         least = retiring or next(iter(rivals), None)
         if least is None or not (crowding or _is_plainly_more(newcomer.busy.events, least.busy.events) or self._fails_most(newcomer)):
