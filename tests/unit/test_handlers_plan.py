@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -166,11 +167,14 @@ def test_the_examples_work() -> None:
 
 def test_the_manual_shows_code_that_runs(tmp_path: Path) -> None:
     """The first thing that anybody tries."""
-    manual = (REPOSITORY / "docs/handlers.md").read_text()
-    (tmp_path / "slow_builds.py").write_text(manual.partition("```python\n")[2].partition("```")[0])
-    with running(Planned("manual", "slow_builds:SlowBuilds", (str(tmp_path),), options={"threshold_seconds": 0.001})) as consumer:
+    slow_builds, compilers = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/handlers.md").read_text(), re.DOTALL)[:2]
+    (tmp_path / "slow_builds.py").write_text(slow_builds)
+    (tmp_path / "compilers.py").write_text(compilers)
+    slow = Planned("slow", "slow_builds:SlowBuilds", (str(tmp_path),), options={"threshold_seconds": 0.001})
+    with running(slow, Planned("compilers", "compilers:Compilers", (str(tmp_path),))) as consumer:
         consumer.offer([record()])
-    assert of(consumer, "manual").handled == 1
+        eventually(lambda: [each.series[0][:2] for each in consumer.registries().families] == [(("cc1",), (1.0,))])
+    assert [each.handled for each in consumer.status().handlers] == [1, 1]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root only: others become nobody else")
