@@ -48,6 +48,13 @@ class Attributor:
                     by[dimension].other.add(_counts(waited.other))
         return by
 
+    def without_origins(self, total: ProcessCounts) -> By:
+        """Return the breakdowns of processes of which only the counts are left."""
+        by: By = {each: Breakdown(other=_counts(OriginCounts(total.short_exits, total.failures()))) for each in self._wanted}
+        if OWNER in by:
+            by[OWNER].other.short_cpu_ns = total.short_cpu_ns
+        return by
+
     def _count(self, by: By, origin: Origin, row: OriginCounts) -> None:
         holder = _holder(origin, self._owner_of(origin.cgroup))
         by[COMM].holders[origin.comm] = holder

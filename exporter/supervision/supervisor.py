@@ -266,16 +266,16 @@ class Supervisor:
         with self._lock:
             self._health.ended(source)
             rest = retiring.rest()
-            rest.add_breakdowns(by)
+            rest.add_breakdowns(self._attributor.without_origins(rest.total) if by is None else by)
             self._ledger.absorb(rest)
             self._retiring = None
 
-    def _attributed(self, source: Source) -> By:
-        """Return for whom processes ran since the last time, without the lock: looking up owners may be slow."""
+    def _attributed(self, source: Source) -> By | None:
+        """Return for whom processes ran since the last time, or None if the source has failed. Not under the lock: it may be slow."""
         try:
             return self._attributor.attribute(source.origins())
-        except SourceFailed:  # its drain raises the same
-            return {}
+        except SourceFailed:
+            return None
 
     def _became(self, source: Source, reason: SwitchReason, refusals: str) -> None:
         self._why = self._selector.why(refusals)
@@ -307,6 +307,6 @@ class Supervisor:
         by = self._attributed(active.source)
         with self._lock:
             counts = active.drain()
-            counts.add_breakdowns(by)
+            counts.add_breakdowns(by or {})
             self._ledger.absorb(counts)
         self._health.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exporter.model import NS, Mode, RuntimeScale, SourceFailed
 from exporter.model.counts import Counts
+from exporter.model.origins import Origins
 from exporter.sources.base import Source
 from exporter.sources.tally import Tally
 
@@ -36,6 +37,10 @@ class FakeSource(Source):
     def peek(self) -> Counts:
         self._check()
         return self.tally.peek()
+
+    def origins(self) -> Origins:
+        self._check()
+        return self.tally.origins()
 
     def drain(self) -> Counts:
         self._check()

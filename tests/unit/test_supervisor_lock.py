@@ -12,6 +12,7 @@ import pytest
 from exporter.config.options import Config
 from exporter.loaders.direct import Direct
 from exporter.model import NS, Mode, ModeUnavailable, SourceFailed, SwitchReason
+from exporter.model.dimensions import BY_ORIGIN, OWNER
 from exporter.model.exits import ProcessExit
 from exporter.records.hub import Hub
 from exporter.supervision import switchover
@@ -150,6 +151,21 @@ def test_a_mode_that_broke_and_is_slow_to_stop(host: Host) -> None:
             snapshot = host.supervisor.snapshot()
             assert (snapshot.mode, sum(snapshot.view.counts.total.exits)) == (None, 3)
     assert (host.supervisor.mode, host.exits()) == (Mode.EBPF_CORE, 3)
+
+
+@pytest.mark.parametrize("host", [("", "")], indirect=True)
+def test_a_mode_that_broke_leaves_no_breakdown_short(host: Host) -> None:
+    """Nobody can say any more for whom its last processes ran; so they are in `other`."""
+    host.supervisor._drain(Running(host.old))
+    host.old.tally.exited(9, ProcessExit(0, NS // 2, b"c", b"d", cpu_ns=5))
+    assert host.exits() == 4
+    host.old.broken = True
+    host.supervisor.tick()
+    view = host.supervisor.snapshot().view
+    assert view.counts.total.short_exits == 4
+    others = {dimension: view.rows[dimension][-1][1] for dimension in BY_ORIGIN}
+    assert {dimension: other.short_exits for dimension, other in others.items()} == dict.fromkeys(BY_ORIGIN, 1)
+    assert others[OWNER].short_cpu_ns == 5
 
 
 @pytest.mark.parametrize("host", [("stop", "")], indirect=True)
