@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 # bcc belongs to the system's interpreter, and other users than the builder can run it
 PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || command -v python3)
 BIN := .venv/bin
+# Unit tests beside the others, which need the machine for themselves; see tests/conftest.py
+PYTEST := pytest -q -n 2 --dist loadgroup
 DOCKER ?= docker
 OBJECTS := $(addprefix exporter/_bpf/,lifecycle.bpf.o failures.bpf.o)
 
@@ -41,12 +43,12 @@ run: all ## Run the exporter; metrics at http://localhost:10199/metrics (ARGS="-
 
 .PHONY: test
 test: all .venv/dev ## Run all tests; kernel tests need root, and skipped tests say why (ARGS="tests/unit -k name")
-	@$(BIN)/pytest -q $(ARGS)
+	@$(BIN)/$(PYTEST) $(ARGS)
 
 .PHONY: coverage
 coverage: all .venv/dev ## Run all tests; fail if branch coverage is below the floor in pyproject.toml (as root)
 	@rm -rf build/coverage && install -d -m 1777 build/coverage
-	@$(BIN)/coverage run -m pytest -q $(ARGS)
+	@$(BIN)/coverage run -m $(PYTEST) $(ARGS)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 

@@ -14,8 +14,10 @@ from hypothesis import settings
 
 from exporter.handlers import process
 from exporter.loaders.core import refusal
+from tests.folders import public
 
-WORKLOAD = Path(__file__).parent / "kernel/workloads/workload.c"
+KERNEL, E2E = (Path(__file__).parent / name for name in ("kernel", "e2e"))
+WORKLOAD = KERNEL / "workloads/workload.c"
 
 settings.register_profile("busy machine", deadline=None)  # no test asserts a speed
 settings.load_profile("busy machine")
@@ -23,6 +25,14 @@ settings.load_profile("busy machine")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate-golden", action="store_true", help="write tests/fixtures/metrics.txt anew instead of comparing with it")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run one after another what loads the machine or watches all of it. Unit tests run beside it (pytest-xdist)."""
+    for item in items:
+        if item.path.is_relative_to(KERNEL) or item.path.is_relative_to(E2E):
+            item.add_marker(pytest.mark.xdist_group("whole machine"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,8 +60,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("cc") is None:
         pytest.skip("no C compiler (cc) to build the workloads with")
     folder = tmp_path_factory.mktemp("compiled")
-    for parent in (folder, folder.parent, folder.parent.parent):
-        parent.chmod(0o755)  # other users run them too
+    public(folder)
     nothing = folder / "nothing.c"
     nothing.write_text("int main(void) { return 0; }\n")
     for source in (WORKLOAD, nothing):

@@ -30,6 +30,7 @@ import pytest
 from bench.exporter import free_port
 from bench.workloads import Workload, built
 from exporter.loaders.core import refusal
+from tests.folders import public
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 USER, PASSWORD = "prometheus", "e2e-password"
@@ -137,8 +138,7 @@ def certified(folder: Path) -> Path:
         ["openssl", "req", "-x509", *key, "-days", "2", *names, "-out", str(folder / "shortproc-ca.pem")], check=True, capture_output=True
     )
     (folder / "key.pem").chmod(0o644)
-    for each in (folder, folder.parent, folder.parent.parent):
-        each.chmod(0o755)  # the exporter reads them as the user that it has become
+    public(folder)  # the exporter reads them as the user that it has become
     (folder / "shortproc-password").write_text(PASSWORD)
     web = folder / "web.yml"
     web.write_text(f"tls_server_config: {{cert_file: shortproc-ca.pem, key_file: key.pem}}\nbasic_auth_users: {{{USER}: {HASH}}}\n")

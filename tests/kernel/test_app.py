@@ -23,6 +23,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.kernel.procfs import Procfs
+from tests.folders import public
 from tests.kernel.programs import Program, until
 
 CHECKOUT = Path(__file__).parents[2]
@@ -93,12 +94,6 @@ def running(*arguments: str, uid: int | None = None) -> Iterator[Running]:
         finally:
             if child.poll() is None:
                 child.kill()
-
-
-def public(folder: Path) -> None:
-    """Let everybody read what is in a test's folder: the exporter has given up its privileges when it reads its configuration again."""
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
 
 
 def refused(*arguments: str, port: int | None = None, uid: int | None = None) -> tuple[int, str]:

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from exporter.kernel import bpf
+from tests.folders import public
 from tests.kernel.programs import Program, until
-from tests.kernel.test_app import CHECKOUT, Running, _mode, command, free_port, public, running
+from tests.kernel.test_app import CHECKOUT, Running, _mode, command, free_port, running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only as root it has a broker")
 

@@ -27,8 +27,9 @@ from exporter.kernel.proc_connector import open_socket
 from exporter.loaders.broker import Broker, serve
 from exporter.model import Mode, ModeUnavailable
 from exporter.supervision.modes import loader_settings
+from tests.folders import public
 from tests.kernel.programs import Program, until
-from tests.kernel.test_app import CHECKOUT, Running, _mode, command, free_port, public, refused, running
+from tests.kernel.test_app import CHECKOUT, Running, _mode, command, free_port, refused, running
 
 pytestmark = pytest.mark.usefixtures("requires_bpf")
 

@@ -11,6 +11,7 @@ import pytest
 from exporter.kernel.capabilities import CAP_BPF, CAP_SYS_ADMIN
 from exporter.process import privileges
 from exporter.process.privileges import NOBODY, NoSuchUser, reload_warning, target_user, user_of
+from tests.folders import public
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,7 @@ def test_what_it_could_not_read_again_is_told(tmp_path: Path) -> None:
     file = tmp_path / "exporter.yml"
     assert reload_warning(str(file), NOBODY, NOBODY) is None
     file.write_text("")
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
+    public(tmp_path)
     assert reload_warning(str(file), NOBODY, NOBODY) is None
     file.chmod(0o640)
     assert f"chgrp {NOBODY} {file} && chmod 640 {file}" in str(reload_warning(str(file), NOBODY, NOBODY))
