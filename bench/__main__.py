@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import costs, handlers, modes, records, revisions, scaling, scan_capture, serving, storms, switches
+from bench import costs, handlers, modes, records, revisions, scaling, scan_capture, serving, slowdown, storms, switches
 
 _ALL = {
     "modes": modes.main,
@@ -16,6 +16,7 @@ _ALL = {
     "storms": storms.main,
     "switches": switches.main,
     "costs": costs.main,
+    "slowdown": slowdown.main,
     "revisions": revisions.main,
     "serving": serving.main,
     "scan_capture": scan_capture.main,
