@@ -55,9 +55,15 @@ struct sched_entity {
 	__u64 sum_exec_runtime;
 };
 
+struct mm_struct {
+	unsigned long arg_start;
+	unsigned long arg_end;
+};
+
 struct task_struct {
 	unsigned int flags;
 	struct sched_entity se;
+	struct mm_struct *mm;
 	int exit_code;
 	int tgid;
 	struct task_struct *real_parent;

@@ -23,6 +23,7 @@
 #include "lifecycle.h"
 #include "maps.h"
 #include "exe_path.h"
+#include "arguments.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -133,8 +134,11 @@ int on_exec(__u64 *ctx)
 {
 	struct comm comm;
 
-	if (control.records)
+	if (control.records) {
 		keep_exe((void *)ctx[0], (void *)ctx[2]);
+		if (config.arguments)
+			keep_arguments((void *)ctx[0]);
+	}
 	if (!counts_now(&control))
 		return 0;
 	read_comm(&comm, (void *)ctx[0]);

@@ -20,6 +20,8 @@
 #define EXE_SLOTS 8192 /* a power of two, as RECORD_CPU_SLOTS */
 #define MAX_EXES 16384 /* in lifecycle.bcc.c */
 #define EXE_LEN 256
+#define ARGUMENTS_SLOTS 8192
+#define ARGUMENTS_LEN 512
 #define RECORD_CPU_SLOTS 16384
 #define RECORDS_BYTES (256 << 10)
 #define BCC_RECORDS_BYTES (2 << 20)
@@ -132,7 +134,7 @@ struct config {
 	__u64 origins;       /* whether exits are counted by origin, and CPU by cgroup */
 	__u64 pids_cgroups;  /* whether cgroups are those of the v1 controller `pids`, not v2 */
 	__u64 hierarchy_id;  /* of these cgroups: /proc/cgroups; 0 for v2 */
-	__u64 unused;
+	__u64 arguments;     /* whether records have the arguments of their processes */
 	struct counts none; /* zeros: the value of a new comm */
 	struct origin_counts no_origin;
 	__u64 unused_too[6];
@@ -190,6 +192,13 @@ struct record_cpu {
 struct exe {
 	__u64 start_ns;
 	char path[EXE_LEN];
+} __attribute__((aligned(64)));
+
+/* The arguments of a process, each with its terminating zero. User space reads them, as it does the path. */
+struct arguments {
+	__u64 start_ns;
+	__u64 size; /* of all of them; only the first ARGUMENTS_LEN bytes are kept */
+	char text[ARGUMENTS_LEN];
 } __attribute__((aligned(64)));
 
 #define ADD(where, n) __sync_fetch_and_add(&(where), (n))

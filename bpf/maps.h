@@ -88,6 +88,15 @@ struct exes {
 	__type(value, struct exe);
 } exes SEC(".maps");
 
+/* The same for arguments. It has one slot unless records have arguments. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ARGUMENTS_SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct arguments);
+} arguments SEC(".maps");
+
 /* Where the path of a file is put together, from its end. */
 struct path_buffer {
 	__u32 start;

@@ -20,6 +20,7 @@ from exporter.process import log, privileges
 from exporter.process.log import fields
 from exporter.process.sdnotify import Notifier
 from exporter.process.signals import Signals
+from exporter.records.arguments import reducer
 from exporter.records.hub import Hub
 from exporter.supervision.modes import loader_settings
 from exporter.supervision.reload import Reloader
@@ -57,7 +58,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)  # one arena saves memory, and Python runs one thread at a time
     signals = Signals(_SIGNALS)
     notifier = Notifier()
-    hub = Hub(config.records.capacity)
+    hub = Hub(config.records.capacity, reducer(config.records))
     policies = _policies(config.web.config_file)
     become = _target_user(config.security, plan, config_file)
     settings = loader_settings(config)

@@ -15,6 +15,7 @@ from exporter.config import flags, loading
 from exporter.config.options import AUTO, Config, Security
 from exporter.config.problems import ConfigError, one_line
 from exporter.model import Mode
+from exporter.model.arguments import Wanted
 from exporter.process import privileges, shortage, version
 from exporter.snoop import flags as snoop_flags
 
@@ -81,6 +82,8 @@ def _snoop(given: Given) -> int:
     settings = _configuration(given)
     if "--log.level" not in given:  # log lines would be mixed with records
         settings = loading.override(settings, "log.level", "error", "--log.level")
+    if wanted.args and not settings.records.tell_arguments:
+        settings = loading.override(settings, "records.arguments", Wanted.FULL, snoop_flags.ARGS)
     return _to_stdout(lambda: run.main(wanted, settings))
 
 
@@ -128,6 +131,9 @@ def _configuration(given: Given) -> Config:
     """Read the configuration file, and override it by the flags. Raises `ConfigError`."""
     path = given.get("--config.file")
     settings = flags.override(loading.load(path) if path is not None else Config(), given)
+    if settings.web.public_records and settings.records.tell_arguments:
+        where = f"{one_line(str(path))}: records.arguments"
+        raise ConfigError(f"{where}: every client would see them, because web.public_records is true; set one of the two to its default")
     mode = settings.detection.mode
     if "--fast-scan" in given:
         if "--mode" in given and mode != Mode.FAST_SCAN:

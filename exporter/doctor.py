@@ -18,7 +18,7 @@ from exporter.supervision.selector import wanted
 def main(config: Config) -> int:
     """Print a report. Returns 0 if the exporter would start with this configuration, else 1."""
     procfs = Procfs(config.procfs)
-    host = Host(config.runtime_scale, config.detection, procfs, Direct(loader_settings(config)))
+    host = Host(config.runtime_scale, config.detection, procfs, Direct(loader_settings(config)), config.records.tell_arguments)
     print(version.text())
     print(f"kernel: {os.uname().release} ({platform.machine()}), user: {os.geteuid()}, /proc: {config.procfs}")
     print()

@@ -15,6 +15,7 @@ from exporter.config.problems import InvalidValue, gathering, shown, suggestion
 from exporter.model import NS
 
 Schema = dict[str, Any]
+_OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,16 @@ class Check:
 
 def one_of(*choices: str) -> Check:
     wanted = f"one of {', '.join(choices)}"
+    with_off: list[str | bool] = [False] if _OFF in choices else []  # YAML 1.1 reads a plain `off` as false
 
     def read(value: object) -> str:
+        if value is False and with_off:
+            return _OFF
         if isinstance(value, str) and value in choices:
             return value
         raise InvalidValue(f"{shown(value)} is not {wanted}{suggestion(value, choices)}")
 
-    return Check(read, {"enum": list(choices)}, wanted)
+    return Check(read, {"enum": [*choices, *with_off]}, wanted)
 
 
 def boolean() -> Check:

@@ -14,6 +14,7 @@ from exporter.config.checks import boolean, duration, integer, keywords, list_of
 from exporter.config.globs import GLOBS
 from exporter.config.sections import flag_only, group, groups, option, required
 from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale
+from exporter.model.arguments import Wanted
 from exporter.model.dimensions import BY_ORIGIN, DIMENSIONS, Dimension
 from exporter.model.failures import FailedStarts
 
@@ -120,6 +121,23 @@ class Attribution:
 @dataclass(frozen=True, slots=True)
 class Records:
     capacity: int = option(1000, integer(0, 100_000), "Number of recent records that are kept in memory; 0 for none.")
+    arguments: str = option(
+        Wanted.OFF,
+        one_of(*Wanted),
+        "What records tell of the arguments of a process. off: nothing. names: the program, the names of flags, the script of an "
+        "interpreter. full: the first 512 bytes, without secrets in their usual forms; others may remain (docs/security.md).",
+    )
+    redact: tuple[str, ...] = option(
+        (),
+        GLOBS,
+        "Globs for further secrets in arguments, in either case of letters: for names of flags, variables and headers whose values are "
+        "replaced, such as *pin, or for whole words, such as acme-*.",
+    )
+
+    @property
+    def tell_arguments(self) -> bool:
+        """Return whether records have arguments."""
+        return self.arguments != Wanted.OFF
 
 
 @dataclass(frozen=True, slots=True)

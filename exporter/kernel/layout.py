@@ -8,6 +8,7 @@ from typing import Any
 
 from exporter.kernel.cgroups import Hierarchy
 from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Outcome, RuntimeScale
+from exporter.model.arguments import MOST_BYTES
 
 COMM_LEN = 16
 BUCKETS = MAX_BOUNDS + 1
@@ -21,6 +22,8 @@ MAX_ORIGINS = 8192
 MAX_CGROUP_CPU = 4096
 MAX_CGROUP_PATHS = 4096
 CGROUP_PATH_LEN = 384
+ARGUMENTS_SLOTS = 8192
+ARGUMENTS_LEN = MOST_BYTES
 RECORD_CPU_SLOTS = 16384
 RECORDS_BYTES = 256 << 10
 BCC_RECORDS_BYTES = 2 << 20
@@ -139,6 +142,10 @@ class Exe(ctypes.Structure):
     _fields_ = (("start_ns", c_uint64), ("path", c_char * EXE_LEN), ("unused", c_uint64 * 7))
 
 
+class ArgumentsSlot(ctypes.Structure):
+    _fields_ = (("start_ns", c_uint64), ("size", c_uint64), ("text", c_char * ARGUMENTS_LEN), ("unused", c_uint64 * 6))
+
+
 class RecordCpu(ctypes.Structure):
     _fields_ = (("start_ns", c_uint64), ("cpu_ns", c_uint64))
 
@@ -159,7 +166,7 @@ class ProgramConfig(ctypes.Structure):
         ("origins", c_uint64),
         ("pids_cgroups", c_uint64),
         ("hierarchy_id", c_uint64),
-        ("unused", c_uint64),
+        ("arguments", c_uint64),
         ("none", CommRow),
         ("no_origin", OriginRow),
         ("unused_too", c_uint64 * 6),
@@ -168,9 +175,12 @@ class ProgramConfig(ctypes.Structure):
     )
 
 
-def program_config(scale: RuntimeScale, cgroups: Hierarchy, *, by_origin: bool = True) -> ProgramConfig:
-    """Return the constants of the programs. The loader adds `group_dead_arg`. `by_origin` counts for whom processes ran."""
-    config = ProgramConfig(origins=by_origin, pids_cgroups=cgroups.is_pids, hierarchy_id=cgroups.id)
+def program_config(scale: RuntimeScale, cgroups: Hierarchy, *, by_origin: bool = True, arguments: bool = False) -> ProgramConfig:
+    """Return the constants of the programs. The loader adds `group_dead_arg`.
+
+    `by_origin` counts for whom processes ran; `arguments` keeps the arguments of processes for their records.
+    """
+    config = ProgramConfig(origins=by_origin, pids_cgroups=cgroups.is_pids, hierarchy_id=cgroups.id, arguments=arguments)
     config.threshold_ns = scale.threshold_ns
     spare = BUCKETS - len(scale.bounds_ns)
     config.bounds_ns[:] = [*scale.bounds_ns, *[FOREVER_NS] * spare]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from exporter.model import KERNEL_THREADS, NS, Lost
+from exporter.model.arguments import MOST_BYTES, Arguments, first
 
 T = TypeVar("T")
 
@@ -115,6 +116,11 @@ class Procfs:
         """Read the path of a process in one hierarchy of cgroups, whose number is as in `/proc/cgroups`, 0 for v2; `None` if that fails."""
         path = self._read(b"%d/cgroup" % pid, lambda data: parse_cgroup(data, hierarchy_id), _CGROUP_BYTES)
         return None if isinstance(path, Lost) else path
+
+    def arguments(self, pid: int) -> Arguments | None:
+        """Read the arguments of a process; `None` if that fails, or if it has none: then it has exited, or is a kernel thread."""
+        data = self._read(b"%d/cmdline" % pid, bytes, MOST_BYTES + 1)
+        return None if isinstance(data, Lost) else first(data, len(data))
 
     def owner(self, pid: int) -> int | None:
         """Return the effective user ID of a process, which its directory belongs to; `None` if that fails."""

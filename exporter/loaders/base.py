@@ -31,6 +31,8 @@ class Settings:
     """Path of a Python interpreter that has bcc; if empty, one is searched for."""
     by_origin: bool
     """Whether the programs count for whom processes ran."""
+    arguments: bool
+    """Whether they keep the arguments of processes, for records."""
     failed_starts: FailedStarts
     modules: Mapping[Mode, str]
     """Name of the module that loads each mode. The other modes need no loader."""

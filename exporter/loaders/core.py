@@ -33,7 +33,9 @@ _PROGRAMS = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask", "on_mkd
 
 def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
     """See `ModeLoader`."""
-    return load_core(settings.scale, on_log, by_origin=settings.by_origin, failed_starts=settings.failed_starts)
+    return load_core(
+        settings.scale, on_log, by_origin=settings.by_origin, arguments=settings.arguments, failed_starts=settings.failed_starts
+    )
 
 
 def load_core(  # noqa: PLR0913 - two are required
@@ -41,24 +43,26 @@ def load_core(  # noqa: PLR0913 - two are required
     on_log: Callable[[str], None],
     *,
     by_origin: bool = True,
+    arguments: bool = False,
     failed_starts: FailedStarts = FailedStarts.AUTO,
     force_guard: bool = False,
     timeout: float = 20,
 ) -> Handover:
     """Load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
 
-    `by_origin` counts for whom processes ran. `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
+    `by_origin` counts for whom processes ran; `arguments` keeps those of processes for their records. `force_guard` counts exits as on
+    kernels whose tracepoint does not mark the last thread.
     """
     cgroups = hierarchy()
     request = {
         "object": str(OBJECT),
         "failures": str(failures.OBJECT),
         "failed_starts": failed_starts,
-        "config": bytes(program_config(scale, cgroups, by_origin=by_origin)).hex(),
+        "config": bytes(program_config(scale, cgroups, by_origin=by_origin, arguments=arguments)).hex(),
         "force_guard": force_guard,
     }
     loaded = handover.load(__name__, request, timeout=timeout, on_log=on_log)
-    loaded.facts["cgroups"] = cgroups.root
+    loaded.facts.update(cgroups=cgroups.root, arguments=arguments)
     return loaded
 
 
@@ -93,6 +97,8 @@ def _load(sender: handover.Sender) -> None:
         libbpf.call("bpf_map__set_initial_value", data, bytes(value), ctypes.sizeof(value))
     if config.group_dead_arg:
         libbpf.call("bpf_map__set_max_entries", maps["guard"], 1)
+    if not config.arguments:
+        libbpf.call("bpf_map__set_max_entries", maps["arguments"], 1)
     if not config.origins:
         for name in ("origins_a", "origins_b", "cgroup_cpu_a", "cgroup_cpu_b", "cgroup_paths"):
             libbpf.call("bpf_map__set_max_entries", maps[name], 1)

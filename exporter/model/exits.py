@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from exporter.model import Outcome
+from exporter.model.arguments import Arguments
 from exporter.model.origins import UNKNOWN
 
 
@@ -28,6 +29,8 @@ class ProcessExit(NamedTuple):
     cgroup: bytes = b""
     spawner: bytes = UNKNOWN
     """As in `Origin`."""
+    arguments: Arguments | None = None
+    """None where they are not known, or not asked for."""
 
     @property
     def at_ns(self) -> int:

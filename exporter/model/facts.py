@@ -32,3 +32,4 @@ class Fact(StrEnum):
     RECORD_CGROUP = "records: cgroup"
     RECORD_CPU = "records: CPU"
     RECORD_OOM = "records: OOM kill"
+    RECORD_ARGUMENTS = "records: arguments, if asked for"

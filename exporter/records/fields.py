@@ -39,6 +39,8 @@ class Column(NamedTuple):
     """The fields that the form takes; by default the field that declares the column."""
     about: str = ""
     """By default that of the field."""
+    flag: str = ""
+    """The flag of snoop that shows it; always shown without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Shown(NamedTuple):
     form: Form
     of: tuple[str, ...]
     about: str
+    flag: str
 
 
 def snoop_columns(fields: Sequence[Field]) -> list[Shown]:
@@ -99,9 +102,13 @@ def page_columns(fields: Sequence[Field]) -> list[Shown]:
 def _shown(columns: Iterable[tuple[Column | None, Form, Field]]) -> list[Shown]:
     there = sorted(((column, form, field) for column, form, field in columns if column is not None), key=lambda each: each[0].place)
     return [
-        Shown(column.title, column.width, column.form or form, column.of or (field.name,), column.about or field.about)
+        Shown(column.title, column.width, column.form or form, column.of or (field.name,), _about(column, field), column.flag)
         for column, form, field in there
     ]
+
+
+def _about(column: Column, field: Field) -> str:
+    return f"{f'with `{column.flag}`: ' if column.flag else ''}{column.about or field.about}"
 
 
 def compiled(fields: Sequence[Field], forms: Iterable[tuple[Form | None, tuple[str, ...]]], shape: Callable[[list[str]], str]) -> Form:

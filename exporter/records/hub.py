@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from exporter.model import NS
+from exporter.records.arguments import Reduce, reduced
 from exporter.records.attributed import Who, attributed
 from exporter.records.record import Record
 
@@ -59,8 +60,12 @@ class Latencies:
 class Hub:
     """Passes every batch to the store of recent records and to each consumer."""
 
-    def __init__(self, capacity: int) -> None:
-        """Keep the last `capacity` records."""
+    def __init__(self, capacity: int, reduce_arguments: Reduce | None = None) -> None:
+        """Keep the last `capacity` records.
+
+        `reduce_arguments` returns what may be told of arguments; without it, nothing. No consumer ever gets more.
+        """
+        self._reduce_arguments = reduce_arguments
         self.on_change: Callable[[], None] = lambda: None
         """Called when `wanted` or `live` may have changed, from the thread that attaches or detaches."""
         self.who: Who | None = None
@@ -114,6 +119,7 @@ class Hub:
     def _offer(self, batch: Batch, at_once: tuple[bool, ...]) -> None:
         if self.who is not None:
             batch = attributed(batch, self.who)
+        batch = reduced(batch, self._reduce_arguments)
         with self._lock:
             if False in at_once:
                 self._recent.extend(batch)

@@ -152,6 +152,16 @@ def _read_truth(value: object) -> bool | None:
     return value
 
 
+def _texts_or_none(arguments: bytes | None) -> list[str] | None:
+    return None if arguments is None else [comm_text(word) for word in arguments.split(b"\0")]
+
+
+def _read_words(texts: list[str] | None) -> bytes | None:
+    if texts is not None and not isinstance(texts, list):
+        raise ValueError(texts)
+    return None if texts is None else b"\0".join(map(raw_name, texts))
+
+
 STARTED = JsonForm(
     "RFC 3339, UTC, to the nanosecond",
     lambda exited, runtime: rfc3339(exited - runtime),
@@ -231,6 +241,15 @@ YES_OR_NO = Kind(
     stored=lambda value: None if value is None else int(value),
     snoop=shown.yes_or_no,
     page=lambda value: shown.yes_or_no(value, shown.QUESTION),
+)
+ARGUMENTS = Kind(
+    about="separated by zero bytes; None: not known, or not asked for",
+    json=JsonForm("list of texts", _texts_or_none, lambda arguments: json.dumps(_texts_or_none(arguments))),
+    read=_read_words,
+    column="TEXT",
+    stored=lambda arguments: None if arguments is None else shown.command_line(arguments, cut=False),
+    snoop=lambda arguments: shown.command_line(arguments, cut=False),
+    page=lambda arguments: shown.QUESTION if arguments is None else shown.command_line(arguments, cut=False),
 )
 OUTCOME = Kind(
     about="",

@@ -22,7 +22,7 @@ def _read_code(found: Json) -> int | None:
 
 
 class Record(NamedTuple):
-    """One short process. It never contains arguments or environment."""
+    """One short process. It never contains the environment; arguments only if `records.arguments` asks for them."""
 
     ended_ns: Annotated[
         int,
@@ -71,7 +71,7 @@ class Record(NamedTuple):
             "path of the executable, as given to the last exec, up to 255 bytes",
             kinds.NAME_IF_KNOWN,
             Fact.RECORD_EXE,
-            snoop=Column(12, "EXE"),
+            snoop=Column(12, "EXE", "<24"),
             page=Column(10, "@Executable", form=shown.name),
         ),
     ]
@@ -142,6 +142,26 @@ class Record(NamedTuple):
     container: Annotated[str, Field("owner: container or machine", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
     oom_killed: Annotated[
         bool | None, Field("whether the OOM killer chose it, so that it was killed by SIGKILL", kinds.YES_OR_NO, Fact.RECORD_OOM)
+    ] = None
+
+    arguments: Annotated[
+        bytes | None,
+        Field(
+            "arguments of the last exec, the program's own name first: what `records.arguments` asks for of the first 512 bytes",
+            kinds.ARGUMENTS,
+            Fact.RECORD_ARGUMENTS,
+            snoop=Column(
+                13,
+                "ARGS",
+                form=shown.command_line,
+                of=("arguments", "arguments_cut"),
+                about="arguments, as a shell would take them; `>` at the end if there are more than 512 bytes",
+                flag="--args",
+            ),
+        ),
+    ] = None
+    arguments_cut: Annotated[
+        bool | None, Field("whether there are more than 512 bytes of arguments", kinds.YES_OR_NO, Fact.RECORD_ARGUMENTS)
     ] = None
 
 

@@ -5,6 +5,7 @@ Every name is escaped: it cannot contain a command for the terminal, begin a lin
 
 from __future__ import annotations
 
+import shlex
 import time
 from functools import lru_cache
 
@@ -14,6 +15,8 @@ NOTHING = "-"
 """An unknown value in snoop."""
 QUESTION = "?"
 """An unknown value on the page."""
+CUT = ">"
+"""The end of a text that is cut."""
 OOM_KILLED = "OOMKilled"
 """As Kubernetes calls it."""
 _CACHED = 4096
@@ -93,6 +96,19 @@ def utc_second(seconds: int) -> str:
 
 def signal_name(number: int) -> str:
     return SIGNALS.get(number, f"SIG{number}")
+
+
+def command_line(arguments: bytes | None, cut: bool | None) -> str:
+    """Return arguments as a shell would take them: quoted where needed, and with escapes for what is not printable."""
+    return NOTHING if arguments is None else " ".join(map(_shell_word, arguments.split(b"\0"))) + (CUT if cut else "")
+
+
+def _shell_word(word: bytes) -> str:
+    text = word.decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = comm_text(word).replace("'", r"\'")
+    return f"$'{escaped}'"
 
 
 def yes_or_no(value: bool | None, unknown: str = NOTHING) -> str:

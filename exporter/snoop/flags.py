@@ -17,6 +17,8 @@ from exporter.model import Outcome
 from exporter.records.fields import snoop_columns
 from exporter.records.record import FIELDS
 
+ARGS = "--args"
+"""The flag of the column of arguments."""
 _COLUMNS = "\n".join(f"  {column.title:<9} {column.about.replace('`', '')}" for column in snoop_columns(FIELDS))
 ABOUT = f"""Print short processes as they exit, one on each line, until Ctrl-C, which prints a summary by comm.
 
@@ -32,6 +34,7 @@ examples:
   shortproc-exporter snoop                                   what does top not show?
   shortproc-exporter snoop --parent=make --max-runtime=5ms
   shortproc-exporter snoop --outcome=error --outcome=signal  only failures
+  shortproc-exporter snoop --args --parent=cron
   shortproc-exporter snoop --duration=10s --json > processes.jsonl
   shortproc-exporter snoop --url=http://localhost:10199      from a running exporter; needs no privilege
 
@@ -77,6 +80,7 @@ _URL = Check(_url, {}, "a URL")
 class Options:
     filter: Filter = field(default_factory=Filter)
     json: bool = False
+    args: bool = False
     count: int | None = None
     duration_seconds: float | None = None
     url: str | None = None
@@ -99,13 +103,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     add("--count", "N", "exit after N lines")
     add("--duration", "TIME", "exit after this time")
     add("--url", "URL", "read from a running exporter, e.g. http://localhost:10199")
-    flags.add_argument(
-        "--json",
-        dest="--json",
-        default=argparse.SUPPRESS,
-        action="store_true",
-        help="print JSON objects, one on each line, with the keys of /api/v1/short-processes",
-    )
+    for name, about in (
+        (ARGS, "show arguments without known secrets; with --url, those that this exporter tells (records.arguments)"),
+        ("--json", "print JSON objects, one on each line, with the keys of /api/v1/short-processes"),
+    ):
+        flags.add_argument(name, dest=name, default=argparse.SUPPRESS, action="store_true", help=about)
 
 
 def options(given: Mapping[str, Any]) -> Options:
@@ -136,6 +138,7 @@ def options(given: Mapping[str, Any]) -> Options:
             max_runtime_seconds=most,
         ),
         json="--json" in given,
+        args=ARGS in given,
         count=read("--count", _COUNT),
         duration_seconds=read("--duration", _TIME),
         url=read("--url", _URL),

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from exporter.records.fields import Field, Shown, compiled, snoop_columns
 from exporter.records.kinds import Form
 from exporter.records.record import FIELDS, Record
+from exporter.records.shown import CUT
 
-_CUT = ">"
 
-
-def table(fields: Sequence[Field]) -> tuple[str, Form]:
-    """Return the header, and a function that returns a line, aligned with it, from a record's values."""
-    columns = snoop_columns(fields)
+def table(fields: Sequence[Field], flags: Collection[str] = ()) -> tuple[str, Form]:
+    """Return the header, and a function that returns a line, aligned with it, from a record's values. `flags` ask for more columns."""
+    columns = [column for column in snoop_columns(fields) if not column.flag or column.flag in flags]
+    columns[-1] = columns[-1]._replace(width="")
     header = " ".join(f"{column.title:{column.width}}" for column in columns)
     forms = ((_filled(column), column.of) for column in columns)
     return header, compiled(fields, forms, lambda calls: f"f'{' '.join(f'{{{call}}}' for call in calls)}'")
 
 
 def _filled(column: Shown) -> Form:
-    """Return the form of a column, padded to its width."""
+    """Return the form of a column, padded to its width; the last one has none."""
     form, width = column.form, int(column.width[1:] or 0)
     if not width:
         return form
@@ -42,11 +42,11 @@ def cut(text: str, width: int) -> str:
     """Return text cut to a width in cells of a terminal, with a mark where it is cut."""
     if cells(text) <= width:
         return text
-    used = cells(_CUT)
+    used = cells(CUT)
     for at, char in enumerate(text):
         used += _cells(char)
         if used > width:
-            return text[:at] + _CUT
+            return text[:at] + CUT
     raise AssertionError
 
 
@@ -56,10 +56,10 @@ def _cells(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
 
 
-HEADER, _line = table(FIELDS)
+def of_records(*flags: str) -> tuple[str, Callable[[Record], str]]:
+    """Return the header, and a function that returns a record as a line aligned with it. `flags` ask for more columns."""
+    header, form = table(FIELDS, flags)
+    return header, lambda record: str(form(*record))
 
 
-def line(record: Record) -> str:
-    """Return a record as a line aligned with `HEADER`."""
-    text: str = _line(*record)
-    return text
+HEADER, line = of_records()

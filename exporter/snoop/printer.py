@@ -14,7 +14,7 @@ from exporter.records import encoding
 from exporter.records.filters import compiled
 from exporter.records.hub import Batch
 from exporter.records.record import Record
-from exporter.snoop import lines
+from exporter.snoop import flags, lines
 from exporter.snoop.flags import Options
 from exporter.snoop.summary import Summary
 
@@ -94,6 +94,9 @@ class Printer(threading.Thread):
         self.failure: Exception | None = None
         self._options = options
         self._matches = compiled(options.filter)
+        self._header, self._line = lines.of_records(*([flags.ARGS] if options.args else []))
+        if options.json:
+            self._line = encoding.line
         self._inbox = inbox
         self._output = output
         self._wake = wake
@@ -112,7 +115,7 @@ class Printer(threading.Thread):
         poll.register(self._inbox.fd, select.POLLIN)
         poll.register(self._output.fd, 0)  # reports that the reader has gone
         if not self._options.json:
-            self._output.print([lines.HEADER])
+            self._output.print([self._header])
         more = True
         while more and self._left() != 0:
             if any(fd == self._output.fd for fd, _ in poll.poll()):
@@ -125,6 +128,6 @@ class Printer(threading.Thread):
         return None if self._options.count is None else self._options.count - self.summary.total.count
 
     def _show(self, batch: list[Record]) -> None:
-        self._output.print(map(encoding.line if self._options.json else lines.line, batch))
+        self._output.print(map(self._line, batch))
         for record in batch:
             self.summary.add(record)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from exporter.config.options import Config
 from exporter.loaders.direct import Direct
 from exporter.model import Mode, SourceFailed
+from exporter.records.arguments import reducer
 from exporter.records.hub import Hub
 from exporter.snoop.printer import Inbox
 from exporter.supervision.modes import SPECS, loader_settings
@@ -19,7 +20,7 @@ class Watching:
 
     def __init__(self, config: Config, inbox: Inbox, tell: Callable[[str], None]) -> None:
         self.failure: str | None = None
-        self._hub = Hub(0)
+        self._hub = Hub(0, reducer(config.records))
         self._inbox = inbox
         self._supervisor = Supervisor(config, self._hub, Direct(loader_settings(config)))
         self._tell = tell

@@ -219,4 +219,7 @@ def _record(pid: int, exited: ProcessExit, ahead_ns: int, mode: Mode) -> Record:
     ended_ns = exited.start_ns + exited.runtime_ns + ahead_ns
     who = pid, exited.ppid, exited.uid, exited.comm, exited.parent_comm, b""
     spawner = b"" if exited.spawner == UNKNOWN else exited.spawner
-    return Record(ended_ns, exited.runtime_ns, *who, exited.outcome, exited.code, exited.cpu_ns, exited.cgroup, mode, spawner)
+    record = Record(ended_ns, exited.runtime_ns, *who, exited.outcome, exited.code, exited.cpu_ns, exited.cgroup, mode, spawner)
+    if exited.arguments is None:
+        return record
+    return record._replace(arguments=exited.arguments.text, arguments_cut=exited.arguments.cut)

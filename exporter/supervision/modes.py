@@ -25,6 +25,8 @@ class Host(NamedTuple):
     detection: Detection
     procfs: Procfs
     loader: Loader
+    arguments: bool = False
+    """Whether records have arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +95,20 @@ def _netlink(host: Host) -> Source:
     from exporter.kernel.netlink_sockets import Sockets  # noqa: PLC0415
     from exporter.sources.netlink.source import NetlinkSource  # noqa: PLC0415
 
-    return NetlinkSource(host.scale, host.procfs, lambda: Sockets.from_handover(host.loader.load(Mode.NETLINK)))
+    return NetlinkSource(host.scale, host.procfs, lambda: Sockets.from_handover(host.loader.load(Mode.NETLINK)), arguments=host.arguments)
 
 
 def _fast_scan(host: Host) -> Source:
     from exporter.sources.scan.fast import FastScanSource  # noqa: PLC0415
 
     options = host.detection.fast_scan
-    return FastScanSource(host.scale, host.procfs, round(options.interval_seconds * NS), options.cpu_share)
+    return FastScanSource(host.scale, host.procfs, round(options.interval_seconds * NS), options.cpu_share, arguments=host.arguments)
 
 
 def _scan(host: Host) -> Source:
     from exporter.sources.scan.slow import ScanSource  # noqa: PLC0415
 
-    return ScanSource(host.scale, host.procfs, round(host.detection.scan.interval_seconds * NS))
+    return ScanSource(host.scale, host.procfs, round(host.detection.scan.interval_seconds * NS), arguments=host.arguments)
 
 
 _EBPF_FILLS = {
@@ -149,6 +151,7 @@ _SCAN_FILLS = {
     Fact.RECORD_USER: "effective user, as last read",
     Fact.RECORD_CGROUP: "as last read",
     Fact.RECORD_CPU: "lower bound",
+    Fact.RECORD_ARGUMENTS: "as last read",
 }
 _SCAN_LOSSES = frozenset({Lost.UNSEEN, Lost.VANISHED, Lost.UNREADABLE, Lost.MALFORMED})
 
@@ -161,6 +164,7 @@ MODES = (
         probe=_ask_loader(Mode.EBPF_CORE),
         fills={
             **_EBPF_FILLS,
+            Fact.RECORD_ARGUMENTS: "exact, up to 512 bytes",
             Fact.FORK_FAILURES: _WITH_FEXIT,
             Fact.EXEC_FAILURES: _WITH_FEXIT,
             Fact.OOM_KILLS: "exact",
@@ -218,6 +222,7 @@ MODES = (
             Fact.RECORD_USER: "with CAP_NET_ADMIN",
             Fact.RECORD_CGROUP: "of the parent, or as read after the exec",
             Fact.RECORD_CPU: "by clock ticks, with CAP_NET_ADMIN",
+            Fact.RECORD_ARGUMENTS: "if read in time after the exec",
         },
         losses=frozenset({Lost.CPU_NEVER_CAME, Lost.OVERRUN, Lost.NAME_RACE, Lost.UNREADABLE, Lost.MALFORMED}),
         colour="blue",
@@ -259,4 +264,5 @@ def loader_settings(config: Config) -> Settings:
     modules = {spec.mode: spec.loader for spec in MODES if spec.loader}
     detection = config.detection
     failed_starts = FailedStarts(detection.failed_starts)
-    return Settings(config.runtime_scale, config.procfs, detection.ebpf_bcc.interpreter, config.by_origin, failed_starts, modules)
+    interpreter, arguments = detection.ebpf_bcc.interpreter, config.records.tell_arguments
+    return Settings(config.runtime_scale, config.procfs, interpreter, config.by_origin, arguments, failed_starts, modules)

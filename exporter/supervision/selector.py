@@ -43,7 +43,7 @@ class ModeSelector:
 
     def configure(self, config: Config) -> None:
         """Allow the modes that `config` allows."""
-        self._host = Host(config.runtime_scale, config.detection, self._procfs, self._loader)
+        self._host = Host(config.runtime_scale, config.detection, self._procfs, self._loader, config.records.tell_arguments)
         self.wanted = wanted(config, self.specs.values())
 
     @property

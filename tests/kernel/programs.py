@@ -83,6 +83,7 @@ def watching(
     scale: RuntimeScale = SCALE,
     *,
     by_origin: bool = True,
+    arguments: bool = False,
     failed_starts: FailedStarts = FailedStarts.AUTO,
     force_guard: bool = False,
     standby: bool = False,
@@ -92,7 +93,7 @@ def watching(
     log: list[str] = []
 
     def load() -> Handover:
-        return load_core(scale, log.append, by_origin=by_origin, failed_starts=failed_starts, force_guard=force_guard)
+        return load_core(scale, log.append, by_origin=by_origin, arguments=arguments, failed_starts=failed_starts, force_guard=force_guard)
 
     source = EbpfSource(Mode.EBPF_CORE, scale, load, CpuAudit(procfs))
     try:

@@ -106,6 +106,17 @@ def test_json(requires_bpf: None, workload: Program) -> None:
     assert summary.splitlines()[1].split()[:2] == ["COMM", "COUNT"]
 
 
+def test_arguments_if_asked_for(requires_bpf: None, workload: Program) -> None:
+    """One flag shows them, without the secret in them, whatever the configuration says."""
+    comm = f"--comm={workload.comm.decode()}"
+    with snooping(comm, "--args", "--count=1") as shown, snooping(comm, "--json", "--count=1") as hidden:
+        workload.run("no-such-storm", "--password", "hunter2", "two\nlines")
+        (status, (header, row), _), (_, (line,), _) = shown.ended(), hidden.ended()
+    assert (status, header[: len(HEADER)], header.split()[-1]) == (0, HEADER, "ARGS")
+    assert row.endswith(f" {workload.path} no-such-storm --password REDACTED $'two\\x0alines'")
+    assert json.loads(line)["arguments"] is None
+
+
 def test_duration() -> None:
     """It ends by itself, with success, whatever happened."""
     with snooping("--duration=300ms", "--comm=nothing has this name") as snoop:

@@ -53,5 +53,7 @@ records = st.builds(
     mode=st.sampled_from(Mode),
     spawner=st.binary(max_size=15),
     oom_killed=st.none() | st.booleans(),
+    arguments=st.none() | st.binary(max_size=50),
+    arguments_cut=st.none() | st.booleans(),
     **{name: st.binary(max_size=20).map(comm_text) for name in ADDED},
 )

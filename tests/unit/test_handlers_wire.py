@@ -57,7 +57,7 @@ def test_a_call_has_a_bound() -> None:
 
 def test_a_frame_has_a_bound() -> None:
     """The queue in front of the pipe is bounded by bytes; the longest names that Linux allows have to fit."""
-    longest = record(comm=b"c" * 15, parent_comm=b"p" * 15, exe=b"/" * 255)
+    longest = record(comm=b"c" * 15, parent_comm=b"p" * 15, exe=b"/" * 255, arguments=b"\xff" * 512, arguments_cut=True)
     batch = [longest._replace(cgroup=b"/%04095d" % number, unit=f"{number:04}" + r"\xff" * 255) for number in range(MOST_RECORDS)]
     assert len(frame(batch)) < MOST_FRAME_BYTES
     assert next(Frames().feed(frame(batch))) == (batch, False)

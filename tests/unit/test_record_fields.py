@@ -102,7 +102,9 @@ def version_1(path: Path) -> None:
 
 def test_what_users_read() -> None:
     """Programs are written against these: every field in every form, spelled out here and in no other test."""
-    killed = record(7, ended_ns=1_700_000_000_000_000_001, outcome=Outcome.SIGNAL, code=9)
+    killed = record(
+        7, ended_ns=1_700_000_000_000_000_001, outcome=Outcome.SIGNAL, code=9, arguments=b"cc1\0-O2\0two words", arguments_cut=False
+    )
     assert as_json(killed) == {
         "ended_at": "2023-11-14T22:13:20.000000001Z",
         "started_at": "2023-11-14T22:13:19.998000001Z",
@@ -127,6 +129,8 @@ def test_what_users_read() -> None:
         "pod": "cart-0",
         "container": "web",
         "oom_killed": None,
+        "arguments": ["cc1", "-O2", "two words"],
+        "arguments_cut": False,
     }
     assert dict(zip(Record._fields, Sqlite.table.row(*killed), strict=True)) == {
         "ended_ns": 1_700_000_000_000_000_001,
@@ -150,6 +154,8 @@ def test_what_users_read() -> None:
         "pod": "cart-0",
         "container": "web",
         "oom_killed": None,
+        "arguments": "cc1 -O2 'two words'",
+        "arguments_cut": 0,
     }
     named, others = (
         "TIME             PID    PPID COMM              RUNTIME       CPU OUTCOME  ",

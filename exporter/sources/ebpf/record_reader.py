@@ -46,7 +46,10 @@ class RecordBuffer(Protocol):
     """Records dropped because the buffer was full, and not counted by the programs."""
 
     def pop(self) -> list[tuple[Any, ...]]:
-        """Return a batch of records as tuples in the order of `RECORD_FIELDS`; empty if there are no more."""
+        """Return a batch of records as tuples in the order of `RECORD_FIELDS`; empty if there are no more.
+
+        Where arguments are asked for, `Arguments` or None is behind them.
+        """
 
     @property
     def join(self) -> CpuJoin | None:
@@ -166,7 +169,8 @@ class RecordReader:
 def records(raw: list[tuple[Any, ...]], cpu_ns: Iterable[int | None], path_of_cgroup: Callable[[int], bytes], mode: Mode) -> list[Record]:
     """Decode records. Fields that are not named here have the value of the kernel's field of that name, or their default."""
     ahead_ns = _ahead_ns()
-    kernel = dict(zip(RECORD_FIELDS, zip(*raw, strict=True), strict=True))
+    names = RECORD_FIELDS if len(raw[0]) == len(RECORD_FIELDS) else (*RECORD_FIELDS, "arguments")
+    kernel = dict(zip(names, zip(*raw, strict=True), strict=True))
     outcomes, codes = zip(*map(outcome_of, kernel["code"]), strict=True)
     defaults = {name: repeat(value) for name, value in Record._field_defaults.items()}
     columns: dict[str, Iterable[Any]] = {
@@ -184,6 +188,9 @@ def records(raw: list[tuple[Any, ...]], cpu_ns: Iterable[int | None], path_of_cg
         "cgroup": map(path_of_cgroup, kernel["cgroup"]),
         "mode": repeat(mode),
     }
+    if arguments := kernel.get("arguments"):
+        columns["arguments"] = (each and each.text for each in arguments)
+        columns["arguments_cut"] = (each and each.cut for each in arguments)
     return list(map(Record._make, zip(*map(columns.__getitem__, Record._fields), strict=False)))
 
 

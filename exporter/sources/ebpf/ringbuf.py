@@ -13,7 +13,7 @@ from typing import Any
 
 from exporter.kernel.layout import BCC_RECORDS_BYTES, RECORD_FORMAT, RECORD_WITH_EXE_FORMAT, RECORDS_BYTES
 from exporter.sources.ebpf.cpu_join import CpuJoin
-from exporter.sources.ebpf.exe_slots import ExeSlots
+from exporter.sources.ebpf.exec_slots import ExecSlots
 
 _HEADER = 8
 _BUSY = 1 << 31
@@ -26,8 +26,8 @@ class Ring:
     lost = 0
     """Always 0: the programs count records that do not fit."""
 
-    def __init__(self, fd: int, exes: ExeSlots | None = None, join: CpuJoin | None = None) -> None:
-        """Map the ring buffer `fd`. Raises `OSError`. `exes` has the paths; without it, records contain them.
+    def __init__(self, fd: int, exes: ExecSlots | None = None, join: CpuJoin | None = None) -> None:
+        """Map the ring buffer `fd`. Raises `OSError`. `exes` has the paths, and perhaps arguments; without it, records contain the paths.
 
         `close` closes `exes` and `join`, too.
         """

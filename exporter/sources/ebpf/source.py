@@ -26,7 +26,7 @@ from exporter.sources.base import CpuFollows, Publish, Source
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.cpu_join import CpuJoin
 from exporter.sources.ebpf.decode import GLOBALS, ROW_BYTES, CpuTotals, OtherRow, counts_of, cpu_recorded_in, exits_in, global_counts
-from exporter.sources.ebpf.exe_slots import ExeSlots
+from exporter.sources.ebpf.exec_slots import ExecSlots
 from exporter.sources.ebpf.failures import FailureCounts
 from exporter.sources.ebpf.origins import OriginReader
 from exporter.sources.ebpf.perfbuf import PerfBuffers
@@ -209,7 +209,8 @@ class EbpfSource(Source):
         if self._kernel.buffers:
             size = perf_bytes(possible_cpus())
             return PerfBuffers(self._kernel.buffers, size, count_lost=self._kernel.facts["buffers_count_lost"])
-        exes = ExeSlots(self._map("exes").fd, time.monotonic_ns()) if self.mode is Mode.EBPF_CORE else None
+        arguments = self._map("arguments").fd if self._kernel.facts.get("arguments") else None
+        exes = ExecSlots(self._map("exes").fd, time.monotonic_ns(), arguments) if self.mode is Mode.EBPF_CORE else None
         join = CpuJoin(self._map("record_cpus").fd, follows) if "record_cpus" in self._kernel.maps else None
         return Ring(self._map("records").fd, exes, join)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from exporter.kernel.taskstats import Stats
 from exporter.model import NS
+from exporter.model.arguments import Arguments
 
 SAME_START_NS = NS // 10
 """Starts of one process, from two clocks, differ by less."""
@@ -35,6 +36,9 @@ class Group:
     """Empty if unknown."""
     cgroup_at_ns: int = 0
     """When it was read for this process; 0 if it is that of the parent at the fork, or unknown."""
+    execed: bool = False
+    arguments: Arguments | None = None
+    """Those of the last exec, if they were read in time."""
 
 
 class Exit(NamedTuple):

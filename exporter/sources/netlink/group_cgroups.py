@@ -1,4 +1,6 @@
-"""The cgroups of processes: that of the parent at the fork, corrected by reads of `/proc`.
+"""What is read of processes soon after an exec: their cgroups, and perhaps their arguments.
+
+The cgroup of a process is that of the parent at the fork, corrected by reads of `/proc`.
 
 A process starts in the cgroup of its parent. Service managers and container runtimes move it before its last exec, so after an exec its
 cgroup is read, if it still runs. Few short processes move. So those that can't be read in time mostly have the right cgroup, too, if that
@@ -8,10 +10,11 @@ of their parent is right: it is read again when it starts processes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from exporter.kernel.process_cgroups import ProcessCgroups
 from exporter.model import NS
+from exporter.model.arguments import Arguments
 from exporter.sources.netlink.allowance import ReadAllowance
 from exporter.sources.netlink.group import Group
 
@@ -22,10 +25,18 @@ FRESH_NS = NS // 10
 class GroupCgroups:
     """Reads within an allowance, the youngest processes first."""
 
-    def __init__(self, alive: Mapping[int, Group], cgroups: ProcessCgroups, allowance: ReadAllowance) -> None:
+    def __init__(
+        self,
+        alive: Mapping[int, Group],
+        cgroups: ProcessCgroups,
+        allowance: ReadAllowance,
+        arguments_of: Callable[[int], Arguments | None] | None = None,
+    ) -> None:
+        """`arguments_of` reads the arguments of a process, if they are asked for."""
         self._alive = alive
         self._cgroups = cgroups
         self._allowance = allowance
+        self._arguments_of = arguments_of
         self._unread: dict[int, None] = {}
         """PIDs, in the order in which they are to be read from the end."""
 
@@ -52,6 +63,8 @@ class GroupCgroups:
         while self._unread and not self._allowance.is_spent:
             pid, _ = self._unread.popitem()
             if (group := self._alive.get(pid)) is not None:
+                if self._arguments_of is not None and group.execed:  # first: they can only be read of a process that has not exited
+                    group.arguments = self._allowance.read(self._arguments_of, pid)
                 self._read(pid, group)
 
     def _read(self, pid: int, group: Group) -> None:

@@ -61,12 +61,17 @@ class NetlinkSource(TallySource):
 
     mode = Mode.NETLINK
 
-    def __init__(self, scale: RuntimeScale, procfs: Procfs, open_sockets: Callable[[], Sockets] | None = None) -> None:
-        """`open_sockets` opens the sockets and raises `ModeUnavailable`; the default opens them in this process."""
+    def __init__(
+        self, scale: RuntimeScale, procfs: Procfs, open_sockets: Callable[[], Sockets] | None = None, *, arguments: bool = False
+    ) -> None:
+        """`open_sockets` opens the sockets and raises `ModeUnavailable`; the default opens them in this process.
+
+        `arguments`: also read those of processes.
+        """
         self._open_sockets = open_sockets or (lambda: netlink_sockets.open_sockets(procfs))
         self._procfs = procfs
         super().__init__(Tally(scale, unsure_ns=UNSURE_NS))
-        self._groups = Groups(self._tally, procfs)
+        self._groups = Groups(self._tally, procfs, arguments=arguments)
         self._shortfall = Shortfall(procfs, self._tally)
         self._subscription: Subscription | None = None
         self._registration: Registration | None = None

@@ -42,7 +42,7 @@ LATE_NS = NS
 class Groups:
     """All processes by PID. Bounded by the number of processes of the host."""
 
-    def __init__(self, tally: Tally, procfs: Procfs, *, taskstats: bool = False) -> None:
+    def __init__(self, tally: Tally, procfs: Procfs, *, taskstats: bool = False, arguments: bool = False) -> None:
         self.taskstats = taskstats
         self.clones = 0
         """Processes and threads reported by events, also those that the tally does not count."""
@@ -54,7 +54,7 @@ class Groups:
         self._execs = Execs(tally)
         allowance = ReadAllowance()
         self._ancestors = Ancestors(self.alive, procfs, allowance, tally.threshold_ns)
-        self.cgroups = GroupCgroups(self.alive, ProcessCgroups(procfs), allowance)
+        self.cgroups = GroupCgroups(self.alive, ProcessCgroups(procfs), allowance, procfs.arguments if arguments else None)
         self._awaiting_threads: dict[int, tuple[Exit, Group]] = {}
         """Exited processes of which some threads may not have been reported, with the latest exit event."""
         self._suspects: dict[int, Group] = {}
@@ -85,6 +85,8 @@ class Groups:
     def execed(self, at_ns: int, tgid: int) -> None:
         """Handle an exec event."""
         group = self.alive.get(tgid)
+        if group is not None:
+            group.execed, group.arguments = True, None
         self.cgroups.read_soon(tgid)
         if group is not None and self.taskstats:
             group.comm = None
@@ -258,6 +260,7 @@ class Groups:
             uid=uid,
             cgroup=group.cgroup,
             spawner=self._ancestors.spawner(parent, group.start_ns, at_ns, self._comm_of),
+            arguments=group.arguments,
         )
         if self._tally.exited(tgid, with_status(exited, code | group.core_dump)):
             if is_unnamed:

@@ -56,11 +56,11 @@ class Scanning(TallySource):
     cannot date only the events that happen during these two scans.
     """
 
-    def __init__(self, scale: RuntimeScale, procfs: Procfs, clock: Callable[[], int] = boottime_ns) -> None:
+    def __init__(self, scale: RuntimeScale, procfs: Procfs, clock: Callable[[], int] = boottime_ns, *, arguments: bool = False) -> None:
         self._procfs = procfs
         self._clock = clock
         super().__init__(Tally(scale))
-        self._table = ProcessTable(procfs, self._tally, clock)
+        self._table = ProcessTable(procfs, self._tally, clock, arguments=arguments)
         self._unseen = Unseen(procfs, self._tally)
         self._pass_ns: int | None = None
         self._counts_host = procfs.in_initial_pid_namespace()

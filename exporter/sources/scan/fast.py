@@ -84,16 +84,18 @@ class FastScanSource(Scanning):
 
     mode = Mode.FAST_SCAN
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - two are required
         self,
         scale: RuntimeScale,
         procfs: Procfs,
         interval_ns: int = 100 * MS,
         cpu_share: float = 0.05,
         clock: Callable[[], int] = boottime_ns,
+        *,
+        arguments: bool = False,
     ) -> None:
-        """List `/proc` every `interval_ns`; spend at most `cpu_share` of one core."""
-        super().__init__(scale, procfs, clock)
+        """List `/proc` every `interval_ns`; spend at most `cpu_share` of one core. `arguments`: also read those of processes."""
+        super().__init__(scale, procfs, clock, arguments=arguments)
         self._interval_ns = interval_ns
         self._turn_budget = Budget(cpu_share * (1 - LISTING_PART))
         self._listing_budget = Budget(cpu_share * LISTING_PART)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from exporter.kernel.process_cgroups import ProcessCgroups
 from exporter.kernel.procfs import Procfs, Stat
 from exporter.model import UNKNOWN_COMM, Lost
+from exporter.model.arguments import Arguments
 from exporter.model.exits import ProcessExit
 from exporter.model.origins import DEEP, MAX_HOPS, UNKNOWN
 from exporter.sources.tally import Tally
@@ -53,13 +54,14 @@ class Process:
     """Empty if unknown."""
     uid: int | None = None
     """The effective one."""
+    arguments: Arguments | None = None
 
 
 class ProcessTable:
     """The known processes by PID. It is never larger than the listing."""
 
-    def __init__(self, procfs: Procfs, tally: Tally, clock: Callable[[], int] = boottime_ns) -> None:
-        """Read from `procfs`, count into `tally`. Only tests replace `clock`."""
+    def __init__(self, procfs: Procfs, tally: Tally, clock: Callable[[], int] = boottime_ns, *, arguments: bool = False) -> None:
+        """Read from `procfs`, count into `tally`. Only tests replace `clock`. `arguments`: read those of processes that may be short."""
         self.processes: dict[int, Process] = {}
         self.unread: set[int] = set()
         """Listed, but unreadable or malformed: counted once, and not read again."""
@@ -69,6 +71,7 @@ class ProcessTable:
         self._tally = tally
         self._cgroups = ProcessCgroups(procfs)
         self._clock = clock
+        self._arguments = arguments
         self._listed_ns = 0
         self._begun_ns = 0
 
@@ -84,6 +87,7 @@ class ProcessTable:
                 process.seen_ns, process.ended = self._clock(), stat.ended
                 if process.seen_ns - process.born_ns < self._tally.threshold_ns:
                     self._read_owner(process)
+                    self._read_arguments(process, process.seen_ns)
             elif stat is not Lost.VANISHED:
                 self.unread.add(pid)
                 self._tally.lose(stat)
@@ -146,6 +150,7 @@ class ProcessTable:
     def _enter(self, stat: Stat, after_ns: int, now: int) -> Process:
         process = self.processes[stat.pid] = self._process(stat, max(after_ns, self._begun_ns), now)
         self._read_owner(process)
+        self._read_arguments(process, now)
         born = middle(process.born_ns - process.born_unsure_ns, process.born_ns + process.born_unsure_ns)
         self._tally.forked(*born)
         if self.estimate_threads and stat.threads > 1:
@@ -159,11 +164,17 @@ class ProcessTable:
         process.comm, process.ppid, process.threads, process.cpu_ticks = stat.comm, stat.ppid, stat.threads, stat.cpu_ticks
         if renamed and not stat.ended:
             self._read_owner(process)
+        self._read_arguments(process, now)
 
     def _read_owner(self, process: Process) -> None:
         uid, cgroup = self._procfs.owner(process.pid), self._cgroups.path(process.pid)
         process.uid = process.uid if uid is None else uid
         process.cgroup = cgroup or process.cgroup
+
+    def _read_arguments(self, process: Process, now: int) -> None:
+        """Read them at each look: an exec changes them."""
+        if self._arguments and now - process.born_ns < self._tally.threshold_ns:
+            process.arguments = self._procfs.arguments(process.pid) or process.arguments
 
     def _remove(self, process: Process, now: int) -> None:
         del self.processes[process.pid]
@@ -186,6 +197,7 @@ class ProcessTable:
             uid=process.uid,
             cgroup=process.cgroup,
             spawner=self._spawner(parent, ended),
+            arguments=process.arguments,
         )
         self._tally.exited(process.pid, exited, unsure_ns)
 

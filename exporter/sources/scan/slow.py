@@ -24,9 +24,11 @@ class ScanSource(Scanning):
 
     mode = Mode.SCAN
 
-    def __init__(self, scale: RuntimeScale, procfs: Procfs, interval_ns: int = NS, clock: Callable[[], int] = boottime_ns) -> None:
-        """Scan every `interval_ns`."""
-        super().__init__(scale, procfs, clock)
+    def __init__(
+        self, scale: RuntimeScale, procfs: Procfs, interval_ns: int = NS, clock: Callable[[], int] = boottime_ns, *, arguments: bool = False
+    ) -> None:
+        """Scan every `interval_ns`. `arguments`: also read those of processes."""
+        super().__init__(scale, procfs, clock, arguments=arguments)
         self._interval_ns = interval_ns
 
     def scan(self) -> None:

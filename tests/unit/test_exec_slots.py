@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from exporter.kernel.layout import EXE_LEN, EXE_SLOTS, Exe
-from exporter.sources.ebpf.exe_slots import BYTES, ExeSlots
+from exporter.sources.ebpf.exec_slots import EXE_BYTES, ExecSlots
 from tests.unit import raw_records
 
 START, RUNTIME, SINCE = 1000, 50, 900
@@ -22,14 +22,14 @@ def raw(pid: int, *, has_exe: int = 1, start_ns: int = START) -> tuple[Any, ...]
 @pytest.fixture
 def memory() -> Iterator[int]:
     fd = os.memfd_create("exes")
-    os.ftruncate(fd, BYTES)
+    os.ftruncate(fd, EXE_BYTES)
     yield fd
     os.close(fd)
 
 
 @pytest.fixture
-def slots(memory: int) -> Iterator[ExeSlots]:
-    made = ExeSlots(memory, SINCE)
+def slots(memory: int) -> Iterator[ExecSlots]:
+    made = ExecSlots(memory, SINCE)
     yield made
     made.close()
 
@@ -38,7 +38,7 @@ def write(memory: int, pid: int, path: bytes, start_ns: int = START) -> None:
     os.pwrite(memory, bytes(Exe(start_ns, path)), pid % EXE_SLOTS * 320)
 
 
-def test_paths_are_those_of_their_process(memory: int, slots: ExeSlots) -> None:
+def test_paths_are_those_of_their_process(memory: int, slots: ExecSlots) -> None:
     """A slot has the path of the process with this start; the longest path fits."""
     longest = b"/" + b"x" * (EXE_LEN - 2)
     write(memory, 7, b"/bin/true")
@@ -47,14 +47,14 @@ def test_paths_are_those_of_their_process(memory: int, slots: ExeSlots) -> None:
     assert slots.lost == 0
 
 
-def test_the_path_of_another_process_is_not_taken(memory: int, slots: ExeSlots) -> None:
+def test_the_path_of_another_process_is_not_taken(memory: int, slots: ExecSlots) -> None:
     """A process that started later may use the slot before the record is read; that is a loss, and counted."""
     write(memory, 7 + EXE_SLOTS, b"/bin/other", START + 5)
     assert [each[-1] for each in slots.add([raw(7)])] == [b""]
     assert slots.lost == 1
 
 
-def test_a_process_without_an_exec_has_no_path(memory: int, slots: ExeSlots) -> None:
+def test_a_process_without_an_exec_has_no_path(memory: int, slots: ExecSlots) -> None:
     """A fork runs its parent's program, and that is no loss; nor is an exec before the programs were attached."""
     assert [each[-1] for each in slots.add([raw(7, has_exe=0), raw(7, start_ns=SINCE - 1)])] == [b"", b""]
     assert slots.lost == 0
