@@ -266,9 +266,8 @@ static __always_inline int born_here(const volatile struct control *control, __u
 /* A wait status, see wait(2): bits 0 to 6 are the signal, bit 7 is set for a core dump, bits 8 to 15 are the exit code. */
 static __always_inline enum outcome outcome_of(int code)
 {
-	__u64 is_signal = is_nonzero(code & 0x7f);
-
-	return is_signal * OUTCOME_SIGNAL + (is_nonzero(code) & ~is_signal) * OUTCOME_ERROR;
+	_Static_assert(OUTCOME_OK == 0 && OUTCOME_ERROR == 1 && OUTCOME_SIGNAL == 2, "is a sum");
+	return is_nonzero(code) + is_nonzero(code & 0x7f);
 }
 
 static __always_inline void count_second(struct cpu *cpu, __u64 now)
