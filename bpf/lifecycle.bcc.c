@@ -35,6 +35,8 @@ struct exit_facts {
 	u8 core_dump;
 	u8 sigkill;
 	u8 oom_killed;
+	u32 spawner_pid; /* 0 if unknown */
+	u32 between_n;
 };
 
 /* Keyed by PID here: without the kernel's headers the start of a process is not at hand. */
@@ -159,6 +161,15 @@ static __always_inline void count_origin(struct globals *globals, struct exit_fa
 		ADD(counts->failed_exits, 1);
 }
 
+/* Ancestors between the parent and the spawner are not named here. */
+static __always_inline void found_spawner(struct exit_facts *facts, u32 pid, int hops)
+{
+	facts->origin.spawner_state = SPAWNER_FOUND;
+	facts->spawner_pid = pid;
+	if (hops < 2)
+		facts->between_n = 0;
+}
+
 static __always_inline void current_comm(struct comm *comm)
 {
 	bpf_get_current_comm(comm, sizeof(*comm));
@@ -204,6 +215,9 @@ static __always_inline void fill_record(struct record_with_exe *sent, u32 pid, u
 		sent->exe[0] = 0;
 	record->has_exe = !!exe;
 	record->oom_killed = facts->oom_killed;
+	record->spawner_start_ns = 0;
+	record->spawner_pid = facts->spawner_pid;
+	record->between_n = facts->between_n;
 }
 
 static __always_inline void send_record(void *ctx, struct globals *globals, u32 pid, u64 now, struct exit_facts *facts)

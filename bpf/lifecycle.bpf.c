@@ -67,6 +67,7 @@ static __always_inline void read_name(struct comm *comm, struct task_struct *tas
 }
 
 #include "origins.h"
+#include "lineage.h"
 #include "records.h"
 
 static __always_inline bool is_last(struct task_struct *task, __u64 *ctx)
@@ -154,6 +155,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	struct signal_struct *signal = leader->signal;
 	struct origin_counts *origin_counts = 0;
 	struct origin origin = {};
+	struct task_struct *spawner = 0;
 	struct counts *counts;
 	enum outcome outcome;
 	bool is_failed, oom_killed = 0;
@@ -175,7 +177,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 		if (config.origins || control.records) {
 			origin.cgroup = config.pids_cgroups ? cgroup_of(leader) : bpf_get_current_cgroup_id();
 			origin.uid = bpf_get_current_uid_gid();
-			find_spawner(&origin, parent, now);
+			spawner = find_spawner(&origin, parent, now);
 		}
 		if (config.origins)
 			origin_counts = origin_counts_of(&origin);
@@ -197,7 +199,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	if (!note->is_long) {
 		count_second(cpu, now);
 		if (control.records)
-			send_record(cpu, &origin, leader, now, runtime, code, oom_killed);
+			send_record(cpu, &origin, leader, parent, spawner, now, runtime, code, oom_killed);
 	} else {
 		ADD(counts->long_exits, 1);
 	}

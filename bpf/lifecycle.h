@@ -17,6 +17,12 @@
 #define MAX_CGROUP_PATHS 4096
 #define CGROUP_PATH_LEN 384
 #define MAX_HOPS 8
+#define MAX_BETWEEN (MAX_HOPS - 1)
+#define BETWEEN_UNKNOWN 255
+#define MAX_ABOVE 8
+#define BETWEEN_SLOTS 4096 /* powers of two, as EXE_SLOTS and RECORD_CPU_SLOTS */
+#define ABOVE_SLOTS 1024
+#define ABOVE_NS 1000000000
 #define EXE_SLOTS 8192 /* a power of two, as RECORD_CPU_SLOTS */
 #define MAX_EXES 16384 /* in lifecycle.bcc.c */
 #define EXE_LEN 256
@@ -172,6 +178,9 @@ struct record {
 	__u32 spawner_state; /* enum spawner */
 	__u16 has_exe; /* it called exec, so user space finds the path in its slot */
 	__u16 oom_killed; /* the OOM killer chose it; 0 too where that is not known */
+	__u64 spawner_start_ns;
+	__u32 spawner_pid; /* 0 if unknown */
+	__u32 between_n; /* ancestors between the parent and the spawner, or BETWEEN_UNKNOWN; their names are in a slot */
 };
 
 /* In lifecycle.bcc.c. */
@@ -199,6 +208,23 @@ struct arguments {
 	__u64 start_ns;
 	__u64 size; /* of all of them; only the first ARGUMENTS_LEN bytes are kept */
 	char text[ARGUMENTS_LEN];
+} __attribute__((aligned(64)));
+
+/* The ancestors of a short process between its parent and its spawner, the nearest first. The start tells whose they are. */
+struct between {
+	__u64 start_ns;
+	struct comm names[MAX_BETWEEN]; /* not padded */
+} __attribute__((aligned(64)));
+
+/* The ancestors of a spawner, the nearest first. The start tells whose they are; it is 0 while they are written. */
+struct above {
+	__u64 start_ns;
+	__u64 read_ns;
+	__u32 pid;
+	__u32 n;
+	__u32 top_pid; /* where the walk ended: 0 and 1 have no ancestors */
+	__u32 top_is_kernel;
+	struct comm names[MAX_ABOVE]; /* not padded */
 } __attribute__((aligned(64)));
 
 #define ADD(where, n) __sync_fetch_and_add(&(where), (n))

@@ -52,6 +52,7 @@ static __always_inline void find_spawner(struct globals *globals, struct exit_fa
 	int i;
 
 	facts->origin.spawner_state = SPAWNER_DEEP;
+	facts->between_n = BETWEEN_UNKNOWN;
 #pragma unroll
 	for (i = 0; i < MAX_HOPS; i++) {
 		each = live_processes.lookup(&pid);
@@ -60,7 +61,7 @@ static __always_inline void find_spawner(struct globals *globals, struct exit_fa
 			break;
 		}
 		if (now - each->start_ns >= globals->config->threshold_ns) {
-			facts->origin.spawner_state = SPAWNER_FOUND;
+			found_spawner(facts, pid, i);
 			read_name(globals, &facts->origin.spawner, each);
 			break;
 		}

@@ -121,6 +121,25 @@ struct record_cpus {
 	__type(value, struct record_cpu);
 } record_cpus SEC(".maps");
 
+/* For records only: names of ancestors. The slot is the PID modulo BETWEEN_SLOTS, as in `exes`; and that of the spawner modulo ABOVE_SLOTS.
+ * User space maps this memory.
+ */
+struct between_slots {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BETWEEN_SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct between);
+} between_slots SEC(".maps");
+
+struct above_slots {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ABOVE_SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct above);
+} above_slots SEC(".maps");
+
 /* No count depends on it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -17,8 +17,10 @@ static __always_inline __u64 cgroup_of(struct task_struct *task)
 	return state ? BPF_CORE_READ(state, cgroup, kn, id) : 0;
 }
 
-/* The nearest ancestor that is older than the threshold of short processes. Its name is never guessed: after `MAX_HOPS` it is `deep`. */
-static __always_inline void find_spawner(struct origin *origin, struct task_struct *parent, __u64 now)
+/* The nearest ancestor that is older than the threshold of short processes. Its name is never guessed: after `MAX_HOPS` it is `deep`.
+ * Returns it, or 0.
+ */
+static __always_inline struct task_struct *find_spawner(struct origin *origin, struct task_struct *parent, __u64 now)
 {
 	struct task_struct *each = parent;
 	int i;
@@ -27,11 +29,12 @@ static __always_inline void find_spawner(struct origin *origin, struct task_stru
 	for (i = 0; i < MAX_HOPS; i++) {
 		if (now - each->start_time >= config.threshold_ns) {
 			read_name(&origin->spawner, each, each->flags & PF_KTHREAD);
-			return;
+			return each;
 		}
 		each = each->real_parent->group_leader;
 	}
 	origin->spawner_state = SPAWNER_DEEP;
+	return 0;
 }
 
 static __always_inline struct origin_counts *insert_origin(void *origins, const struct origin *origin)

@@ -29,8 +29,9 @@ static __always_inline __u64 wakeup(void)
 	return unread - RECORDS_BYTES / 2 < 16 * sizeof(struct record) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
-static __always_inline void send_record(struct cpu *cpu, const struct origin *origin, struct task_struct *leader, __u64 now, __u64 runtime,
-					int code, bool oom_killed)
+static __always_inline void send_record(struct cpu *cpu, const struct origin *origin, struct task_struct *leader,
+					struct task_struct *parent, struct task_struct *spawner, __u64 now, __u64 runtime, int code,
+					bool oom_killed)
 {
 	struct record *record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 
@@ -51,6 +52,13 @@ static __always_inline void send_record(struct cpu *cpu, const struct origin *or
 	record->spawner_state = origin->spawner_state;
 	record->has_exe = !(leader->flags & PF_FORKNOEXEC);
 	record->oom_killed = oom_killed;
+	name_between(record, leader, parent, spawner, now);
+	record->spawner_pid = 0;
+	if (spawner) {
+		record->spawner_start_ns = spawner->start_time;
+		record->spawner_pid = spawner->tgid;
+		keep_above(spawner, now);
+	}
 	bpf_ringbuf_submit(record, wakeup());
 }
 

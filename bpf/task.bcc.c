@@ -31,20 +31,23 @@ static __always_inline int is_kernel_thread(struct task_struct *task)
 	return !!(flags & PF_KTHREAD);
 }
 
-static __always_inline void find_spawner(struct globals *globals, struct origin *origin, struct task_struct *parent, u64 now)
+static __always_inline void find_spawner(struct globals *globals, struct exit_facts *facts, struct task_struct *parent, u64 now)
 {
 	struct task_struct *each = parent;
 	u64 start_ns;
+	u32 pid = 0;
 	int i;
 
-	origin->spawner_state = SPAWNER_DEEP;
+	facts->origin.spawner_state = SPAWNER_DEEP;
+	facts->between_n = BETWEEN_UNKNOWN;
 #pragma unroll
 	for (i = 0; i < MAX_HOPS; i++) {
 		start_ns = 0;
 		GET(start_ns, each->start_time);
 		if (now - start_ns >= globals->config->threshold_ns) {
-			origin->spawner_state = SPAWNER_FOUND;
-			read_name(globals, &origin->spawner, each, is_kernel_thread(each));
+			GET(pid, each->tgid);
+			found_spawner(facts, pid, i);
+			read_name(globals, &facts->origin.spawner, each, is_kernel_thread(each));
 			break;
 		}
 		GET(each, each->real_parent);
@@ -152,7 +155,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	facts.oom_killed = !!oom_mm;
 	read_name(&globals, &facts.origin.comm, leader, note.is_kernel);
 	read_name(&globals, &facts.origin.parent, parent, is_kernel_thread(parent));
-	find_spawner(&globals, &facts.origin, parent, now);
+	find_spawner(&globals, &facts, parent, now);
 	set_exit_note(&globals, (u64)leader, &note);
 	count_exit(ctx, &globals, bpf_get_current_pid_tgid() >> 32, now, &facts);
 	return 0;

@@ -9,6 +9,7 @@ from typing import Any
 from exporter.kernel.cgroups import Hierarchy
 from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Outcome, RuntimeScale
 from exporter.model.arguments import MOST_BYTES
+from exporter.model.origins import MAX_ABOVE, MAX_HOPS
 
 COMM_LEN = 16
 BUCKETS = MAX_BOUNDS + 1
@@ -16,6 +17,10 @@ SIGNALS = 65
 SECONDS = 64
 FILTER = 64
 MAX_COMMS = 2048
+MAX_BETWEEN = MAX_HOPS - 1
+BETWEEN_UNKNOWN = 255
+BETWEEN_SLOTS = 4096
+ABOVE_SLOTS = 1024
 EXE_SLOTS = 8192
 EXE_LEN = 256
 MAX_ORIGINS = 8192
@@ -129,6 +134,9 @@ class RecordLayout(ctypes.Structure):
         ("spawner_state", c_uint32),
         ("has_exe", c_uint16),
         ("oom_killed", c_uint16),
+        ("spawner_start_ns", c_uint64),
+        ("spawner_pid", c_uint32),
+        ("between_n", c_uint32),
     )
 
 
@@ -136,6 +144,23 @@ class RecordWithExe(ctypes.Structure):
     """`RecordLayout`, and the path."""
 
     _fields_ = (*RecordLayout._fields_, ("exe", c_char * EXE_LEN))
+
+
+class Between(ctypes.Structure):
+    _fields_ = (("start_ns", c_uint64), ("names", c_char * (MAX_BETWEEN * COMM_LEN)), ("unused", c_uint64))
+
+
+class Above(ctypes.Structure):
+    _fields_ = (
+        ("start_ns", c_uint64),
+        ("read_ns", c_uint64),
+        ("pid", c_uint32),
+        ("n", c_uint32),
+        ("top_pid", c_uint32),
+        ("top_is_kernel", c_uint32),
+        ("names", c_char * (MAX_ABOVE * COMM_LEN)),
+        ("unused", c_uint64 * 4),
+    )
 
 
 class Exe(ctypes.Structure):

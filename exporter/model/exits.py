@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from exporter.model import Outcome
 from exporter.model.arguments import Arguments
-from exporter.model.origins import UNKNOWN
+from exporter.model.origins import UNKNOWN, Lineage
 
 
 class ProcessExit(NamedTuple):
@@ -31,6 +31,7 @@ class ProcessExit(NamedTuple):
     """As in `Origin`."""
     arguments: Arguments | None = None
     """None where they are not known, or not asked for."""
+    lineage: Lineage = ()
 
     @property
     def at_ns(self) -> int:

@@ -31,5 +31,6 @@ class Fact(StrEnum):
     RECORD_EXE = "records: executable"
     RECORD_CGROUP = "records: cgroup"
     RECORD_CPU = "records: CPU"
+    RECORD_LINEAGE = "records: ancestors"
     RECORD_OOM = "records: OOM kill"
     RECORD_ARGUMENTS = "records: arguments, if asked for"

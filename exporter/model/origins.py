@@ -10,8 +10,15 @@ DEEP = b"deep"
 """Spawner of a process with more than `MAX_HOPS` short-lived ancestors."""
 MAX_HOPS = 8
 """As in `bpf/lifecycle.h`."""
+MAX_ABOVE = 8
+"""Ancestors of a spawner that are named, as in `bpf/lifecycle.h`."""
 MAX_ORIGINS = 8192
 """Most origins that are kept apart between two drains: all but `uid` is chosen by whoever runs the process."""
+
+
+Lineage = tuple[bytes, ...]
+"""Command names of all ancestors, the oldest first, the parent last. The first is `DEEP` if there are more. `UNKNOWN` stands for any number
+of ancestors that are not known. Empty if nothing is known."""
 
 
 class Origin(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from types import NoneType
-from typing import Any, NamedTuple, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from exporter.model.facts import Fact
 from exporter.records.kinds import Form, JsonForm, Kind
@@ -66,11 +66,11 @@ class Field:
 def fields_of(record: type) -> tuple[Field, ...]:
     """Return the fields that a `NamedTuple` declares as `Annotated[type, Field(...)]`."""
     declared = ((name, *get_args(hint)) for name, hint in get_type_hints(record, include_extras=True).items())
-    return tuple(_named(field, name, get_args(of) or (of,)) for name, of, field in declared)
+    return tuple(_named(field, name, get_args(of) if get_origin(of) is UnionType else (of,)) for name, of, field in declared)
 
 
 def _named(field: Field, name: str, types: tuple[type, ...]) -> Field:
-    names = ("None" if each is NoneType else each.__name__ for each in types)
+    names = ("None" if each is NoneType else str(each) if get_args(each) else each.__name__ for each in types)
     return replace(field, name=name, type=" or ".join(names), optional=NoneType in types)
 
 

@@ -15,6 +15,7 @@ from exporter.records import shown
 from exporter.records.shown import utc_second
 
 _CACHED = 4096
+_MOST_ANCESTORS = 64
 _OK, _ERROR, _SIGNAL, _UNKNOWN = Outcome  # quicker than attributes of the enum
 _ESCAPE = re.compile(r"\\(?:\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]{9})Z")
@@ -76,6 +77,11 @@ def _quoted_or_null(raw: bytes) -> str:
 @lru_cache(_CACHED)
 def _quoted_label_or_null(text: str) -> str:
     return json.dumps(text) if text else "null"
+
+
+@lru_cache(_CACHED)
+def _quoted_names_or_null(names: tuple[bytes, ...]) -> str:
+    return f"[{','.join(map(_quoted, names))}]" if names else "null"
 
 
 @lru_cache
@@ -144,6 +150,12 @@ def _read_moment(text: str) -> int:
 
 def _read_seconds(seconds: float | None) -> int | None:
     return None if seconds is None else whole(round(float(seconds) * NS))
+
+
+def _read_names(names: list[str] | None) -> tuple[bytes, ...]:
+    if names is not None and (not isinstance(names, list) or len(names) > _MOST_ANCESTORS):
+        raise ValueError(names)
+    return tuple(map(raw_name, names or ()))
 
 
 def _read_truth(value: object) -> bool | None:
@@ -232,6 +244,15 @@ LABEL_IF_KNOWN = Kind(
     stored=None,
     snoop=shown.label,
     page=lambda text: text or shown.QUESTION,
+)
+LINEAGE = Kind(
+    about="the oldest first; empty: not known",
+    json=JsonForm("list of text", lambda names: list(map(shown.name, names)) or None, _quoted_names_or_null),
+    read=_read_names,
+    column="TEXT",
+    stored=shown.stack,
+    snoop=shown.stack,
+    page=shown.stack,
 )
 YES_OR_NO = Kind(
     about="",

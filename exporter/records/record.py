@@ -143,7 +143,6 @@ class Record(NamedTuple):
     oom_killed: Annotated[
         bool | None, Field("whether the OOM killer chose it, so that it was killed by SIGKILL", kinds.YES_OR_NO, Fact.RECORD_OOM)
     ] = None
-
     arguments: Annotated[
         bytes | None,
         Field(
@@ -163,6 +162,15 @@ class Record(NamedTuple):
     arguments_cut: Annotated[
         bool | None, Field("whether there are more than 512 bytes of arguments", kinds.YES_OR_NO, Fact.RECORD_ARGUMENTS)
     ] = None
+    lineage: Annotated[
+        tuple[bytes, ...],
+        Field(
+            "command names of its ancestors, from process 1 to the parent; first `deep` if there are more; `unknown` for any number of "
+            "unknown ones",
+            kinds.LINEAGE,
+            Fact.RECORD_LINEAGE,
+        ),
+    ] = ()
 
 
 FIELDS = fields_of(Record)

@@ -43,6 +43,12 @@ def owner(kind: str, unit: str, namespace: str, pod: str, container: str) -> str
     return (unit or "/".join(filter(None, (namespace, pod, container))) or kind).replace(" ", r"\x20")
 
 
+@lru_cache(_CACHED)
+def stack(names: tuple[bytes, ...]) -> str:
+    """Return names as a line of a folded stack, without its number: `;` separates them, so it is escaped in names."""
+    return ";".join(name(each).replace(";", r"\x3b") for each in names)
+
+
 def owner_or_nothing(*labels: str) -> str:
     return owner(*labels) or NOTHING
 

@@ -219,7 +219,8 @@ def _record(pid: int, exited: ProcessExit, ahead_ns: int, mode: Mode) -> Record:
     ended_ns = exited.start_ns + exited.runtime_ns + ahead_ns
     who = pid, exited.ppid, exited.uid, exited.comm, exited.parent_comm, b""
     spawner = b"" if exited.spawner == UNKNOWN else exited.spawner
-    record = Record(ended_ns, exited.runtime_ns, *who, exited.outcome, exited.code, exited.cpu_ns, exited.cgroup, mode, spawner)
+    how = exited.outcome, exited.code, exited.cpu_ns
+    record = Record(ended_ns, exited.runtime_ns, *who, *how, exited.cgroup, mode, spawner, lineage=exited.lineage)
     if exited.arguments is None:
         return record
     return record._replace(arguments=exited.arguments.text, arguments_cut=exited.arguments.cut)

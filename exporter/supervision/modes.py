@@ -131,6 +131,7 @@ _EBPF_FILLS = {
     Fact.RECORD_EXE: "yes",
     Fact.RECORD_CGROUP: "yes",
     Fact.RECORD_CPU: "precise, if freed within 250 ms",
+    Fact.RECORD_LINEAGE: "exact up to the spawner; above it, at most 1 s old",
     Fact.RECORD_OOM: "exact",
 }
 _FULL_MAPS = {Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.EXES_FULL, Lost.ORIGINS_FULL}
@@ -152,6 +153,7 @@ _SCAN_FILLS = {
     Fact.RECORD_CGROUP: "as last read",
     Fact.RECORD_CPU: "lower bound",
     Fact.RECORD_ARGUMENTS: "as last read",
+    Fact.RECORD_LINEAGE: "if still known",
 }
 _SCAN_LOSSES = frozenset({Lost.UNSEEN, Lost.VANISHED, Lost.UNREADABLE, Lost.MALFORMED})
 
@@ -191,6 +193,7 @@ MODES = (
             Fact.KILLS: _WITH_HEADERS,
             Fact.CPU: _WITH_HEADERS,
             Fact.RECORD_CPU: _WITH_HEADERS,
+            Fact.RECORD_LINEAGE: "parent and spawner",
             Fact.RECORD_OOM: _WITH_HEADERS,
         },
         losses=_EBPF_LOSSES | {Lost.LIVE_PROCESSES_FULL},
@@ -223,6 +226,7 @@ MODES = (
             Fact.RECORD_CGROUP: "of the parent, or as read after the exec",
             Fact.RECORD_CPU: "by clock ticks, with CAP_NET_ADMIN",
             Fact.RECORD_ARGUMENTS: "if read in time after the exec",
+            Fact.RECORD_LINEAGE: "exact; `unknown` if the new parent of an orphan cannot be read",
         },
         losses=frozenset({Lost.CPU_NEVER_CAME, Lost.OVERRUN, Lost.NAME_RACE, Lost.UNREADABLE, Lost.MALFORMED}),
         colour="blue",

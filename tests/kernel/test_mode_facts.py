@@ -74,6 +74,7 @@ def told(counts: Counts, gauges: Gauges, records: list[Record], origins: Origins
         Fact.RECORD_CGROUP: any(record.cgroup for record in mine),
         Fact.RECORD_CPU: any(record.cpu_ns for record in mine),
         Fact.RECORD_ARGUMENTS: any(record.arguments for record in mine),
+        Fact.RECORD_LINEAGE: any(record.lineage for record in mine),
         Fact.RECORD_OOM: any(record.oom_killed for record in records),
     }
     return {fact for fact, value in found.items() if value}

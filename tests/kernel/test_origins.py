@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel.cgroups import hierarchy
-from exporter.model import NS
-from exporter.model.origins import DEEP, Origin, Origins
+from exporter.kernel.procfs import Procfs
+from exporter.model import NS, Lost
+from exporter.model.origins import DEEP, MAX_ABOVE, MAX_HOPS, Origin, Origins
 from exporter.records.record import Record
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
@@ -76,13 +78,26 @@ def test_the_spawner_is_the_nearest_lasting_ancestor(quick: EbpfSource, tmp_path
     assert {(each.parent, each.spawner): n for each, n in of(origins, b"a-middle").items()} == {(b"a-cron", b"a-cron"): 6}
     records = until(lambda: [each for each in got if each.comm == nothing.comm], lambda mine: len(mine) >= 300)
     assert Counter((each.parent_comm, each.spawner) for each in records) == {(b"a-script", b"a-cron"): 300}
+    assert Counter(each.lineage for each in records) == {(*lineage(MAX_ABOVE), b"a-cron", b"a-middle", b"a-script"): 300}
 
 
-def test_a_chain_that_is_too_long_is_deep(quick: EbpfSource) -> None:
+def lineage(most: int) -> tuple[bytes, ...]:
+    """Return ancestors of our children as /proc tells them, ourselves last."""
+    with contextlib.closing(Procfs()) as procfs:
+        pid, names = os.getpid(), list[bytes]()
+        while pid and len(names) < most:
+            stat = procfs.stat(pid)
+            assert not isinstance(stat, Lost)
+            names.insert(0, stat.comm)
+            pid = stat.ppid
+        return (*([DEEP] if pid else []), *names)
+
+
+def test_a_chain_that_is_too_long_is_deep(source: EbpfSource) -> None:
     """Of a process with more than 8 short-lived ancestors the spawner is not known, and never guessed."""
     leaf = b"leaf-of-chain"
     got: list[Record] = []
-    quick.publish(got.extend, live=True)
+    source.publish(got.extend, live=True)
     pid = os.fork()
     if pid == 0:
         for _ in range(9):
@@ -92,8 +107,10 @@ def test_a_chain_that_is_too_long_is_deep(quick: EbpfSource) -> None:
         Path("/proc/self/comm").write_bytes(leaf)
         os._exit(0)
     assert ended(pid).status == 0
-    assert [(each.spawner, n) for each, n in of(origins_of(quick), leaf).items()] == [(DEEP, 1)]
+    assert [(each.spawner, n) for each, n in of(origins_of(source), leaf).items()] == [(DEEP, 1)]
     assert [each.spawner for each in until(lambda: [each for each in got if each.comm == leaf], bool)] == [DEEP]
+    ours = Path("/proc/self/comm").read_bytes().rstrip(b"\n")
+    assert [each.lineage for each in got if each.comm == leaf] == [(DEEP, *[ours] * MAX_HOPS)]
 
 
 def test_the_user_is_the_one_at_the_exit(source: EbpfSource) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from exporter.config.options import Config
 from exporter.kernel.cgroups import hierarchy
 from exporter.loaders.bcc_child import _headers
 from exporter.loaders.direct import Direct
-from exporter.model.origins import Origins
+from exporter.model.origins import UNKNOWN, Origins
 from exporter.records.hub import Hub
 from exporter.records.record import Record
 from exporter.sources.ebpf.source import EbpfSource
@@ -41,7 +42,9 @@ def test_bcc_knows_spawners(requires_bpf: None, workload: Program, use_headers: 
     if use_headers and _headers() is None:
         pytest.skip("the kernel's headers are not installed")
     with watching_bcc(use_headers=use_headers, use_ring=use_ring) as source:
-        assert {each.spawner for each in records_of(source, workload)} == {OURSELVES}
+        records = records_of(source, workload)
+        assert {each.spawner for each in records} == {OURSELVES}
+        assert Counter(each.lineage for each in records) == {(UNKNOWN, OURSELVES): 1, (UNKNOWN, OURSELVES, workload.comm): 20}
 
 
 def test_records_have_their_origin_without_attribution(requires_bpf: None, workload: Program) -> None:

@@ -55,5 +55,6 @@ records = st.builds(
     oom_killed=st.none() | st.booleans(),
     arguments=st.none() | st.binary(max_size=50),
     arguments_cut=st.none() | st.booleans(),
+    lineage=st.lists(st.binary(max_size=15), max_size=17).map(tuple),
     **{name: st.binary(max_size=20).map(comm_text) for name in ADDED},
 )

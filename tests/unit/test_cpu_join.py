@@ -16,6 +16,7 @@ from exporter.model import Mode
 from exporter.records.hub import Hub
 from exporter.records.record import Record
 from exporter.sources.ebpf.cpu_join import _BYTES, MOST_WAITING, WAIT_NS, CpuJoin
+from exporter.sources.ebpf.lineages import Lineages
 from exporter.sources.ebpf.record_reader import RecordReader
 from tests.unit.raw_records import raw_with_exe
 
@@ -95,6 +96,7 @@ class Buffer:
     lost = 0
     wakes_when_full = False
     exes_lost = 0
+    lineages = Lineages()
 
     def __init__(self, join: CpuJoin) -> None:
         self.join = join

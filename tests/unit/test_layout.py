@@ -77,6 +77,12 @@ def test_lengths(btf: Btf) -> None:
     assert btf.map_entries("cgroup_cpus") == layout.MAX_CGROUP_CPU
     assert btf.struct_size("cgroup_path") == layout.CGROUP_PATH_LEN
     assert btf.map_entries("record_cpus") == layout.RECORD_CPU_SLOTS
+    assert btf.map_entries("above_slots") == layout.ABOVE_SLOTS
+    assert btf.map_entries("between_slots") == layout.BETWEEN_SLOTS
+    for name, ours in {"above": layout.Above, "between": layout.Between}.items():
+        assert btf.struct_size(name) == ctypes.sizeof(ours)
+        offsets = {each: getattr(ours, each).offset for each, *_ in ours._fields_ if each != "unused"}
+        assert offsets == {member.name: member.offset for member in btf.members(name)}
 
 
 def test_records_are_unpacked_whole() -> None:

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from exporter.model import NS
-from exporter.model.origins import DEEP, UNKNOWN, Origin
+from exporter.model import NS, Mode
+from exporter.model.origins import DEEP, UNKNOWN, Lineage, Origin
+from exporter.records.record import Record
 from exporter.sources.netlink import allowance
 from exporter.sources.netlink.allowance import Allowance
 from exporter.sources.netlink.thread_groups import Groups
@@ -90,6 +91,38 @@ def test_an_orphan_has_a_new_parent(groups: Groups, tally: Tally, proc: FakeProc
     tally.origins()
     proc.add(SCRIPT, ppid=CRON, start=start_ns // TICK)
     assert end(groups, tally, TRUE, SCRIPT, 10 * NS + 4 * MS).spawner == (b"cron" if start_ns > 9 * NS else UNKNOWN)
+
+
+def lineages(tally: Tally) -> list[Lineage]:
+    """Those of the records until now."""
+    got: list[Record] = []
+    tally.publish(got.extend)
+    tally.flush(Mode.NETLINK)
+    return [each.lineage for each in got]
+
+
+def test_all_ancestors(groups: Groups, tally: Tally) -> None:
+    """Up to process 1; those above the spawner are looked up once a second."""
+    tally.publish(lambda _: None)
+    start(groups, 1, 0, -NS)
+    start(groups, TRUE, SCRIPT, 10 * NS + 2 * MS)
+    end(groups, tally, TRUE, SCRIPT, 10 * NS + 3 * MS)
+    groups.alive[1].comm = b"renamed"
+    for at_ns in (10 * NS + 4 * MS, 11 * NS):
+        start(groups, TRUE, CRON, at_ns)
+        end(groups, tally, TRUE, CRON, at_ns + 3 * MS)
+    assert lineages(tally) == [(b"p1", b"cron", b"p11", b"p12"), (b"p1", b"cron"), (b"renamed", b"cron")]
+
+
+def test_unknown_and_deep_ancestors(groups: Groups, tally: Tally) -> None:
+    """The chain begins with what it is."""
+    tally.publish(lambda _: None)
+    start(groups, TRUE, 77, 10 * NS)
+    end(groups, tally, TRUE, 77, 10 * NS + MS)
+    for pid in range(20, 30):
+        start(groups, pid, pid - 1 if pid > 20 else CRON, 10 * NS + pid)
+    end(groups, tally, 29, 28, 10 * NS + MS)
+    assert lineages(tally) == [(UNKNOWN,), (DEEP, *(b"p%d" % pid for pid in range(21, 29)))]
 
 
 def test_the_cgroup_is_that_of_the_parent_at_the_fork(groups: Groups, tally: Tally, proc: FakeProc) -> None:

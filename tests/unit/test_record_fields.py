@@ -24,6 +24,7 @@ from exporter.records.fields import Column, Field, fields_of, keys_of, page_colu
 from exporter.records.record import FIELDS, Record
 from exporter.snoop import lines
 from exporter.sources.ebpf import record_reader
+from exporter.sources.ebpf.lineages import Lineages
 from exporter.web import recent
 from tests.unit.handler_child import record
 from tests.unit.sink_files import private
@@ -102,9 +103,8 @@ def version_1(path: Path) -> None:
 
 def test_what_users_read() -> None:
     """Programs are written against these: every field in every form, spelled out here and in no other test."""
-    killed = record(
-        7, ended_ns=1_700_000_000_000_000_001, outcome=Outcome.SIGNAL, code=9, arguments=b"cc1\0-O2\0two words", arguments_cut=False
-    )
+    more: dict[str, Any] = {"arguments": b"cc1\0-O2\0two words", "arguments_cut": False, "lineage": (b"systemd", b"a;b", b"make")}
+    killed = record(7, ended_ns=1_700_000_000_000_000_001, outcome=Outcome.SIGNAL, code=9, **more)
     assert as_json(killed) == {
         "ended_at": "2023-11-14T22:13:20.000000001Z",
         "started_at": "2023-11-14T22:13:19.998000001Z",
@@ -131,6 +131,7 @@ def test_what_users_read() -> None:
         "oom_killed": None,
         "arguments": ["cc1", "-O2", "two words"],
         "arguments_cut": False,
+        "lineage": ["systemd", "a;b", "make"],
     }
     assert dict(zip(Record._fields, Sqlite.table.row(*killed), strict=True)) == {
         "ended_ns": 1_700_000_000_000_000_001,
@@ -156,6 +157,7 @@ def test_what_users_read() -> None:
         "oom_killed": None,
         "arguments": "cc1 -O2 'two words'",
         "arguments_cut": 0,
+        "lineage": r"systemd;a\x3bb;make",
     }
     named, others = (
         "TIME             PID    PPID COMM              RUNTIME       CPU OUTCOME  ",
@@ -200,7 +202,7 @@ def test_sources(sent: dict[str, bytes], seat: bytes, monkeypatch: pytest.Monkey
     monkeypatch.setattr(record_reader, "RECORD_FIELDS", (*RECORD_FIELDS, *sent))
     kernel = RecordWithExe(pid=7, comm=b"cc1", exe=b"/bin/cc1")
     taken = (*struct.unpack(f"={RECORD_WITH_EXE_FORMAT}", kernel), *sent.values())
-    made: Any = record_reader.records([taken], [None], lambda _: b"/", Mode.EBPF_CORE)[0]
+    made: Any = record_reader.records([taken], [None], lambda _: b"/", Lineages(), Mode.EBPF_CORE)[0]
     assert (made.pid, made.comm, made.exe, made.seat) == (7, b"cc1", b"/bin/cc1", seat)
 
 

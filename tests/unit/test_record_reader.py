@@ -14,6 +14,7 @@ from exporter.kernel.netlink_sockets import Sockets
 from exporter.kernel.proc_connector import Subscription
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, Mode, ModeUnavailable, RuntimeScale
+from exporter.sources.ebpf.lineages import Lineages
 from exporter.sources.ebpf.record_reader import RecordReader
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.scan.slow import ScanSource
@@ -28,6 +29,7 @@ class Nothing:
     join = None
     wakes_when_full = False
     exes_lost = 0
+    lineages = Lineages()
 
     def __init__(self) -> None:
         self.descriptors: list[int] = []

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.model.origins import DEEP, UNKNOWN, Origin
+from exporter.records.record import Record
 from tests.origins import short_by
 from tests.unit.fake_proc import FakeProc
 from tests.unit.fast_scan_scene import Scene as FastScene
@@ -80,6 +81,25 @@ def test_a_family_that_goes_between_two_scans(scene: Scene) -> None:
         (b"p700", b"p900", b"init"),
         (b"p900", b"make", b"init"),
     }
+
+
+def test_all_ancestors(scene: Scene) -> None:
+    """As far as the table has them: `unknown` and `deep` as in the other modes."""
+    got: list[Record] = []
+    scene.source.publish(got.extend, live=False)
+    for pid in range(600, 609):
+        start(scene, pid, pid - 1 if pid > 600 else 500, b"p%d" % pid)
+    start(scene, 700, 77777)
+    scene.after(0.1)
+    for pid in (608, 601, 700):
+        scene.proc.remove(pid)
+        scene.source._table.look(pid)
+    scene.after(0.1)
+    assert [each.lineage for each in got] == [
+        (DEEP, *(b"p%d" % pid for pid in range(600, 608))),
+        (b"init", b"make", b"p600"),
+        (UNKNOWN,),
+    ]
 
 
 def test_too_deep_and_unknown(scene: Scene) -> None:

@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Any
 
 from exporter.kernel.layout import RECORD_WITH_EXE_FORMAT, RecordWithExe
+from exporter.sources.ebpf.lineages import Lineages
 
 _HEADER = Struct("=IHH")  # type, misc, size
 _LOST, _SAMPLE = 2, 9
@@ -32,6 +33,7 @@ class PerfBuffers:
         Set `count_lost` before Linux 5.1, where programs do not notice that a buffer is full.
         """
         self.descriptors = descriptors
+        self.lineages = Lineages()
         self.join = None
         self.wakes_when_full = False
         self.exes_lost = 0

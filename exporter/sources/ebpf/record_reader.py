@@ -21,6 +21,7 @@ from exporter.model.origins import DEEP
 from exporter.records.record import Record
 from exporter.sources.base import CpuFollows, Publish
 from exporter.sources.ebpf.cpu_join import CpuJoin
+from exporter.sources.ebpf.lineages import Lineages
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,10 @@ class RecordBuffer(Protocol):
     @property
     def join(self) -> CpuJoin | None:
         """Return what joins records with their CPU, if that is reported after them."""
+
+    @property
+    def lineages(self) -> Lineages:
+        """Return what knows the ancestors of processes."""
 
     @property
     def exes_lost(self) -> int:
@@ -141,7 +146,7 @@ class RecordReader:
             os.eventfd_read(self._wake)
         while raw := self._buffer.pop():
             if self._join is None:
-                self._publish(records(raw, repeat(None), self._cgroups.path, self._mode))
+                self._publish(self._records(raw, repeat(None)))
                 continue
             self._tell_first(raw, self._join.follows)
             self._join.add(raw)
@@ -155,7 +160,7 @@ class RecordReader:
         ahead_ns = _ahead_ns()
         follows.arrived([each[0] + ahead_ns for each in raw])  # `ended_ns`
         if follows.at_once:
-            follows.first(records(raw, repeat(None), self._cgroups.path, self._mode))
+            follows.first(self._records(raw, repeat(None)))
 
     def _complete(self, join: CpuJoin) -> None:
         raw, cpu_ns = join.pop_all() if self._stopping else join.pop(time.monotonic_ns())
@@ -163,10 +168,15 @@ class RecordReader:
             publish = self._publish if join.follows is None else join.follows.completed
             for at in range(0, len(raw), _MOST_AT_ONCE):
                 part = slice(at, at + _MOST_AT_ONCE)
-                publish(records(raw[part], cpu_ns[part], self._cgroups.path, self._mode))
+                publish(self._records(raw[part], cpu_ns[part]))
+
+    def _records(self, raw: list[tuple[Any, ...]], cpu_ns: Iterable[int | None]) -> list[Record]:
+        return records(raw, cpu_ns, self._cgroups.path, self._buffer.lineages, self._mode)
 
 
-def records(raw: list[tuple[Any, ...]], cpu_ns: Iterable[int | None], path_of_cgroup: Callable[[int], bytes], mode: Mode) -> list[Record]:
+def records(
+    raw: list[tuple[Any, ...]], cpu_ns: Iterable[int | None], path_of_cgroup: Callable[[int], bytes], lineages: Lineages, mode: Mode
+) -> list[Record]:
     """Decode records. Fields that are not named here have the value of the kernel's field of that name, or their default."""
     ahead_ns = _ahead_ns()
     names = RECORD_FIELDS if len(raw[0]) == len(RECORD_FIELDS) else (*RECORD_FIELDS, "arguments")
@@ -187,6 +197,7 @@ def records(raw: list[tuple[Any, ...]], cpu_ns: Iterable[int | None], path_of_cg
         "cpu_ns": cpu_ns,
         "cgroup": map(path_of_cgroup, kernel["cgroup"]),
         "mode": repeat(mode),
+        "lineage": lineages.of(kernel),
     }
     if arguments := kernel.get("arguments"):
         columns["arguments"] = (each and each.text for each in arguments)

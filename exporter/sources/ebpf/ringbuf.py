@@ -14,6 +14,7 @@ from typing import Any
 from exporter.kernel.layout import BCC_RECORDS_BYTES, RECORD_FORMAT, RECORD_WITH_EXE_FORMAT, RECORDS_BYTES
 from exporter.sources.ebpf.cpu_join import CpuJoin
 from exporter.sources.ebpf.exec_slots import ExecSlots
+from exporter.sources.ebpf.lineages import Lineages
 
 _HEADER = 8
 _BUSY = 1 << 31
@@ -26,12 +27,13 @@ class Ring:
     lost = 0
     """Always 0: the programs count records that do not fit."""
 
-    def __init__(self, fd: int, exes: ExecSlots | None = None, join: CpuJoin | None = None) -> None:
+    def __init__(self, fd: int, lineages: Lineages, exes: ExecSlots | None = None, join: CpuJoin | None = None) -> None:
         """Map the ring buffer `fd`. Raises `OSError`. `exes` has the paths, and perhaps arguments; without it, records contain the paths.
 
-        `close` closes `exes` and `join`, too.
+        `close` closes the others, too.
         """
         self.descriptors = [fd]
+        self.lineages = lineages
         self.join = join
         self._exes = exes
         self.wakes_when_full = exes is not None
@@ -71,6 +73,7 @@ class Ring:
             view.release()
         self._consumer.close()
         self._producer.close()
+        self.lineages.close()
         if self._exes is not None:
             self._exes.close()
         if self.join is not None:

@@ -28,6 +28,7 @@ from exporter.sources.ebpf.cpu_join import CpuJoin
 from exporter.sources.ebpf.decode import GLOBALS, ROW_BYTES, CpuTotals, OtherRow, counts_of, cpu_recorded_in, exits_in, global_counts
 from exporter.sources.ebpf.exec_slots import ExecSlots
 from exporter.sources.ebpf.failures import FailureCounts
+from exporter.sources.ebpf.lineages import Lineages
 from exporter.sources.ebpf.origins import OriginReader
 from exporter.sources.ebpf.perfbuf import PerfBuffers
 from exporter.sources.ebpf.record_reader import RecordBuffer, RecordReader
@@ -212,7 +213,8 @@ class EbpfSource(Source):
         arguments = self._map("arguments").fd if self._kernel.facts.get("arguments") else None
         exes = ExecSlots(self._map("exes").fd, time.monotonic_ns(), arguments) if self.mode is Mode.EBPF_CORE else None
         join = CpuJoin(self._map("record_cpus").fd, follows) if "record_cpus" in self._kernel.maps else None
-        return Ring(self._map("records").fd, exes, join)
+        lineages = Lineages(*(self._map(name).fd for name in ("between_slots", "above_slots") if self.mode is Mode.EBPF_CORE))
+        return Ring(self._map("records").fd, lineages, exes, join)
 
     @property
     def _retired_half(self) -> str:

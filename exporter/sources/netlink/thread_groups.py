@@ -250,6 +250,7 @@ class Groups:
         cpu_ns = group.cpu_us * 1000 if self.taskstats else None
         parent = parent or group.parent
         uid = last.uid if last is not None else None
+        spawner, lineage = self._ancestors.of(parent, group.start_ns, at_ns, self._comm_of)
         exited = ProcessExit(
             group.start_ns,
             runtime_ns,
@@ -259,7 +260,8 @@ class Groups:
             ppid=parent,
             uid=uid,
             cgroup=group.cgroup,
-            spawner=self._ancestors.spawner(parent, group.start_ns, at_ns, self._comm_of),
+            spawner=spawner,
+            lineage=lineage,
             arguments=group.arguments,
         )
         if self._tally.exited(tgid, with_status(exited, code | group.core_dump)):
@@ -273,6 +275,7 @@ class Groups:
         runtime_ns = stats.elapsed_us * 1000
         start_ns = at_ns - runtime_ns
         parent = self._ancestors.parent(stats.ppid, start_ns)
+        spawner, lineage = self._ancestors.of(stats.ppid, start_ns, at_ns, self._comm_of)
         exited = ProcessExit(
             start_ns,
             runtime_ns,
@@ -282,7 +285,8 @@ class Groups:
             ppid=stats.ppid,
             uid=stats.uid,
             cgroup=b"" if parent is None else parent.cgroup,
-            spawner=self._ancestors.spawner(stats.ppid, start_ns, at_ns, self._comm_of),
+            spawner=spawner,
+            lineage=lineage,
         )
         self._tally.exited(stats.tgid, with_status(exited, stats.exit_code))
 

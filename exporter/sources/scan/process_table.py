@@ -17,7 +17,7 @@ from exporter.kernel.procfs import Procfs, Stat
 from exporter.model import UNKNOWN_COMM, Lost
 from exporter.model.arguments import Arguments
 from exporter.model.exits import ProcessExit
-from exporter.model.origins import DEEP, MAX_HOPS, UNKNOWN
+from exporter.model.origins import DEEP, MAX_ABOVE, MAX_HOPS, UNKNOWN, Lineage
 from exporter.sources.tally import Tally
 
 
@@ -187,6 +187,7 @@ class ProcessTable:
         ended, unsure_ns = (alive_at + max(now, alive_at)) // 2, (max(now, alive_at) - alive_at) // 2
         start_ns, _ = middle(process.born_ns, process.born_ns)
         parent = self._parent(process)
+        spawner, lineage = self._ancestors(process, ended)
         exited = ProcessExit(
             start_ns,
             max(0, ended - process.born_ns),
@@ -196,7 +197,8 @@ class ProcessTable:
             ppid=process.ppid,
             uid=process.uid,
             cgroup=process.cgroup,
-            spawner=self._spawner(parent, ended),
+            spawner=spawner,
+            lineage=lineage,
             arguments=process.arguments,
         )
         self._tally.exited(process.pid, exited, unsure_ns)
@@ -206,12 +208,18 @@ class ProcessTable:
         parent = self.processes.get(process.ppid)
         return None if parent is None or parent.start_ticks > process.start_ticks else parent
 
-    def _spawner(self, parent: Process | None, ended_ns: int) -> bytes:
-        """Return the comm of the nearest ancestor that was older than the threshold, beginning with the parent."""
-        for _ in range(MAX_HOPS):
+    def _ancestors(self, process: Process, ended_ns: int) -> tuple[bytes, Lineage]:
+        """Return the comm of the nearest ancestor that was older than the threshold, and the comms of all ancestors."""
+        spawner, names, each = b"", list[bytes](), process
+        for _ in range(MAX_HOPS + MAX_ABOVE):
+            parent = self._parent(each)
             if parent is None:
-                return UNKNOWN
-            if ended_ns - parent.born_ns >= self._tally.threshold_ns:
-                return parent.comm
-            parent = self._parent(parent)
-        return DEEP
+                lineage = (*([UNKNOWN] if each.ppid else []), *reversed(names))
+                return spawner or UNKNOWN, lineage
+            names.append(parent.comm)
+            if not spawner and ended_ns - parent.born_ns >= self._tally.threshold_ns:
+                spawner = parent.comm
+            if not spawner and len(names) == MAX_HOPS:
+                break
+            each = parent
+        return spawner or DEEP, (DEEP, *reversed(names))

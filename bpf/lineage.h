@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
+/* The names of a process's ancestors, for the records of lifecycle.bpf.c. See docs/adr/0017-lineage.md */
+#ifndef LINEAGE_H
+#define LINEAGE_H
+
+/* Those between the parent and the spawner are short-lived, so they are read for each process. Most have none. They are unknown if this walk
+ * does not meet the spawner again: an ancestor may exit meanwhile, and then its children have another parent.
+ */
+static __always_inline void name_between(struct record *record, struct task_struct *leader, struct task_struct *parent,
+					 struct task_struct *spawner, __u64 now)
+{
+	struct task_struct *each = parent;
+	__u32 slot = leader->tgid & (BETWEEN_SLOTS - 1);
+	volatile __u32 *n = &record->between_n; /* in memory: the verifier would follow each number through all code after it */
+	__u64 start_ns = leader->start_time;
+	struct between *between;
+	int i;
+
+	*n = 0;
+	if (each == spawner)
+		return;
+	each = each->real_parent->group_leader;
+	if (each == spawner)
+		return;
+	*n = BETWEEN_UNKNOWN;
+	between = bpf_map_lookup_elem(&between_slots, &slot);
+	if (!between)
+		return;
+	between->start_ns = start_ns;
+#pragma unroll
+	for (i = 0; i < MAX_BETWEEN; i++) {
+		bpf_probe_read_kernel(&between->names[i], sizeof(struct comm), each->comm);
+		each = each->real_parent->group_leader;
+		if (each == spawner) {
+			*n = i + 1;
+			return;
+		}
+	}
+	if (!spawner)
+		*n = MAX_BETWEEN;
+}
+
+/* Those above the spawner. Global, so that the verifier follows it once and not for each path to the call; then it can take only numbers.
+ * Two spawners whose slot is the same may be here at once, on two CPUs: the one that finishes last finds that the slot is not its own, and
+ * empties it.
+ */
+__noinline int read_above(__u64 spawner, __u64 now)
+{
+	struct task_struct *each = (void *)spawner;
+	__u32 pid = BPF_CORE_READ(each, tgid), slot = pid & (ABOVE_SLOTS - 1), flags;
+	struct above *above = bpf_map_lookup_elem(&above_slots, &slot);
+	__u64 start_ns = BPF_CORE_READ(each, start_time);
+	int i;
+
+	if (!above)
+		return 0;
+	above->start_ns = 0;
+	above->read_ns = now;
+	above->pid = pid;
+	above->n = 0;
+#pragma unroll
+	for (i = 0; i < MAX_ABOVE; i++) {
+		each = BPF_CORE_READ(each, real_parent, group_leader);
+		flags = BPF_CORE_READ(each, flags);
+		if (flags & PF_KTHREAD) /* process 0, or a kernel thread that started a helper */
+			break;
+		bpf_probe_read_kernel(&above->names[i], sizeof(struct comm), each->comm);
+		above->n = i + 1;
+	}
+	above->top_pid = BPF_CORE_READ(each, tgid);
+	above->top_is_kernel = !!(flags & PF_KTHREAD);
+	asm volatile("" ::: "memory");
+	above->start_ns = *(volatile __u32 *)&above->pid == pid ? start_ns : 0;
+	return 0;
+}
+
+/* They are the same for all descendants of the spawner, so they are read only now and then. */
+static __always_inline void keep_above(struct task_struct *spawner, __u64 now)
+{
+	__u32 slot = spawner->tgid & (ABOVE_SLOTS - 1);
+	struct above *above = bpf_map_lookup_elem(&above_slots, &slot);
+
+	__u64 address = 0;
+
+	if (!above || (above->start_ns == spawner->start_time && now - above->read_ns < ABOVE_NS))
+		return;
+	bpf_probe_read_kernel(&address, sizeof(address), &spawner); /* to the verifier it is a number then */
+	read_above(address, now);
+}
+
+#endif

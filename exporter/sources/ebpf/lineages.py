@@ -1,0 +1,143 @@
+"""The ancestors of processes, from slots that the programs fill (`struct between_slots` and `struct above_slots` in bpf/maps.h)."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from exporter.kernel.layout import (
+    ABOVE_SLOTS,
+    BETWEEN_SLOTS,
+    BETWEEN_UNKNOWN,
+    COMM_LEN,
+    SPAWNER_DEEP,
+    SPAWNER_FOUND,
+    Above,
+    Between,
+)
+from exporter.model import KERNEL_THREADS
+from exporter.model.origins import DEEP, UNKNOWN, Lineage
+
+_MOST_KNOWN = 4096
+_CACHED = 4096
+_FIELDS = (
+    *("ended_ns", "runtime_ns", "pid", "ppid", "parent_comm"),
+    *("spawner_state", "spawner", "spawner_pid", "spawner_start_ns", "between_n"),
+)
+_NOT_KNOWN = b"?"
+"""No name that the kernel writes: these have 16 bytes."""
+
+
+class _Known(NamedTuple):
+    pid: int
+    read_ns: int
+    """When the programs read it."""
+    names: Lineage
+
+
+class Lineages:
+    """The slots, and what was read from them. Not thread-safe.
+
+    The kernel may write while they are read: names count only if their slot is the same process's before and after.
+    """
+
+    def __init__(self, between_slots: int | None = None, above_slots: int | None = None) -> None:
+        """Map these arrays. Raises `OSError`. Without one, what it would tell is unknown."""
+        self._between_slots = _Slots(between_slots, Between, BETWEEN_SLOTS)
+        self._above_slots = _Slots(above_slots, Above, ABOVE_SLOTS)
+        self._known: dict[int, _Known] = {}
+
+    def of(self, kernel: Mapping[str, Sequence[Any]]) -> list[Lineage]:
+        """Return the lineage of each record. `kernel` has the fields of `RecordLayout` as columns."""
+        found = []
+        for end_ns, runtime_ns, pid, ppid, parent, state, spawner, *of_spawner, n in zip(*map(kernel.__getitem__, _FIELDS), strict=True):
+            between = self._between(pid, end_ns - runtime_ns, n) if n else b""
+            if state == SPAWNER_FOUND:
+                above = self._above(*of_spawner)
+                found.append(_joined(above, b"" if of_spawner[0] == ppid else spawner, between, parent))
+            else:
+                found.append(_short_lived(state, between, parent))
+        return found
+
+    def close(self) -> None:
+        """Unmap."""
+        self._between_slots.close()
+        self._above_slots.close()
+
+    def _between(self, pid: int, start_ns: int, n: int) -> bytes:
+        slot = None if n == BETWEEN_UNKNOWN else self._between_slots.read(pid, start_ns)
+        return _NOT_KNOWN if slot is None else slot[Between.names.offset :][: n * COMM_LEN]
+
+    def _above(self, pid: int, start_ns: int) -> Lineage:
+        known = self._known.get(start_ns)
+        if known is None or (self._above_slots.word(pid, 0) == start_ns and self._above_slots.word(pid, 1) != known.read_ns):
+            known = self._read_above(pid, start_ns) or known
+        return (UNKNOWN,) if known is None or known.pid != pid else known.names
+
+    def _read_above(self, pid: int, start_ns: int) -> _Known | None:
+        raw = self._above_slots.read(pid, start_ns)
+        if raw is None:
+            return None
+        slot = Above.from_buffer_copy(raw)
+        names = _split(raw[Above.names.offset :][: slot.n * COMM_LEN])
+        if slot.top_is_kernel:
+            names = (KERNEL_THREADS, *names) if slot.top_pid else names
+        elif slot.top_pid > 1:
+            names = (DEEP, *names)
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        known = self._known[start_ns] = _Known(slot.pid, slot.read_ns, names)
+        return known
+
+
+class _Slots:
+    """An array whose slots are chosen by PID and begin with the start of a process; or none."""
+
+    def __init__(self, fd: int | None, of: type[ctypes.Structure], slots: int) -> None:
+        self._size, self._mask = ctypes.sizeof(of), slots - 1
+        self._memory = None if fd is None else mmap.mmap(fd, slots * self._size, prot=mmap.PROT_READ)
+        self._words = memoryview(self._memory or b"").cast("Q")
+
+    def word(self, pid: int, number: int) -> int | None:
+        """Return a word of a slot."""
+        return self._words[(pid & self._mask) * self._size // 8 + number] if self._memory is not None else None
+
+    def read(self, pid: int, start_ns: int) -> bytes | None:
+        """Return the slot of this process; None if it is another's."""
+        if self._memory is None or self.word(pid, 0) != start_ns:
+            return None
+        at = (pid & self._mask) * self._size
+        slot = self._memory[at : at + self._size]
+        return slot if self.word(pid, 0) == start_ns else None
+
+    def close(self) -> None:
+        self._words.release()
+        if self._memory is not None:
+            self._memory.close()
+
+
+def _split(names: bytes) -> Lineage:
+    """Return names, the nearest first, as a lineage. After a NUL there may be anything."""
+    each = (names[at : at + COMM_LEN].partition(b"\0")[0] for at in range(0, len(names), COMM_LEN))
+    return tuple(each)[::-1]
+
+
+def _inner(between: bytes) -> Lineage:
+    return (UNKNOWN,) if between == _NOT_KNOWN else _split(between)
+
+
+@lru_cache(_CACHED)
+def _joined(above: Lineage, spawner: bytes, between: bytes, parent: bytes) -> Lineage:
+    """Return the lineage below a spawner; an empty one is the parent itself."""
+    inner = (spawner.rstrip(b"\0"), *_inner(between)) if spawner else ()
+    return (*above, *inner, parent.rstrip(b"\0"))
+
+
+@lru_cache(_CACHED)
+def _short_lived(state: int, between: bytes, parent: bytes) -> Lineage:
+    """Return the lineage of a process without a known spawner."""
+    found = (*(_inner(between) if state == SPAWNER_DEEP else ()), parent.rstrip(b"\0"))
+    return found if found[0] == UNKNOWN else (DEEP if state == SPAWNER_DEEP else UNKNOWN, *found)
