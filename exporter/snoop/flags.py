@@ -16,6 +16,7 @@ from exporter.config.problems import ConfigError, InvalidValue, shown
 from exporter.model import Outcome
 from exporter.records.fields import snoop_columns
 from exporter.records.record import FIELDS
+from exporter.records.tree import By
 
 ARGS = "--args"
 """The flag of the column of arguments."""
@@ -36,6 +37,7 @@ examples:
   shortproc-exporter snoop --outcome=error --outcome=signal  only failures
   shortproc-exporter snoop --args --parent=cron
   shortproc-exporter snoop --duration=10s --json > processes.jsonl
+  shortproc-exporter snoop --duration=10s --tree             who starts them?
   shortproc-exporter snoop --url=http://localhost:10199      from a running exporter; needs no privilege
 
 exit status: 0 after --count or --duration, 130 after Ctrl-C, 143 after SIGTERM, 141 if the reader of the output exited,
@@ -52,6 +54,7 @@ _OWNER_GLOBS = {
 _OWN_SOURCE = ("--config.file", "--mode", "--no-ebpf", "--fast-scan", "--path.procfs")
 _TIME = duration(0, 1000 * 3600)
 _OUTCOMES = list_of(one_of(*Outcome), 1000)
+_BY = one_of(*By)
 
 
 def _count(value: object) -> int:
@@ -81,9 +84,16 @@ class Options:
     filter: Filter = field(default_factory=Filter)
     json: bool = False
     args: bool = False
+    tree: bool = False
+    folded: By | None = None
     count: int | None = None
     duration_seconds: float | None = None
     url: str | None = None
+
+    @property
+    def sums_only(self) -> bool:
+        """Whether nothing is printed before the end."""
+        return self.tree or self.folded is not None
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -106,14 +116,27 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     for name, about in (
         (ARGS, "show arguments without known secrets; with --url, those that this exporter tells (records.arguments)"),
         ("--json", "print JSON objects, one on each line, with the keys of /api/v1/short-processes"),
+        ("--tree", "print nothing but who started what, as a tree, at the end"),
     ):
         flags.add_argument(name, dest=name, default=argparse.SUPPRESS, action="store_true", help=about)
+    flags.add_argument(
+        "--folded",
+        dest="--folded",
+        default=argparse.SUPPRESS,
+        nargs="?",
+        const=str(By.PROCESSES),
+        metavar="VALUE",
+        help=f"print the same at the end as folded stacks, for flamegraph.pl and speedscope; VALUE is {', '.join(By)} (the latter in us)",
+    )
 
 
 def options(given: Mapping[str, Any]) -> Options:
     """Return the options that the given flags (by name) set. Raises `ConfigError`."""
     if "--url" in given and (other := next((name for name in _OWN_SOURCE if name in given), None)):
         raise ConfigError(f"set either --url or {other}, not both: the exporter at --url has its own configuration")
+    forms = [name for name in ("--json", "--tree", "--folded") if name in given]
+    if len(forms) > 1:
+        raise ConfigError(f"set either {' or '.join(forms)}, not both")
     problems: list[str] = []
 
     def read(name: str, check: Check, default: Any = None) -> Any:
@@ -139,6 +162,8 @@ def options(given: Mapping[str, Any]) -> Options:
         ),
         json="--json" in given,
         args=ARGS in given,
+        tree="--tree" in given,
+        folded=None if (by := read("--folded", _BY)) is None else By(by),
         count=read("--count", _COUNT),
         duration_seconds=read("--duration", _TIME),
         url=read("--url", _URL),

@@ -14,12 +14,15 @@ from exporter.records import encoding
 from exporter.records.filters import compiled
 from exporter.records.hub import Batch
 from exporter.records.record import Record
-from exporter.snoop import flags, lines
+from exporter.records.stacks import Stacks
+from exporter.records.tree import folded
+from exporter.snoop import flags, lines, tree_lines
 from exporter.snoop.flags import Options
 from exporter.snoop.summary import Summary
 
 _MOST_WAITING = 1 << 14
 """Records, a few MiB."""
+_MOST_STACKS = 8192
 
 
 class Inbox:
@@ -90,6 +93,7 @@ class Printer(threading.Thread):
         """`wake` is called when it ends, for any reason."""
         super().__init__(name="printer", daemon=True)
         self.summary = Summary()
+        self._stacks = Stacks(_MOST_STACKS)
         self.ended = False
         self.failure: Exception | None = None
         self._options = options
@@ -114,7 +118,7 @@ class Printer(threading.Thread):
         poll = select.poll()
         poll.register(self._inbox.fd, select.POLLIN)
         poll.register(self._output.fd, 0)  # reports that the reader has gone
-        if not self._options.json:
+        if not (self._options.json or self._options.sums_only):
             self._output.print([self._header])
         more = True
         while more and self._left() != 0:
@@ -122,12 +126,19 @@ class Printer(threading.Thread):
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             batch, more = self._inbox.pop_all()
             self._show([record for record in batch if self._matches is None or self._matches(record)][: self._left()])
+        if self._options.tree:
+            self._output.print(tree_lines.lines(self._stacks.sums()))
+        elif self._options.folded is not None:
+            self._output.print(folded(self._stacks.sums(), self._options.folded))
 
     def _left(self) -> int | None:
         """Return how many lines may still be printed."""
         return None if self._options.count is None else self._options.count - self.summary.total.count
 
     def _show(self, batch: list[Record]) -> None:
-        self._output.print(map(self._line, batch))
+        if self._options.sums_only:
+            self._stacks.add(batch)
+        else:
+            self._output.print(map(self._line, batch))
         for record in batch:
             self.summary.add(record)

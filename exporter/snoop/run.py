@@ -74,7 +74,7 @@ def main(options: Options, config: Config) -> int:
     if printer.failure is not None:
         raise printer.failure
     dropped = source.dropped + inbox.dropped()["slow"]
-    if stop is signal.SIGINT and printer.ended:
+    if stop is signal.SIGINT and printer.ended and not options.sums_only:
         summary = printer.summary.lines(dropped)
         if options.json:
             print(*summary, sep="\n", file=sys.stderr)  # noqa: T201

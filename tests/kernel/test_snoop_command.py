@@ -117,6 +117,32 @@ def test_arguments_if_asked_for(requires_bpf: None, workload: Program) -> None:
     assert json.loads(line)["arguments"] is None
 
 
+def test_who_started_what(requires_bpf: None, workload: Program) -> None:
+    """Folded stacks at the end, however it is ended; from process 1 down to the children."""
+    with snooping(of(workload), "--folded") as snoop:
+        workload.storm("end", 20, 7)
+        time.sleep(0.5)  # records wait for their CPU
+        status, (line,), complaints = snoop.ended(signal.SIGINT)
+    assert (status, complaints) == (130, "")
+    *ancestors, parent, child = line.removesuffix(" 20").split(";")
+    assert (parent, child) == (workload.comm.decode(), workload.comm.decode())
+    assert ancestors[-1] == Path("/proc/self/comm").read_text().rstrip("\n")
+    assert ancestors[0] in {Path("/proc/1/comm").read_text().rstrip("\n"), "deep"}
+
+
+def test_a_tree_from_a_running_exporter(requires_bpf: None, workload: Program) -> None:
+    """Records of the stream have their ancestors too."""
+    with (
+        running("--log.level=error") as exporter,
+        snooping(f"--url=http://localhost:{exporter.port}", of(workload), "--count=20", "--tree") as snoop,
+    ):
+        repeat(snoop, lambda: workload.storm("end", 20, 7))
+        status, (header, *rows, total), _ = snoop.ended()
+    assert (status, header.split()[0], total.split()[::4]) == (0, "PROCESSES", ["20", "total"])
+    comm = workload.comm.decode()
+    assert [row.split()[:2] for row in rows if row.endswith(comm)] == [["20", "0"], ["20", "20"]]
+
+
 def test_duration() -> None:
     """It ends by itself, with success, whatever happened."""
     with snooping("--duration=300ms", "--comm=nothing has this name") as snoop:

@@ -10,6 +10,7 @@ from exporter import cli
 from exporter.config.loading import load
 from exporter.config.options import Config, Filter
 from exporter.model import Mode
+from exporter.records.tree import By
 from exporter.snoop import lines, run
 from exporter.snoop.flags import Options, beyond
 
@@ -38,6 +39,8 @@ def test_every_flag_reaches_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
     flags = "--unit=cron* --pod=cart-0 --pod=cart-1 --container=web --namespace=shop --user=ci --spawner=runner"
     wanted = Filter(unit=("cron*",), pod=("cart-0", "cart-1"), container=("web",), namespace=("shop",), user=("ci",), spawner=("runner",))
     assert started(monkeypatch, flags).filter == wanted
+    assert started(monkeypatch, "--tree") == Options(tree=True)
+    assert [started(monkeypatch, f"--folded{value}").folded for value in ("", "=cpu")] == [By.PROCESSES, By.CPU]
     assert started(monkeypatch, "--url=https://[::1]:10199/sub/").url == "https://[::1]:10199/sub"
 
 
@@ -77,6 +80,8 @@ def test_times(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -> No
             ["--min-runtime=1s"],
             "--min-runtime: nothing would be shown: only processes with a runtime below 1 s are short (detection.short_threshold_seconds)",
         ),
+        (["--json", "--tree"], "set either --json or --tree, not both"),
+        (["--folded=memory"], "--folded: 'memory' is not one of processes, cpu, runtime"),
         (["--mode=top"], f"--mode: 'top' is not one of {MODES}"),
         (["--web.listen-address=:1"], "--web.listen-address is a flag of shortproc-exporter: shortproc-exporter snoop has no such flag"),
         (["now"], "unexpected argument now: see shortproc-exporter snoop --help"),

@@ -19,6 +19,7 @@ from exporter.model import Outcome
 from exporter.records import shown
 from exporter.records.encoding import as_json
 from exporter.records.record import Record
+from exporter.records.tree import By
 from exporter.snoop import lines, printer, summary
 from exporter.snoop.flags import Options
 from exporter.snoop.printer import Inbox, Output, Printer
@@ -220,3 +221,29 @@ def test_summary_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_empty_summary() -> None:
     """Nothing is a result as well."""
     assert [line.split() for line in Summary().lines(0)[2:]] == [["total", "0", "0", "0", "0.000ms", "-"], ["dropped:", "0"]]
+
+
+def test_a_tree() -> None:
+    """Who started what, the most frequent first; nothing else is printed."""
+    script = TYPICAL._replace(lineage=(b"systemd", b"cron", b"sh"), comm=b"true", cpu_ns=1_000_000, runtime_ns=2_000_000)
+    shell = script._replace(lineage=(b"systemd", b"cron"), comm=b"sh", cpu_ns=None)
+    other = script._replace(lineage=(b"unknown", b"a b"), comm=b"c", cpu_ns=None)
+    assert printed(Options(tree=True), [script] * 3, [shell, other]) == [
+        "PROCESSES       OWN       RUNTIME           CPU  NAME",
+        "        4         0       8.000ms       3.000ms  |-systemd",
+        "        4         0       8.000ms       3.000ms  | `-cron",
+        "        4         1       8.000ms       3.000ms  |   `-sh",
+        "        3         3       6.000ms       3.000ms  |     `-true",
+        "        1         0       2.000ms             -  `-unknown",
+        "        1         0       2.000ms             -    `-a b",
+        "        1         1       2.000ms             -      `-c",
+        "        5         5      10.000ms       3.000ms  total",
+    ]
+
+
+def test_folded_stacks() -> None:
+    """With the number that was asked for, and within --count and filters."""
+    script = TYPICAL._replace(lineage=(b"cron", b"a;b"), comm=b"true", cpu_ns=1_500, runtime_ns=2_000_000)
+    batch = [script] * 3 + [script._replace(comm=b"x")]
+    assert printed(Options(folded=By.PROCESSES, count=2), batch) == [r"cron;a\x3bb;true 2"]
+    assert printed(Options(folded=By.RUNTIME, filter=Filter(comm=("true",))), batch) == [r"cron;a\x3bb;true 6000"]
