@@ -16,6 +16,7 @@ from exporter.model import NS
 from exporter.records.arguments import Reduce, reduced
 from exporter.records.attributed import Who, attributed
 from exporter.records.record import Record
+from exporter.records.stacks import RecentStacks
 
 Batch = Sequence[Record]
 """Records in the order of their exits, as far as the source knows it."""
@@ -58,10 +59,10 @@ class Latencies:
 
 
 class Hub:
-    """Passes every batch to the store of recent records and to each consumer."""
+    """Passes every batch to the store of recent records, to their sums by stack, and to each consumer."""
 
     def __init__(self, capacity: int, reduce_arguments: Reduce | None = None) -> None:
-        """Keep the last `capacity` records.
+        """Keep the last `capacity` records. Without any, nothing is summed by stack.
 
         `reduce_arguments` returns what may be told of arguments; without it, nothing. No consumer ever gets more.
         """
@@ -73,6 +74,7 @@ class Hub:
         self.latencies = Latencies()
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
+        self.stacks = RecentStacks()
         self._recent: deque[Record] = deque(maxlen=capacity)
         self._consumers: list[Consumer] = []
         self._dropped_before: dict[tuple[str, str], int] = {}
@@ -124,6 +126,8 @@ class Hub:
             if False in at_once:
                 self._recent.extend(batch)
             consumers = [each for each in self._consumers if each.at_once in at_once]
+        if False in at_once and self._recent.maxlen:
+            self.stacks.add(batch)
         for consumer in consumers:
             consumer.offer(batch)
 

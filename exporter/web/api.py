@@ -12,7 +12,7 @@ Parameters of the query, each at most once:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -66,6 +66,16 @@ def parsed(query: str, parameters: Sequence[str]) -> dict[str, str]:
         if not equals or not value:
             raise BadQuery(f"{name} is empty")
     return given
+
+
+def number(given: Mapping[str, str], name: str, most: int) -> int | None:
+    """Return a parameter that is a whole number from 1 to `most`; None if it is not given. Raises `BadQuery`."""
+    text = given.get(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
+        raise BadQuery(f"{name} is not a whole number from 1 to {most}")
+    return int(text)
 
 
 def _limit(given: dict[str, str]) -> int:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import heapq
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exporter.model.activity import WINDOW_SECONDS, Standing
 from exporter.model.counts import ProcessCounts
 from exporter.model.dimensions import Dimension, Measure
-from exporter.web.api import BadQuery, parsed
+from exporter.web.api import BadQuery, number, parsed
 
 MAX_LIMIT = 100
 _LIMIT = 10
@@ -33,7 +32,7 @@ def busiest(standings: Mapping[Dimension[Any], Standing[Any]], query: str) -> st
     sort = given.get("sort", next(iter(measures)))
     if sort not in measures:
         raise BadQuery(f"sort is none of {', '.join(measures)}")
-    seconds, limit = _number(given, "seconds", WINDOW_SECONDS), _number(given, "limit", MAX_LIMIT) or _LIMIT
+    seconds, limit = number(given, "seconds", WINDOW_SECONDS), number(given, "limit", MAX_LIMIT) or _LIMIT
     standing = standings[dimension]
     counts = standing.totals if seconds is None else standing.within(seconds)
     rows = [
@@ -62,12 +61,3 @@ def _dimension(standings: Mapping[Dimension[Any], Standing[Any]], name: str) -> 
         if each.name == name:
             return each
     raise BadQuery(f"by is none of {', '.join(each.name for each in standings)}")
-
-
-def _number(given: Mapping[str, str], name: str, most: int) -> int | None:
-    text = given.get(name)
-    if text is None:
-        return None
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
-        raise BadQuery(f"{name} is not a whole number from 1 to {most}")
-    return int(text)

@@ -22,7 +22,7 @@ from exporter.web.parts import Histogram, Table, percent
 
 _STATIC = Path(__file__).parent / "static"
 _STYLE = (_STATIC / "page.css").read_text(encoding="utf-8")
-_SCRIPT = (_STATIC / "page.js").read_text(encoding="utf-8")
+_SCRIPT = "".join((_STATIC / name).read_text(encoding="utf-8") for name in ("page.js", "flame.js"))
 
 
 def _hash(text: str) -> str:

@@ -16,6 +16,7 @@ from exporter.records.hub import Hub
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 from exporter.supervision.supervisor import Supervisor
+from exporter.web import lineage
 from exporter.web.accept import negotiate
 from exporter.web.busiest import busiest
 from exporter.web.landing import PageStatus, changes, render
@@ -54,7 +55,9 @@ class Pages:
     def tick(self) -> None:
         """Note the present total, for the rates of the last minutes."""
         with contextlib.suppress(SourceFailed, OSError):  # the supervisor's own tick handles it
-            self._note(self._supervisor.snapshot())
+            snapshot = self._supervisor.snapshot()
+            self._note(snapshot)
+            self.hub.stacks.note_dropped(snapshot.records_dropped["reader", "full"])
 
     def landing(self, names: bool) -> str:
         """Return the page at /, with or without names of processes."""
@@ -68,6 +71,10 @@ class Pages:
     def busiest(self, query: str) -> str:
         """The answer to a query at /api/v1/busiest. Raises `BadQuery`."""
         return busiest(self._supervisor.standings(), query)
+
+    def lineage(self, query: str) -> tuple[str, str]:
+        """Return the answer to a query at /api/v1/lineage, and its content type. Raises `BadQuery`."""
+        return lineage.answer(self.hub.stacks, query)
 
     def _note(self, snapshot: Snapshot) -> None:
         self._rates.note(time.monotonic(), snapshot.view.counts.total.short_exits)
@@ -91,7 +98,7 @@ class Pages:
             peak_per_second=snapshot.gauges.peak_per_second,
             bounds_seconds=self._config.metrics.runtime_buckets_seconds,
             buckets=tuple(counts.total.buckets),
-            rankings=tuple(tables(self._supervisor.standings())) if names else (),
+            rankings=(lineage.table(self.hub.stacks), *tables(self._supervisor.standings())) if names else (),
             lost=tuple((reason, n) for reason, n in counts.lost.items() if n),
             degraded=snapshot.degraded,
         )

@@ -47,6 +47,9 @@ class PageProvider(Protocol):
     def busiest(self, query: str) -> str:
         """Return a line of JSON, or raise `api.BadQuery`."""
 
+    def lineage(self, query: str) -> tuple[str, str]:
+        """Return who starts what and its content type, or raise `api.BadQuery`."""
+
     def healthy(self) -> str | None:
         """Return None if healthy, else the reason why not."""
 
@@ -88,7 +91,7 @@ class Site:
                 page = self.pages.landing(may_see_names)
                 headers = {"Content-Security-Policy": landing.CONTENT_SECURITY_POLICY}
                 return Response(HTTPStatus.OK, page.encode(errors="replace"), "text/html; charset=utf-8", headers)
-            case "/api/v1/short-processes" | "/api/v1/busiest" | "/api/v1/stream" as path:
+            case "/api/v1/short-processes" | "/api/v1/busiest" | "/api/v1/lineage" | "/api/v1/stream" as path:
                 answer = self._stream if path == "/api/v1/stream" else self._query
                 allowed = may_see_names and not _is_of_another_site(request)
                 return answer(request) if allowed else Response.line(HTTPStatus.FORBIDDEN, _RECORDS_HIDDEN)
@@ -100,14 +103,17 @@ class Site:
 
     def _query(self, request: Request) -> Response:
         with self.one_query_at_a_time:
+            content_type = "application/json"
             try:
                 if request.path == "/api/v1/busiest":
                     found = self.pages.busiest(request.query)
+                elif request.path == "/api/v1/lineage":
+                    found, content_type = self.pages.lineage(request.query)
                 else:
                     found = api.short_processes(reversed(self.pages.hub.recent()), request.query)
             except api.BadQuery as bad:
                 return Response.line(HTTPStatus.BAD_REQUEST, str(bad))
-            return Response(HTTPStatus.OK, found.encode(), "application/json")
+            return Response(HTTPStatus.OK, found.encode(), content_type)
 
     def _stream(self, request: Request) -> Response:
         content_type = "text/event-stream"

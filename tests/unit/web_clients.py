@@ -49,6 +49,9 @@ class FakePages:
     def busiest(self, query: str) -> str:
         return f"{query}\n"
 
+    def lineage(self, query: str) -> tuple[str, str]:
+        return f"{query}\n", "text/plain"
+
     def healthy(self) -> str | None:
         return None
 

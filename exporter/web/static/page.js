@@ -119,6 +119,7 @@
   // A hidden page needs no updates, and must not occupy a place that a visible page needs
   function adapt() {
     button.textContent = paused ? "Resume" : "Pause";
+    document.body.toggleAttribute("data-paused", paused);
     if (paused || document.hidden) {
       stop();
       say("Paused.");
