@@ -177,6 +177,19 @@ def test_the_manual_shows_code_that_runs(tmp_path: Path) -> None:
     assert [each.handled for each in consumer.status().handlers] == [1, 1]
 
 
+def test_handlers_find_the_library_that_a_package_contains(tmp_path: Path) -> None:
+    """The Debian package has it beside the exporter, whose directory is not searched for anything else."""
+    for name in ("prometheus_client", "other"):
+        (tmp_path / f"{name}.py").touch()
+    guard = loading.ImportGuard((), (), (), str(tmp_path))
+    library = guard.find_spec("prometheus_client")
+    assert library is not None
+    assert library.origin == str(tmp_path / "prometheus_client.py")
+    assert guard.find_spec("other") is None
+    installed = loading.ImportGuard((), (), (), str(tmp_path / "nothing")).find_spec("prometheus_client")
+    assert installed is not None
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="root only: others become nobody else")
 def test_a_sink_of_root_is_refused(tmp_path: Path) -> None:
     """The child must not stay root, and could not rotate files in a directory of root's as anybody else."""
