@@ -29,20 +29,20 @@ class _Choice(NamedTuple):
     """From 0 (not accepted) to 1; 0 where it is malformed."""
 
 
+_NOTHING = _Choice("", {}, 0.0)
+
+
 def negotiate(accept: str) -> tuple[Format, str]:
     """Return the format of `/metrics` and its Content-Type: what the client wants most, and text 0.0.4 if it wants nothing that there is.
 
     Of equal weights, the first in the header wins, as in client_golang.
     """
     choices = _choices(accept)
-    best, best_rank, chosen = TEXT, (0.0, 0), None
-    for form in FORMATS:
-        at = max(range(len(choices)), key=lambda at: (_specificity(choices[at], form), -at), default=None)
-        if at is not None and _specificity(choices[at], form) and (rank := (choices[at].weight, -at)) > best_rank and rank[0]:
-            best, best_rank, chosen = form, rank, choices[at]
-    escaping = chosen.parameters.get("escaping", "") if chosen is not None else ""
-    known = escaping if escaping in _ESCAPINGS else _ESCAPINGS[0]
-    return best, f"{best.media_type}; {best.parameters}{f'; escaping={known}' if best.names_escaping else ''}"
+    wishes = [(choice, form) for form in FORMATS if (choice := _most_specific(choices, form)).weight]
+    choice, form = max(wishes, key=lambda wish: (wish[0].weight, -choices.index(wish[0])), default=(_NOTHING, TEXT))
+    asked = choice.parameters.get("escaping")
+    escaping = f"; escaping={asked if asked in _ESCAPINGS else _ESCAPINGS[0]}" if form.names_escaping else ""
+    return form, f"{form.media_type}; {form.parameters}{escaping}"
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
@@ -50,6 +50,12 @@ def accepts_gzip(accept_encoding: str) -> bool:
     weights = {choice.value: choice.weight for choice in _choices(accept_encoding)}
     gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
     return gzip > 0 and gzip >= weights.get("identity", 0.0)
+
+
+def _most_specific(choices: list[_Choice], form: Format) -> _Choice:
+    """Return the media range that says how much the client wants this format."""
+    found = max(choices, key=lambda choice: _specificity(choice, form), default=_NOTHING)
+    return found if _specificity(found, form) else _NOTHING
 
 
 def _specificity(choice: _Choice, form: Format) -> int:
