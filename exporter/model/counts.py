@@ -41,6 +41,12 @@ class ProcessCounts:
             mine = self.buckets or [0] * len(other.buckets)
             self.buckets = [a + b for a, b in zip(mine, other.buckets, strict=True)]
 
+    def plus(self, other: ProcessCounts) -> ProcessCounts:
+        """Return the sum."""
+        both = self.copy()
+        both.add(other)
+        return both
+
     def events(self) -> int:
         """How busy it was."""
         return sum(self.exits) + self.execs + self.short_exits

@@ -44,6 +44,7 @@ class Row(NamedTuple):
 class _Series:
     labels: Labels
     counts: ProcessCounts
+    """Replaced, never changed: views have it too."""
     created_ns: int
     """As in its row."""
     admitted_ns: int
@@ -88,7 +89,7 @@ class CappedSeries(Generic[Key]):
             if series is None or series.retired_ns is not None:
                 self._other.add(row)
             else:
-                series.counts.add(row)
+                series.counts = series.counts.plus(row)
                 series.last_ns = now
         for key in decision.retired:
             self._series[key].retired_ns = now
@@ -119,11 +120,8 @@ class CappedSeries(Generic[Key]):
     def _shown(self, key: Key, series: _Series, counts: Breakdown[Key], now: int) -> ProcessCounts:
         if now - series.admitted_ns < self._hold_ns:
             return ProcessCounts()
-        shown = series.counts.copy()
         fresh = counts.rows.get(key)
-        if fresh is not None and series.retired_ns is None:
-            shown.add(fresh)
-        return shown
+        return series.counts if fresh is None or series.retired_ns is not None else series.counts.plus(fresh)
 
     def _decide(self, counts: Breakdown[Key], now: int) -> Decision[Key]:
         growing = self._growing()
