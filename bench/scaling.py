@@ -9,7 +9,6 @@ two as a busy host does in 30 s, so that the block's size is the real one.
 
 from __future__ import annotations
 
-import http.client
 import http.server
 import json
 import os
@@ -24,7 +23,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,11 @@ from bench.workloads import Workload, built
 
 _PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 _BEGIN, _END = "<!-- measured -->", "<!-- /measured -->"
-_OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+_FORMATS = {
+    "text": "",
+    "OpenMetrics": "application/openmetrics-text;version=1.0.0",
+    "protobuf": "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
+}
 _SCRAPES, _INTERVAL = 240, 0.5
 _NAMES, _FLOOD = 15, 20_000
 _TARGETS = 50
@@ -167,18 +170,11 @@ def _until(action: Callable[[], object]) -> None:
     action()
 
 
-def _body(exporter: Running, accept: str, encoding: str) -> bytes:
-    with closing(http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=10)) as connection:
-        connection.request("GET", "/metrics", headers={"Accept": accept, "Accept-Encoding": encoding})
-        return connection.getresponse().read()
-
-
 def _sizes(exporter: Running) -> Sizes:
-    formats = {"text": "", "OpenMetrics": _OPENMETRICS}
     bodies = {}
-    for name, accept in formats.items():
-        bodies[name] = len(_body(exporter, accept, "identity"))
-        bodies[f"{name}, gzip"] = len(_body(exporter, accept, "gzip"))
+    for name, accept in _FORMATS.items():
+        bodies[name] = len(exporter.get(accept=accept))
+        bodies[f"{name}, gzip"] = len(exporter.get(accept=accept, coding="gzip"))
     return Sizes(sum(not line.startswith(b"#") for line in exporter.get().splitlines()), bodies)
 
 
@@ -283,7 +279,7 @@ def _tables(hosts: dict[str, tuple[Sizes, Stored]], caps: dict[int, int], memory
         lines.append(f"| {title} | " + " | ".join(cell(sizes, stored) for sizes, stored in hosts.values()) + " |")
 
     row("series stored", lambda _, stored: str(stored.series))
-    for body in ("text", "text, gzip", "OpenMetrics", "OpenMetrics, gzip"):
+    for body in (each for name in _FORMATS for each in (name, f"{name}, gzip")):
         row(f"bytes of a scrape: {body}", lambda sizes, _, body=body: f"{sizes.bodies[body]:,}")  # type: ignore[misc]
     row("bytes on disk per sample: chunks", lambda _, stored: f"{stored.chunk_bytes / stored.samples:.2f}")
     row("bytes on disk per sample: with the index of a 2 h block", lambda _, stored: f"{stored.disk_bytes_a_sample:.2f}")

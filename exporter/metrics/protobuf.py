@@ -1,6 +1,6 @@
 """The protobuf format: `io.prometheus.client.MetricFamily`, each with its length before it.
 
-Written by hand: a runtime for protobuf would take 6 MiB and several times as long (ADR 16). The numbers of fields are those of
+Written by hand: a runtime for protobuf would take 5 MiB and two to four times as long (ADR 16). The numbers of fields are those of
 https://github.com/prometheus/client_model/blob/master/io/prometheus/client/metrics.proto; the tests read what is written here with that
 definition. A key is the number of the field times 8, plus 0 for a varint, 1 for a double, 2 for bytes with their length before them.
 """
