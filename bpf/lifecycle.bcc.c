@@ -53,8 +53,8 @@ BPF_TABLE("hash", struct comm, struct counts, comms_b, MAX_COMMS);
 BPF_TABLE("array", int, u32, barrier_inner, 1);
 BPF_TABLE("hash", struct origin, struct origin_counts, origins_a, MAX_ORIGINS);
 BPF_TABLE("hash", struct origin, struct origin_counts, origins_b, MAX_ORIGINS);
-BPF_TABLE("hash", struct cgroup_key, struct cgroup_cpu, cgroup_cpu_a, 1); /* not filled here */
-BPF_TABLE("hash", struct cgroup_key, struct cgroup_cpu, cgroup_cpu_b, 1);
+BPF_TABLE("hash", struct cgroup_key, struct cgroup_counts, cgroup_counts_a, 1); /* not filled here */
+BPF_TABLE("hash", struct cgroup_key, struct cgroup_counts, cgroup_counts_b, 1);
 #ifdef MKDIR_TELLS_ID
 BPF_TABLE("lru_hash", u64, struct cgroup_path, cgroup_paths, MAX_CGROUP_PATHS);
 #endif

@@ -191,6 +191,8 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	if ((code & 0x7f) == SIGKILL) {
 		cpu->signals[SIGKILL]++;
 		oom_killed = signal->oom_mm != 0; /* set for its victims: mm/oom_kill.c, mark_oom_victim() */
+		if (oom_killed && config.origins)
+			count_oom_kill(origin.cgroup);
 	}
 	ADD(counts->exits[outcome], 1);
 	ADD(counts->runtime_ns, runtime);
@@ -270,7 +272,7 @@ int on_free(__u64 *ctx)
 	else
 		ADD(counts->short_cpu_ns, cpu_ns);
 	if (config.origins && !note.is_long)
-		ADD(cgroup_cpu_of(cgroup_of(task))->short_cpu_ns, cpu_ns);
+		ADD(cgroup_counts_of(cgroup_of(task))->short_cpu_ns, cpu_ns);
 	if (control.records && !note.is_long)
 		send_cpu(task, start_ns, cpu_ns);
 	ADD(counts->cpu_recorded, 1);

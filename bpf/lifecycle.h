@@ -13,7 +13,7 @@
 #define MAX_GUARDED 8192
 #define FILTER 64 /* few, so that they stay in the cache */
 #define MAX_ORIGINS 8192
-#define MAX_CGROUP_CPU 4096
+#define MAX_CGROUP_COUNTS 4096
 #define MAX_CGROUP_PATHS 4096
 #define CGROUP_PATH_LEN 384
 #define MAX_HOPS 8
@@ -63,14 +63,15 @@ struct origin_counts {
 	__u64 failed_exits; /* of any runtime */
 };
 
-/* Padded, so that the CPU begins on a cache line. */
+/* Padded, so that the counts begin on a cache line. */
 struct cgroup_key {
 	__u64 cgroup;
 	__u64 unused;
 };
 
-struct cgroup_cpu {
+struct cgroup_counts {
 	__u64 short_cpu_ns;
+	__u64 oom_kills; /* of any runtime */
 };
 
 struct cgroup_path {
@@ -116,8 +117,8 @@ struct shared {
 	struct counts other; /* comms that found no room in the map */
 	__u32 filter[FILTER];
 	struct origin_counts other_origin;
-	struct cgroup_cpu other_cgroup;
-	__u64 unused[5]; /* explicit: else clang describes the variable in another section than it puts it */
+	struct cgroup_counts other_cgroup;
+	__u64 unused[4]; /* explicit: else clang describes the variable in another section than it puts it */
 };
 
 /* Only user space writes to it. Times are of the monotonic clock. */

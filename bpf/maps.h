@@ -24,12 +24,12 @@ struct origins {
 	__type(value, struct origin_counts);
 } origins_a SEC(".maps"), origins_b SEC(".maps");
 
-struct cgroup_cpus {
+struct cgroup_rows {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_CGROUP_CPU);
+	__uint(max_entries, MAX_CGROUP_COUNTS);
 	__type(key, struct cgroup_key);
-	__type(value, struct cgroup_cpu);
-} cgroup_cpu_a SEC(".maps"), cgroup_cpu_b SEC(".maps");
+	__type(value, struct cgroup_counts);
+} cgroup_counts_a SEC(".maps"), cgroup_counts_b SEC(".maps");
 
 /* Paths of cgroups from their making on, so that those that live for milliseconds have a name. */
 struct {

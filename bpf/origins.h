@@ -63,28 +63,35 @@ static __always_inline struct origin_counts *origin_counts_of(const struct origi
 	return counts ?: insert_origin(&origins_a, origin);
 }
 
-static __always_inline struct cgroup_cpu *insert_cgroup(void *cgroups, const struct cgroup_key *key)
+static __always_inline struct cgroup_counts *insert_cgroup(void *cgroups, const struct cgroup_key *key)
 {
-	const struct cgroup_cpu none = {};
-	struct cgroup_cpu *cpu;
+	const struct cgroup_counts none = {};
+	struct cgroup_counts *cpu;
 
 	bpf_map_update_elem(cgroups, key, &none, BPF_NOEXIST);
 	cpu = bpf_map_lookup_elem(cgroups, key);
 	return cpu ?: &shared.other_cgroup;
 }
 
-static __always_inline struct cgroup_cpu *cgroup_cpu_of(__u64 cgroup)
+static __always_inline struct cgroup_counts *cgroup_counts_of(__u64 cgroup)
 {
 	const struct cgroup_key key = {.cgroup = cgroup};
-	struct cgroup_cpu *cpu;
+	struct cgroup_counts *cpu;
 
 	if (control.active) {
-		cpu = bpf_map_lookup_elem(&cgroup_cpu_b, &key);
-		return cpu ?: insert_cgroup(&cgroup_cpu_b, &key);
+		cpu = bpf_map_lookup_elem(&cgroup_counts_b, &key);
+		return cpu ?: insert_cgroup(&cgroup_counts_b, &key);
 	}
 	asm volatile("");
-	cpu = bpf_map_lookup_elem(&cgroup_cpu_a, &key);
-	return cpu ?: insert_cgroup(&cgroup_cpu_a, &key);
+	cpu = bpf_map_lookup_elem(&cgroup_counts_a, &key);
+	return cpu ?: insert_cgroup(&cgroup_counts_a, &key);
+}
+
+/* Not static, so that the verifier follows it once, not in each state of its caller. */
+__noinline int count_oom_kill(__u64 cgroup)
+{
+	ADD(cgroup_counts_of(cgroup)->oom_kills, 1);
+	return 0;
 }
 
 /* Before any process can be inside. The path is that of the host, whatever the cgroup namespace. */

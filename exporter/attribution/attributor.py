@@ -8,7 +8,7 @@ from typing import Any
 from exporter.model import Outcome
 from exporter.model.counts import Breakdown, ProcessCounts
 from exporter.model.dimensions import BY_ORIGIN, COMM, OWNER, OWNER_COMM, PARENT, SPAWNER, USER, Dimension
-from exporter.model.origins import Origin, OriginCounts, Origins
+from exporter.model.origins import CgroupCounts, Origin, OriginCounts, Origins
 from exporter.model.owner import Owner
 
 MAX_KEYS = 2048
@@ -75,14 +75,14 @@ class Attributor:
             if OWNER_COMM in by and row.short_exits:
                 by[OWNER_COMM].row((owner, origin.comm), MAX_KEYS).short_exits += row.short_exits
                 by[OWNER_COMM].holders[owner, origin.comm] = _holder(origin, owner)
-        for cgroup, ns in origins.short_cpu_ns.items():
+        for cgroup, counts in origins.cgroups.items():
             owner = self._owner_of(cgroup)
             if owner is None:
-                self._waiting.count_cpu(cgroup, ns)
+                self._waiting.count_cgroup(cgroup, counts.short_cpu_ns, counts.oom_kills)
             elif OWNER in by:
-                by[OWNER].row(owner, MAX_KEYS).short_cpu_ns += ns
+                by[OWNER].row(owner, MAX_KEYS).add(_of_cgroup(counts))
         if OWNER in by:
-            by[OWNER].other.short_cpu_ns += origins.other_short_cpu_ns
+            by[OWNER].other.add(_of_cgroup(origins.other_cgroup))
 
 
 def _holder(origin: Origin, owner: Owner | None) -> Hashable | None:
@@ -103,3 +103,7 @@ def _counts(row: OriginCounts) -> ProcessCounts:
     counts = ProcessCounts(short_exits=row.short_exits)
     counts.exits[Outcome.ERROR.position] = row.failed_exits
     return counts
+
+
+def _of_cgroup(counts: CgroupCounts) -> ProcessCounts:
+    return ProcessCounts(short_cpu_ns=counts.short_cpu_ns, oom_kills=counts.oom_kills)

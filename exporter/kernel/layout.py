@@ -24,7 +24,7 @@ ABOVE_SLOTS = 1024
 EXE_SLOTS = 8192
 EXE_LEN = 256
 MAX_ORIGINS = 8192
-MAX_CGROUP_CPU = 4096
+MAX_CGROUP_COUNTS = 4096
 MAX_CGROUP_PATHS = 4096
 CGROUP_PATH_LEN = 384
 ARGUMENTS_SLOTS = 8192
@@ -76,8 +76,8 @@ class CgroupKey(ctypes.Structure):
     _fields_ = (("cgroup", c_uint64), ("unused", c_uint64))
 
 
-class CgroupCpu(ctypes.Structure):
-    _fields_ = (("short_cpu_ns", c_uint64),)
+class CgroupCounts(ctypes.Structure):
+    _fields_ = (("short_cpu_ns", c_uint64), ("oom_kills", c_uint64))
 
 
 class Second(ctypes.Structure):
@@ -102,8 +102,8 @@ class Shared(ctypes.Structure):
         ("other", CommRow),
         ("filter", c_uint32 * FILTER),
         ("other_origin", OriginRow),
-        ("other_cgroup", CgroupCpu),
-        ("unused", c_uint64 * 5),
+        ("other_cgroup", CgroupCounts),
+        ("unused", c_uint64 * 4),
     )
 
 

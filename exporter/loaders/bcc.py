@@ -22,7 +22,7 @@ from exporter.kernel.cgroups import hierarchy
 from exporter.kernel.layout import (
     CGROUP_PATH_LEN,
     EXE_LEN,
-    CgroupCpu,
+    CgroupCounts,
     CgroupKey,
     CommRow,
     CpuRow,
@@ -169,7 +169,7 @@ def _sizes() -> dict[str, tuple[int, int]]:
         "comms_a": (16, counts),
         "comms_b": (16, counts),
         **dict.fromkeys(("origins_a", "origins_b"), (ctypes.sizeof(OriginKey), ctypes.sizeof(OriginRow))),
-        **dict.fromkeys(("cgroup_cpu_a", "cgroup_cpu_b"), (ctypes.sizeof(CgroupKey), ctypes.sizeof(CgroupCpu))),
+        **dict.fromkeys(("cgroup_counts_a", "cgroup_counts_b"), (ctypes.sizeof(CgroupKey), ctypes.sizeof(CgroupCounts))),
         "cgroup_paths": (8, CGROUP_PATH_LEN),
         "barrier": (4, 4),
         "barrier_inner": (4, 4),

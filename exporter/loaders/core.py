@@ -100,7 +100,7 @@ def _load(sender: handover.Sender) -> None:
     if not config.arguments:
         libbpf.call("bpf_map__set_max_entries", maps["arguments"], 1)
     if not config.origins:
-        for name in ("origins_a", "origins_b", "cgroup_cpu_a", "cgroup_cpu_b", "cgroup_paths"):
+        for name in ("origins_a", "origins_b", "cgroup_counts_a", "cgroup_counts_b", "cgroup_paths"):
             libbpf.call("bpf_map__set_max_entries", maps[name], 1)
     libbpf.call("bpf_object__load", opened)
 

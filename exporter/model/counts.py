@@ -28,6 +28,8 @@ class ProcessCounts:
     short_cpu_ns: int = 0
     buckets: list[int] = field(default_factory=list)
     """Empty where no histogram is kept."""
+    oom_kills: int = 0
+    """Counted by owner only."""
 
     def add(self, other: ProcessCounts) -> None:
         """Add `other`, field by field."""
@@ -37,6 +39,7 @@ class ProcessCounts:
         self.runtime_ns += other.runtime_ns
         self.cpu_ns += other.cpu_ns
         self.short_cpu_ns += other.short_cpu_ns
+        self.oom_kills += other.oom_kills
         if other.buckets:
             mine = self.buckets or [0] * len(other.buckets)
             self.buckets = [a + b for a, b in zip(mine, other.buckets, strict=True)]
@@ -58,7 +61,7 @@ class ProcessCounts:
     def copy(self) -> ProcessCounts:
         """An independent copy."""
         times = self.runtime_ns, self.cpu_ns, self.short_cpu_ns
-        return ProcessCounts(self.exits[:], self.short_exits, self.execs, *times, self.buckets[:])
+        return ProcessCounts(self.exits[:], self.short_exits, self.execs, *times, self.buckets[:], self.oom_kills)
 
 
 @dataclass(slots=True)

@@ -127,6 +127,15 @@ SHORT_CPU = Measure(
     fact=Fact.CPU,
 )
 OWNER_CPU = replace(SHORT_CPU, fact=Fact.OWNER_CPU)
+OOM_KILLS = Measure(
+    name="oom_kills",
+    about="Processes killed by the OOM killer",
+    unit="processes",
+    heading="OOM kills",
+    values=lambda counts: (counts.oom_kills,),
+    fact=Fact.OWNER_OOM_KILLS,
+    more="Of any runtime, once they have exited.",
+)
 EXECS = Measure(
     name="execs",
     about="Successful execs",
@@ -227,10 +236,10 @@ OWNER = Dimension(
     labels_of=_owner,
     cap="attribution.max_owners",
     fact=Fact.OWNERS,
-    measures=(SHORT_EXITS, FAILED_EXITS, OWNER_CPU),
+    measures=(SHORT_EXITS, FAILED_EXITS, OWNER_CPU, OOM_KILLS),
     rankings=(
         Ranking("Owners of the most short processes", (SHORT_EXITS, FAILED_EXITS, OWNER_CPU)),
-        Ranking("Owners of the most failed exits", (FAILED_EXITS, SHORT_EXITS)),
+        Ranking("Owners of the most failed exits", (FAILED_EXITS, OOM_KILLS, SHORT_EXITS)),
     ),
 )
 OWNER_COMM = Dimension(

@@ -15,6 +15,7 @@ class Fact(StrEnum):
     USERS = "users"
     OWNERS = "owners"
     OWNER_CPU = "CPU by owner"
+    OWNER_OOM_KILLS = "OOM kills by owner"
     OUTCOMES = "outcomes"
     CORE_DUMPS = "core dumps"
     EXECS = "execs"

@@ -44,15 +44,29 @@ class OriginCounts:
 
 
 @dataclass(slots=True)
+class CgroupCounts:
+    """What is counted by cgroup alone."""
+
+    short_cpu_ns: int = 0
+    oom_kills: int = 0
+    """Of processes of any runtime."""
+
+    def add(self, short_cpu_ns: int, oom_kills: int) -> None:
+        """Add to both."""
+        self.short_cpu_ns += short_cpu_ns
+        self.oom_kills += oom_kills
+
+
+@dataclass(slots=True)
 class Origins:
     """Exits of short processes and failed exits since the last time. Only short or failed ones are counted."""
 
     rows: dict[Origin, OriginCounts] = field(default_factory=dict)
     other: OriginCounts = field(default_factory=OriginCounts)
     """Those that the source could not keep apart."""
-    short_cpu_ns: dict[bytes, int] = field(default_factory=dict)
-    """CPU of short processes by cgroup."""
-    other_short_cpu_ns: int = 0
+    cgroups: dict[bytes, CgroupCounts] = field(default_factory=dict)
+    """By path, as in `Origin`."""
+    other_cgroup: CgroupCounts = field(default_factory=CgroupCounts)
 
     def count(self, origin: Origin, short_exits: int, failed_exits: int) -> None:
         """Count exits."""
@@ -61,18 +75,18 @@ class Origins:
             row = self.other if len(self.rows) >= MAX_ORIGINS else self.rows.setdefault(origin, OriginCounts())
         row.add(short_exits, failed_exits)
 
-    def count_cpu(self, cgroup: bytes, ns: int) -> None:
-        """Count CPU of short processes."""
-        if cgroup in self.short_cpu_ns or len(self.short_cpu_ns) < MAX_ORIGINS:
-            self.short_cpu_ns[cgroup] = self.short_cpu_ns.get(cgroup, 0) + ns
-        else:
-            self.other_short_cpu_ns += ns
+    def count_cgroup(self, cgroup: bytes, short_cpu_ns: int, oom_kills: int) -> None:
+        """Count CPU of short processes, and OOM kills."""
+        row = self.cgroups.get(cgroup)
+        if row is None:
+            row = self.other_cgroup if len(self.cgroups) >= MAX_ORIGINS else self.cgroups.setdefault(cgroup, CgroupCounts())
+        row.add(short_cpu_ns, oom_kills)
 
     def add(self, other: Origins) -> None:
         """Add everything of `other`."""
         for origin, row in other.rows.items():
             self.count(origin, row.short_exits, row.failed_exits)
         self.other.add(other.other.short_exits, other.other.failed_exits)
-        for cgroup, ns in other.short_cpu_ns.items():
-            self.count_cpu(cgroup, ns)
-        self.other_short_cpu_ns += other.other_short_cpu_ns
+        for cgroup, counts in other.cgroups.items():
+            self.count_cgroup(cgroup, counts.short_cpu_ns, counts.oom_kills)
+        self.other_cgroup.add(other.other_cgroup.short_cpu_ns, other.other_cgroup.oom_kills)

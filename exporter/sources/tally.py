@@ -176,7 +176,7 @@ class Tally:
             origin = Origin(exited.cgroup, exited.uid, exited.comm, exited.parent_comm, exited.spawner)
             self._origins.count(origin, int(short), int(failed))
         if short and exited.cpu_ns:
-            self._origins.count_cpu(exited.cgroup, exited.cpu_ns)
+            self._origins.count_cgroup(exited.cgroup, exited.cpu_ns, oom_kills=0)
         counts.core_dumps += exited.core_dump
         if exited.sigkill:
             counts.signals[SIGKILL] = counts.signals.get(SIGKILL, 0) + 1

@@ -170,6 +170,7 @@ MODES = (
             Fact.FORK_FAILURES: _WITH_FEXIT,
             Fact.EXEC_FAILURES: _WITH_FEXIT,
             Fact.OOM_KILLS: "exact",
+            Fact.OWNER_OOM_KILLS: "exact",
         },
         losses=_EBPF_LOSSES,
         colour="green",

@@ -59,7 +59,9 @@ def told(counts: Counts, gauges: Gauges, records: list[Record], origins: Origins
         Fact.SPAWNERS: any(origin.spawner not in {UNKNOWN, DEEP} for origin in from_here),
         Fact.USERS: any(origin.uid == os.geteuid() for origin in from_here),
         Fact.OWNERS: any(origin.cgroup for origin in from_here),
-        Fact.OWNER_CPU: any(origins.short_cpu_ns.get(origin.cgroup) for origin in from_here if origin.cgroup),
+        Fact.OWNER_CPU: any(
+            origins.cgroups[origin.cgroup].short_cpu_ns for origin in from_here if origin.cgroup in origins.cgroups if origin.cgroup
+        ),
         Fact.OUTCOMES: outcomes[Outcome.ERROR] and outcomes[Outcome.SIGNAL],
         Fact.CORE_DUMPS: counts.core_dumps,
         Fact.EXECS: total.execs,
@@ -73,6 +75,7 @@ def told(counts: Counts, gauges: Gauges, records: list[Record], origins: Origins
         Fact.RECORD_EXE: any(record.exe for record in records),
         Fact.RECORD_CGROUP: any(record.cgroup for record in mine),
         Fact.RECORD_CPU: any(record.cpu_ns for record in mine),
+        Fact.OWNER_OOM_KILLS: any(counts.oom_kills for counts in origins.cgroups.values()),
         Fact.RECORD_ARGUMENTS: any(record.arguments for record in mine),
         Fact.RECORD_LINEAGE: any(record.lineage for record in mine),
         Fact.RECORD_OOM: any(record.oom_killed for record in records),
@@ -106,7 +109,7 @@ def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, work
                     break
                 failing.oom_kills(1)  # on a busy machine the victim before may not have been short
         except failing.Unavailable:
-            unsure |= {Fact.OOM_KILLS, Fact.RECORD_OOM}
+            unsure |= {Fact.OOM_KILLS, Fact.OWNER_OOM_KILLS, Fact.RECORD_OOM}
         workload.storm("kill", 3, int(signal.SIGXFSZ))
         workload.storm("kill", 3, int(signal.SIGKILL))
         workload.storm("kill", 3, int(signal.SIGABRT))

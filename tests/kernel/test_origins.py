@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import threading
 import time
 from collections import Counter
@@ -15,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from exporter.kernel.cgroups import hierarchy
+from exporter.kernel.process_cgroups import ProcessCgroups
 from exporter.kernel.procfs import Procfs
 from exporter.model import NS, Lost
-from exporter.model.origins import DEEP, MAX_ABOVE, MAX_HOPS, Origin, Origins
+from exporter.model.origins import DEEP, MAX_ABOVE, MAX_HOPS, CgroupCounts, Origin, Origins
 from exporter.records.record import Record
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel import failing
 from tests.kernel.programs import SCALE, Program, ended, until, watching
 from tests.origins import origins_of, short_by
 
@@ -166,11 +169,25 @@ def test_cpu_by_cgroup(source: EbpfSource, cgroup_root: Path, workload: Program)
     used = ended(pid).cpu_ns
     deadline = time.monotonic() + 20
     cgroup, whole = f"/{folder.name}".encode(), Origins()
-    while whole.short_cpu_ns.get(cgroup, 0) < 0.99 * used and time.monotonic() < deadline:
+    while whole.cgroups.get(cgroup, CgroupCounts()).short_cpu_ns < 0.99 * used and time.monotonic() < deadline:
         whole.add(origins_of(source))
         time.sleep(0.05)
     folder.rmdir()
-    assert whole.short_cpu_ns[cgroup] == pytest.approx(used, rel=0.02)
+    assert whole.cgroups[cgroup].short_cpu_ns == pytest.approx(used, rel=0.02)
+
+
+def test_oom_kills_by_cgroup(source: EbpfSource, cgroup_root: Path, workload: Program) -> None:
+    """Each once, whatever its runtime; a SIGKILL of somebody else is none. The cgroup of the limit may be that of another hierarchy."""
+    seen = origins_of(source)
+    try:
+        failing.oom_kills(2)
+    except failing.Unavailable as reason:
+        pytest.skip(str(reason))
+    workload.storm("kill", 2, int(signal.SIGKILL))
+    seen.add(origins_of(source))
+    victims = {cgroup: counts.oom_kills for cgroup, counts in seen.cgroups.items() if counts.oom_kills}
+    assert list(victims.values()) == [2]
+    assert ProcessCgroups(Procfs()).path(os.getpid()) in victims or any(b"shortproc-test" in cgroup for cgroup in victims)
 
 
 def test_failed_exits(source: EbpfSource, workload: Program, nothing: Program) -> None:

@@ -63,7 +63,7 @@ def test_an_owner_is_waited_for() -> None:
     owners: dict[str, Owner] = {}
     attribute = Attributor(lambda path: owners.get(path.decode()), str, BY_ORIGIN).attribute
     first = counted((origin(b"/late"), 3, 1))
-    first.count_cpu(b"/late", 700)
+    first.count_cgroup(b"/late", 700, 2)
     by = attribute(first)
     assert (short(by, OWNER), short(by, PARENT)) == ({}, {b"sh": 3})
     by = attribute(counted((origin(b"/late"), 1, 0)))
@@ -71,7 +71,8 @@ def test_an_owner_is_waited_for() -> None:
     owners["/late"] = WEB
     by = attribute(Origins())
     assert (short(by, OWNER), short(by, PARENT)) == ({WEB: 4}, {})
-    assert (by[OWNER].rows[WEB].short_cpu_ns, by[OWNER].rows[WEB].failures()) == (700, 1)
+    found = by[OWNER].rows[WEB]
+    assert (found.short_cpu_ns, found.oom_kills, found.failures()) == (700, 2, 1)
     assert short(attribute(Origins()), OWNER) == {}
 
 

@@ -29,7 +29,7 @@ STRUCTS = {
     "origin": layout.OriginKey,
     "origin_counts": layout.OriginRow,
     "cgroup_key": layout.CgroupKey,
-    "cgroup_cpu": layout.CgroupCpu,
+    "cgroup_counts": layout.CgroupCounts,
     "record": layout.RecordLayout,
     "record_cpu": layout.RecordCpu,
 }
@@ -74,7 +74,7 @@ def test_lengths(btf: Btf) -> None:
     assert btf.map_entries("comms") == layout.MAX_COMMS
     assert btf.map_entries("exes") == layout.EXE_SLOTS
     assert btf.map_entries("origins") == layout.MAX_ORIGINS
-    assert btf.map_entries("cgroup_cpus") == layout.MAX_CGROUP_CPU
+    assert btf.map_entries("cgroup_rows") == layout.MAX_CGROUP_COUNTS
     assert btf.struct_size("cgroup_path") == layout.CGROUP_PATH_LEN
     assert btf.map_entries("record_cpus") == layout.RECORD_CPU_SLOTS
     assert btf.map_entries("above_slots") == layout.ABOVE_SLOTS

@@ -27,7 +27,7 @@ from exporter.supervision.snapshot import Snapshot
 from tests.unit.snapshots import BUCKETS, CONFIG, by_parent, ended, ordinary, snapshot, totalled, worst
 
 GOLDEN = Path(__file__).parents[1] / "fixtures/metrics.txt"
-MOST_SERIES = 900
+MOST_SERIES = 950
 HOSTILE = [
     b'a"b\\c\n',
     b'{le="1"}',
