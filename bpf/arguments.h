@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only) */
-/* The arguments of processes, for records in lifecycle.bpf.c. Only where they are asked for: `config.arguments`. */
+/* The arguments of processes, for records in lifecycle.bpf.c. Only where they are asked for: `config.arguments`. See docs/adr/0018-arguments.md */
 #ifndef ARGUMENTS_H
 #define ARGUMENTS_H
 
