@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs import config_files, metrics_tables, modes_tables, records_tables, switches_tables
+from docs import config_files, helm_schema, metrics_tables, modes_tables, records_tables, switches_tables
 from docs.marks import rendered
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +21,11 @@ FILES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "deploy/prometheus/rules/settings.yml": modes_tables.settings,
 }
 """Each file, and what makes its blocks by the names in the marks."""
-WHOLE: Mapping[str, Callable[[], str]] = {"config/exporter.yml": config_files.example, "config/schema.json": config_files.schema}
+WHOLE: Mapping[str, Callable[[], str]] = {
+    "config/exporter.yml": config_files.example,
+    "config/schema.json": config_files.schema,
+    "deploy/helm/values.schema.json": helm_schema.schema,
+}
 """Each file that is generated altogether."""
 
 

@@ -14,19 +14,21 @@ from cloudcoil.models.prometheus_operator import v1
 
 VERSIONS = ("1.25", "1.37")
 """The oldest and the newest that kubernetes-validate knows."""
+OF_THE_OPERATOR = {each.__name__: each for each in (v1.PodMonitor, v1.PrometheusRule, v1.ServiceMonitor)}
 
 
 def check(manifest: dict[str, Any]) -> None:
-    if manifest["kind"] != "PodMonitor":
+    kind = manifest["kind"]
+    if kind not in OF_THE_OPERATOR:
         for each in VERSIONS:
             kubernetes_validate.validate(manifest, each, strict=True)
-    elif v1.PodMonitor.model_validate(manifest).model_dump(mode="json", by_alias=True, exclude_unset=True) != manifest:
-        raise ValueError("it has keys that a PodMonitor has not")
+    elif OF_THE_OPERATOR[kind].model_validate(manifest).model_dump(mode="json", by_alias=True, exclude_unset=True) != manifest:
+        raise ValueError(f"it has keys that a {kind} has not")
 
 
 if __name__ == "__main__":
-    for each in yaml.safe_load_all(sys.stdin):
+    for each in yaml.load_all(sys.stdin, yaml.CSafeLoader):
         try:
             check(each)
         except Exception as error:  # noqa: BLE001 - each package has its own
-            sys.stderr.write(f"{each['kind']}: {error}\n")
+            sys.stderr.write(f"{each['kind']} {each['metadata']['name']}: {' '.join(str(error).split())}\n")

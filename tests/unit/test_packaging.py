@@ -1,4 +1,4 @@
-"""What is installed and deployed: wheel, unit, image, manifests. The Debian package is in tests/kernel."""
+"""What is installed and deployed: wheel, unit, image. The Debian package is in tests/kernel, the Helm chart in test_helm_chart."""
 
 from __future__ import annotations
 
@@ -10,22 +10,15 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from exporter.attribution.pod_logs import CONTAINERS, PODS
-from exporter.config import loading as config
-from exporter.config.options import Attribution
 from exporter.process import privileges, version
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy/systemd/shortproc-exporter.service"
 DOCKERFILE = ROOT / "deploy/container/Dockerfile"
-KUBERNETES = ROOT / "deploy/kubernetes"
-OF_KUSTOMIZE = ("Kustomization", "Component")
-SCHEMAS = ROOT / ".venv/schemas"
 EXPOSURE = 3.0
 MAY = {"CAP_BPF", "CAP_PERFMON"}
 OF_THE_HOST = {path: path for path in ("/sys/fs/cgroup", PODS, CONTAINERS)} | {"/host/etc/passwd": "/etc/passwd"}
@@ -162,76 +155,7 @@ def test_dockerfile_copies_what_the_build_reads() -> None:
     assert {path for path in read if not any(path.startswith(each.rstrip("*.md")) for each in kept)} <= {"dist", ".venv/bin/python"}
 
 
-def manifests() -> dict[str, dict[str, Any]]:
-    """By path. Each file of those that kustomize only puts together is one."""
-    found = {str(path.relative_to(KUBERNETES)): yaml.safe_load(path.read_text()) for path in KUBERNETES.rglob("*.yaml")}
-    return {path: each for path, each in found.items() if each["kind"] not in OF_KUSTOMIZE}
-
-
-def faults(*found: dict[str, Any]) -> str:
-    """What the schemas have against them; empty if nothing."""
-    if not SCHEMAS.exists():
-        pytest.skip("the schemas are not installed: pip install --target .venv/schemas --group schemas")
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("manifest_schemas.py"))]
-    environment = {**os.environ, "PYTHONPATH": str(SCHEMAS)}
-    given: str = yaml.safe_dump_all(found)
-    return subprocess.run(command, input=given, env=environment, capture_output=True, text=True, timeout=60, check=False).stderr
-
-
-def test_manifests() -> None:
-    """A misspelt key would be refused by the cluster, or worse, ignored."""
-    assert {each["kind"] for each in manifests().values()} == {"Namespace", "ServiceAccount", "DaemonSet", "PodMonitor"}
-    assert faults(*manifests().values()) == ""
-
-
-def test_a_misspelt_key_is_found() -> None:
-    """The check above is worth something."""
-    misspelt = [manifests()["base/daemonset.yaml"], manifests()["podmonitor/podmonitor.yaml"]]
-    for each in misspelt:
-        each["spec"]["hostPids"] = True
-    found = faults(*misspelt)
-    assert all(f"{each['kind']}: " in found for each in misspelt)
-
-
-def test_kustomize(tmp_path: Path) -> None:
-    """It renders, to what the schemas allow; the ConfigMap's name changes with its contents, so that a change restarts the pods."""
-    kubectl = needs("kubectl", "kubectl")
-    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
-    folder = tmp_path / "kubernetes/test"
-    folder.mkdir()
-    whole: list[dict[str, Any]] = []
-    for overlay in ("base", "podmonitor", "netlink"):
-        used = "resources: [../base]\ncomponents: [../netlink]\n" if overlay == "netlink" else f"resources: [../{overlay}]\n"
-        (folder / "kustomization.yaml").write_text(used)
-        rendered = {each["kind"]: each for each in yaml.safe_load_all(run(kubectl, "kustomize", folder))}
-        whole += rendered.values()
-        assert ("PodMonitor" in rendered) == (overlay == "podmonitor")
-        pod = rendered["DaemonSet"]["spec"]["template"]["spec"]
-        assert pod.get("hostNetwork", False) == (overlay == "netlink")
-        added = {"NET_ADMIN"} if overlay == "netlink" else set()
-        assert set(pod["containers"][0]["securityContext"]["capabilities"]["add"]) == {"BPF", "PERFMON", "SETUID", "SETGID"} | added
-        assert pod["volumes"][0]["configMap"]["name"] == rendered["ConfigMap"]["metadata"]["name"] != "shortproc-exporter"
-    assert faults(*whole) == ""
-
-
-def test_pods_see_of_the_node_what_owners_need() -> None:
-    """Read-only, at the paths that the code reads; otherwise every process of the node would belong to nobody."""
-    pod = manifests()["base/daemonset.yaml"]["spec"]["template"]["spec"]
-    volumes = {each["name"]: each["hostPath"]["path"] for each in pod["volumes"] if "hostPath" in each}
-    mounts = {each["mountPath"]: each for each in pod["containers"][0]["volumeMounts"] if each["name"] in volumes}
-    assert {path: volumes[each["name"]] for path, each in mounts.items()} == OF_THE_HOST
-    assert all(each["readOnly"] for each in mounts.values())
+def test_a_container_sees_of_the_host_what_owners_need() -> None:
+    """As the document says how to run it; the logs are those of pods."""
     run_example = (ROOT / "docs/install.md").read_text()
     assert all(f"-v {of_host}:{path}:ro" in run_example for path, of_host in OF_THE_HOST.items() if not path.startswith("/var/log"))
-
-
-def test_the_labels_of_owners_survive_the_scrape() -> None:
-    """By default Prometheus renames them to exported_pod and so on, since the target has labels of these names."""
-    (endpoint,) = manifests()["podmonitor/podmonitor.yaml"]["spec"]["podMetricsEndpoints"]
-    assert endpoint["honorLabels"]
-
-
-def test_configuration_in_kubernetes_is_good() -> None:
-    """The pods would not start; and it has the names of the node's users where the DaemonSet mounts them."""
-    loaded = config.load(str(KUBERNETES / "base/exporter.yml"))
-    assert OF_THE_HOST[loaded.attribution.passwd_file] == Attribution().passwd_file
