@@ -1,5 +1,7 @@
 """What all BPF programs together cost for a process, beside bpftrace's histogram of lifetimes, in one run.
 
+WRITE=1 python -m bench costs    # keeps the result in bench/results
+
 The kernel measures both (`kernel.bpf_stats_enabled`), while the same processes start and end under both. What bpftrace counts is less: no
 threads, no outcome, no CPU, no names of parents, and a process that was there before is missed.
 """
@@ -15,10 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
+from bench import results
 from bench.exporter import Running, running
-from bench.workloads import built
+from bench.workloads import Workload, built
 from exporter.model.dimensions import BY_ORIGIN
 
 _STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
@@ -76,41 +79,74 @@ def exporter_ns(exporter: Running) -> dict[str, float]:
     return {dict(labels)["program"]: value * 1e9 for (name, labels), value in samples if name == "shortproc_bpf_program_run_seconds_total"}
 
 
-def _config(directory: Path, name: str, *, origins: bool, records: bool) -> str:
+def _config(directory: Path, name: str, *, origins: bool = True, records: bool = True, arguments: str = "off") -> str:
     """Write a configuration, and return the argument that selects it."""
     switched_off = dict.fromkeys((each.cap.partition(".")[2] for each in BY_ORIGIN), 0)
     path = directory / f"{name.replace(' ', '-')}.yml"
     directory.chmod(0o755)  # the exporter gives up root
-    path.write_text(json.dumps(({} if origins else {"attribution": switched_off}) | ({} if records else {"records": {"capacity": 0}})))
+    of_records = {"arguments": arguments} | ({} if records else {"capacity": 0})
+    path.write_text(json.dumps(({} if origins else {"attribution": switched_off}) | {"records": of_records}))
     return f"--config.file={path}"
+
+
+DEFAULTS = "all defaults"
+_VARIANTS: dict[str, dict[str, Any]] = {
+    DEFAULTS: {},
+    "without records": {"records": False},
+    "without attribution": {"origins": False},
+    "without both": {"origins": False, "records": False},
+    "with names of arguments": {"arguments": "names"},
+    "with full arguments": {"arguments": "full"},
+}
+_STORMS = {"fork+exec": ("forkexec", 3000), "vfork+exit": ("vfork", 10_000)}
+
+
+class _Cost(NamedTuple):
+    """Of one process in a storm."""
+
+    parts: dict[str, float]
+    """Nanoseconds, by program."""
+    bpftrace_ns: float
+    exporter_ns: float
+    """CPU of the exporter itself."""
+
+    @property
+    def kernel_ns(self) -> float:
+        return sum(self.parts.values())
+
+
+def _measured(exporter: Running, bpftrace: set[int], workload: Workload, title: str) -> _Cost:
+    command, n = _STORMS[title]
+    before, theirs, cpu = exporter_ns(exporter), _bpftrace_ns(bpftrace), exporter.cpu_seconds()
+    workload.run(command, n, *([workload.tiny] if command == "forkexec" else []))
+    time.sleep(1)
+    parts = {program: (ns - before.get(program, 0)) / n for program, ns in exporter_ns(exporter).items()}
+    return _Cost(parts, (_bpftrace_ns(bpftrace) - theirs) / n, (exporter.cpu_seconds() - cpu) * 1e9 / n)
 
 
 def main() -> None:
     """Print nanoseconds a process for both, and the ratio: the median of the rounds, with and without what can be switched off."""
-    variants = {
-        "all defaults": {"origins": True, "records": True},
-        "without records": {"origins": True, "records": False},
-        "without attribution": {"origins": False, "records": True},
-        "without both": {"origins": False, "records": False},
-    }
-    storms = (("fork+exec", 3000, ["forkexec", 3000]), ("vfork+exit", 10000, ["vfork", 10000]))
-    ratios: dict[tuple[str, str], list[float]] = {}
-    detail: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str], list[_Cost]] = {(name, title): [] for name in _VARIANTS for title in _STORMS}
     with TemporaryDirectory() as directory, statistics(), built() as workload, _bpftrace() as bpftrace:
-        for _ in range(_ROUNDS):
-            for name, switches in variants.items():
-                with running("--mode=ebpf_core", _config(Path(directory), name, **switches)) as exporter:
-                    for title, n, arguments in storms:
-                        before, theirs_before = exporter_ns(exporter), _bpftrace_ns(bpftrace)
-                        workload.run(*arguments, *([workload.tiny] if title == "fork+exec" else []))
-                        time.sleep(1)
-                        after, theirs = exporter_ns(exporter), (_bpftrace_ns(bpftrace) - theirs_before) / n
-                        parts = {program: (after[program] - before.get(program, 0)) / n for program in after}
-                        ratios.setdefault((name, title), []).append(sum(parts.values()) / theirs)
-                        spelt = ", ".join(f"{program} {ns:.0f}" for program, ns in sorted(parts.items()) if ns >= 1)
-                        detail[name, title] = f"{sum(parts.values()):.0f} ns a process, bpftrace {theirs:.0f} ({spelt})"
-    for (name, title), each in ratios.items():
-        print(f"{name}, {title}: {median(each):.2f} times bpftrace, {min(each):.2f} to {max(each):.2f}; last {detail[name, title]}")
+        for number in range(_ROUNDS):
+            for name in list(_VARIANTS)[:: 1 if number % 2 else -1]:
+                with running("--mode=ebpf_core", _config(Path(directory), name, **_VARIANTS[name])) as exporter:
+                    for title in _STORMS:
+                        found[name, title].append(_measured(exporter, bpftrace, workload, title))
+    kept: dict[str, dict[str, dict[str, float]]] = {}
+    for (name, title), costs in found.items():
+        ratios = [each.kernel_ns / each.bpftrace_ns for each in costs]
+        least = min(each.kernel_ns for each in costs)  # what else runs on the machine only adds to it
+        kept.setdefault(name, {})[title] = {
+            "kernel_ns": round(least),
+            "percent": round(100 * (least / min(each.kernel_ns for each in found[DEFAULTS, title]) - 1)),
+            "exporter_us": round(min(each.exporter_ns for each in costs) / 1000, 1),
+        }
+        last = costs[-1]
+        spelt = ", ".join(f"{program} {ns:.0f}" for program, ns in sorted(last.parts.items()) if ns >= 1)
+        print(f"{name}, {title}: {median(ratios):.2f} times bpftrace, {min(ratios):.2f} to {max(ratios):.2f}; {kept[name][title]}")
+        print(f"  last {last.kernel_ns:.0f} ns a process, bpftrace {last.bpftrace_ns:.0f} ({spelt})")
+    results.write("costs", {"rounds": _ROUNDS, "variants": kept})
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Lost(StrEnum):
     LIVE_PROCESSES_FULL = "births_full"
     """The exit of a process that started when 65,536 others existed."""
     EXES_FULL = "exes_full"
-    """Only the path of the executable in records: too many other processes started before the record was read."""
+    """Only the path of the executable or the arguments in records: too many other processes started before the record was read."""
     ORIGINS_FULL = "origins_full"
     """Only the cgroup, user, parent and spawner: 8,192 combinations of them were seen within a second or two. Counted as `other`."""
     OVERRUN = "overrun"

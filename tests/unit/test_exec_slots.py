@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import struct
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from exporter.kernel.layout import EXE_LEN, EXE_SLOTS, Exe
-from exporter.sources.ebpf.exec_slots import EXE_BYTES, ExecSlots
+from exporter.kernel.layout import ARGUMENTS_SLOTS, EXE_LEN, EXE_SLOTS, ArgumentsSlot, Exe
+from exporter.model.arguments import Arguments
+from exporter.sources.ebpf.exec_slots import ARGUMENTS_BYTES, EXE_BYTES, ExecSlots
 from tests.unit import raw_records
 
 START, RUNTIME, SINCE = 1000, 50, 900
@@ -58,3 +61,19 @@ def test_a_process_without_an_exec_has_no_path(memory: int, slots: ExecSlots) ->
     """A fork runs its parent's program, and that is no loss; nor is an exec before the programs were attached."""
     assert [each[-1] for each in slots.add([raw(7, has_exe=0), raw(7, start_ns=SINCE - 1)])] == [b"", b""]
     assert slots.lost == 0
+
+
+def test_arguments_are_beside_the_path(memory: int) -> None:
+    """A record that lacks one of the two is counted once; a process without arguments lacks nothing."""
+    fd = os.memfd_create("arguments")
+    os.ftruncate(fd, ARGUMENTS_BYTES)
+    slots = ExecSlots(memory, SINCE, fd)
+    for pid, text in ((7, b"x\0-v\0"), (8, b"")):
+        write(memory, pid, b"/bin/x")
+        os.pwrite(fd, struct.pack("=QQ", START, len(text)) + text, pid % ARGUMENTS_SLOTS * ctypes.sizeof(ArgumentsSlot))
+    write(memory, 9, b"/bin/x")
+    found = [each[-2:] for each in slots.add([raw(7), raw(8), raw(9), raw(10), raw(11, has_exe=0)])]
+    assert found == [(b"/bin/x", Arguments(b"x\0-v", cut=False)), (b"/bin/x", None), (b"/bin/x", None), (b"", None), (b"", None)]
+    assert slots.lost == 2
+    slots.close()
+    os.close(fd)

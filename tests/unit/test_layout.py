@@ -70,6 +70,7 @@ def test_lengths(btf: Btf) -> None:
     assert lengths["shared", "filter"] == layout.FILTER
     assert btf.struct_size("comm") == layout.COMM_LEN
     assert btf.struct_size("exe") == ctypes.sizeof(layout.Exe)
+    assert btf.struct_size("arguments") == ctypes.sizeof(layout.ArgumentsSlot)
     assert btf.struct_size("record_with_exe") == ctypes.sizeof(layout.RecordWithExe)
     assert btf.map_entries("comms") == layout.MAX_COMMS
     assert btf.map_entries("exes") == layout.EXE_SLOTS

@@ -41,17 +41,15 @@ class ExecSlots:
 
     def add(self, raw: list[Raw]) -> list[Raw]:
         """Return the records, each with its path as a further field, and if arguments are asked for with `Arguments` or None behind it."""
-        if self._arguments is None:
-            return [(*each, self._path(each)) for each in raw]
-        return [(*each, self._path(each), self._arguments.of(each) if each[_HAS_EXE] else None) for each in raw]
+        nothing = (b"",) if self._arguments is None else (b"", None)
+        return [(*each, *(self._kept(each) if each[_HAS_EXE] else nothing)) for each in raw]
 
-    def _path(self, raw: Raw) -> bytes:
-        if not raw[_HAS_EXE]:
-            return b""
+    def _kept(self, raw: Raw) -> Raw:
         path = self._exes.of(raw)
-        if path is None:
+        arguments: tuple[Arguments | None] | tuple[()] | None = () if self._arguments is None else self._arguments.of(raw)
+        if path is None or arguments is None:
             self.lost += raw[_EXITED] - raw[_RUNTIME] >= self._since_ns
-        return path or b""
+        return (path or b"", *((None,) if arguments is None else arguments))
 
     def close(self) -> None:
         """Unmap."""
@@ -85,6 +83,7 @@ def _path(memory: mmap.mmap, at: int) -> bytes:
     return memory[begin : memory.find(b"\0", begin, begin + EXE_LEN)]
 
 
-def _arguments(memory: mmap.mmap, at: int) -> Arguments | None:
+def _arguments(memory: mmap.mmap, at: int) -> tuple[Arguments | None]:
+    """Return None for a process without any."""
     size = int.from_bytes(memory[at + _SIZE : at + _SIZE + 8], "little")
-    return first(memory[at + _TEXT : at + _TEXT + min(size, ARGUMENTS_LEN)], size)
+    return (first(memory[at + _TEXT : at + _TEXT + min(size, ARGUMENTS_LEN)], size),)
