@@ -10,8 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ import pytest
 from exporter import __version__
 from exporter.loaders.core import refusal
 from exporter.process import version
+from tests.kernel.nspawn import booted
 from tests.kernel.programs import until
 from tests.kernel.test_app import STOP_SECONDS, free_port
 from tests.kernel.throwaway import Machine, throwaway
@@ -183,13 +184,12 @@ def active(port: int) -> str | bool:
 
 def test_the_unit_under_systemd(machine: Machine, package: Path) -> None:
     """The service manager itself starts it as the unit says: hardened, in the best mode, with a sink; reloads and stops it."""
-    if shutil.which("systemd-nspawn") is None:
-        pytest.skip("systemd-nspawn (package systemd-container) is not installed")
     install(machine, package)
     port = free_port()
     (machine.root / f"etc/default/{NAME}").write_text(f'ARGS="--web.listen-address=127.0.0.1:{port}"\n')
     (machine.root / CONFIG).write_text(f"sinks: {{jsonl: {{path: /var/lib/{NAME}/records.jsonl}}}}\n")
-    with booted(machine) as systemctl:
+    with booted(machine, f"{NAME}.service") as container:
+        systemctl = container.systemctl
         assert until(lambda: systemctl("is-active", NAME), lambda state: state in ("active", "failed")) == "active", systemctl(
             "status", NAME
         )
@@ -202,75 +202,3 @@ def test_the_unit_under_systemd(machine: Machine, package: Path) -> None:
         assert systemctl("is-active", NAME) == "active"
         systemctl("stop", NAME)
         assert systemctl("show", "-P", "Result", NAME) == "success"
-
-
-@contextmanager
-def booted(machine: Machine) -> Iterator[Callable[..., str]]:
-    """Boot it as a container in which only our service is wanted; gives its `systemctl`."""
-    target = "[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=shortproc-exporter.service\nAllowIsolate=yes\n"
-    (machine.root / "etc/systemd/system/test.target").write_text(target)
-    nspawn = ["systemd-nspawn", "-q", "--boot", "-D", f"{machine.folder}/root", "--machine=shortproc-test", "--console=pipe"]
-    nspawn += ["--link-journal=no", "--capability=CAP_BPF,CAP_PERFMON", "--system-call-filter=bpf"]
-    if not Path("/run/systemd/system").exists():  # nobody to ask for a control group
-        nspawn += ["--register=no", "--keep-unit"]
-    nspawn += ["--", "--unit=test.target"]
-    enter = ["nsenter", f"--target={machine.holder}", "--mount"]
-    for each in ("dev", "proc", "sys"):  # it mounts its own
-        subprocess.run([*enter, "umount", "--lazy", f"{machine.folder}/root/{each}"], check=True)
-    with subprocess.Popen(
-        [*enter, *nspawn], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as container:
-        children = Path(f"/proc/{container.pid}/task/{container.pid}/children")
-        init: list[str] = []
-        try:
-            # nspawn starts helpers of its own first
-            init = until(
-                lambda: [pid for pid in children.read_text().split() if comm(pid) == "systemd"] if container.poll() is None else ["gone"],
-                bool,
-            )
-            if init == ["gone"]:
-                pytest.skip(f"systemd-nspawn can't run here: {container.communicate()[0].strip()}")
-
-            def systemctl(*words: str) -> str:
-                command = [
-                    "nsenter",
-                    f"--target={init[0]}",
-                    "--mount",
-                    "--pid",
-                    "--uts",
-                    "--ipc",
-                    "--cgroup",
-                    "systemctl",
-                    "--no-pager",
-                    *words,
-                ]
-                return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
-
-            yield systemctl
-        finally:
-            if container.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.kill(int(init[0]) if init else container.pid, signal.SIGKILL)
-                try:
-                    container.communicate(timeout=10)
-                except subprocess.TimeoutExpired:
-                    container.kill()
-                    raise
-            if "--keep-unit" in nspawn:
-                remove_control_groups()
-
-
-def comm(pid: str) -> str:
-    """Its name; empty where it has gone."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return ""
-
-
-def remove_control_groups() -> None:
-    """Those that systemd-nspawn left, as far as nothing is in them."""
-    groups = Path("/sys/fs/cgroup")
-    for top in (each for name in ("payload", "supervisor") for pattern in (name, f"*/{name}") for each in groups.glob(pattern)):
-        for each in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
-            with suppress(OSError):
-                each.rmdir()
