@@ -76,6 +76,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
             with _naming_the_user():
                 privileges.drop(*become, privileges.needed_capabilities())  # before the first thread
             policies.reread()  # the files that it names must be readable as this user, too
+        log.in_background()
         server.start()
         if handlers is not None:
             for consumer in handlers.consumers:
@@ -98,13 +99,18 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
         notifier.stopping()
         logger.info("stopping", extra=fields(signal=received.name))
     finally:
-        server.close()
-        supervisor.stop()
-        if handlers is not None:  # the last records have been published by now
-            handlers.close()
-        if broker is not None:
-            broker.close()
+        _end(server, supervisor, handlers, broker)
     return 0
+
+
+def _end(server: Server, supervisor: Supervisor, handlers: Handlers | None, broker: Broker | None) -> None:
+    server.close()
+    supervisor.stop()
+    if handlers is not None:  # the last records have been published by now
+        handlers.close()
+    if broker is not None:
+        broker.close()
+    log.finish()
 
 
 @contextlib.contextmanager

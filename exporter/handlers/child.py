@@ -46,6 +46,7 @@ def main() -> None:
     except OSError as error:
         logger.error("cannot drop privileges; handlers don't run", extra=fields(error=error))  # noqa: TRY400
         sys.exit(1)
+    log.in_background()
     modules = [each["target"].partition(":")[0] for each in planned]
     folders = [folder for each in planned for folder in each["path"]]
     own = [module for module in modules if not f"{module}.".startswith(loading.BUILT_IN)]
@@ -55,6 +56,7 @@ def main() -> None:
     _run(pipe, page, slots, _Metrics(slots, metrics_fd))
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
+    log.finish()
     os._exit(0)  # don't wait for threads of handlers
 
 

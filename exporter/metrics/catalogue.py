@@ -290,6 +290,13 @@ class ExporterMetrics:
         "Unix time",
         "Unix time of the last successful configuration reload.",
     )
+    LOG_DROPPED = Family(
+        "shortproc_exporter_log_lines_dropped_total",
+        "counter",
+        "lines",
+        "Log lines of the serving process that were dropped.",
+        more="Nobody read standard error.",
+    )
     BUILD = Family(
         "shortproc_exporter_build_info",
         "gauge",

@@ -29,7 +29,7 @@ from exporter.model import NS, SIGNALS, Lost, Outcome
 from exporter.model.dimensions import COMM, Dimension
 from exporter.model.failures import Failure, Kind
 from exporter.model.series import Row
-from exporter.process import version
+from exporter.process import log, version
 from exporter.records.hub import Latencies
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
@@ -72,7 +72,7 @@ class Exposition:
             yield from self._by_dimension(dimension, rows)
         yield _gauge(TRACKED, len(snapshot.view.rows[COMM]) - 1)
         yield from _detection(snapshot)
-        yield from self._about()
+        yield from self._about(snapshot.view.created_ns)
         yield _gauge(ExporterMetrics.COLLECT, time.perf_counter() - begun)
         if self._handlers is not None:
             yield from _of_handlers(self._handlers, snapshot.view.created_ns)
@@ -112,9 +112,10 @@ class Exposition:
                 family, ((row.labels + part, n, row.created_ns) for row in rows for part, n in zip(parts, values(row.counts), strict=True))
             )
 
-    def _about(self) -> Iterator[Exposed]:
+    def _about(self, created_ns: int) -> Iterator[Exposed]:
         yield _gauge(ExporterMetrics.RELOADED, self._last_reload.successful)
         yield _gauge(ExporterMetrics.RELOADED_AT, self._last_reload.succeeded_at)
+        yield _counter(ExporterMetrics.LOG_DROPPED, log.dropped_lines(), created_ns)
         yield _gauges(ExporterMetrics.BUILD, [(self._build, 1)])
 
     def _runtimes(self, family: Family, rows: Iterable[Row]) -> Exposed:

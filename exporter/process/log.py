@@ -9,6 +9,7 @@ import time
 from typing import Any, TextIO
 
 from exporter.model import comm_text
+from exporter.process.log_writer import LogWriter
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _NAMES = {logging.WARNING: "warn", logging.CRITICAL: "error"}
@@ -27,7 +28,29 @@ def setup(level: str = "info", form: str = "logfmt", stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
+    logging.logThreads = False  # their names are not shown, and asking for them would keep an object for each thread
     logging.raiseExceptions = False  # no tracebacks if the log cannot be written
+
+
+def in_background() -> None:
+    """Let a thread write the lines from now on. Call it after the privileges are dropped, which has to be done before the first thread."""
+    root = logging.getLogger()
+    root.handlers[:] = [LogWriter(2, root.handlers[0].formatter)]
+
+
+def finish() -> None:
+    """Wait briefly for the last lines. Call it at the end of the process."""
+    for writer in _writers():
+        writer.finish()
+
+
+def dropped_lines() -> int:
+    """Return the number of lines that were dropped so far, because nobody read those before."""
+    return sum(writer.dropped for writer in _writers())
+
+
+def _writers() -> list[LogWriter]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, LogWriter)]
 
 
 class Json(logging.Formatter):
