@@ -16,7 +16,7 @@ OBJECTS := $(addprefix exporter/_bpf/,lifecycle.bpf.o failures.bpf.o)
 RUN_PACKAGES := python3-venv clang libbpf1 libbpf-dev libc6-dev linux-libc-dev python3-bpfcc
 TEST_PACKAGES := gcc openssl procps python3-bcrypt python3-psutil python3-yaml systemd systemd-container prometheus prometheus-alertmanager chromium
 BENCH_PACKAGES := bpftrace bpftool
-PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench install-deps,$(MAKECMDGOALS)),$(TEST_PACKAGES)) \
+PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench attack install-deps,$(MAKECMDGOALS)),$(TEST_PACKAGES)) \
 	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES))
 
 C_FILES = $(shell find bpf bench tests -name '*.[ch]')
@@ -88,6 +88,10 @@ docs: all .venv/dev ## Regenerate the generated parts of documents, rules and co
 .PHONY: bench
 bench: all ## Run all benchmarks, some compared with other tools (as root)
 	@$(BIN)/python -m bench
+
+.PHONY: attack
+attack: all ## Scrape the exporter while clients attack it from loopback; fail if that delays scrapes or takes memory (as root)
+	@$(BIN)/python -m bench.attack
 
 .PHONY: wheel
 wheel: all ## Build the wheel, with the BPF objects inside, into dist/

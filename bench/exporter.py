@@ -31,13 +31,14 @@ class Running:
 
     def get(self, path: str = "/metrics", accept: str = "", coding: str = "identity") -> bytes:
         """The body of one request, on a connection of its own, as it was sent."""
-        return self._ask(path, accept, coding)[1]
+        return self.ask(path, accept, coding)[1]
 
     def status(self, path: str) -> int:
         """The status of one request."""
-        return self._ask(path)[0]
+        return self.ask(path)[0]
 
-    def _ask(self, path: str, accept: str = "", coding: str = "identity") -> tuple[int, bytes]:
+    def ask(self, path: str, accept: str = "", coding: str = "identity") -> tuple[int, bytes]:
+        """Status and body of one request."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
             connection.request("GET", path, headers={"Accept": accept, "Accept-Encoding": coding})
             response = connection.getresponse()

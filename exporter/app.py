@@ -46,6 +46,8 @@ EXIT_BIND = 1
 EXIT_CONFIG = 2
 
 _M_ARENA_MAX = -8  # malloc.h
+_SWITCH_SECONDS = 0.001
+"""After this time a thread that computes lets another one run. A scrape changes threads a few times, and Python's 5 ms would add up."""
 
 
 def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None, config_file: str | None = None) -> int:
@@ -55,6 +57,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
     is bad or the user `security.user` does not exist.
     """
     log.setup(config.log.level, config.log.format)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)  # one arena saves memory, and Python runs one thread at a time
     signals = Signals(_SIGNALS)
     notifier = Notifier()
@@ -95,6 +98,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
                 notifier.ready()
             supervisor.tick()
             pages.tick()
+            server.tick()
             notifier.watchdog()
         notifier.stopping()
         logger.info("stopping", extra=fields(signal=received.name))

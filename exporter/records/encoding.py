@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from exporter.records.fields import Field, Json, compiled, keys_of
@@ -70,10 +70,18 @@ def as_json(record: Record) -> Json:
     return value
 
 
-def listed(records: Iterable[Record], more: Json) -> str:
+def listed(records: Sequence[Record], more: Json) -> str:
     """Return a JSON object with the records and the keys of `more`."""
+    return piece(records, more, 0, len(records))
+
+
+def piece(records: Sequence[Record], more: Json, begin: int, end: int) -> str:
+    """Return the part of `listed` with some of the records; that of the first one begins it, that of the last one ends it."""
     # One by one: encoding all of them at once would block all other threads
-    return f'{{"short_processes":[{",".join([line(record) for record in records])}],{encode(more)[1:]}'
+    lines = ",".join([line(record) for record in records[begin:end]])
+    before = "," if begin else '{"short_processes":['
+    after = f"],{encode(more)[1:]}" if end >= len(records) else ""
+    return f"{before}{lines}{after}"
 
 
 def encode(value: Json) -> str:

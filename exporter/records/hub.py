@@ -10,6 +10,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Protocol
 
 from exporter.model import NS
@@ -135,6 +136,11 @@ class Hub:
         """Return a copy of the stored records, the oldest first."""
         with self._lock:
             return list(self._recent)
+
+    def newest(self, most: int) -> list[Record]:
+        """Return at most so many of the stored records, the newest first."""
+        with self._lock:
+            return list(islice(reversed(self._recent), most))
 
     def attach(self, consumer: Consumer) -> None:
         """Pass every batch from now on to `consumer`."""

@@ -22,13 +22,17 @@ from exporter.config.globs import GLOB
 from exporter.config.options import Filter
 from exporter.config.problems import InvalidValue
 from exporter.model import NS, Outcome
-from exporter.records.encoding import listed
+from exporter.records.encoding import piece
+from exporter.records.fields import Json
 from exporter.records.filters import GLOB_KEYS, compiled
 from exporter.records.record import Record
 
 MAX_LIMIT = 100_000
 """The highest `records.capacity`."""
+PIECE = 100
+"""Records in one piece of an answer: as many as take about 2 ms."""
 _LIMIT = 100
+_KEPT = 8
 _GLOBS = tuple(key for key in GLOB_KEYS if key != "exe")
 _PARAMETERS = (*_GLOBS, "outcome", "min_runtime", "since", "limit")
 _SECONDS = re.compile(r"([0-9]{1,11})(?:\.([0-9]{1,9}))?")
@@ -39,15 +43,41 @@ class BadQuery(ValueError):
     """The query is invalid. The message is one line."""
 
 
-def short_processes(newest_first: Iterable[Record], query: str) -> str:
-    """Return the answer to a query: one line of JSON. Raises `BadQuery`."""
+class Found:
+    """The answer to a query: one line of JSON, in pieces that are made as they are needed. A large one never exists as a whole."""
+
+    def __init__(self, records: list[Record], more: Json) -> None:
+        self._records = records
+        self._more = more
+        self._made: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        """Return the number of pieces."""
+        return max(1, -(-len(self._records) // PIECE))
+
+    def piece(self, number: int) -> bytes:
+        """Return a piece. The last ones are kept, for other clients of the same answer. Call it from one thread at a time."""
+        made = self._made.get(number)
+        if made is None:
+            made = self._made[number] = self._make(number)
+            if len(self._made) > _KEPT:
+                del self._made[next(iter(self._made))]
+        return made
+
+    def _make(self, number: int) -> bytes:
+        text = piece(self._records, self._more, number * PIECE, (number + 1) * PIECE)
+        return f"{text}\n".encode() if number == len(self) - 1 else text.encode()
+
+
+def short_processes(newest_first: Iterable[Record], query: str) -> Found:
+    """Answer a query, or raise `BadQuery`."""
     given = parsed(query, _PARAMETERS)
     limit, since = _limit(given), _since(given)
     globs: dict[str, Any] = {key: _globs(given, key) for key in _GLOBS}
     matches = compiled(Filter(outcome=_outcomes(given), min_runtime_seconds=_least(given), **globs))
     matching = (record for record in newest_first if record.ended_ns >= since and (matches is None or matches(record)))
     found = list(islice(matching, limit))
-    return f"{listed(found, {'limit': limit, 'truncated': next(matching, None) is not None})}\n"
+    return Found(found, {"limit": limit, "truncated": next(matching, None) is not None})
 
 
 def parsed(query: str, parameters: Sequence[str]) -> dict[str, str]:

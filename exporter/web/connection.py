@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import time
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from exporter.web.limits import Activity, Limits
 from exporter.web.messages import BadRequest, Request, Response, Stream, pop_request
 from exporter.web.policy import AccessPolicy
 from exporter.web.site import Site
 
 if TYPE_CHECKING:
+    from exporter.web.places import Places
     from exporter.web.tls import Tls
 
 _CHUNK = 8 * 1024
@@ -23,39 +25,25 @@ _HANDSHAKE = b"\x16"
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 1 << 20
 _STREAM_BUFFER = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    connections: int = 32
-    request_seconds: float = 5.0
-    """From the start of a connection, or the first byte of a later request, to the end of the request. Includes the TLS handshake."""
-    idle_seconds: float = 120.0
-    """From an answer to the first byte of the next request."""
-    answer_seconds: float = 10.0
-    """From the start of an answer until the client has read it."""
-    stalled_seconds: float = 1.0
-    """After this time, a client that has not read its answer may lose its place to another."""
-
-
-class Activity(Enum):
-    AWAITS_REQUEST = "awaits request"
-    WORKS = "works"
-    AWAITS_READER = "awaits reader"
+_PIECES_BUFFER = 256 * 1024
+"""Memory of the kernel for an answer in pieces, which could be megabytes."""
 
 
 class Connection:
     """A client's socket, served by one thread. `drop` may be called from any other."""
 
-    def __init__(self, client: socket.socket, peer: str, site: Site, limits: Limits) -> None:
+    def __init__(self, client: socket.socket, peer: str, site: Site, limits: Limits, places: Places) -> None:
         self.peer = peer
         self.state = (Activity.AWAITS_REQUEST, time.monotonic())
         """Its activity, and the time when it began."""
         self.streams = False
         """Whether its answer is a stream. Streams have a limit of their own."""
+        self.large = False
+        """Whether it has one of the places for large answers."""
         self._client = client
         self._site = site
         self._limits = limits
+        self._places = places
         self._received = bytearray()
         self._dropped = False
         self._tls: Tls | None = None
@@ -81,6 +69,15 @@ class Connection:
         self._dropped = True  # before the socket is used: `_secure` first replaces the socket, then checks this
         with contextlib.suppress(OSError):
             self._client.shutdown(socket.SHUT_RDWR)
+
+    def has_input(self) -> bool:
+        """Return whether its client has sent something, or has gone, and its thread has not noticed yet."""
+        poll = select.poll()
+        try:
+            poll.register(self._client, select.POLLIN)
+        except (OSError, ValueError):  # its thread has closed it
+            return True
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Close it without an answer."""
@@ -115,14 +112,28 @@ class Connection:
         if self._answered and policy.tls is not self._tls:
             return False  # the client has to authenticate again; a client that retries sees only a closed connection
         self._answered = True
-        response = self._site.answer(request, self.peer, policy, self._certified)
+        try:
+            if self._site.is_large(request) and not self._places.take_large(self):
+                response = Response.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many clients of the page and the API", **{"Retry-After": "1"})
+            else:
+                response = self._site.answer(request, self.peer, policy, self._certified)
+            return self._respond(request, response, policy)
+        finally:
+            self._places.release_large(self)
+
+    def _respond(self, request: Request, response: Response, policy: AccessPolicy) -> bool:
+        """Send the answer to a request; return whether another request may follow."""
         if response.stream is not None:
             self._follow(response, response.stream, policy)
             return False
         # A body is never read, so nothing can follow it. A client that pipelines requests would keep us busy forever.
         keep_alive = request.keep_alive and not request.has_body and not self._received
-        self._send(response.to_bytes(keep_alive=keep_alive, with_body=request.method != "HEAD", headers=policy.headers))
-        return keep_alive
+        with_body, chunked = request.method != "HEAD", request.takes_chunks
+        left = self._send(response.to_bytes(keep_alive=keep_alive, with_body=with_body, chunked=chunked, headers=policy.headers))
+        if response.pieces is not None and with_body:
+            self._send_pieces(response.pieces, chunked, left)
+        self.state = (Activity.AWAITS_REQUEST, time.monotonic())
+        return keep_alive and (chunked or response.pieces is None)
 
     def _refuse(self, bad: BadRequest) -> None:
         self._send(Response.line(bad.status, str(bad)).to_bytes(keep_alive=False, headers=self._site.policies.last.headers))
@@ -145,18 +156,42 @@ class Connection:
         return request
 
     def _receive(self, deadline: float) -> bytes:
+        if self._never_waited():
+            with contextlib.suppress(BlockingIOError):
+                return self._client.recv(_CHUNK, socket.MSG_DONTWAIT)
         self._client.settimeout(_left(deadline))
         return self._client.recv(_CHUNK)
 
-    def _send(self, data: bytes) -> None:
+    def _never_waited(self) -> bool:
+        """Return whether `MSG_DONTWAIT` has its meaning: with a timeout or TLS, Python waits first.
+
+        Each wait and each change of the timeout lets another thread run, and takes a scrape a millisecond on a busy exporter.
+        """
+        return self._tls is None and self._client.gettimeout() is None
+
+    def _send(self, data: bytes, seconds: float | None = None) -> float:
+        """Send within some seconds, by default those for a whole answer. Returns what is left of them."""
         now = time.monotonic()
         self.state = (Activity.AWAITS_READER, now)
-        deadline = now + self._limits.answer_seconds
+        deadline = now + (self._limits.answer_seconds if seconds is None else seconds)
         rest = memoryview(data)
+        if self._never_waited():
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[self._client.send(rest, socket.MSG_DONTWAIT) :]
         while rest:
             self._client.settimeout(_left(deadline))
             rest = rest[self._client.send(rest) :]
-        self.state = (Activity.AWAITS_REQUEST, time.monotonic())
+        return deadline - time.monotonic()
+
+    def _send_pieces(self, pieces: Iterator[bytes], chunked: bool, seconds: float) -> None:
+        """Send pieces as they are made: for a client that does not read, no more is made."""
+        self._client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECES_BUFFER)
+        self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the last chunk would wait for an acknowledgement
+        for piece in pieces:
+            seconds = self._send(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece, seconds)
+            self.state = (Activity.WORKS, time.monotonic())
+        if chunked:
+            self._send(b"0\r\n\r\n", seconds)
 
     def _follow(self, response: Response, stream: Stream, policy: AccessPolicy) -> None:
         """Send the pieces until the stream ends, the client disconnects, or the access policy changes."""

@@ -41,6 +41,8 @@ class Request:
     keep_alive: bool
     query: str = ""
     """The query string after the ?, not decoded."""
+    takes_chunks: bool = True
+    """Whether the client understands chunks: not one of HTTP/1.0."""
 
     @property
     def has_body(self) -> bool:
@@ -63,19 +65,27 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     stream: Stream | None = None
     """Sent after the body, until the connection ends."""
+    pieces: Iterator[bytes] | None = None
+    """A body in pieces, in place of `body`."""
 
     @classmethod
     def line(cls, status: HTTPStatus, line: str, **headers: str) -> Response:
         """Return a response with one line of text."""
         return cls(status, f"{line}\n".encode(), headers=headers)
 
-    def to_bytes(self, *, keep_alive: bool, with_body: bool = True, headers: Mapping[str, str] = _NONE) -> bytes:
-        """Return the bytes to send. `headers` override those of the response. Without body, headers are the same as with it."""
+    def to_bytes(self, *, keep_alive: bool, with_body: bool = True, chunked: bool = True, headers: Mapping[str, str] = _NONE) -> bytes:
+        """Return the bytes to send first. `headers` override those of the response. Without body, headers are the same as with it.
+
+        Pieces follow in chunks, or, for clients of HTTP/1.0, until the connection ends.
+        """
+        length: dict[str, object] = {} if self.stream else {"Content-Length": len(self.body)}
+        if self.pieces is not None:
+            length = {"Transfer-Encoding": "chunked"} if chunked else {}
         lines = {
             "Date": time.strftime(_DATE, time.gmtime()),
             "Server": "shortproc-exporter",
             "Content-Type": self.content_type,
-            **({} if self.stream else {"Content-Length": len(self.body)}),
+            **length,
             "Connection": "keep-alive" if keep_alive else "close",
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
@@ -129,7 +139,7 @@ def _parsed(lines: list[str]) -> Request:
         host, path = absolute[1], absolute[2] or "/"
     options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
     keep_alive = "close" not in options and (minor != "0" or "keep-alive" in options)
-    return Request(method, path, headers, host, keep_alive, query)
+    return Request(method, path, headers, host, keep_alive, query, minor != "0")
 
 
 def gzipped(body: bytes) -> bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from exporter import __version__
 from exporter.config.options import Config
 from exporter.metrics.exposition import Exposition
+from exporter.metrics.formats import Format
 from exporter.model import Mode, SourceFailed
 from exporter.process import version
 from exporter.records.fields import Json
@@ -17,7 +18,6 @@ from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 from exporter.supervision.supervisor import Supervisor
 from exporter.web import lineage
-from exporter.web.accept import negotiate
 from exporter.web.busiest import busiest
 from exporter.web.landing import PageStatus, changes, render
 from exporter.web.rankings import tables
@@ -39,10 +39,9 @@ class Pages:
         self._started = time.time()
         self._rates = Rates()
 
-    def metrics(self, accept: str) -> tuple[bytes, str]:
-        """Return body and content type of `/metrics`."""
-        form, content_type = negotiate(accept)
-        return self._exposition.render(form), content_type
+    def metrics(self, form: Format) -> bytes:
+        """Return the body of `/metrics`."""
+        return self._exposition.render(form)
 
     def healthy(self) -> str | None:
         """Return why the supervising loop makes no progress, or None if it does."""
@@ -61,7 +60,7 @@ class Pages:
 
     def landing(self, names: bool) -> str:
         """Return the page at /, with or without names of processes."""
-        recent = self.hub.recent()[: -MOST_RECORDS - 1 : -1] if names else None
+        recent = self.hub.newest(MOST_RECORDS) if names else None
         return render(self._status(names), self._config.web.telemetry_path, recent)
 
     def live(self) -> Json:

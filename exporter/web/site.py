@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
+from exporter.metrics.formats import Format
 from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.records.fields import Json
 from exporter.records.hub import Hub
+from exporter.records.record import Record
 from exporter.web import api, landing
-from exporter.web.accept import accepts_gzip
+from exporter.web.accept import accepts_gzip, negotiate
 from exporter.web.messages import Request, Response, gzipped
 from exporter.web.policy import AccessPolicy, Open, PolicySource, Refused
+from exporter.web.shared import Shared, Urgent
 from exporter.web.stream import Streams
 
 logger = logging.getLogger(__name__)
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?")
+_LARGE = ("/", "/api/v1/short-processes", "/api/v1/busiest", "/api/v1/lineage")
+_STEP = 1000
+"""Records that are searched in about a millisecond."""
 _FROM_A_PROXY = ("forwarded", "via", "x-real-ip")
 _RECORDS_HIDDEN = (
     "records contain names of processes, so they are shown only to clients on this host that connect directly to localhost, and to "
@@ -35,8 +40,8 @@ class PageProvider(Protocol):
 
     hub: Hub
 
-    def metrics(self, accept: str) -> tuple[bytes, str]:
-        """Return body and content type, depending on the Accept header."""
+    def metrics(self, form: Format) -> bytes:
+        """Return the body of /metrics."""
 
     def landing(self, names: bool) -> str:
         """Return the page at /, with or without names of processes."""
@@ -65,10 +70,15 @@ class Site:
     streams: Streams
     policies: PolicySource = field(default_factory=Open)
     failures: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(logger))
-    one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
-    """Held while metrics are made: several at once would not be faster, but take more memory."""
-    one_query_at_a_time: threading.Lock = field(default_factory=threading.Lock)
-    """Held while records are queried, so that many queries cannot delay metrics more than one does."""
+    urgent: Urgent = field(default_factory=Urgent)
+    metrics: Shared = field(default_factory=Shared)
+    """Makes the bodies of /metrics: one at a time, since several at once would not be faster, but take more memory."""
+    others: Shared = field(default_factory=Shared)
+    """Makes all other large answers, so that many of them cannot delay metrics more than one does."""
+
+    def is_large(self, request: Request) -> bool:
+        """Return whether the answer may be large. Metrics are not, and have other places."""
+        return request.path in _LARGE and request.path != self.telemetry_path
 
     def answer(self, request: Request, peer: str, policy: AccessPolicy, certified: bool = False) -> Response:
         """Return the response to a request from the address `peer`. `certified`: it has a verified client certificate. Never raises."""
@@ -88,9 +98,10 @@ class Site:
             return self._metrics(request)
         match request.path:
             case "/":
-                page = self.pages.landing(may_see_names)
+                self.urgent.give_way()
+                page = self.others.get(("/", may_see_names), lambda: self.pages.landing(may_see_names).encode(errors="replace"))
                 headers = {"Content-Security-Policy": landing.CONTENT_SECURITY_POLICY}
-                return Response(HTTPStatus.OK, page.encode(errors="replace"), "text/html; charset=utf-8", headers)
+                return Response(HTTPStatus.OK, page, "text/html; charset=utf-8", headers)
             case "/api/v1/short-processes" | "/api/v1/busiest" | "/api/v1/lineage" | "/api/v1/stream" as path:
                 answer = self._stream if path == "/api/v1/stream" else self._query
                 allowed = may_see_names and not _is_of_another_site(request)
@@ -102,18 +113,37 @@ class Site:
         return Response.line(HTTPStatus.NOT_FOUND, f"nothing here; metrics are at {self.telemetry_path}")
 
     def _query(self, request: Request) -> Response:
-        with self.one_query_at_a_time:
-            content_type = "application/json"
-            try:
-                if request.path == "/api/v1/busiest":
-                    found = self.pages.busiest(request.query)
-                elif request.path == "/api/v1/lineage":
-                    found, content_type = self.pages.lineage(request.query)
-                else:
-                    found = api.short_processes(reversed(self.pages.hub.recent()), request.query)
-            except api.BadQuery as bad:
-                return Response.line(HTTPStatus.BAD_REQUEST, str(bad))
-            return Response(HTTPStatus.OK, found.encode(), content_type)
+        self.urgent.give_way()
+        try:
+            found, content_type = self.others.get((request.path, request.query), lambda: self._found(request))
+        except api.BadQuery as bad:
+            return Response.line(HTTPStatus.BAD_REQUEST, str(bad))
+        if isinstance(found, bytes):
+            return Response(HTTPStatus.OK, found, content_type)
+        return Response(HTTPStatus.OK, content_type=content_type, pieces=self._pieces(found))
+
+    def _found(self, request: Request) -> tuple[bytes | api.Found, str]:
+        content_type = "application/json"
+        if request.path == "/api/v1/busiest":
+            return self.pages.busiest(request.query).encode(), content_type
+        if request.path == "/api/v1/lineage":
+            text, content_type = self.pages.lineage(request.query)
+            return text.encode(), content_type
+        found = api.short_processes(self._urgent_first(reversed(self.pages.hub.recent())), request.query)
+        return (found.piece(0) if len(found) == 1 else found), content_type
+
+    def _urgent_first(self, records: Iterable[Record]) -> Iterator[Record]:
+        for number, record in enumerate(records):
+            if number % _STEP == 0:
+                self.urgent.give_way()
+            yield record
+
+    def _pieces(self, found: api.Found) -> Iterator[bytes]:
+        for number in range(len(found)):
+            self.urgent.give_way()
+            with self.others.turn:
+                piece = found.piece(number)
+            yield piece
 
     def _stream(self, request: Request) -> Response:
         content_type = "text/event-stream"
@@ -125,12 +155,16 @@ class Site:
         return Response(HTTPStatus.OK, content_type=content_type, headers={"X-Accel-Buffering": "no"}, stream=stream)
 
     def _metrics(self, request: Request) -> Response:
-        headers = {"Vary": "Accept, Accept-Encoding"}
-        with self.one_at_a_time:
-            body, content_type = self.pages.metrics(request.headers.get("accept", ""))
-            if accepts_gzip(request.headers.get("accept-encoding", "")):
-                body = gzipped(body)
-                headers["Content-Encoding"] = "gzip"
+        form, content_type = negotiate(request.headers.get("accept", ""))
+        compressed = accepts_gzip(request.headers.get("accept-encoding", ""))
+
+        def make() -> bytes:
+            body = self.pages.metrics(form)
+            return gzipped(body) if compressed else body
+
+        with self.urgent:
+            body = self.metrics.get((form, compressed), make)
+        headers = {"Vary": "Accept, Accept-Encoding", **({"Content-Encoding": "gzip"} if compressed else {})}
         return Response(HTTPStatus.OK, body, content_type, headers)
 
 

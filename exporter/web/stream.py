@@ -95,7 +95,7 @@ class Streams:
             if not self._publishing:
                 self._begin()
             self._followers += 1
-            first = _event("recent", recent.event(self._hub.recent()[-MOST_RECORDS:], {}))
+            first = _event("recent", recent.event(self._hub.newest(MOST_RECORDS)[::-1], {}))
             return Follower(self, self._made, _RETRY + first + self._last_status)
 
     def close(self) -> None:

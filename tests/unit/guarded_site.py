@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from exporter.web import policy_file
-from exporter.web.connection import Limits
+from exporter.web.limits import Limits
 from exporter.web.policy_file import PolicyFile
 from tests.unit import certificates
 from tests.unit.pages import record

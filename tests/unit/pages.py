@@ -18,8 +18,9 @@ from exporter.records.record import Record
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 from exporter.supervision.supervisor import Supervisor
+from exporter.web.limits import Limits
 from exporter.web.pages import Pages
-from exporter.web.server import Limits, Server
+from exporter.web.server import Server
 
 SECOND = 1_700_000_000_000_000_000
 HOSTILE = [
@@ -75,6 +76,9 @@ class FakeSupervisor(Supervisor):
 
     def snapshot(self) -> Snapshot:
         return self.shown
+
+    def stuck(self) -> str | None:
+        return None
 
     def standings(self) -> dict[Dimension[Any], Standing[Any]]:
         if self.shown_standings is not None:

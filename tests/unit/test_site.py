@@ -23,8 +23,8 @@ def test_pages(client: Client) -> None:
     """Each page is at its fixed path; a query changes nothing."""
     for path in ("/metrics", "/metrics?x=/-/ready", "/metrics#x"):
         status, headers, body = client.ask(path)
-        assert (status, body, headers["Content-Type"]) == (200, client.pages.body, "text/plain")
-    assert client.ask("/metrics", Accept="application/openmetrics-text")[1]["Content-Type"] == "application/openmetrics-text"
+        assert (status, body, headers["Content-Type"]) == (200, client.pages.body, "text/plain; version=0.0.4; charset=utf-8")
+    assert client.ask("/metrics", Accept="application/openmetrics-text")[1]["Content-Type"].startswith("application/openmetrics-text;")
     assert client.ask("/")[1]["Content-Type"] == "text/html; charset=utf-8"
     assert client.ask("/-/healthy")[2] == b"healthy\n"
     assert client.ask("/-/ready")[0] == 200

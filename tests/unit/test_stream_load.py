@@ -13,12 +13,12 @@ import pytest
 
 from exporter.records.hub import Hub
 from exporter.records.record import Record
-from exporter.web.connection import Limits
+from exporter.web.limits import Limits
 from exporter.web.stream import MOST_STREAMS
 from tests.unit.pages import record, served, soon
 from tests.unit.snapshots import ordinary
 from tests.unit.stream_watching import API, PATH, Watcher, seconds_for, watching
-from tests.unit.web_clients import ask, connect
+from tests.unit.web_clients import ask, connect, connections
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_streams_take_no_place_of_scrapes(hub: Hub) -> None:
         for _ in range(Limits().connections - 1):
             stack.enter_context(connect(site.url))
         assert ask(site.url, "/metrics")[0] == 200
-        assert sum(thread.name == "http-client" for thread in threading.enumerate()) >= MOST_STREAMS + 31
+        assert connections() >= MOST_STREAMS + Limits().connections - 1
 
 
 def test_page_and_api_are_quick_while_records_flow(hub: Hub, url: str) -> None:

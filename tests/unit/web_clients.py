@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import sys
 import threading
 import time
+from types import FrameType
 from urllib.parse import urlsplit
 
+from exporter.metrics.formats import Format
 from exporter.records.fields import Json
 from exporter.records.hub import Hub
+from exporter.web.limits import Limits
 from exporter.web.policy import PolicySource
-from exporter.web.server import Limits, Server
+from exporter.web.server import Server
 
 PATIENCE = 20.0
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -33,11 +37,11 @@ class FakePages:
         self.inside.release()
         self.policies.wait(PATIENCE)
 
-    def metrics(self, accept: str) -> tuple[bytes, str]:
+    def metrics(self, form: Format) -> bytes:
         self.hold()
         if self.broken:
             raise ValueError("boom\nsecond line")
-        return self.body, "application/openmetrics-text" if "openmetrics" in accept else "text/plain"
+        return self.body
 
     def landing(self, names: bool) -> str:
         self.hold()
@@ -132,8 +136,26 @@ def received(sock: socket.socket, most: int) -> bytes:
     return data
 
 
+def connections() -> int:
+    """The threads that serve one."""
+    return sum(_first(frame).f_code is Server._serve.__code__ for frame in sys._current_frames().values())
+
+
+def _first(frame: FrameType) -> FrameType:
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
 def wait_for_connections(left: int) -> None:
     until = time.monotonic() + PATIENCE
-    while sum(thread.name == "http-client" for thread in threading.enumerate()) != left:
+    while connections() != left:
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
