@@ -95,6 +95,7 @@ def _measured(exporter: Running) -> list[str]:
         print(f"  {failure}")
     time.sleep(_SETTLE_SECONDS)
     after = pss_mib(exporter.pid)
+    print(f"load {os.getloadavg()[0]:.1f} after")
     print(f"PSS: {before:.1f} MiB before, {attacked.most_mib:.1f} during, {after:.1f} after")
     short = []
     if alone.failures or attacked.failures:
