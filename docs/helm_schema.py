@@ -33,7 +33,7 @@ _TYPES = {bool: "boolean", int: "integer", str: "string", list: "array"}
 
 def schema() -> str:
     """Return the JSON schema of the values: their types are those of the defaults, and no key may be unknown."""
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Values of the chart shortproc-exporter"}
+    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart shortproc-exporter"}
     return json.dumps(head | _of(yaml.safe_load(VALUES.read_text()), ""), indent=2) + "\n"
 
 
