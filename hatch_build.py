@@ -46,7 +46,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
 
     def _add_programs(self, include: dict[str, str]) -> None:
         bpf = Path(self.root) / "bpf"
-        for name in ("lifecycle.bcc.c", "live_processes.bcc.c", "task.bcc.c", "lifecycle.h", "include"):
+        for name in ("lifecycle.bcc.c", "live_processes.bcc.c", "task.bcc.c", "lifecycle.h", "native.h", "include"):
             include[str(bpf / name)] = f"exporter/_bpf/{name}"
         recipe = runpy.run_path(str(bpf / "build.py"))
         outputs = {name: self._package / "_bpf" / name for name in recipe["OBJECTS"]}

@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import costs, handlers, modes, records, revisions, scaling, scan_capture, serving, slowdown, storms, switches
+from bench import costs, handlers, modes, native, records, revisions, scaling, scan_capture, serving, slowdown, storms, switches
 
 _ALL = {
     "modes": modes.main,
@@ -21,6 +21,7 @@ _ALL = {
     "serving": serving.main,
     "scan_capture": scan_capture.main,
     "scaling": scaling.main,
+    "native": native.main,
 }
 
 

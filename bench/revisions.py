@@ -54,6 +54,11 @@ def _measured(checkout: Path, workload: Workload) -> dict[str, _Costs]:
     return found
 
 
+def _ratio(new: list[dict[str, _Costs]], old: list[dict[str, _Costs]], title: str, program: str) -> float:
+    """Return the median of the ratios of each round."""
+    return statistics.median(mine[title][program] / theirs[title][program] for mine, theirs in zip(new, old, strict=True))
+
+
 def main() -> None:
     """Print the medians of all rounds, by program, and how the sums of each round compare."""
     revision = os.environ.get("AGAINST")
@@ -76,7 +81,10 @@ def main() -> None:
             detail = ", ".join(f"{program} {ns:.0f}" for program, ns in medians.items())
             print(f"{title}, {name}: {statistics.median(sums[checkout]):.0f} ns a process, at least {min(sums[checkout]):.0f} ({detail})")
         ratio = statistics.median(new / old for new, old in zip(sums[_ROOT], sums[before], strict=True))
-        print(f"{title}: {ratio - 1:+.1%}, the median of {_ROUNDS} rounds")
+        by_program = ", ".join(
+            f"{program} {_ratio(rounds[_ROOT], rounds[before], title, program) - 1:+.1%}" for program in ("on_exit", "on_free")
+        )
+        print(f"{title}: {ratio - 1:+.1%}, the median of {_ROUNDS} rounds ({by_program})")
         storms[title] = {
             "before_ns": round(statistics.median(sums[before])),
             "after_ns": round(statistics.median(sums[_ROOT])),

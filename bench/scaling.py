@@ -14,21 +14,18 @@ import json
 import os
 import platform
 import random
-import signal
 import socketserver
 import subprocess
 import tempfile
 import threading
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from bench.exporter import Running, free_port, running
+from bench.exporter import Running, running
+from bench.prometheus import prometheus
 from bench.workloads import Workload, built
 
 _PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -114,62 +111,6 @@ class Sink:
                 thread.join()
 
 
-@dataclass(slots=True)
-class Prometheus:
-    """A real one, with all in a folder of its own."""
-
-    url: str
-    pid: int
-    data: Path
-
-    def call(self, path: str, *, post: bool = False) -> object:
-        """The data of its answer."""
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, method="POST" if post else "GET"), timeout=60) as response:
-            return json.load(response)["data"]
-
-    def value(self, query: str) -> float:
-        """Of a query with one answer; 0 without one."""
-        answer = self.call(f"/api/v1/query?query={urllib.parse.quote(query)}")
-        assert isinstance(answer, dict)
-        return float(answer["result"][0]["value"][1]) if answer["result"] else 0.0
-
-    def metric(self, name: str) -> float:
-        """One of its own, labels left out, added up."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as response:
-            lines = response.read().decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
-
-    def rss(self) -> int:
-        """Resident bytes that are no file's."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.partition("RssAnon:")[2].split()[0]) * _KIB
-
-
-@contextmanager
-def _prometheus(config: str) -> Iterator[Prometheus]:
-    with tempfile.TemporaryDirectory(prefix="shortproc-scaling-") as folder:
-        port, path = free_port(), Path(folder, "prometheus.yml")
-        path.write_text(config)
-        command = ["prometheus", f"--config.file={path}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
-        child = subprocess.Popen([*command, "--web.enable-admin-api", "--log.level=error"])
-        server = Prometheus(f"http://127.0.0.1:{port}", child.pid, Path(folder, "data"))
-        try:
-            _until(partial(server.call, "/api/v1/status/runtimeinfo"))
-            yield server
-        finally:
-            child.send_signal(signal.SIGTERM)
-            child.wait(60)
-
-
-def _until(action: Callable[[], object]) -> None:
-    for _ in range(100):
-        with suppress(OSError):
-            action()
-            return
-        time.sleep(0.1)
-    action()
-
-
 def _sizes(exporter: Running) -> Sizes:
     bodies = {}
     for name, accept in _FORMATS.items():
@@ -186,17 +127,17 @@ global: {{scrape_interval: {int(_INTERVAL * 1000)}ms, scrape_timeout: {int(_INTE
 remote_write: [{{url: "http://127.0.0.1:{sink.port}/write", metadata_config: {{send: false}}}}]
 scrape_configs: [{{job_name: shortproc, static_configs: [{{targets: ["127.0.0.1:{exporter.port}"]}}]{f", {more}" if more else ""}}}]
 """
-        with _prometheus(config) as prometheus:
+        with prometheus(config) as server:
             begun = time.monotonic()
             while time.monotonic() < begun + _SCRAPES * _INTERVAL:
                 round_begun = time.monotonic()
                 busy()
                 time.sleep(max(0.0, _INTERVAL - (time.monotonic() - round_begun)))
-            sent = prometheus.metric("prometheus_remote_storage_samples_total")
+            sent = server.metric("prometheus_remote_storage_samples_total")
             body_bytes = sink.body_bytes
-            answer = prometheus.call("/api/v1/admin/tsdb/snapshot", post=True)
+            answer = server.call("/api/v1/admin/tsdb/snapshot", post=True)
             assert isinstance(answer, dict)
-            blocks = [path.parent for path in (prometheus.data / "snapshots" / answer["name"]).glob("*/meta.json")]
+            blocks = [path.parent for path in (server.data / "snapshots" / answer["name"]).glob("*/meta.json")]
             stats = [json.loads((block / "meta.json").read_text())["stats"] for block in blocks]
             return Stored(
                 series=max(each["numSeries"] for each in stats),
@@ -216,9 +157,9 @@ def _memory_a_series(exporter: Running) -> float:
             f'{{targets: ["127.0.0.1:{exporter.port}"], labels: {{instance: "host-{n}.example.org:10199"}}}}' for n in range(targets)
         )
         config = f"global: {{scrape_interval: 5s}}\nscrape_configs: [{{job_name: shortproc, static_configs: [{hosts}]}}]\n"
-        with _prometheus(config) as prometheus:
+        with prometheus(config) as server:
             time.sleep(45)
-            found.append((prometheus.metric("prometheus_tsdb_head_series"), prometheus.rss()))
+            found.append((server.metric("prometheus_tsdb_head_series"), server.rss()))
     (few, small), (many, great) = found
     return (great - small) / (many - few)
 

@@ -294,6 +294,8 @@ static __always_inline void count_exit(void *ctx, struct globals *globals, u32 p
 		ADD(counts->long_exits, 1);
 	}
 	forget_exe(globals, pid);
+	if (globals->config->lifetimes)
+		ADD(counts->lifetimes[lifetime_of(facts->runtime_ns)], 1);
 	ADD(counts->buckets[bucket_of(globals->config->bounds_ns, facts->runtime_ns)], 1);
 }
 

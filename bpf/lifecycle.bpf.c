@@ -147,6 +147,21 @@ int on_exec(__u64 *ctx)
 	return 0;
 }
 
+/* Last of all: the verifier would follow the places in both histograms through all code after it. */
+static __always_inline void count_runtime(struct counts *counts, __u64 runtime)
+{
+	__u64 *bucket = &counts->buckets[bucket_of(config.bounds_ns, runtime)];
+	__u32 *lifetime;
+
+	if (config.lifetimes) {
+		lifetime = &counts->lifetimes[lifetime_of(runtime)];
+		fetch(bucket);
+		fetch(lifetime);
+		ADD(*lifetime, 1);
+	}
+	ADD(*bucket, 1);
+}
+
 /* Returns the counts that the exit was added to. All reads come before all adds: an atomic add delays the reads after it. */
 static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_struct *leader, struct exit_note *note, __u64 now,
 						 __u64 runtime)
@@ -232,9 +247,8 @@ int on_exit(__u64 *ctx)
 		counts = count_exit(cpu, leader, &note, now, runtime);
 	note.skip = !counts;
 	set_exit_note(cpu, leader, &note);
-	/* Last, since the verifier follows each of the 32 results of the search through all code after it. */
 	if (counts)
-		ADD(counts->buckets[bucket_of(config.bounds_ns, runtime)], 1);
+		count_runtime(counts, runtime);
 	return 0;
 }
 

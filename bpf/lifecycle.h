@@ -3,12 +3,14 @@
 #ifndef LIFECYCLE_H
 #define LIFECYCLE_H
 
+#include "native.h"
+
 #define COMM_LEN 16
 #define MAX_BOUNDS 31
 #define BUCKETS (MAX_BOUNDS + 1)
 #define SIGNALS 65
 #define SECONDS 64
-#define MAX_COMMS 2048
+#define MAX_COMMS 800
 #define MAX_EXIT_NOTES 4096
 #define MAX_GUARDED 8192
 #define FILTER 64 /* few, so that they stay in the cache */
@@ -90,6 +92,7 @@ struct counts {
 	__u64 long_cpu_ns;
 	__u64 cpu_recorded; /* exited processes whose CPU is included */
 	__u64 unused_too[5];
+	__u32 lifetimes[LIFETIMES]; /* see native.h; 32 bits, since rows are emptied each few seconds */
 } __attribute__((aligned(64)));
 
 struct second {
@@ -135,13 +138,15 @@ struct control {
 /* Set before the programs are loaded and constant from then on, so the verifier removes code that is switched off. */
 struct config {
 	__u64 threshold_ns;
-	__u64 bounds_ns[BUCKETS]; /* rising, padded with the greatest value; the last is never compared */
+	__u64 bounds_ns[BUCKETS]; /* rising, padded with 2^63 - 1; the last is never compared */
 	__u64 group_dead_arg;
 	struct comm kernel_threads;
 	__u64 origins;       /* whether exits are counted by origin, and CPU by cgroup */
 	__u64 pids_cgroups;  /* whether cgroups are those of the v1 controller `pids`, not v2 */
 	__u64 hierarchy_id;  /* of these cgroups: /proc/cgroups; 0 for v2 */
 	__u64 arguments;     /* whether records have the arguments of their processes */
+	__u64 lifetimes;     /* whether native histograms are counted */
+	__u64 unused[7];
 	struct counts none; /* zeros: the value of a new comm */
 	struct origin_counts no_origin;
 	__u64 unused_too[6];
@@ -231,16 +236,22 @@ struct above {
 #define ADD(where, n) __sync_fetch_and_add(&(where), (n))
 
 /* Returns how many of the 31 bounds are less than v. Without branches: verifiers before Linux 6.12 reject a loop over the bounds. */
-static __always_inline __u32 bucket_of(const volatile __u64 *bounds, __u64 v)
+static __always_inline __u64 bucket_of(const volatile __u64 *bounds, __u64 v)
 {
-	__u32 i = 0;
+	__u64 step, i = 0;
 
-	i += (v > bounds[15]) << 4;
-	i += (v > bounds[(i + 7) & (BUCKETS - 1)]) << 3;
-	i += (v > bounds[(i + 3) & (BUCKETS - 1)]) << 2;
-	i += (v > bounds[(i + 1) & (BUCKETS - 1)]) << 1;
-	i += (v > bounds[i & (BUCKETS - 1)]);
+#pragma unroll
+	for (step = BUCKETS / 2; step; step /= 2) {
+		i += step * is_greater(v, bounds[(i + step - 1) & (BUCKETS - 1)]);
+		asm volatile("" : "+r"(i)); /* else the compiler leaves out masks, and Linux 5.10 does not see what is left */
+	}
 	return i & (BUCKETS - 1);
+}
+
+/* Has the CPU fetch a cache line, and goes on meanwhile. An atomic add waits for its line; so several would wait one after the other. */
+static __always_inline void fetch(const void *at)
+{
+	*(const volatile __u32 *)at;
 }
 
 /* Returns 1 for all but 0, without a branch that the verifier would follow through all code after it. */

@@ -13,7 +13,7 @@ from exporter.config import address, checks
 from exporter.config.checks import boolean, duration, integer, keywords, list_of, number, one_of, rising, size, text
 from exporter.config.globs import GLOBS
 from exporter.config.sections import flag_only, group, groups, option, required
-from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale
+from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale, lifetimes
 from exporter.model.arguments import Wanted
 from exporter.model.dimensions import BY_ORIGIN, DIMENSIONS, Dimension
 from exporter.model.failures import FailedStarts
@@ -92,6 +92,22 @@ class Metrics:
         boolean(),
         "Expose a runtime histogram for each comm too (shortproc_comm_runtime_seconds). It adds a series for each comm and bucket.",
     )
+    native_histograms: Literal["auto", "off"] = option(
+        "auto",
+        one_of("auto", "off"),
+        "Native histograms of runtimes, whole and for each comm (shortproc_*_lifetime_seconds): one series each. auto: for a Prometheus "
+        "that asks for them, with scrape_native_histograms or --enable-feature=native-histograms.",
+    )
+    native_histogram_schema: int = option(
+        lifetimes.SCHEMA,
+        integer(0, lifetimes.SCHEMA),
+        "Resolution of native histograms: 2^schema buckets for each power of two. 3: bounds are 9% apart. 0: each is twice the one before.",
+    )
+
+    @property
+    def native_schema(self) -> int | None:
+        """Return the schema of native histograms; None without them."""
+        return self.native_histogram_schema if self.native_histograms == "auto" else None
 
 
 def _cap(most: int, what: str) -> Any:
@@ -295,6 +311,7 @@ class Config:
             threshold_ns=max(1, round(self.detection.short_threshold_seconds * NS)),
             bounds_ns=tuple(round(bound * NS) for bound in self.metrics.runtime_buckets_seconds),
             per_comm_buckets=self.metrics.per_comm_histogram,
+            lifetimes=self.metrics.native_schema is not None,
         )
 
     @property

@@ -7,16 +7,17 @@ from ctypes import c_char, c_int32, c_uint16, c_uint32, c_uint64
 from typing import Any
 
 from exporter.kernel.cgroups import Hierarchy
-from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Outcome, RuntimeScale
+from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Outcome, RuntimeScale, lifetimes
 from exporter.model.arguments import MOST_BYTES
 from exporter.model.origins import MAX_ABOVE, MAX_HOPS
 
 COMM_LEN = 16
 BUCKETS = MAX_BOUNDS + 1
+LIFETIMES = len(lifetimes.INDEXES)
 SIGNALS = 65
 SECONDS = 64
 FILTER = 64
-MAX_COMMS = 2048
+MAX_COMMS = 800
 MAX_BETWEEN = MAX_HOPS - 1
 BETWEEN_UNKNOWN = 255
 BETWEEN_SLOTS = 4096
@@ -36,6 +37,7 @@ PERF_BYTES, PERF_BYTES_LEAST, PERF_BYTES_MOST = 2 << 20, 64 << 10, 256 << 10
 """Bytes for all CPUs, and for one. An unprivileged user can map 516 KiB for each: kernel.perf_event_mlock_kb in perf_event_open(2)."""
 KERNEL_LOST = (Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.LIVE_PROCESSES_FULL, Lost.EXES_FULL, Lost.ORIGINS_FULL)
 """In the order of `enum lost`."""
+_LONGEST_NS = 2**63 - 1
 SPAWNER_FOUND, SPAWNER_DEEP, SPAWNER_UNKNOWN = range(3)
 """Whether the spawner of an origin was found: `enum spawner`."""
 RECORDS_OFF, RECORDS_ON, RECORDS_LIVE = range(3)
@@ -54,6 +56,7 @@ class CommRow(ctypes.Structure):
         ("long_cpu_ns", c_uint64),
         ("cpu_recorded", c_uint64),
         ("unused_too", c_uint64 * 5),
+        ("lifetimes", c_uint32 * LIFETIMES),
     )
 
 
@@ -192,6 +195,8 @@ class ProgramConfig(ctypes.Structure):
         ("pids_cgroups", c_uint64),
         ("hierarchy_id", c_uint64),
         ("arguments", c_uint64),
+        ("lifetimes", c_uint64),
+        ("unused", c_uint64 * 7),
         ("none", CommRow),
         ("no_origin", OriginRow),
         ("unused_too", c_uint64 * 6),
@@ -206,9 +211,9 @@ def program_config(scale: RuntimeScale, cgroups: Hierarchy, *, by_origin: bool =
     `by_origin` counts for whom processes ran; `arguments` keeps the arguments of processes for their records.
     """
     config = ProgramConfig(origins=by_origin, pids_cgroups=cgroups.is_pids, hierarchy_id=cgroups.id, arguments=arguments)
-    config.threshold_ns = scale.threshold_ns
+    config.threshold_ns, config.lifetimes = scale.threshold_ns, scale.lifetimes
     spare = BUCKETS - len(scale.bounds_ns)
-    config.bounds_ns[:] = [*scale.bounds_ns, *[FOREVER_NS] * spare]
+    config.bounds_ns[:] = [*scale.bounds_ns, *[_LONGEST_NS] * spare]
     config.kernel_threads = KERNEL_THREADS
     return config
 

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from exporter.model import SIGNALS
-from exporter.model.dimensions import Dimension, Measure
+from exporter.model.dimensions import NATIVE_ONLY, Dimension, Measure
 from exporter.model.facts import Fact
 
 REAL_TIME_SIGNALS = "SIGRT"
@@ -55,6 +55,7 @@ class TotalMetrics:
         "seconds",
         "Runtimes of exited processes in seconds, from fork to the exit of the last thread.",
     )
+    LIFETIME = RUNTIME._replace(name="shortproc_process_lifetime_seconds", more=NATIVE_ONLY)
     ENDED = Family("shortproc_ended_processes_total", "counter", "processes", "Processes that exited, by outcome.", ("outcome",))
     ENDED_SHORT = Family(
         "shortproc_ended_short_processes_total",

@@ -20,12 +20,13 @@ from exporter.metrics.catalogue import (
     TotalMetrics,
     by_dimension,
 )
-from exporter.metrics.families import Exposed, Histogram, Histograms, Labels, Numbers
+from exporter.metrics.families import Exposed, Histogram, Histograms, Labels, NativeHistogram, NativeHistograms, Numbers
 from exporter.metrics.formats import OPENMETRICS, PROTOBUF, TEXT, Format
 from exporter.metrics.own_process import OwnProcess
 from exporter.metrics.protobuf import ProtobufEncoder
 from exporter.metrics.text import TextEncoder
-from exporter.model import NS, SIGNALS, Lost, Outcome
+from exporter.model import NS, SIGNALS, Lost, Outcome, lifetimes
+from exporter.model.counts import ProcessCounts
 from exporter.model.dimensions import COMM, Dimension
 from exporter.model.failures import Failure, Kind
 from exporter.model.series import Row
@@ -52,6 +53,7 @@ class Exposition:
         self._last_reload = last_reload
         self._handlers = handlers
         self._bounds = config.metrics.runtime_buckets_seconds
+        self._schema = config.metrics.native_schema
         self._build = (__version__, version.revision(), platform.python_version())
         self._own_process = OwnProcess()
         self._text, self._protobuf = TextEncoder(), ProtobufEncoder()
@@ -81,7 +83,9 @@ class Exposition:
     def _whole(self, snapshot: Snapshot) -> Iterator[Exposed]:
         counts, created_ns = snapshot.view.counts, snapshot.view.created_ns
         total = counts.total
-        yield self._runtimes(TotalMetrics.RUNTIME, [Row((), total, created_ns)])
+        whole = [Row((), total, created_ns)]
+        yield self._runtimes(TotalMetrics.RUNTIME, whole)
+        yield from self._lifetimes(TotalMetrics.LIFETIME, whole)
         yield _counters(TotalMetrics.ENDED, (((str(outcome),), n) for outcome, n in zip(Outcome, total.exits, strict=True)), created_ns)
         yield _counter(TotalMetrics.ENDED_SHORT, total.short_exits, created_ns)
         yield _counter(TotalMetrics.CPU, total.cpu_ns / NS, created_ns)
@@ -103,6 +107,9 @@ class Exposition:
             if measure.option and not self._config.value(measure.option):
                 continue
             family = by_dimension(dimension, measure)
+            if measure.is_native:
+                yield from self._lifetimes(family, rows)
+                continue
             if measure.is_histogram:
                 yield self._runtimes(family, rows)
                 continue
@@ -122,6 +129,16 @@ class Exposition:
         empty = [0] * (len(self._bounds) + 1)
         series = ((row.labels, Histogram(row.counts.buckets or empty, row.counts.runtime_ns / NS), row.created_ns) for row in rows)
         return Histograms(family, self._bounds, series)
+
+    def _lifetimes(self, family: Family, rows: Iterable[Row]) -> Iterator[Exposed]:
+        if self._schema is not None:
+            yield NativeHistograms(family, ((row.labels, _native(self._schema, row.counts), row.created_ns) for row in rows))
+
+
+def _native(schema: int, counts: ProcessCounts) -> NativeHistogram:
+    buckets = lifetimes.coarser(counts.lifetimes, schema)
+    shortest = buckets.pop(lifetimes.SHORTEST_EXPONENT << schema, 0)
+    return NativeHistogram(schema, buckets, counts.runtime_ns / NS, shortest, 2.0**lifetimes.SHORTEST_EXPONENT)
 
 
 def _detection(snapshot: Snapshot) -> Iterator[Exposed]:

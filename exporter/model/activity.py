@@ -131,9 +131,8 @@ class Activity(Generic[Key]):
 def _add(to: dict[Key, ProcessCounts], key: Key, counts: ProcessCounts) -> None:
     known = to.get(key)
     if known is None:
-        to[key] = counts.copy()
-    else:
-        known.add(counts)
+        known = to[key] = ProcessCounts()
+    known.add_numbers(counts)  # nobody asks for its histograms, which take most of the memory
 
 
 def _copied(counts: Mapping[Key, ProcessCounts]) -> dict[Key, ProcessCounts]:

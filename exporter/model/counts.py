@@ -30,9 +30,20 @@ class ProcessCounts:
     """Empty where no histogram is kept."""
     oom_kills: int = 0
     """Counted by owner only."""
+    lifetimes: dict[int, int] = field(default_factory=dict)
+    """The native histogram of runtimes: by index of a bucket (exporter/model/lifetimes.py). Buckets with 0 may be missing."""
 
     def add(self, other: ProcessCounts) -> None:
         """Add `other`, field by field."""
+        self.add_numbers(other)
+        if other.buckets:
+            mine = self.buckets or [0] * len(other.buckets)
+            self.buckets = [a + b for a, b in zip(mine, other.buckets, strict=True)]
+        for index, n in other.lifetimes.items():
+            self.lifetimes[index] = self.lifetimes.get(index, 0) + n
+
+    def add_numbers(self, other: ProcessCounts) -> None:
+        """Add everything of `other` but its histograms."""
         self.exits = [a + b for a, b in zip(self.exits, other.exits, strict=True)]
         self.short_exits += other.short_exits
         self.execs += other.execs
@@ -40,9 +51,6 @@ class ProcessCounts:
         self.cpu_ns += other.cpu_ns
         self.short_cpu_ns += other.short_cpu_ns
         self.oom_kills += other.oom_kills
-        if other.buckets:
-            mine = self.buckets or [0] * len(other.buckets)
-            self.buckets = [a + b for a, b in zip(mine, other.buckets, strict=True)]
 
     def plus(self, other: ProcessCounts) -> ProcessCounts:
         """Return the sum."""
@@ -61,7 +69,7 @@ class ProcessCounts:
     def copy(self) -> ProcessCounts:
         """An independent copy."""
         times = self.runtime_ns, self.cpu_ns, self.short_cpu_ns
-        return ProcessCounts(self.exits[:], self.short_exits, self.execs, *times, self.buckets[:], self.oom_kills)
+        return ProcessCounts(self.exits[:], self.short_exits, self.execs, *times, self.buckets[:], self.oom_kills, self.lifetimes.copy())
 
 
 @dataclass(slots=True)

@@ -34,6 +34,8 @@ class Measure:
     """The label that tells its parts apart."""
     parts: tuple[str, ...] = ()
     is_histogram: bool = False
+    is_native: bool = False
+    """Whether the histogram is a native one, which has one series for each key."""
     option: str = ""
     """The option of the configuration that switches it on; always on without one."""
     fact: Fact = Fact.PROCESSES
@@ -83,6 +85,8 @@ class Dimension(Generic[Key]):
         """The labels of the row of all keys without series."""
         return (OTHER,) * len(self.labels)
 
+
+NATIVE_ONLY = "A native histogram: only in protobuf, and not with `metrics.native_histograms: off`."
 
 Tracked = Mapping[Dimension[Any], Collection[Any]]
 """Keys that have series."""
@@ -154,6 +158,7 @@ RUNTIME = Measure(
     is_histogram=True,
     option="metrics.per_comm_histogram",
 )
+LIFETIME = replace(RUNTIME, name="lifetime_seconds", is_native=True, option="", more=NATIVE_ONLY)
 
 
 def _comm(comm: bytes) -> Labels:
@@ -182,7 +187,7 @@ COMM = Dimension(
     labels_of=_comm,
     cap="metrics.max_comms",
     fact=Fact.NAMES,
-    measures=(EXITS, SHORT_EXITS, CPU, SHORT_CPU, EXECS, RUNTIME),
+    measures=(EXITS, SHORT_EXITS, CPU, SHORT_CPU, EXECS, RUNTIME, LIFETIME),
     rankings=(
         Ranking("Commands with the most short processes", (SHORT_EXITS, EXITS, CPU)),
         Ranking("Commands with the most failed exits", (FAILED_EXITS, EXITS)),

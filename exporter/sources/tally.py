@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from signal import SIGKILL
 
-from exporter.model import FOREVER_NS, NS, Lost, Mode, Outcome, RuntimeScale
+from exporter.model import FOREVER_NS, NS, Lost, Mode, Outcome, RuntimeScale, lifetimes
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM
 from exporter.model.exits import ProcessExit
@@ -163,6 +163,7 @@ class Tally:
         counts = self._counts
         short = exited.runtime_ns < self._scale.threshold_ns
         bucket = bisect_left(self._scale.bounds_ns, exited.runtime_ns)
+        lifetime = lifetimes.index_of(exited.runtime_ns) if self._scale.lifetimes else None
         for each in (counts.total, counts.by[COMM].row(exited.comm, MAX_NAMES)):
             each.exits[exited.outcome.position] += 1
             each.runtime_ns += exited.runtime_ns
@@ -171,6 +172,8 @@ class Tally:
             each.short_cpu_ns += short * (exited.cpu_ns or 0)
             if each.buckets:
                 each.buckets[bucket] += 1
+            if lifetime is not None:
+                each.lifetimes[lifetime] = each.lifetimes.get(lifetime, 0) + 1
         failed = exited.outcome in _FAILED
         if short or failed:
             origin = Origin(exited.cgroup, exited.uid, exited.comm, exited.parent_comm, exited.spawner)

@@ -44,19 +44,41 @@ def test_a_new_comm_is_seen_from_its_first_event(fleet: Fleet, metric: str) -> N
 
 
 def test_protobuf_stores_what_text_stores(fleet: Fleet) -> None:
-    """The same series with the same labels, `le` too: a server that begins to take native histograms must not lose or rename any."""
+    """The same series with the same labels, `le` too: a server that begins to take native histograms must not lose or rename any.
+
+    Native histograms are further ones.
+    """
     instance = fleet.hosts["complete"]
     wanted = f'{{__name__=~"shortproc_.+|process_.+|python_info", instance="{instance}"}}'
     native = replace(fleet, url=fleet.native_url)
     stored = [{frozenset(one["metric"].items()) for one in each.api("query", query=wanted)["result"]} for each in (fleet, native)]
     assert len(stored[0]) > 200
-    assert stored[0] == stored[1]
+    lifetimes = {each for each in stored[1] if dict(each)["__name__"].endswith("_lifetime_seconds")}
+    assert stored[0] == stored[1] - lifetimes
+    names = {dict(each)["comm"] for each in stored[1] if dict(each)["__name__"] == "shortproc_comm_execs_total"}
+    assert len(lifetimes) == 1 + len(names)
     (scraped,) = native.api("query", query=f'scrape_samples_post_metric_relabeling{{instance="{instance}"}}')["result"]
     assert int(scraped["value"][1]) == len(stored[1])
     described = urllib.parse.quote(f'{{instance="{instance}"}}')
     metadata = [each.api(f"targets/metadata?match_target={described}") for each in (fleet, native)]
     with_ending = ["shortproc_execs_total" in {one["metric"] for one in each} for each in metadata]
     assert with_ending == [False, True], "the type of a counter has its name without the ending in OpenMetrics, with it in protobuf"
+
+
+def test_native_histograms_count_what_counters_count(fleet: Fleet) -> None:
+    """By name and of the whole; a new name from its first process on. So rates of both can be compared."""
+    native, instance = replace(fleet, url=fleet.native_url), fleet.hosts["complete"]
+    of_new, whole = f'{{comm="{NEW}", instance="{instance}"}}', f'{{instance="{instance}"}}'
+    assert native.number(f"histogram_count(shortproc_comm_lifetime_seconds{of_new})") == NEW_ENDS
+    grown = native.number(f"histogram_count(increase(shortproc_comm_lifetime_seconds{of_new}[{RANGE_SECONDS}s]))")
+    assert grown is not None
+    assert grown > NEW_ENDS - 1
+    for of in ("count", "sum"):
+        both = f"histogram_{of}(shortproc_process_lifetime_seconds{whole}) - shortproc_process_runtime_seconds_{of}{whole}"
+        assert native.number(both) == 0
+    quantiles = [native.number(f"histogram_quantile({q}, shortproc_comm_lifetime_seconds{of_new})") for q in (0, 0.5, 1)]
+    assert quantiles == sorted(quantiles)  # type: ignore[type-var]
+    assert quantiles[0]
 
 
 def test_promtool_finds_nothing_to_say(fleet: Fleet) -> None:

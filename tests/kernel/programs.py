@@ -26,7 +26,7 @@ from exporter.sources.ebpf.source import EbpfSource
 T = TypeVar("T")
 
 MS = NS // 1000
-SCALE = RuntimeScale(threshold_ns=NS, bounds_ns=(MS, 20 * MS, 100 * MS, NS), per_comm_buckets=True)
+SCALE = RuntimeScale(threshold_ns=NS, bounds_ns=(MS, 20 * MS, 100 * MS, NS), per_comm_buckets=True, lifetimes=True)
 WAIT_SECONDS = 10
 
 _numbers = itertools.count()

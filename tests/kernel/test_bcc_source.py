@@ -175,6 +175,7 @@ def test_a_drain_loses_nothing(workload: Program) -> None:
         source.stop()
         seen.append(source.drain())
     assert sum(sum(each.of(COMM).row(workload.comm).exits) for each in seen) == 5001
+    assert sum(sum(each.of(COMM).row(workload.comm).lifetimes.values()) for each in seen) == 5001
     assert sum(each.lost.get(Lost.PROGRAM_MISSED, 0) for each in seen) == 0
     assert len(seen) > 5
 

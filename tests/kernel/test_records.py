@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from exporter.kernel.layout import EXE_SLOTS
 from exporter.kernel.procfs import Procfs
-from exporter.model import Lost, Mode, ModeUnavailable, Outcome
+from exporter.model import Lost, Mode, ModeUnavailable, Outcome, lifetimes
 from exporter.model.counts import Counts
 from exporter.model.dimensions import COMM
 from exporter.records.hub import Hub
@@ -63,6 +64,16 @@ def test_all_that_is_known(core: EbpfSource, workload: Program, nothing: Program
         assert 0 < record.runtime_ns < SCALE.threshold_ns
         assert record.cgroup.startswith(b"/")
     assert parent.ppid == os.getpid()
+
+
+def test_native_histograms_have_each_runtime(core: EbpfSource, workload: Program) -> None:
+    """Each bucket has as many processes as there are records with such runtimes: by name, the kernel's own arithmetic."""
+    got = Got(core)
+    workload.storm("end", 300, 0)
+    records = got.of(workload.comm, 301)
+    truth = Counter(lifetimes.index_of(record.runtime_ns) for record in records)
+    assert core.peek().of(COMM).row(workload.comm).lifetimes == truth
+    assert len(truth) > 2
 
 
 @pytest.mark.parametrize(
@@ -219,10 +230,11 @@ def test_bcc_tells_what_it_knows(requires_bpf: None, workload: Program, nothing:
     with watching_bcc(use_ring=use_ring) as source:
         got = Got(source)
         workload.storm("end", 20, 3)
-        records = got.of(workload.comm, 21)
+        records, counts = got.of(workload.comm, 21), source.peek().of(COMM).row(workload.comm)
         workload.storm("forkexec", 20, nothing.path)
         paths = {record.exe for record in got.of(nothing.comm, 20)}
     assert len(records) == 21
+    assert counts.lifetimes == Counter(lifetimes.index_of(record.runtime_ns) for record in records)
     assert paths == {os.fsencode(nothing.path)}
     assert {record.mode for record in records} == {Mode.EBPF_BCC}
     assert {record.uid for record in records} == {os.geteuid()}

@@ -75,7 +75,7 @@ class Switching:
         before = self._shown()
         while not self._over.wait(0.01):
             now = self._shown()
-            self._fell += [f"{name}: {before[name]} -> {n}" for name, n in now.items() if n < before[name]]
+            self._fell += [f"{name}: {before[name]} -> {n}" for name, n in now.items() if n < before.get(name, 0)]
             before = now
 
     def _shown(self) -> dict[str, int]:
@@ -85,6 +85,7 @@ class Switching:
         shown = {name: getattr(counts, name) for name in ("forks", "threads", "core_dumps", "records_dropped")}
         shown |= {name: getattr(total, name) for name in ("short_exits", "execs", "runtime_ns", "cpu_ns", "short_cpu_ns")}
         shown |= {f"exits {at}": n for at, n in enumerate(total.exits)} | {f"bucket {at}": n for at, n in enumerate(total.buckets)}
+        shown |= {f"lifetime {index}": n for index, n in total.lifetimes.items()}
         return shown | {"kernel": sample.kernel, "observed": sample.observed} | {reason: counts.lost.get(reason, 0) for reason in Lost}
 
 
@@ -140,7 +141,7 @@ def test_exact_modes_stay_exact(
     mine = host.of(nothing.comm)
     assert abs(sum(mine.exits) - 500 * storms) <= unsure
     assert abs(mine.execs - 500 * storms) <= unsure
-    assert sum(mine.exits) == mine.short_exits == sum(mine.buckets or [sum(mine.exits)])
+    assert sum(mine.exits) == mine.short_exits == sum(mine.buckets or [sum(mine.exits)]) == sum(mine.lifetimes.values())
     assert abs(sum(host.of(workload.comm).exits) - storms) <= unsure
     sample = host.supervisor.snapshot().sample
     assert begun is not None

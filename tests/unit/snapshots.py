@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from exporter.config.options import Config
-from exporter.model import NS, Gauges, Lost, Mode, Outcome, SwitchReason
+from exporter.model import NS, Gauges, Lost, Mode, Outcome, SwitchReason, lifetimes
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM, OWNER, OWNER_COMM, PARENT, SPAWNER, USER, Dimension
 from exporter.model.failures import FAILURES
@@ -30,6 +30,7 @@ def ended(n: int, outcome: Outcome = Outcome.OK, *, execs: int = 0, bucket: int 
     counts = ProcessCounts(short_exits=n, execs=execs, runtime_ns=n * 750_000, cpu_ns=n * 250_000, short_cpu_ns=n * 250_000)
     counts.exits[list(Outcome).index(outcome)] = n
     counts.buckets = [n if number == bucket else 0 for number in range(BUCKETS)]
+    counts.lifetimes = {lifetimes.index_of(750_000): n}
     return counts
 
 

@@ -16,6 +16,7 @@ from docs.modes_tables import facts
 from exporter.handlers.parent import HandlerStatus, Status
 from exporter.handlers.registries import Registries
 from exporter.metrics.exposition import Exposition
+from exporter.metrics.families import NativeHistograms
 from exporter.model import Mode
 from exporter.model.facts import Fact
 from exporter.supervision.modes import MODES
@@ -45,8 +46,15 @@ def exposed() -> dict[str, Metric]:
     """Every family that there can be, by the name that a scrape shows."""
     config = replace(CONFIG, metrics=replace(CONFIG.metrics, per_comm_histogram=True))
     handlers = FakeHandlers()
-    families = text_string_to_metric_families(Exposition(config, worst, LastReload(), handlers).render().decode())  # type: ignore[arg-type]
-    return {f"{family.name}_total" if family.type == "counter" else family.name: family for family in families}
+    exposition = Exposition(config, worst, LastReload(), handlers)  # type: ignore[arg-type]
+    families = text_string_to_metric_families(exposition.render().decode())
+    found = {f"{family.name}_total" if family.type == "counter" else family.name: family for family in families}
+    for each in exposition.families():
+        if isinstance(each, NativeHistograms):  # which text cannot carry
+            found[each.family.name] = native = Metric(each.family.name, each.family.about, "histogram")
+            for labels, histogram, _ in each.series:
+                native.add_sample(native.name, dict(zip(each.family.labels, labels, strict=True)), histogram.sum)
+    return found
 
 
 def test_each_metric_is_described_with_its_type_and_labels(exposed: dict[str, Metric]) -> None:

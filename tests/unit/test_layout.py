@@ -13,7 +13,7 @@ from exporter.kernel import layout
 from exporter.kernel.cgroups import Hierarchy
 from exporter.loaders import failures
 from exporter.loaders.core import OBJECT
-from exporter.model import KERNEL_THREADS, MAX_BOUNDS, NS, Outcome, RuntimeScale
+from exporter.model import KERNEL_THREADS, MAX_BOUNDS, NS, Outcome, RuntimeScale, lifetimes
 from exporter.model.failures import FAILURES
 from tests.unit.btf import Btf
 
@@ -64,6 +64,7 @@ def test_lengths(btf: Btf) -> None:
     lengths = {(name, member.name): member.length for name in STRUCTS for member in btf.members(name)}
     assert lengths["counts", "exits"] == len(Outcome)
     assert lengths["counts", "buckets"] == lengths["config", "bounds_ns"] == layout.BUCKETS == MAX_BOUNDS + 1
+    assert lengths["counts", "lifetimes"] == layout.LIFETIMES == len(lifetimes.INDEXES)
     assert lengths["cpu", "lost"] == len(layout.KERNEL_LOST)
     assert lengths["cpu", "signals"] == layout.SIGNALS
     assert lengths["cpu", "ring"] == layout.SECONDS
@@ -141,6 +142,7 @@ def test_standby() -> None:
 def test_hot_counts_have_cache_lines_of_their_own() -> None:
     """An exit and a free, often on different CPUs, must not write to one line."""
     assert layout.CommRow.short_cpu_ns.offset % 64 == 0
+    assert layout.CommRow.lifetimes.offset == layout.CommRow.short_cpu_ns.offset + 64
     assert ctypes.sizeof(layout.CommRow) % 64 == 0
 
 
@@ -148,7 +150,7 @@ def test_program_config() -> None:
     """Spare bounds are so high that no runtime exceeds them, so its bucket is never past the last one used."""
     config = layout.program_config(RuntimeScale(threshold_ns=NS, bounds_ns=(5, 7)), Hierarchy("/sys/fs/cgroup/pids", is_pids=True, id=8))
     assert config.threshold_ns == NS
-    assert list(config.bounds_ns) == [5, 7, *[2**64 - 1] * (layout.BUCKETS - 2)]
+    assert list(config.bounds_ns) == [5, 7, *[2**63 - 1] * (layout.BUCKETS - 2)]
     assert bytes(config.kernel_threads) == KERNEL_THREADS
     assert bytes(config.none) == bytes(ctypes.sizeof(layout.CommRow))
     assert config.group_dead_arg == 0

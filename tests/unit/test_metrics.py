@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import Metric, PlatformCollector, ProcessCollector
@@ -17,9 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.config.options import Config, Metrics
 from exporter.metrics.exposition import Exposition
+from exporter.metrics.families import Labels, NativeHistogram, NativeHistograms
 from exporter.metrics.formats import OPENMETRICS, TEXT, Format
-from exporter.model import Lost, Mode, Outcome, SwitchReason, comm_text
-from exporter.model.counts import Breakdown, Counts
+from exporter.model import NS, Lost, Mode, Outcome, SwitchReason, comm_text, lifetimes
+from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM, PARENT
 from exporter.model.failures import FAILURES, Kind
 from exporter.supervision.reload import LastReload
@@ -220,6 +222,44 @@ def test_histograms_by_name() -> None:
     assert len(by_bound) == BUCKETS
     assert (by_bound["0.0005"], by_bound["0.001"], by_bound["+Inf"]) == (0, 5, 5)
     assert {sample.labels["comm"] for sample in samples} == {"sh", "other"}
+
+
+def natives(shown: Snapshot, **options: Any) -> dict[str, dict[Labels, NativeHistogram]]:
+    """The native histograms of a scrape, by name and labels."""
+    config = replace(CONFIG, metrics=replace(CONFIG.metrics, **options))
+    families = Exposition(config, lambda: shown, LastReload()).families()
+    return {
+        each.family.name: {labels: histogram for labels, histogram, _ in each.series}
+        for each in families
+        if isinstance(each, NativeHistograms)
+    }
+
+
+def test_native_histograms_are_one_series_each() -> None:
+    """Of the whole and for each name that has series; the counts are those of exits."""
+    shortest = ProcessCounts(
+        [2, 0, 0, 0], short_exits=2, runtime_ns=9000, lifetimes={lifetimes.index_of(4000): 1, lifetimes.index_of(NS): 1}
+    )
+    counts = totalled(Counts(by={COMM: Breakdown({b"sh": ended(5), b"cc": shortest}, ended(3))}))
+    found = natives(snapshot(counts))
+    assert set(found) == {"shortproc_process_lifetime_seconds", "shortproc_comm_lifetime_seconds"}
+    by_comm = found["shortproc_comm_lifetime_seconds"]
+    index = lifetimes.index_of(750_000)
+    assert {labels: dict(each.buckets) for labels, each in by_comm.items()} == {
+        ("sh",): {index: 5},
+        ("cc",): {0: 1},
+        ("other",): {index: 3},
+    }
+    assert by_comm["cc",] == NativeHistogram(3, {0: 1}, 9e-6, zero_count=1, zero_threshold=2.0**-17)
+    assert found["shortproc_process_lifetime_seconds"][()].observations() == 10
+
+
+def test_native_histograms_are_as_fine_as_asked() -> None:
+    """Coarser ones have fewer buckets, and the same counts."""
+    for schema, index in ((3, -83), (2, -41), (1, -20), (0, -10)):  # 0.75 ms is 2^-10.38 s
+        sh = natives(ordinary(), native_histogram_schema=schema)["shortproc_comm_lifetime_seconds"]["cc1",]
+        assert (sh.schema, sh.buckets, sh.zero_threshold) == (schema, {index: 40}, 2.0**-17)
+    assert natives(ordinary(), native_histograms="off") == {}
 
 
 def test_bounds_are_those_of_the_configuration() -> None:

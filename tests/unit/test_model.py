@@ -117,7 +117,7 @@ def _comm(text: str) -> bytes:
 def _filled() -> Counts:
     """Counts with a 7 everywhere."""
     values: dict[str, Any] = {each.name: [7] * 4 if each.name in ("exits", "buckets") else 7 for each in fields(ProcessCounts)}
-    one = ProcessCounts(**values)
+    one = ProcessCounts(**values | {"lifetimes": {1: 7}})
     filled = Counts(total=one, by={COMM: Breakdown({b"a": one.copy()}, one.copy())})
     for each in fields(Counts):
         value = getattr(filled, each.name)

@@ -71,6 +71,10 @@ def test_all_families_are_read_back(shown: Snapshot) -> None:
                     zip(each.bounds, cumulative[:-1], strict=True)
                 )
                 assert (shown_as.sample_count, shown_as.sample_sum) == (cumulative[-1], value.sum)
+            elif isinstance(value, NativeHistogram):
+                assert native(shown_as) == value.buckets
+                assert (shown_as.schema, shown_as.zero_count, shown_as.zero_threshold) == (3, value.zero_count, 2.0**-17)
+                assert (shown_as.sample_count, shown_as.sample_sum) == (value.observations(), value.sum)
             else:
                 assert shown_as.value == value
             if kind != "gauge":

@@ -262,6 +262,19 @@ def test_buckets(per_comm: bool) -> None:
     assert len(tally.drain().total.buckets) == len(BOUNDS) + 1
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_native_histograms(wanted: bool) -> None:
+    """By name and of the whole, each drain from zero; nothing where they are switched off."""
+    tally = Tally(RuntimeScale(NS, BOUNDS, lifetimes=wanted))
+    for comm, runtime in ((b"x", NS), (b"x", NS), (b"x", NS + 1), (b"y", 2 * NS)):
+        tally.exited(1, ProcessExit(0, runtime, comm, b""))
+    counts = tally.drain()
+    rows = counts.of(COMM).rows
+    assert counts.total.lifetimes == ({0: 2, 1: 1, 8: 1} if wanted else {})
+    assert (rows[b"x"].lifetimes, rows[b"y"].lifetimes) == (({0: 2, 1: 1}, {8: 1}) if wanted else ({}, {}))
+    assert tally.drain().total.lifetimes == {}
+
+
 def test_threshold_is_exclusive() -> None:
     """Short is below the threshold."""
     tally = Tally(SCALE)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from itertools import compress
 
 from exporter.kernel.bpf import Rows
-from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, CommRow, CpuRow
-from exporter.model import Lost, Outcome, RuntimeScale
+from exporter.kernel.layout import BUCKETS, KERNEL_LOST, LIFETIMES, SIGNALS, CommRow, CpuRow
+from exporter.model import Lost, Outcome, RuntimeScale, lifetimes
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM
 
 _PEAK_SECONDS = 60
 _WORD = 8
 _ROW = ctypes.sizeof(CommRow) // _WORD
+_HEAD = CommRow.lifetimes.offset // _WORD
+"""Words before the native histogram, whose counts have half a word each."""
+_HALF = _WORD // 2
+_LIFETIMES = slice(CommRow.lifetimes.offset // _HALF, _ROW * _WORD // _HALF)
+_HALF_MASK = 2**32 - 1
 _CPU_ROW = ctypes.sizeof(CpuRow) // _WORD
 ROW_BYTES = _ROW * _WORD
 
@@ -31,7 +37,7 @@ _EXES_LOST = CpuRow.lost.offset // _WORD + KERNEL_LOST.index(Lost.EXES_FULL)
 _FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(CpuRow, "forks", "threads", "core_dumps", "entered")
 _DROPPED, _LOST, _SIGNALS, _RING = _words(CpuRow, "records_dropped", "lost", "signals", "ring")
 
-GLOBALS = _ROW + _RING + 3
+GLOBALS = _HEAD + LIFETIMES + _RING + 3
 """Number of values that `global_counts` returns."""
 
 
@@ -74,7 +80,9 @@ class OtherRow:
     """The row of processes whose comm did not fit into the maps."""
 
     def __init__(self, value: bytes | bytearray) -> None:
-        self.words: list[int] = memoryview(value)[:ROW_BYTES].cast("Q").tolist()
+        row = memoryview(value)[:ROW_BYTES]
+        self.words: list[int] = row.cast("Q")[:_HEAD].tolist()
+        self.lifetimes: list[int] = row.cast("I")[_LIFETIMES].tolist()
 
     @property
     def exits(self) -> int:
@@ -88,14 +96,15 @@ class OtherRow:
 
 
 def global_counts(other: OtherRow, sums: list[int], missed: int, cpu_never_came: int, records_lost: int) -> list[int]:
-    """Return the counts without a comm since the start: the words of `other`, the sums over all CPUs, and losses not in the maps."""
-    return [*other.words, *sums, missed, cpu_never_came, records_lost]
+    """Return the counts without a comm since the start: those of `other`, the sums over all CPUs, and losses not in the maps."""
+    return [*other.words, *other.lifetimes, *sums, missed, cpu_never_came, records_lost]
 
 
 def counts_of(rows: list[Rows], grown: Sequence[int], scale: RuntimeScale) -> Counts:
     """Return counts: the rows by comm, and the growth of `global_counts` since the last drain."""
-    other, cpu = grown[:_ROW], grown[_ROW:]
+    other, other_lifetimes, cpu = grown[:_HEAD], grown[_HEAD : _HEAD + LIFETIMES], grown[_HEAD + LIFETIMES :]
     comms = Breakdown[bytes](other=_process_counts(other, scale, per_comm=True))
+    comms.other.lifetimes = _lifetimes([n & _HALF_MASK for n in other_lifetimes])  # these start from 0 again after 2^32
     counts = Counts(
         by={COMM: comms},
         forks=cpu[_FORKS],
@@ -107,13 +116,17 @@ def counts_of(rows: list[Rows], grown: Sequence[int], scale: RuntimeScale) -> Co
     )
     whole = list(other)
     for part in rows:
-        values = part.values.cast("Q")
+        values, halves = part.values.cast("Q"), part.values.cast("I")
         whole = [mine + sum(values[at::_ROW]) for at, mine in enumerate(whole)]
         for number, key in enumerate(part.keys):
-            comm, row = key.rstrip(b"\0"), values[number * _ROW : (number + 1) * _ROW].tolist()
+            comm, row = key.rstrip(b"\0"), values[number * _ROW : number * _ROW + _HEAD].tolist()
             if any(row[_OUTCOMES]) or row[_EXECS] or row[_CPU_RECORDED]:
-                comms.row(comm).add(_process_counts(row, scale, per_comm=True))
+                fresh = _process_counts(row, scale, per_comm=True)
+                if scale.lifetimes:
+                    fresh.lifetimes = _lifetimes(halves[2 * number * _ROW :][_LIFETIMES].tolist())
+                comms.row(comm).add(fresh)
     counts.total = _process_counts(whole, scale, per_comm=False)
+    counts.total.lifetimes = lifetimes.added(each.lifetimes for each in (comms.other, *comms.rows.values()))
     return counts
 
 
@@ -126,6 +139,10 @@ def exits_in(rows: Rows) -> int:
 def cpu_recorded_in(rows: Rows) -> int:
     """Return the number of processes in these rows whose CPU is recorded."""
     return sum(rows.values.cast("Q")[_CPU_RECORDED::_ROW])
+
+
+def _lifetimes(row: list[int]) -> dict[int, int]:
+    return dict(zip(compress(lifetimes.INDEXES, row), filter(None, row), strict=True))
 
 
 def _process_counts(row: Sequence[int], scale: RuntimeScale, *, per_comm: bool) -> ProcessCounts:

@@ -1,0 +1,165 @@
+"""Native histograms against classic ones: how far off the quantiles of each name are on a real Prometheus, and what they cost it.
+
+python -m bench native            # as root, with Debian's `prometheus`; takes two minutes
+WRITE=1 python -m bench native    # keeps the figures; `make docs` writes them into docs/scaling.md
+
+Three exporters see the same storm: 60 names, each with lifetimes of its own. The truth is their records, which have each runtime in
+nanoseconds. A Prometheus that takes native histograms scrapes all three.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.parse import urlencode
+
+from bench import results
+from bench.exporter import Running, running
+from bench.prometheus import Prometheus, prometheus
+from exporter.metrics.formats import OPENMETRICS, PROTOBUF
+from exporter.model import NS, lifetimes
+
+_LIVES = Path(__file__).with_name("lives.c")
+_NAMES, _EACH = 60, 300
+_QUANTILES = (0.5, 0.9, 0.99)
+_NOBODY = 65534
+_NATIVE, _CLASSIC, _NEITHER = "native histograms", "`per_comm_histogram`", "no histogram by name"
+_OPTIONS: dict[str, dict[str, Any]] = {
+    _NATIVE: {"native_histograms": "auto"},
+    _CLASSIC: {"native_histograms": "off", "per_comm_histogram": True},
+    _NEITHER: {"native_histograms": "off"},
+}
+
+
+@contextmanager
+def _exporter(folder: Path, number: int, options: dict[str, Any], more: dict[str, Any]) -> Iterator[Running]:
+    path = folder / f"{number}.yml"
+    metrics = {"max_comms": 80, "new_series_hold_seconds": 0} | options
+    path.write_text(json.dumps({"metrics": metrics, "detection": {"short_threshold_seconds": 3600}} | more))
+    with running("--mode=ebpf_core", f"--config.file={path}") as exporter:
+        yield exporter
+
+
+def _storm(folder: Path) -> None:
+    """Start processes of all names in random order. Each name has a median lifetime and a spread of its own."""
+    program = folder / "lives"
+    subprocess.run(["cc", "-O2", "-static", "-o", program, _LIVES], check=True)
+    lives: list[tuple[Path, str]] = []
+    for number in range(_NAMES):
+        path = folder / f"n{number}"
+        path.hardlink_to(program)
+        typical_us, spread = 500 * 600 ** (number / _NAMES), random.uniform(0.1, 1.2)
+        lives += [(path, str(min(round(random.lognormvariate(math.log(typical_us), spread)), 3_000_000))) for _ in range(_EACH)]
+    random.shuffle(lives)
+    started: list[int] = []
+    for path, life_us in lives:
+        started.append(os.posix_spawn(path, [path.name, "live", life_us], {}))
+        if len(started) > 200:
+            os.waitpid(started.pop(0), 0)
+    for pid in started:
+        os.waitpid(pid, 0)
+
+
+def _truth(records: Path) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for line in records.read_text().splitlines():
+        record = json.loads(line)
+        found.setdefault(record["comm"], []).append(round(record["runtime_seconds"] * NS))
+    return {comm: sorted(runtimes) for comm, runtimes in found.items() if comm.startswith("n") and comm[1:].isdecimal()}
+
+
+def _vector(server: Prometheus, query: str) -> list[dict[str, Any]]:
+    answer = server.call(f"/api/v1/query?{urlencode({'query': query})}")
+    assert isinstance(answer, dict)
+    result: list[dict[str, Any]] = answer["result"]
+    return result
+
+
+def _errors(server: Prometheus, truth: dict[str, list[int]], q: float, of: str) -> list[float]:
+    """How far the quantile of each name is off, in percent."""
+    found = _vector(server, f"histogram_quantile({q}, {of})")
+    values = {each["metric"]["comm"]: float(each["value"][1]) for each in found}
+    real = {comm: runtimes[max(math.ceil(q * len(runtimes)), 1) - 1] / NS for comm, runtimes in truth.items()}
+    return sorted(100 * abs(values[comm] / each - 1) for comm, each in real.items())
+
+
+def _differing(server: Prometheus, truth: dict[str, list[int]], instance: str) -> int:
+    """How many buckets of all names have another count than there are records."""
+    differing = 0
+    for each in _vector(server, f'shortproc_comm_lifetime_seconds{{instance="{instance}"}}'):
+        if runtimes := truth.get(each["metric"]["comm"]):
+            stored = {round(8 * math.log2(float(most))): int(n) for _, _, most, n in each["histogram"][1]["buckets"]}
+            real = Counter(map(lifetimes.index_of, runtimes))
+            differing += sum(stored.get(index, 0) != real.get(index, 0) for index in stored.keys() | real.keys())
+    return differing
+
+
+def _sizes(server: Prometheus, exporter: Running) -> dict[str, int]:
+    forms = {"OpenMetrics": OPENMETRICS, "protobuf": PROTOBUF}
+    accepts = {title: f"{form.media_type};{form.parameters.replace(' ', '')}" for title, form in forms.items()}
+    bodies = {
+        f"{title}{', gzip' * (coding == 'gzip')}": len(exporter.get(accept=accept, coding=coding))
+        for title, accept in accepts.items()
+        for coding in ("identity", "gzip")
+    }
+    instance = f"127.0.0.1:{exporter.port}"
+    return {
+        "series": round(server.value(f'count({{instance="{instance}"}})')),
+        "names": round(server.value(f'count(shortproc_comm_short_exits_total{{instance="{instance}"}})')),
+        **bodies,
+    }
+
+
+def main() -> None:
+    """Print quantiles and sizes."""
+    with tempfile.TemporaryDirectory(prefix="shortproc-native-") as name, ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o755)
+        sink = folder / "sink"
+        sink.mkdir()
+        os.chown(sink, _NOBODY, _NOBODY)
+        sinks: dict[str, Any] = {"sinks": {"jsonl": {"path": f"{sink}/records.jsonl"}}}
+        exporters = {
+            title: stack.enter_context(_exporter(folder, number, options, sinks if title == _NATIVE else {}))
+            for number, (title, options) in enumerate(_OPTIONS.items())
+        }
+        targets = ", ".join(f'"127.0.0.1:{each.port}"' for each in exporters.values())
+        config = f"global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: shortproc, static_configs: [{{targets: [{targets}]}}]}}]\n"
+        server = stack.enter_context(prometheus(config, "--enable-feature=native-histograms"))
+        _storm(folder)
+        time.sleep(10)
+        truth = _truth(sink / "records.jsonl")
+        native, classic = (f'instance="127.0.0.1:{exporters[title].port}"' for title in (_NATIVE, _CLASSIC))
+        families = {
+            _NATIVE: f"shortproc_comm_lifetime_seconds{{{native}}}",
+            _CLASSIC: f"shortproc_comm_runtime_seconds_bucket{{{classic}}}",
+        }
+        errors = {title: {str(q): _rounded(_errors(server, truth, q, of)) for q in _QUANTILES} for title, of in families.items()}
+        sizes = {title: _sizes(server, exporter) for title, exporter in exporters.items()}
+        differing = _differing(server, truth, f"127.0.0.1:{exporters[_NATIVE].port}")
+    processes = sum(map(len, truth.values()))
+    print(f"{processes:,} records of {len(truth)} names; {differing} buckets differ from them")
+    for title, by_quantile in errors.items():
+        print(f"{title}: " + "; ".join(f"q{q}: {each['median']} % off, at most {each['most']}" for q, each in by_quantile.items()))
+    for title, size in sizes.items():
+        print(f"{title}: {size}")
+    results.write("native", {"names": len(truth), "processes": processes, "errors": errors, "sizes": sizes})
+
+
+def _rounded(errors: Sequence[float]) -> dict[str, float]:
+    return {"median": round(median(errors), 2), "most": round(max(errors), 1)}
+
+
+if __name__ == "__main__":
+    main()
