@@ -172,7 +172,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	struct origin origin = {};
 	struct task_struct *spawner = 0;
 	struct counts *counts;
-	__u64 outcome;
+	enum outcome outcome;
 	bool is_failed, oom_killed = 0;
 	int code;
 
@@ -186,8 +186,6 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	code = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code;
 	outcome = outcome_of(code);
 	is_failed = outcome != OUTCOME_OK;
-	asm volatile("" : "+r"(outcome)); /* else the compiler drops the mask, without which Linux 5.10 knows no bound */
-	outcome &= OUTCOMES - 1;
 	counts = counts_of(&origin.comm);
 	if (!note->is_long || is_failed) {
 		read_name(&origin.parent, parent, parent->flags & PF_KTHREAD);
