@@ -23,10 +23,8 @@ from exporter.model.origins import DEEP, UNKNOWN, Lineage
 
 _MOST_KNOWN = 4096
 _CACHED = 4096
-_FIELDS = (
-    *("ended_ns", "runtime_ns", "pid", "ppid", "parent_comm"),
-    *("spawner_state", "spawner", "spawner_pid", "spawner_start_ns", "between_n"),
-)
+_FAMILY = ("ppid", "parent_comm", "spawner_state", "spawner", "spawner_pid", "spawner_start_ns")
+"""What the ancestors of a process depend on, where none is between its parent and its spawner."""
 _NOT_KNOWN = b"?"
 """No name that the kernel writes: these have 16 bytes."""
 
@@ -52,20 +50,30 @@ class Lineages:
 
     def of(self, kernel: Mapping[str, Sequence[Any]]) -> list[Lineage]:
         """Return the lineage of each record. `kernel` has the fields of `RecordLayout` as columns."""
-        found = []
-        for end_ns, runtime_ns, pid, ppid, parent, state, spawner, *of_spawner, n in zip(*map(kernel.__getitem__, _FIELDS), strict=True):
-            between = self._between(pid, end_ns - runtime_ns, n) if n else b""
-            if state == SPAWNER_FOUND:
-                above = self._above(*of_spawner)
-                found.append(_joined(above, b"" if of_spawner[0] == ppid else spawner, between, parent))
-            else:
-                found.append(_short_lived(state, between, parent))
+        found: list[Lineage] = []
+        known: dict[tuple[Any, ...], Lineage] = {}
+        """Those with nothing between parent and spawner. Most records of a batch have the same few."""
+        families = zip(*map(kernel.__getitem__, _FAMILY), strict=True)
+        for number, (family, n) in enumerate(zip(families, kernel["between_n"], strict=True)):
+            lineage = None if n else known.get(family)
+            if lineage is None:
+                pid, start_ns = kernel["pid"][number], kernel["ended_ns"][number] - kernel["runtime_ns"][number]
+                lineage = self._lineage(*family, between=self._between(pid, start_ns, n) if n else b"")
+                if not n:
+                    known[family] = lineage
+            found.append(lineage)
         return found
 
     def close(self) -> None:
         """Unmap."""
         self._between_slots.close()
         self._above_slots.close()
+
+    def _lineage(self, ppid: int, parent: bytes, state: int, spawner: bytes, *of_spawner: int, between: bytes) -> Lineage:
+        if state != SPAWNER_FOUND:
+            return _short_lived(state, between, parent)
+        pid, start_ns = of_spawner
+        return _joined(self._above(pid, start_ns), b"" if pid == ppid else spawner, between, parent)
 
     def _between(self, pid: int, start_ns: int, n: int) -> bytes:
         slot = None if n == BETWEEN_UNKNOWN else self._between_slots.read(pid, start_ns)
