@@ -79,10 +79,9 @@ static __always_inline void keep_above(struct task_struct *spawner, __u64 now)
 {
 	__u32 slot = spawner->tgid & (ABOVE_SLOTS - 1);
 	struct above *above = bpf_map_lookup_elem(&above_slots, &slot);
-
 	__u64 address = 0;
 
-	if (!above || (above->start_ns == spawner->start_time && now - above->read_ns < ABOVE_NS))
+	if (!above || (above->start_ns == spawner->start_time && (__s64)(now - above->read_ns) < ABOVE_NS)) /* another CPU may be ahead */
 		return;
 	bpf_probe_read_kernel(&address, sizeof(address), &spawner); /* to the verifier it is a number then */
 	read_above(address, now);
