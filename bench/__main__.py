@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import costs, handlers, modes, native, records, revisions, scaling, scan_capture, serving, slowdown, storms, switches
+from bench import costs, handlers, memory, modes, native, records, revisions, scaling, scan_capture, serving, slowdown, storms, switches
 
 _ALL = {
     "modes": modes.main,
@@ -19,6 +19,7 @@ _ALL = {
     "slowdown": slowdown.main,
     "revisions": revisions.main,
     "serving": serving.main,
+    "memory": memory.main,
     "scan_capture": scan_capture.main,
     "scaling": scaling.main,
     "native": native.main,

@@ -53,6 +53,10 @@ class Running:
         """Resident memory."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
+    def children(self) -> list[int]:
+        """The PIDs of its children, in the order in which they were started."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
     def cpu_seconds(self) -> float:
         """User and system time so far, of all threads, those that have ended too."""
         return time.clock_gettime(~self.pid << 3 | _SCHEDULED)

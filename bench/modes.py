@@ -168,7 +168,7 @@ def _cpu_ticks() -> tuple[int, int]:
 def _broker_mib(exporter: Running) -> float | None:
     """Resident memory of the process that keeps the privileges, if there is one."""
     children = Path(f"/proc/{exporter.pid}/task/{exporter.pid}/children").read_text().split()
-    brokers = [child for child in children if b"exporter.loaders.broker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    brokers = [child for child in children if b"exporter.loaders.broker_process" in Path(f"/proc/{child}/cmdline").read_bytes()]
     pages = (int(Path(f"/proc/{broker}/statm").read_text().split()[1]) for broker in brokers)
     return next((round(n * os.sysconf("SC_PAGE_SIZE") / 2**20, 2) for n in pages), None)
 

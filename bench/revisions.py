@@ -21,7 +21,7 @@ from bench import costs, results
 from bench.exporter import running
 from bench.workloads import Workload, built
 
-_ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 _ROUNDS = 16
 _STORMS = {"fork+exec": ("forkexec", 5000), "vfork+exit": ("vfork", 20_000)}
 
@@ -30,14 +30,16 @@ _Costs = dict[str, float]
 
 
 @contextmanager
-def _checkout(revision: str) -> Iterator[Path]:
-    """Another revision with its own object, in a folder that is removed after."""
+def checked_out(revision: str) -> Iterator[Path]:
+    """Another revision with its own objects, compiled, in a folder that is removed after."""
     with tempfile.TemporaryDirectory(prefix="shortproc-revision-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        archive = subprocess.run(["git", "archive", revision], cwd=_ROOT, check=True, capture_output=True).stdout
+        archive = subprocess.run(["git", "archive", revision], cwd=ROOT, check=True, capture_output=True).stdout
         subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
-        subprocess.run([sys.executable, folder / "bpf/build.py", folder / "exporter/_bpf/lifecycle.bpf.o"], check=True)
+        for program in ("lifecycle", "failures"):
+            subprocess.run([sys.executable, folder / "bpf/build.py", folder / f"exporter/_bpf/{program}.bpf.o"], check=True)
+        subprocess.run([sys.executable, "-m", "compileall", "-q", folder / "exporter"], check=True)  # as it is installed
         yield folder
 
 
@@ -65,29 +67,29 @@ def main() -> None:
     if not revision:
         print("AGAINST=REVISION says which revision to compare with")
         return
-    with costs.statistics(), built() as workload, _checkout(revision) as before:
-        rounds: dict[Path, list[dict[str, _Costs]]] = {before: [], _ROOT: []}
+    with costs.statistics(), built() as workload, checked_out(revision) as before:
+        rounds: dict[Path, list[dict[str, _Costs]]] = {before: [], ROOT: []}
         for number in range(_ROUNDS):
-            for checkout in (before, _ROOT) if number % 2 else (_ROOT, before):
+            for checkout in (before, ROOT) if number % 2 else (ROOT, before):
                 rounds[checkout].append(_measured(checkout, workload))
     storms = {}
     for title in _STORMS:
         sums = {checkout: [sum(each[title].values()) for each in found] for checkout, found in rounds.items()}
-        for checkout, name in ((before, revision), (_ROOT, "this one")):
+        for checkout, name in ((before, revision), (ROOT, "this one")):
             medians = {
                 program: statistics.median(each[title].get(program, 0) for each in rounds[checkout])
                 for program in sorted(rounds[checkout][0][title])
             }
             detail = ", ".join(f"{program} {ns:.0f}" for program, ns in medians.items())
             print(f"{title}, {name}: {statistics.median(sums[checkout]):.0f} ns a process, at least {min(sums[checkout]):.0f} ({detail})")
-        ratio = statistics.median(new / old for new, old in zip(sums[_ROOT], sums[before], strict=True))
+        ratio = statistics.median(new / old for new, old in zip(sums[ROOT], sums[before], strict=True))
         by_program = ", ".join(
-            f"{program} {_ratio(rounds[_ROOT], rounds[before], title, program) - 1:+.1%}" for program in ("on_exit", "on_free")
+            f"{program} {_ratio(rounds[ROOT], rounds[before], title, program) - 1:+.1%}" for program in ("on_exit", "on_free")
         )
         print(f"{title}: {ratio - 1:+.1%}, the median of {_ROUNDS} rounds ({by_program})")
         storms[title] = {
             "before_ns": round(statistics.median(sums[before])),
-            "after_ns": round(statistics.median(sums[_ROOT])),
+            "after_ns": round(statistics.median(sums[ROOT])),
             "percent": round(100 * (ratio - 1), 1),
         }
     results.write("revisions", {"against": revision, "rounds": _ROUNDS, "storms": storms})

@@ -30,6 +30,7 @@ _MAX_STORE = 4 << 20
 _MAX_NAMESPACES = 32
 _MAX_STORED = 4096
 _MAX_NAME = 255
+_MAX_ANSWER = 30_000
 
 _DOCKER = "/var/lib/docker/containers"
 _STORES = ("/var/lib/containers/storage", "/run/containers/storage")
@@ -63,6 +64,17 @@ class ContainerState:
             if name is not None:
                 found[container_id] = name
         return found
+
+    def answer(self, ids: Iterable[str]) -> bytes:
+        """Return as many names as fit into a message of the broker; the others are asked for again."""
+        fitting: dict[str, ContainerName] = {}
+        left = _MAX_ANSWER
+        for container_id, name in self.names(ids).items():
+            left -= len(json.dumps([container_id, name]))
+            if left < 0:
+                break
+            fitting[container_id] = name
+        return json.dumps({"log": [], "containers": fitting}).encode()
 
     def _docker(self, container_id: str) -> ContainerName | None:
         config = _json(_read(self._root + _DOCKER, container_id, "config.v2.json"))

@@ -15,7 +15,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -34,7 +33,8 @@ _MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
 _MAX_LOG = 1 << 20  # the log of the verifier can be much longer; its reason is at the end
 _MORE = b"+"
 _STOP_CHECK_SECONDS = 0.1
-BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import importlib; importlib.import_module(sys.argv.pop(1)).main()"
+BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); name = sys.argv.pop(1); __import__(name); sys.modules[name].main()"
+"""Runs `main()` of a module. Arguments: the directory that has the package, and the name of the module."""
 
 
 def load(module: str, request: dict[str, Any], *, timeout: float, on_log: Callable[[str], None]) -> Handover:
@@ -60,6 +60,8 @@ def run(command: list[str], request: dict[str, Any], *, timeout: float, on_log: 
 
 
 def _run(command: list[str], request: dict[str, Any], timeout: float, on_log: Callable[[str], None]) -> Handover:
+    import subprocess  # noqa: PLC0415 - with a broker, the serving process only receives
+
     descriptors: list[int] = []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     log = os.memfd_create("loader-log")

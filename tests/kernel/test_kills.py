@@ -59,7 +59,7 @@ def config(sink: Path, tmp_path: Path) -> str:
 def children(exporter: Running) -> dict[str, psutil.Process]:
     """The broker, and the handlers' child."""
     found = psutil.Process(exporter.child.pid).children()
-    return {"broker" if "exporter.loaders.broker" in each.cmdline() else "handlers": each for each in found}
+    return {"broker" if "exporter.loaders.broker_process" in each.cmdline() else "handlers": each for each in found}
 
 
 def gone(process: psutil.Process) -> bool:

@@ -1,21 +1,29 @@
-"""The process that keeps the privileges, where it is slow, or has much to say."""
+"""The process that keeps the privileges, where it is slow, has much to say, or is told nonsense."""
 
 from __future__ import annotations
 
+import _socket
 import json
 import logging
 import os
+import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from exporter.config.options import Config, Detection, EbpfBcc, Metrics
 from exporter.loaders.base import Settings
-from exporter.loaders.broker import Broker, _fitting, _Lines, serve
+from exporter.loaders.broker import Broker
+from exporter.loaders.broker_process import BrokerProcess
+from exporter.loaders.broker_worker import _Lines
+from exporter.loaders.container_state import ContainerState
 from exporter.loaders.handover import MAX_MESSAGE, receive
 from exporter.model import Mode, ModeUnavailable
 from exporter.model.owner import ContainerName
@@ -79,23 +87,64 @@ def test_a_log_fits_into_a_message() -> None:
     assert log.capped()
 
 
-def test_what_is_short_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody could start it again: the privileges would be gone for good."""
-
-    def refuse(*_: object) -> None:
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr("exporter.loaders.direct.Direct.probe", refuse)
-    monkeypatch.setattr(logging, "getLogger", partial(logging.getLogger, "the broker's own"))
+@contextmanager
+def asked(modes: Sequence[str], worker: Sequence[str]) -> Iterator[socket.socket]:
+    """A broker in a thread, whose children are of this command; gives the socket of the serving process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(5)
-    thread = threading.Thread(target=serve, args=(theirs, loader_settings(Config())))
+    ours.settimeout(10)
+    process = BrokerProcess(_socket.socket(fileno=theirs.detach()), modes, worker)
+    thread = threading.Thread(target=process.run)
     thread.start()
     with ours:
-        for _ in range(2):
-            ours.send(json.dumps({"load": "netlink", "probe": True}).encode())
-            assert "too many open files" in json.loads(ours.recv(65536))["unavailable"]
+        yield ours
     thread.join(5)
+
+
+def said(ours: socket.socket, request: bytes) -> str:
+    ours.send(request)
+    answer = json.loads(ours.recv(MAX_MESSAGE))
+    assert answer["log"] == []
+    return str(answer.get("unavailable") or answer)
+
+
+def test_what_is_short_does_not_end_it(broker: Broker) -> None:
+    """Nobody could start it again: the privileges would be gone for good."""
+    soft, hard = resource.prlimit(broker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (4, hard))
+    for _ in range(2):
+        with pytest.raises(ModeUnavailable, match=r"^the broker cannot load it now: too many open files"):
+            broker.probe(Mode.NETLINK)
+    resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    with pytest.raises(ModeUnavailable, match=r"^scan has no loader"):
+        broker.probe(Mode.SCAN)
+
+
+@pytest.mark.parametrize(("worker", "answer"), [("/bin/false", "the loader exited before it had answered"), ("/no/such", "shortage")])
+def test_each_request_is_answered_once(monkeypatch: pytest.MonkeyPatch, worker: str, answer: str) -> None:
+    """Even if its child crashes or cannot be started. Else the answers of later requests would be taken for those of earlier ones."""
+    monkeypatch.setattr("sys.executable", worker)
+    with asked(["netlink"], [worker]) as ours:
+        for verb in (b"load", b"probe"):
+            assert answer in said(ours, verb + b" netlink")
+        assert said(ours, b"load scan") == "scan has no loader"
+
+
+def test_a_child_is_started_for_known_modes_only() -> None:
+    """Nothing else that the serving process chooses may become an argument of a command with privileges."""
+    with asked(["netlink"], ["/no/such"]) as ours:
+        for request in (
+            b"load",
+            b"load netlink netlink",
+            b"exec netlink",
+            b"load ../x",
+            b'load "',
+            b"\xff\0",
+            b" ",
+            b"{}",
+            b"load \xc3\xa9",
+        ):
+            assert said(ours, request) == "the broker does not understand the request"
+        assert said(ours, b"load ebpf_core") == "ebpf_core has no loader"
 
 
 def test_it_tells_names_of_containers(broker: Broker) -> None:
@@ -119,22 +168,27 @@ def test_names_of_containers_do_not_wait_for_a_mode(broker: Broker, monkeypatch:
         broker.load(Mode.SCAN)
 
 
-def test_names_of_containers_fit_into_a_message() -> None:
+def test_names_of_containers_fit_into_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names are long, and a cut answer would be lost; the others are asked for again."""
     names = {f"{number:064x}": ContainerName("\ud800" * 255, "\ud800" * 255, "\ud800" * 255) for number in range(32)}
-    fitting = _fitting(names)
-    assert 0 < len(fitting) < len(names)
-    assert len(json.dumps({"containers": fitting}).encode()) < MAX_MESSAGE
+    monkeypatch.setattr(ContainerState, "names", lambda *_: names)
+    answer = ContainerState().answer(names)
+    assert len(answer) < MAX_MESSAGE
+    assert 0 < len(json.loads(answer)["containers"]) < len(names)
 
 
-@pytest.mark.parametrize("wanted", [5, {}, "abc", [[]], None])
-def test_a_request_that_makes_no_sense_is_answered(wanted: object) -> None:
+@pytest.mark.parametrize("wanted", [b"", b" 5", b" ../../etc/shadow", b" \xff\0", b" " + b"x" * 4000])
+def test_names_of_what_is_no_container_are_not_told(wanted: bytes) -> None:
     """Whatever the other side sends, the broker must continue."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(5)
-    thread = threading.Thread(target=serve, args=(theirs, loader_settings(Config())))
-    thread.start()
-    with ours:
-        ours.send(json.dumps({"containers": wanted}).encode())
-        assert json.loads(ours.recv(65536)).keys() & {"containers", "unavailable"}
-    thread.join(5)
+    with asked([], []) as ours:
+        assert said(ours, b"containers" + wanted) == "{'log': [], 'containers': {}}"
+
+
+def test_the_process_of_the_broker_stays_small() -> None:
+    """It lives as long as the exporter. Each of these modules would bring many others."""
+    root = Path(__file__).parents[2]
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import exporter.loaders.broker_process; print(*sys.modules)"
+    command = [sys.executable, "-I", "-S", "-c", code, root]
+    modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert not {"re", "enum", "json", "typing", "socket", "signal", "logging", "collections"} & set(modules)
+    assert [each for each in modules if each.startswith("exporter.")] == ["exporter.loaders", "exporter.loaders.broker_process"]
