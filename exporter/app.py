@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import signal
 import sys
@@ -16,7 +15,7 @@ from exporter.config.options import Config, Log, Security
 from exporter.config.problems import ConfigError
 from exporter.loaders.direct import Direct
 from exporter.model import ModeUnavailable
-from exporter.process import log, privileges
+from exporter.process import log, memory, privileges
 from exporter.process.log import fields
 from exporter.process.sdnotify import Notifier
 from exporter.process.signals import Signals
@@ -45,7 +44,6 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 EXIT_BIND = 1
 EXIT_CONFIG = 2
 
-_M_ARENA_MAX = -8  # malloc.h
 _SWITCH_SECONDS = 0.001
 """After this time a thread that computes lets another one run. A scrape changes threads a few times, and Python's 5 ms would add up."""
 
@@ -58,7 +56,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
     """
     log.setup(config.log.level, config.log.format)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)  # one arena saves memory, and Python runs one thread at a time
+    memory.use_one_arena()
     signals = Signals(_SIGNALS)
     notifier = Notifier()
     hub = Hub(config.records.capacity, reducer(config.records))
@@ -91,6 +89,7 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
             return _refuse(str(reason), EXIT_CONFIG)
         logger.info("listening", extra=fields(address=config.web.listen_address, path=config.web.telemetry_path, version=__version__))
         notifier.ready()
+        memory.release_unused()
         while (received := signals.wait(_TICK_SECONDS)) is None or received is signal.SIGHUP:
             if received is not None:
                 notifier.reloading()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from exporter.config import flags
@@ -13,6 +13,9 @@ from exporter.model import Mode
 from exporter.snoop import flags as snoop_flags
 
 NAME = "shortproc-exporter"
+
+_WIDTH = 120
+"""Most columns of help."""
 
 _ABOUT = """Prometheus exporter for processes that are too short-lived for top, ps and a scan of /proc each second: how many there
 are, how long they run, how much CPU they use, how they exit, and how many of them it missed. Without a command it
@@ -62,8 +65,8 @@ class _UnknownCommand(UsageError):
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32, width=min(120, shutil.get_terminal_size((120, 0)).columns))
+    def __init__(self, prog: str, width: int = _WIDTH) -> None:
+        super().__init__(prog, max_help_position=32, width=width)
 
 
 class _Command(NamedTuple):
@@ -104,6 +107,12 @@ class _Parser(argparse.ArgumentParser):
         """Add a flag. If it is not given, it is not in the result."""
         how: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
         group.add_argument(*aliases, name, dest=name, default=argparse.SUPPRESS, help=about, **how)
+
+    def format_help(self) -> str:
+        import shutil  # noqa: PLC0415 - brings compression, and the exporter itself prints no help
+
+        self.formatter_class = partial(_Formatter, width=min(_WIDTH, shutil.get_terminal_size((_WIDTH, 0)).columns))
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         plainer = message.replace("expected one argument", "needs a value").replace("ignored explicit argument", "takes no value, but got")

@@ -7,32 +7,34 @@ It is complete without the script. For clients that may see names, the script up
 from __future__ import annotations
 
 import base64
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from html import escape
+from functools import cache
 from pathlib import Path
 
 from exporter.records.fields import Json
 from exporter.records.record import Record
 from exporter.web import recent as recent_records
-from exporter.web.parts import Histogram, Table, percent
+from exporter.web.parts import Histogram, Table, escape, percent
 
 _STATIC = Path(__file__).parent / "static"
 _STYLE = (_STATIC / "page.css").read_text(encoding="utf-8")
 _SCRIPT = "".join((_STATIC / name).read_text(encoding="utf-8") for name in ("page.js", "flame.js"))
 
 
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+@cache
+def content_security_policy() -> str:
+    """Return the value of the header: only the style and the script of this page."""
+    import hashlib  # noqa: PLC0415 - brings libcrypto, and most exporters are only scraped
 
+    style, script = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (_STYLE, _SCRIPT))
+    return (
+        f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
 
-CONTENT_SECURITY_POLICY = (
-    f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 
 _NAMES_HIDDEN = """<h2>By command name</h2>
 <p class="state note">Command names are shown only to local and authenticated clients, because they reveal what runs on this host.

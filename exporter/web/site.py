@@ -100,7 +100,7 @@ class Site:
             case "/":
                 self.urgent.give_way()
                 page = self.others.get(("/", may_see_names), lambda: self.pages.landing(may_see_names).encode(errors="replace"))
-                headers = {"Content-Security-Policy": landing.CONTENT_SECURITY_POLICY}
+                headers = {"Content-Security-Policy": landing.content_security_policy()}
                 return Response(HTTPStatus.OK, page, "text/html; charset=utf-8", headers)
             case "/api/v1/short-processes" | "/api/v1/busiest" | "/api/v1/lineage" | "/api/v1/stream" as path:
                 answer = self._stream if path == "/api/v1/stream" else self._query

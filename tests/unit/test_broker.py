@@ -188,7 +188,7 @@ def test_the_process_of_the_broker_stays_small() -> None:
     """It lives as long as the exporter. Each of these modules would bring many others."""
     root = Path(__file__).parents[2]
     code = "import sys; sys.path.insert(0, sys.argv[1]); import exporter.loaders.broker_process; print(*sys.modules)"
-    command = [sys.executable, "-I", "-S", "-c", code, root]
+    command = [sys.executable, "-I", "-S", "-c", code, str(root)]
     modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert not {"re", "enum", "json", "typing", "socket", "signal", "logging", "collections"} & set(modules)
     assert [each for each in modules if each.startswith("exporter.")] == ["exporter.loaders", "exporter.loaders.broker_process"]
