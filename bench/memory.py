@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from bench import results
 from bench.exporter import Running, running
@@ -66,18 +67,17 @@ def _measured(pids: list[int]) -> tuple[dict[str, Kib], int]:
     return found, private + files.total()
 
 
-def _shown(exporter: Running, moment: str) -> dict[str, float]:
+def _shown(exporter: Running, moment: str) -> dict[str, Any]:
     found, alone = _measured([exporter.pid, *exporter.children()])
     total = sum(sum(kinds.values()) for kinds in found.values())
     print(f"  {moment}: PSS {total / 1024:.1f} MiB, alone {alone / 1024:.1f} MiB")
     for role, kinds in found.items():
         detail = ", ".join(f"{kind} {kinds.get(kind, 0) / 1024:.1f}" for kind in _KINDS)
         print(f"    {role}: {sum(kinds.values()) / 1024:.1f} ({detail})")
-    by_role = {f"{role}_mib": sum(kinds.values()) for role, kinds in found.items()}
-    return {name: round(kib / 1024, 1) for name, kib in (by_role | {"together_mib": total, "alone_mib": alone}).items()}
+    return {"processes_kib": found, "together_kib": total, "alone_kib": alone}
 
 
-def _one(folder: Path, workload: Workload) -> dict[str, dict[str, float]]:
+def _one(folder: Path, workload: Workload) -> dict[str, dict[str, Any]]:
     found = {}
     with running("--mode=ebpf_core", checkout=folder) as exporter:
         print(f"  ready after {exporter.ready_seconds:.2f} s")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs import config_files, helm_schema, metrics_tables, modes_tables, native_tables, records_tables, switches_tables
+from docs import config_files, helm_schema, memory_tables, metrics_tables, modes_tables, native_tables, records_tables, switches_tables
 from docs.marks import rendered
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +17,7 @@ FILES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "docs/handlers.md": records_tables.handlers,
     "docs/metrics.md": metrics_tables.blocks,
     "docs/modes.md": modes_tables.blocks,
-    "docs/scaling.md": native_tables.blocks,
+    "docs/scaling.md": lambda: native_tables.blocks() | memory_tables.blocks(),
     "docs/snoop.md": records_tables.snoop,
     "deploy/prometheus/rules/settings.yml": modes_tables.settings,
 }

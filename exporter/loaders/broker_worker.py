@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import logging
 import signal
@@ -28,7 +29,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     settings, requests, broker, verb, mode = sys.argv[1:]
-    with socket.socket(fileno=int(requests)) as serving, socket.socket(fileno=int(broker)) as keeper:
+    gone = contextlib.suppress(BrokenPipeError, ConnectionResetError)  # the serving process has exited meanwhile
+    with socket.socket(fileno=int(requests)) as serving, socket.socket(fileno=int(broker)) as keeper, gone:
         answer(serving, keeper, Direct(Settings.from_json(settings)), verb, Mode(mode))
 
 

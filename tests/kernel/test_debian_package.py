@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,17 @@ def install(machine: Machine, package: Path) -> None:
     (machine.root / "tmp" / package.name).unlink()
 
 
+def uncompiled(folder: Path) -> list[Path]:
+    """The modules that the interpreter would compile at each start, since their compiled form is missing or of another file."""
+    missing = []
+    for source in folder.rglob("*.py"):
+        compiled = next((source.parent / "__pycache__").glob(f"{source.stem}.cpython-*.pyc"), None)
+        # PEP 552: magic, flags, then the time of the source
+        if compiled is None or struct.unpack_from("<I", compiled.read_bytes(), 8)[0] != int(source.stat().st_mtime):
+            missing.append(source)
+    return missing
+
+
 def next_version(package: Path, folder: Path) -> Path:
     """The same with a higher version, and another configuration."""
     subprocess.run(["dpkg-deb", "-R", package, folder / "tree"], check=True)
@@ -84,6 +96,7 @@ def test_life_of_a_package(machine: Machine, package: Path, tmp_path_factory: py
     assert machine.run(NAME, "check-config", f"/{CONFIG}") == f"/{CONFIG}: ok\n"
     assert "mode auto selects: " in machine.run(NAME, "doctor")
     assert (machine.root / ENABLED).is_symlink()
+    assert not uncompiled(machine.root / f"usr/lib/{NAME}"), "compiling at each start takes a second, and 5 MiB for as long as it runs"
     texts = re.findall(r"/(usr/share/common-licenses/[\w.-]*\w)", (machine.root / f"usr/share/doc/{NAME}/copyright").read_text())
     assert {Path(text).name for text in texts if (machine.root / text).is_file()} == {"Apache-2.0", "GPL-2"}
 
