@@ -82,6 +82,8 @@ class BrokerProcess:
             raise
         except OSError as error:  # e.g. too many open files. The broker must continue: it cannot be restarted without privileges
             self._requests.send(b'{"log": [], "shortage": %d}' % (error.errno or 0))
+        except ImportError:  # for the same reason
+            self._refuse("the broker cannot open its own files now")
 
     def _refuse(self, reason: str) -> None:
         self._requests.send(f'{{"log": [], "unavailable": "{reason}"}}'.encode())

@@ -21,13 +21,15 @@ import pytest
 from exporter.config.options import Config, Detection, EbpfBcc, Metrics
 from exporter.loaders.base import Settings
 from exporter.loaders.broker import Broker
-from exporter.loaders.broker_process import BrokerProcess
+from exporter.loaders.broker_process import ANSWERED, BrokerProcess
 from exporter.loaders.broker_worker import _Lines
 from exporter.loaders.container_state import ContainerState
-from exporter.loaders.handover import MAX_MESSAGE, receive
+from exporter.loaders.handover import BOOT, MAX_MESSAGE, receive
 from exporter.model import Mode, ModeUnavailable
 from exporter.model.owner import ContainerName
 from exporter.supervision.modes import loader_settings
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -109,11 +111,14 @@ def said(ours: socket.socket, request: bytes) -> str:
 
 def test_what_is_short_does_not_end_it(broker: Broker) -> None:
     """Nobody could start it again: the privileges would be gone for good."""
+    with pytest.raises(ModeUnavailable, match=r"^scan has no loader"):  # it has started
+        broker.probe(Mode.SCAN)
     soft, hard = resource.prlimit(broker.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (4, hard))
+    resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (3, hard))
     for _ in range(2):
         with pytest.raises(ModeUnavailable, match=r"^the broker cannot load it now: too many open files"):
             broker.probe(Mode.NETLINK)
+        assert broker.container_names(["ab" * 32]) == {}
     resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (soft, hard))
     with pytest.raises(ModeUnavailable, match=r"^scan has no loader"):
         broker.probe(Mode.SCAN)
@@ -168,6 +173,29 @@ def test_names_of_containers_do_not_wait_for_a_mode(broker: Broker, monkeypatch:
         broker.load(Mode.SCAN)
 
 
+def test_a_child_whose_serving_process_has_exited_ends_quietly() -> None:
+    """The exporter may be told to stop while a mode is loaded: no traceback, and the broker goes on to its end."""
+    settings = loader_settings(Config()).to_json()
+    (ours, theirs), (broker, of_child) = (socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
+    with theirs, broker, of_child:
+        ours.close()
+        numbers = theirs.fileno(), of_child.fileno()
+        command = [
+            sys.executable,
+            "-I",
+            "-c",
+            BOOT,
+            str(ROOT),
+            "exporter.loaders.broker_worker",
+            settings,
+            *map(str, numbers),
+            "load",
+            "scan",
+        ]
+        assert subprocess.run(command, pass_fds=numbers, capture_output=True, check=True).stderr == b""
+        assert broker.recv(100) == ANSWERED
+
+
 def test_names_of_containers_fit_into_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names are long, and a cut answer would be lost; the others are asked for again."""
     names = {f"{number:064x}": ContainerName("\ud800" * 255, "\ud800" * 255, "\ud800" * 255) for number in range(32)}
@@ -186,9 +214,8 @@ def test_names_of_what_is_no_container_are_not_told(wanted: bytes) -> None:
 
 def test_the_process_of_the_broker_stays_small() -> None:
     """It lives as long as the exporter. Each of these modules would bring many others."""
-    root = Path(__file__).parents[2]
     code = "import sys; sys.path.insert(0, sys.argv[1]); import exporter.loaders.broker_process; print(*sys.modules)"
-    command = [sys.executable, "-I", "-S", "-c", code, str(root)]
+    command = [sys.executable, "-I", "-S", "-c", code, str(ROOT)]
     modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert not {"re", "enum", "json", "typing", "socket", "signal", "logging", "collections"} & set(modules)
     assert [each for each in modules if each.startswith("exporter.")] == ["exporter.loaders", "exporter.loaders.broker_process"]
