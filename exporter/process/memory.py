@@ -16,4 +16,9 @@ def use_one_arena() -> None:
 def release_unused() -> None:
     """Return to the kernel what the start has left: parsers, the configuration's text, code of modules that were only run once."""
     gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Return free memory to the kernel."""
     ctypes.CDLL(None).malloc_trim(0)

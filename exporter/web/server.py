@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import ctypes
 import logging
 import socket
 import threading
 import time
 from http import HTTPStatus
 
+from exporter.process import memory
 from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.web import listening
 from exporter.web.connection import Connection
@@ -70,7 +70,7 @@ class Server:
     def tick(self) -> None:
         """Return the memory that a crowd took. Call it about once a second: after each connection would be too much work."""
         if self._places.crowd_has_gone():
-            ctypes.CDLL(None).malloc_trim(0)
+            memory.trim()
 
     def close(self) -> None:
         """Stop listening and drop every connection. May be called twice."""
