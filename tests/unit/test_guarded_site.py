@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.web.limits import Limits
 from tests.unit.guarded_site import ELSEWHERE, serving, tls_section
 from tests.unit.pages import record, soon
 from tests.unit.web_clients import PATIENCE, read_all, wait_for_connections
