@@ -154,6 +154,14 @@ def wait_for_connections(left: int) -> None:
         time.sleep(0.01)
 
 
+def wait_for_room(limits: Limits) -> None:
+    """Those that are sent away end soon, and the others have a place each."""
+    until = time.monotonic() + PATIENCE
+    while connections() > limits.connections:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
