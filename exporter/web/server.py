@@ -16,6 +16,7 @@ import _thread
 import contextlib
 import logging
 import socket
+import sys
 import threading
 import time
 from http import HTTPStatus
@@ -114,6 +115,7 @@ class Server:
             connection.close()
 
     def _serve(self, connection: Connection) -> None:
+        sys.settrace(threading.gettrace())  # as in other threads, for debuggers
         try:
             connection.serve()
         except Exception:  # noqa: BLE001 - logged, with its traceback
