@@ -73,8 +73,11 @@ def load(libbpf: Libbpf, control: int, sender: Sender) -> None:
     objects = _Objects(libbpf, path, control)
     try:
         together = objects.load({program: function for targets in parts.values() for program, function in targets.items()})
-    except OSError:
+    except OSError as error:
         together = None
+        if error.errno == errno.EPERM:  # whoever forbids one such program forbids all; each try would take 40 ms
+            missing |= {kind: _rejected(error) for kind, targets in parts.items() if any(targets.values())}
+            parts = {kind: targets for kind, targets in parts.items() if kind not in missing}
     for kind, targets in parts.items():
         try:
             attached = (together or objects.load(targets)).attach(targets)
