@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -63,10 +65,12 @@ class Running:
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port that nothing takes meanwhile by chance: it is below those that the kernel gives out by itself (ip_local_port_range)."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

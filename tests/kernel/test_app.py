@@ -22,6 +22,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from bench.exporter import free_port
 from exporter.kernel.procfs import Procfs
 from tests.folders import public
 from tests.kernel.programs import Program, until
@@ -66,13 +67,6 @@ class Running:
 
 def command(port: int, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}", *arguments]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def as_user(uid: int | None) -> dict[str, Any]:

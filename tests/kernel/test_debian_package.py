@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.exporter import free_port
 from exporter import __version__
 from exporter.loaders.core import refusal
 from exporter.process import version
 from tests.kernel.nspawn import booted
 from tests.kernel.programs import until
-from tests.kernel.test_app import STOP_SECONDS, free_port
+from tests.kernel.test_app import STOP_SECONDS
 from tests.kernel.throwaway import Machine, throwaway
 
 CHECKOUT = Path(__file__).parents[2]

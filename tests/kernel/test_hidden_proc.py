@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.exporter import free_port
 from tests.kernel.programs import Program, until
-from tests.kernel.test_app import CAPTURE_RATIO, CHECKOUT, KERNEL_CLONES, Running, command, free_port
+from tests.kernel.test_app import CAPTURE_RATIO, CHECKOUT, KERNEL_CLONES, Running, command
 from tests.kernel.test_storms import needs_core
 
 HIDING = ["unshare", "--mount", "sh", "-c", 'mount -t proc -o subset=pid proc /proc && exec "$@"', "sh"]

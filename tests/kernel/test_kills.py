@@ -14,10 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.exporter import free_port
 from exporter.kernel import bpf
 from tests.folders import public
 from tests.kernel.programs import Program, until
-from tests.kernel.test_app import CHECKOUT, Running, _mode, command, free_port, running
+from tests.kernel.test_app import CHECKOUT, Running, _mode, command, running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only as root it has a broker")
 

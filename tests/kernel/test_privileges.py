@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.exporter import free_port
 from exporter.config.options import Config
 from exporter.kernel.bpf import BpfMap
 from exporter.kernel.capabilities import CAP_BPF
@@ -27,7 +28,7 @@ from exporter.model import Mode, ModeUnavailable
 from exporter.supervision.modes import loader_settings
 from tests.folders import public
 from tests.kernel.programs import Program, until
-from tests.kernel.test_app import CHECKOUT, Running, _mode, command, free_port, refused, running
+from tests.kernel.test_app import CHECKOUT, Running, _mode, command, refused, running
 
 pytestmark = pytest.mark.usefixtures("requires_bpf")
 

@@ -16,12 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.exporter import free_port
 from exporter.model import Mode
 from tests.folders import public
 from tests.kernel.bcc_watching import needs_bcc
 from tests.kernel.netlink_watching import needs_netlink
 from tests.kernel.programs import Program, until
-from tests.kernel.test_app import CHECKOUT, Running, Samples, _mode, command, free_port, running
+from tests.kernel.test_app import CHECKOUT, Running, Samples, _mode, command, running
 from tests.kernel.test_kills import children, gone
 
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only as root it has a broker"), pytest.mark.usefixtures("requires_bpf")]

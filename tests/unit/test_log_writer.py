@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.exporter import free_port
 from exporter.process import log
 from exporter.process.log_writer import MOST_BYTES, LogWriter
 from tests.unit.pages import soon
-from tests.unit.web_clients import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

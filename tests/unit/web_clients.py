@@ -160,10 +160,3 @@ def wait_for_room(limits: Limits) -> None:
     while connections() > limits.connections:
         assert time.monotonic() < until
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
