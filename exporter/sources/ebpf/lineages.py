@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,6 +18,7 @@ from exporter.kernel.layout import (
 )
 from exporter.model import KERNEL_THREADS
 from exporter.model.origins import DEEP, UNKNOWN, Lineage
+from exporter.sources.ebpf.slots import Slots
 
 _MOST_KNOWN = 4096
 _CACHED = 4096
@@ -37,15 +36,12 @@ class _Known(NamedTuple):
 
 
 class Lineages:
-    """The slots, and what was read from them. Not thread-safe.
-
-    The kernel may write while they are read: names count only if their slot is the same process's before and after.
-    """
+    """The slots, and what was read from them. Not thread-safe."""
 
     def __init__(self, between_slots: int | None = None, above_slots: int | None = None) -> None:
         """Map these arrays. Raises `OSError`. Without one, what it would tell is unknown."""
-        self._between_slots = _Slots(between_slots, Between, BETWEEN_SLOTS)
-        self._above_slots = _Slots(above_slots, Above, ABOVE_SLOTS)
+        self._between_slots = None if between_slots is None else Slots(between_slots, Between, BETWEEN_SLOTS)
+        self._above_slots = None if above_slots is None else Slots(above_slots, Above, ABOVE_SLOTS)
         self._known: dict[int, _Known] = {}
 
     def of(self, kernel: Mapping[str, Sequence[Any]]) -> list[Lineage]:
@@ -66,8 +62,9 @@ class Lineages:
 
     def close(self) -> None:
         """Unmap."""
-        self._between_slots.close()
-        self._above_slots.close()
+        for each in (self._between_slots, self._above_slots):
+            if each is not None:
+                each.close()
 
     def _lineage(self, ppid: int, parent: bytes, state: int, spawner: bytes, *of_spawner: int, between: bytes) -> Lineage:
         if state != SPAWNER_FOUND:
@@ -76,17 +73,17 @@ class Lineages:
         return _joined(self._above(pid, start_ns), b"" if pid == ppid else spawner, between, parent)
 
     def _between(self, pid: int, start_ns: int, n: int) -> bytes:
-        slot = None if n == BETWEEN_UNKNOWN else self._between_slots.read(pid, start_ns)
+        slot = None if n == BETWEEN_UNKNOWN or self._between_slots is None else self._between_slots.read(pid, start_ns)
         return _NOT_KNOWN if slot is None else slot[Between.names.offset :][: n * COMM_LEN]
 
     def _above(self, pid: int, start_ns: int) -> Lineage:
-        known = self._known.get(start_ns)
-        if known is None or (self._above_slots.word(pid, 0) == start_ns and self._above_slots.word(pid, 1) != known.read_ns):
-            known = self._read_above(pid, start_ns) or known
+        known, slots = self._known.get(start_ns), self._above_slots
+        if slots is not None and (known is None or (slots.word(pid, 0) == start_ns and slots.word(pid, 1) != known.read_ns)):
+            known = self._read_above(slots, pid, start_ns) or known
         return (UNKNOWN,) if known is None or known.pid != pid else known.names
 
-    def _read_above(self, pid: int, start_ns: int) -> _Known | None:
-        raw = self._above_slots.read(pid, start_ns)
+    def _read_above(self, slots: Slots, pid: int, start_ns: int) -> _Known | None:
+        raw = slots.read(pid, start_ns)
         if raw is None:
             return None
         slot = Above.from_buffer_copy(raw)
@@ -99,32 +96,6 @@ class Lineages:
             self._known.clear()
         known = self._known[start_ns] = _Known(slot.pid, slot.read_ns, names)
         return known
-
-
-class _Slots:
-    """An array whose slots are chosen by PID and begin with the start of a process; or none."""
-
-    def __init__(self, fd: int | None, of: type[ctypes.Structure], slots: int) -> None:
-        self._size, self._mask = ctypes.sizeof(of), slots - 1
-        self._memory = None if fd is None else mmap.mmap(fd, slots * self._size, prot=mmap.PROT_READ)
-        self._words = memoryview(self._memory or b"").cast("Q")
-
-    def word(self, pid: int, number: int) -> int | None:
-        """Return a word of a slot."""
-        return self._words[(pid & self._mask) * self._size // 8 + number] if self._memory is not None else None
-
-    def read(self, pid: int, start_ns: int) -> bytes | None:
-        """Return the slot of this process; None if it is another's."""
-        if self._memory is None or self.word(pid, 0) != start_ns:
-            return None
-        at = (pid & self._mask) * self._size
-        slot = self._memory[at : at + self._size]
-        return slot if self.word(pid, 0) == start_ns else None
-
-    def close(self) -> None:
-        self._words.release()
-        if self._memory is not None:
-            self._memory.close()
 
 
 def _split(names: bytes) -> Lineage:
