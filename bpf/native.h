@@ -20,25 +20,14 @@ static __always_inline __u64 is_greater(__u64 a, __u64 b)
  */
 static __always_inline __u64 lifetime_of(__u64 ns)
 {
-	__u64 mantissa = ns & ((1ULL << 62) - 1), shift, each, at;
+	__u64 mantissa = ns & ((1ULL << 62) - 1), shift = 0, bits, each, at;
 
-	shift = is_greater(1ULL << 31, mantissa) << 5;
-	mantissa <<= shift;
-	each = is_greater(1ULL << 47, mantissa) << 4;
-	mantissa <<= each;
-	shift += each;
-	each = is_greater(1ULL << 55, mantissa) << 3;
-	mantissa <<= each;
-	shift += each;
-	each = is_greater(1ULL << 59, mantissa) << 2;
-	mantissa <<= each;
-	shift += each;
-	each = is_greater(1ULL << 61, mantissa) << 1;
-	mantissa <<= each;
-	shift += each;
-	each = is_greater(1ULL << 62, mantissa);
-	mantissa <<= each;
-	shift += each;
+#pragma unroll
+	for (bits = 32; bits; bits /= 2) {
+		each = bits * is_greater(1ULL << (63 - bits), mantissa);
+		mantissa <<= each;
+		shift += each;
+	}
 	at = 8 * (62 - shift) - 239 - LIFETIMES_LOWEST; /* 239 = 8 * 29 + 7: a second is 2^29 ns and more than seven of the bounds */
 	at += is_greater(mantissa, 0x40ffd3d4aa4e5371ULL);
 	at += is_greater(mantissa, 0x46e1dc4b00b253ecULL);

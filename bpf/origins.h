@@ -66,25 +66,25 @@ static __always_inline struct origin_counts *origin_counts_of(const struct origi
 static __always_inline struct cgroup_counts *insert_cgroup(void *cgroups, const struct cgroup_key *key)
 {
 	const struct cgroup_counts none = {};
-	struct cgroup_counts *cpu;
+	struct cgroup_counts *counts;
 
 	bpf_map_update_elem(cgroups, key, &none, BPF_NOEXIST);
-	cpu = bpf_map_lookup_elem(cgroups, key);
-	return cpu ?: &shared.other_cgroup;
+	counts = bpf_map_lookup_elem(cgroups, key);
+	return counts ?: &shared.other_cgroup;
 }
 
 static __always_inline struct cgroup_counts *cgroup_counts_of(__u64 cgroup)
 {
 	const struct cgroup_key key = {.cgroup = cgroup};
-	struct cgroup_counts *cpu;
+	struct cgroup_counts *counts;
 
 	if (control.active) {
-		cpu = bpf_map_lookup_elem(&cgroup_counts_b, &key);
-		return cpu ?: insert_cgroup(&cgroup_counts_b, &key);
+		counts = bpf_map_lookup_elem(&cgroup_counts_b, &key);
+		return counts ?: insert_cgroup(&cgroup_counts_b, &key);
 	}
 	asm volatile("");
-	cpu = bpf_map_lookup_elem(&cgroup_counts_a, &key);
-	return cpu ?: insert_cgroup(&cgroup_counts_a, &key);
+	counts = bpf_map_lookup_elem(&cgroup_counts_a, &key);
+	return counts ?: insert_cgroup(&cgroup_counts_a, &key);
 }
 
 /* Not static, so that the verifier follows it once, not in each state of its caller. */
