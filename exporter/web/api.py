@@ -72,7 +72,7 @@ class Found:
 def short_processes(newest_first: Iterable[Record], query: str) -> Found:
     """Answer a query, or raise `BadQuery`."""
     given = parsed(query, _PARAMETERS)
-    limit, since = _limit(given), _since(given)
+    limit, since = number(given, "limit", MAX_LIMIT) or _LIMIT, _since(given)
     globs: dict[str, Any] = {key: _globs(given, key) for key in _GLOBS}
     matches = compiled(Filter(outcome=_outcomes(given), min_runtime_seconds=_least(given), **globs))
     matching = (record for record in newest_first if record.ended_ns >= since and (matches is None or matches(record)))
@@ -105,13 +105,6 @@ def number(given: Mapping[str, str], name: str, most: int) -> int | None:
         return None
     if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
         raise BadQuery(f"{name} is not a whole number from 1 to {most}")
-    return int(text)
-
-
-def _limit(given: dict[str, str]) -> int:
-    text = given.get("limit", str(_LIMIT))
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_LIMIT:
-        raise BadQuery(f"limit is not a whole number from 1 to {MAX_LIMIT}")
     return int(text)
 
 
