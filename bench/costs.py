@@ -79,6 +79,14 @@ def exporter_ns(exporter: Running) -> dict[str, float]:
     return {dict(labels)["program"]: value * 1e9 for (name, labels), value in samples if name == "shortproc_bpf_program_run_seconds_total"}
 
 
+def storm_ns(exporter: Running, workload: Workload, command: str, processes: int) -> dict[str, float]:
+    """Run a storm; the nanoseconds that each of the exporter's programs took for one process."""
+    before = exporter_ns(exporter)
+    workload.run_storm(command, processes)
+    time.sleep(1)
+    return {program: (ns - before.get(program, 0)) / processes for program, ns in exporter_ns(exporter).items()}
+
+
 def _config(directory: Path, name: str, *, origins: bool = True, records: bool = True, arguments: str = "off") -> str:
     """Write a configuration, and return the argument that selects it."""
     switched_off = dict.fromkeys((each.cap.partition(".")[2] for each in BY_ORIGIN), 0)
@@ -117,10 +125,8 @@ class _Cost(NamedTuple):
 
 def _measured(exporter: Running, bpftrace: set[int], workload: Workload, title: str) -> _Cost:
     command, n = _STORMS[title]
-    before, theirs, cpu = exporter_ns(exporter), _bpftrace_ns(bpftrace), exporter.cpu_seconds()
-    workload.run(command, n, *([workload.tiny] if command == "forkexec" else []))
-    time.sleep(1)
-    parts = {program: (ns - before.get(program, 0)) / n for program, ns in exporter_ns(exporter).items()}
+    theirs, cpu = _bpftrace_ns(bpftrace), exporter.cpu_seconds()
+    parts = storm_ns(exporter, workload, command, n)
     return _Cost(parts, (_bpftrace_ns(bpftrace) - theirs) / n, (exporter.cpu_seconds() - cpu) * 1e9 / n)
 
 
@@ -144,7 +150,9 @@ def main() -> None:
         }
         last = costs[-1]
         spelt = ", ".join(f"{program} {ns:.0f}" for program, ns in sorted(last.parts.items()) if ns >= 1)
-        print(f"{name}, {title}: {median(ratios):.2f} times bpftrace, {min(ratios):.2f} to {max(ratios):.2f}; {kept[name][title]}")
+        print(f"{name}, {title}: {median(ratios):.2f} times bpftrace, {min(ratios):.2f} to {max(ratios):.2f}")
+        kernel_ns, percent, exporter_us = kept[name][title].values()
+        print(f"  at least {kernel_ns} ns a process ({percent:+} % against {DEFAULTS}), and {exporter_us} us of the exporter")
         print(f"  last {last.kernel_ns:.0f} ns a process, bpftrace {last.bpftrace_ns:.0f} ({spelt})")
     results.write("costs", {"rounds": _ROUNDS, "variants": kept})
 

@@ -22,6 +22,13 @@ from prometheus_client.parser import text_string_to_metric_families
 _SCHEDULED = 2
 """Of a process's own clock, which is not sampled by ticks: CPUCLOCK_SCHED of include/linux/posix-timers.h."""
 
+FORMATS = {
+    "text": "text/plain;version=0.0.4",
+    "OpenMetrics": "application/openmetrics-text;version=1.0.0",
+    "protobuf": "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
+}
+"""What a server asks for, by name."""
+
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 

@@ -25,9 +25,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from bench import results
-from bench.exporter import Running, running
+from bench.exporter import FORMATS, Running, running
 from bench.prometheus import Prometheus, prometheus
-from exporter.metrics.formats import OPENMETRICS, PROTOBUF
 from exporter.model import NS, lifetimes
 
 _LIVES = Path(__file__).with_name("lives.c")
@@ -106,11 +105,9 @@ def _differing(server: Prometheus, truth: dict[str, list[int]], instance: str) -
 
 
 def _sizes(server: Prometheus, exporter: Running) -> dict[str, int]:
-    forms = {"OpenMetrics": OPENMETRICS, "protobuf": PROTOBUF}
-    accepts = {title: f"{form.media_type};{form.parameters.replace(' ', '')}" for title, form in forms.items()}
     bodies = {
-        f"{title}{', gzip' * (coding == 'gzip')}": len(exporter.get(accept=accept, coding=coding))
-        for title, accept in accepts.items()
+        f"{title}{', gzip' * (coding == 'gzip')}": len(exporter.get(accept=FORMATS[title], coding=coding))
+        for title in ("OpenMetrics", "protobuf")
         for coding in ("identity", "gzip")
     }
     instance = f"127.0.0.1:{exporter.port}"

@@ -48,11 +48,8 @@ def _measured(checkout: Path, workload: Workload) -> dict[str, _Costs]:
     found: dict[str, _Costs] = {}
     with running("--mode=ebpf_core", checkout=checkout) as exporter:
         time.sleep(1)
-        for title, (command, n) in _STORMS.items():
-            before = costs.exporter_ns(exporter)
-            workload.run(command, n, *([workload.tiny] if command == "forkexec" else []))
-            time.sleep(1)
-            found[title] = {program: (ns - before.get(program, 0)) / n for program, ns in costs.exporter_ns(exporter).items()}
+        for title, storm in _STORMS.items():
+            found[title] = costs.storm_ns(exporter, workload, *storm)
     return found
 
 

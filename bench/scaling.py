@@ -24,17 +24,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.exporter import Running, running
+from bench.exporter import FORMATS, Running, running
 from bench.prometheus import prometheus
 from bench.workloads import Workload, built
 
 _PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 _BEGIN, _END = "<!-- measured -->", "<!-- /measured -->"
-_FORMATS = {
-    "text": "",
-    "OpenMetrics": "application/openmetrics-text;version=1.0.0",
-    "protobuf": "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
-}
 _SCRAPES, _INTERVAL = 240, 0.5
 _NAMES, _FLOOD = 15, 20_000
 _TARGETS = 50
@@ -113,7 +108,7 @@ class Sink:
 
 def _sizes(exporter: Running) -> Sizes:
     bodies = {}
-    for name, accept in _FORMATS.items():
+    for name, accept in FORMATS.items():
         bodies[name] = len(exporter.get(accept=accept))
         bodies[f"{name}, gzip"] = len(exporter.get(accept=accept, coding="gzip"))
     return Sizes(sum(not line.startswith(b"#") for line in exporter.get().splitlines()), bodies)
@@ -220,7 +215,7 @@ def _tables(hosts: dict[str, tuple[Sizes, Stored]], caps: dict[int, int], memory
         lines.append(f"| {title} | " + " | ".join(cell(sizes, stored) for sizes, stored in hosts.values()) + " |")
 
     row("series stored", lambda _, stored: str(stored.series))
-    for body in (each for name in _FORMATS for each in (name, f"{name}, gzip")):
+    for body in (each for name in FORMATS for each in (name, f"{name}, gzip")):
         row(f"bytes of a scrape: {body}", lambda sizes, _, body=body: f"{sizes.bodies[body]:,}")  # type: ignore[misc]
     row("bytes on disk per sample: chunks", lambda _, stored: f"{stored.chunk_bytes / stored.samples:.2f}")
     row("bytes on disk per sample: with the index of a 2 h block", lambda _, stored: f"{stored.disk_bytes_a_sample:.2f}")

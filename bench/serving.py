@@ -15,16 +15,10 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from bench.exporter import Running, running
+from bench.exporter import FORMATS, Running, running
 from bench.workloads import Workload, built
 
 _SCRAPES, _MANY = 50, 1_000
-_OPENMETRICS = "application/openmetrics-text;version=1.0.0"
-_FORMATS = {
-    "text": "text/plain;version=0.0.4",
-    "OpenMetrics": _OPENMETRICS,
-    "protobuf": "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
-}
 _LIBRARY: dict[str, Callable[[CollectorRegistry], bytes]] = {"text": generate_latest, "OpenMetrics": openmetrics.generate_latest}
 _MORE_NAMES = """
 metrics: {max_comms: 360, per_comm_histogram: true, new_series_hold_seconds: 0}
@@ -39,7 +33,7 @@ class _Collected(Collector):
     """What an exporter shows, for the library."""
 
     def __init__(self, exporter: Running) -> None:
-        self._families = list(text_string_to_metric_families(exporter.get(accept=_OPENMETRICS).decode()))
+        self._families = list(text_string_to_metric_families(exporter.get(accept=FORMATS["OpenMetrics"]).decode()))
 
     def describe(self) -> list[Metric]:
         """Return nothing, so that registering does not collect."""
@@ -64,7 +58,7 @@ def _formats(exporter: Running) -> None:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(exporter))
     print(f"{series} series, CPU time of a scrape, median of {_SCRAPES}:")
-    for name, accept in _FORMATS.items():
+    for name, accept in FORMATS.items():
         plain, small = (partial(exporter.get, accept=accept, coding=coding) for coding in ("identity", "gzip"))
         kib = f"{len(plain()) / 1024:.0f} KiB, with gzip {len(small()) / 1024:.1f} KiB"
         print(f"  {name}: {_cpu_ms(plain, exporter.cpu_seconds):.2f} ms, with gzip {_cpu_ms(small, exporter.cpu_seconds):.2f} ms; {kib}")
@@ -76,7 +70,7 @@ def _formats(exporter: Running) -> None:
 def _memory(exporter: Running) -> None:
     for scrapes in (_MANY // 10, _MANY):
         for number in range(scrapes):
-            exporter.get(accept=list(_FORMATS.values())[number % 3], coding="gzip")
+            exporter.get(accept=list(FORMATS.values())[number % 3], coding="gzip")
         print(f"after {scrapes} more scrapes in all formats: RSS {exporter.rss_mib():.1f} MiB")
 
 

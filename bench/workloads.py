@@ -27,6 +27,10 @@ class Workload:
     storm: Path
     tiny: Path
 
+    def run_storm(self, command: str, processes: int) -> Spent:
+        """Run a storm of so many processes; if they call exec, of the tiny program."""
+        return self.run(command, processes, *([self.tiny] if command == "forkexec" else []))
+
     def run(self, *arguments: object) -> Spent:
         """Run it to its end."""
         command = [str(self.storm), *map(str, arguments)]
