@@ -1,4 +1,4 @@
-"""What the tests with a Prometheus share."""
+"""What the tests with a Prometheus, and those with a browser, share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.loaders.core import refusal
+from tests.e2e.browser import Tab, tab
 from tests.e2e.fleet import Fleet, scraped
 
 
@@ -23,3 +24,10 @@ def fleet() -> Iterator[Fleet]:
         pytest.skip(f"needs root and eBPF for a host that sees everything: {reason if os.geteuid() == 0 else 'not root'}")
     with tempfile.TemporaryDirectory(prefix="shortproc-fleet-") as folder, scraped(Path(folder)) as fleet:
         yield fleet
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """A page of its own for each module."""
+    with tab(tmp_path_factory.mktemp("browser")) as page:
+        yield page

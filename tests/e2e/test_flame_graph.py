@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from exporter.model import comm_text
 from exporter.records.hub import Hub
-from tests.e2e.browser import PROGRAM, Tab, tab
+from tests.e2e.browser import PROGRAM, Tab
 from tests.unit.pages import HOSTILE, Served, record, served
 from tests.unit.snapshots import ordinary
 
@@ -20,13 +19,6 @@ DRAWN = f"{FRAMES}.length > 1"
 NAMES = f"{FRAMES}.map((frame) => frame.textContent)"
 FOCUS = "document.activeElement.textContent"
 TABLE = "[...document.getElementById('lineage').tBodies[0].rows].map((row) => row.cells[0].textContent + ' ' + row.cells[1].textContent)"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    folder: Path = tmp_path_factory.mktemp("browser")
-    with tab(folder) as page:
-        yield page
 
 
 @pytest.fixture

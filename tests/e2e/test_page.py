@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from exporter.model import Outcome, comm_text
 from exporter.model.dimensions import COMM
 from exporter.records.hub import Hub
-from tests.e2e.browser import PROGRAM, Tab, tab
+from tests.e2e.browser import PROGRAM, Tab
 from tests.unit.pages import HOSTILE, Served, record, served
 from tests.unit.snapshots import ordinary
 
@@ -19,13 +18,6 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium or Chrome i
 ROWS = "[...document.getElementById('recent').tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent))"
 LIVE = "document.getElementById('live')?.textContent === 'Live.'"
 PRESS = "document.querySelector('button').click()"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    folder: Path = tmp_path_factory.mktemp("browser")
-    with tab(folder) as page:
-        yield page
 
 
 @pytest.fixture
