@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from urllib.parse import urlsplit
 
@@ -148,15 +149,16 @@ def _first(frame: FrameType) -> FrameType:
 
 
 def wait_for_connections(left: int) -> None:
-    until = time.monotonic() + PATIENCE
-    while connections() != left:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    _wait(lambda: connections() == left)
 
 
 def wait_for_room(limits: Limits) -> None:
     """Those that are sent away end soon, and the others have a place each."""
+    _wait(lambda: connections() <= limits.connections)
+
+
+def _wait(holds: Callable[[], bool]) -> None:
     until = time.monotonic() + PATIENCE
-    while connections() > limits.connections:
+    while not holds():
         assert time.monotonic() < until
         time.sleep(0.01)
