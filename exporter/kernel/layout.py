@@ -205,6 +205,11 @@ class ProgramConfig(ctypes.Structure):
     )
 
 
+def comm_rows(tracked: int) -> int:
+    """Return how many rows each map of comms needs so that `tracked` comms always have one, and a flood of others finds room too."""
+    return max(MAX_COMMS, tracked + MAX_COMMS // 2)
+
+
 def program_config(scale: RuntimeScale, cgroups: Hierarchy, *, by_origin: bool = True, arguments: bool = False) -> ProgramConfig:
     """Return the constants of the programs. The loader adds `group_dead_arg`.
 

@@ -33,6 +33,8 @@ class Settings:
     """Whether the programs count for whom processes ran."""
     arguments: bool
     """Whether they keep the arguments of processes, for records."""
+    comms: int
+    """Most comms that have series, and so a row in the maps of the programs."""
     failed_starts: FailedStarts
     modules: Mapping[Mode, str]
     """Name of the module that loads each mode. The other modes need no loader."""

@@ -32,6 +32,7 @@ from exporter.kernel.layout import (
     ProgramControl,
     RecordCpu,
     Shared,
+    comm_rows,
     perf_bytes,
     program_config,
     standby_control,
@@ -62,7 +63,9 @@ _FIND_SECONDS = 10
 
 def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
     """See `ModeLoader`."""
-    return load_bcc(settings.scale, on_log, by_origin=settings.by_origin, interpreter=settings.interpreter, proc=settings.procfs)
+    return load_bcc(
+        settings.scale, on_log, by_origin=settings.by_origin, comms=settings.comms, interpreter=settings.interpreter, proc=settings.procfs
+    )
 
 
 def load_bcc(  # noqa: PLR0913 - two are required
@@ -70,6 +73,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
     on_log: Callable[[str], None],
     *,
     by_origin: bool = True,
+    comms: int = 0,
     interpreter: str = "",
     proc: str = "/proc",
     use_headers: bool = True,
@@ -80,15 +84,17 @@ def load_bcc(  # noqa: PLR0913 - two are required
 ) -> Handover:
     """Compile, load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
 
-    `by_origin` counts for whom processes ran. `interpreter` has bcc; if empty, one is searched for. `use_headers` uses the kernel headers
-    if installed: outcomes and CPU need them. `use_ring` uses the ring buffer if the kernel has one. `use_rename_pid` uses the PID in the
-    tracepoint of renames if it is there. `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
+    `by_origin` counts for whom processes ran; `comms` is how many comms may have series. `interpreter` has bcc; if empty, one is searched
+    for. `use_headers` uses the kernel headers if installed: outcomes and CPU need them. `use_ring` uses the ring buffer if the kernel has
+    one. `use_rename_pid` uses the PID in the tracepoint of renames if it is there. `force_guard` counts exits as on kernels whose
+    tracepoint does not mark the last thread.
     """
     sources, found = _require(interpreter)
     cgroups = hierarchy()
     request = {
         "sources": str(sources),
         "maps": _sizes(),
+        "comm_rows": comm_rows(comms),
         "contents": {
             "configs": bytes(program_config(scale, cgroups, by_origin=by_origin)).hex(),
             "control": bytes(standby_control()).hex(),

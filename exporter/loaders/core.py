@@ -13,7 +13,7 @@ from exporter.kernel import release
 from exporter.kernel.attached import Handover
 from exporter.kernel.capabilities import bpf_refusal
 from exporter.kernel.cgroups import hierarchy
-from exporter.kernel.layout import ProgramConfig, program_config, standby_control
+from exporter.kernel.layout import ProgramConfig, comm_rows, program_config, standby_control
 from exporter.loaders import failures, handover
 from exporter.loaders.base import Settings
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
@@ -34,7 +34,12 @@ _PROGRAMS = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask", "on_mkd
 def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
     """See `ModeLoader`."""
     return load_core(
-        settings.scale, on_log, by_origin=settings.by_origin, arguments=settings.arguments, failed_starts=settings.failed_starts
+        settings.scale,
+        on_log,
+        by_origin=settings.by_origin,
+        arguments=settings.arguments,
+        comms=settings.comms,
+        failed_starts=settings.failed_starts,
     )
 
 
@@ -44,14 +49,15 @@ def load_core(  # noqa: PLR0913 - two are required
     *,
     by_origin: bool = True,
     arguments: bool = False,
+    comms: int = 0,
     failed_starts: FailedStarts = FailedStarts.AUTO,
     force_guard: bool = False,
     timeout: float = 20,
 ) -> Handover:
     """Load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
 
-    `by_origin` counts for whom processes ran; `arguments` keeps those of processes for their records. `force_guard` counts exits as on
-    kernels whose tracepoint does not mark the last thread.
+    `by_origin` counts for whom processes ran; `arguments` keeps those of processes for their records; `comms` is how many comms may have
+    series. `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
     """
     cgroups = hierarchy()
     request = {
@@ -59,6 +65,7 @@ def load_core(  # noqa: PLR0913 - two are required
         "failures": str(failures.OBJECT),
         "failed_starts": failed_starts,
         "config": bytes(program_config(scale, cgroups, by_origin=by_origin, arguments=arguments)).hex(),
+        "comm_rows": comm_rows(comms),
         "force_guard": force_guard,
     }
     loaded = handover.load(__name__, request, timeout=timeout, on_log=on_log)
@@ -95,13 +102,8 @@ def _load(sender: handover.Sender) -> None:
     for section, value in ((".rodata", config), (".data.control", standby_control())):
         data = next(each for name, each in maps.items() if name.endswith(section))
         libbpf.call("bpf_map__set_initial_value", data, bytes(value), ctypes.sizeof(value))
-    if config.group_dead_arg:
-        libbpf.call("bpf_map__set_max_entries", maps["guard"], 1)
-    if not config.arguments:
-        libbpf.call("bpf_map__set_max_entries", maps["arguments"], 1)
-    if not config.origins:
-        for name in ("origins_a", "origins_b", "cgroup_counts_a", "cgroup_counts_b", "cgroup_paths"):
-            libbpf.call("bpf_map__set_max_entries", maps[name], 1)
+    for name, entries in _entries(config, sender.request["comm_rows"]).items():
+        libbpf.call("bpf_map__set_max_entries", maps[name], entries)
     libbpf.call("bpf_object__load", opened)
 
     for name, each in maps.items():
@@ -114,6 +116,18 @@ def _load(sender: handover.Sender) -> None:
         sender.handover.links[name] = libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name]))
     control = next(each for name, each in maps.items() if name.endswith(".data.control"))
     failures.load(libbpf, libbpf.call("bpf_map__fd", control), sender)
+
+
+def _entries(config: ProgramConfig, comms: int) -> dict[str, int]:
+    """Return the number of entries of maps that differ from `bpf/maps.h`. What is not used has one."""
+    entries = {"comms_a": comms, "comms_b": comms}
+    if config.group_dead_arg:
+        entries["guard"] = 1
+    if not config.arguments:
+        entries["arguments"] = 1
+    if not config.origins:
+        entries |= dict.fromkeys(("origins_a", "origins_b", "cgroup_counts_a", "cgroup_counts_b", "cgroup_paths"), 1)
+    return entries
 
 
 def refusal(settings: Settings | None = None) -> str | None:  # noqa: ARG001 - of every mode's loader

@@ -270,4 +270,5 @@ def loader_settings(config: Config) -> Settings:
     detection = config.detection
     failed_starts = FailedStarts(detection.failed_starts)
     interpreter, arguments = detection.ebpf_bcc.interpreter, config.records.tell_arguments
-    return Settings(config.runtime_scale, config.procfs, interpreter, config.by_origin, arguments, failed_starts, modules)
+    comms = config.metrics.max_comms
+    return Settings(config.runtime_scale, config.procfs, interpreter, config.by_origin, arguments, comms, failed_starts, modules)

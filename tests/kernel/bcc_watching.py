@@ -23,6 +23,7 @@ needs_bcc = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
 def watching_bcc(
     scale: RuntimeScale = SCALE,
     *,
+    comms: int = 0,
     use_headers: bool = False,
     use_ring: bool = True,
     use_rename_pid: bool = True,
@@ -37,6 +38,7 @@ def watching_bcc(
         return load_bcc(
             scale,
             on_log,
+            comms=comms,
             use_headers=use_headers,
             use_ring=use_ring,
             use_rename_pid=use_rename_pid,

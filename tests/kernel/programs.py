@@ -84,6 +84,7 @@ def watching(
     *,
     by_origin: bool = True,
     arguments: bool = False,
+    comms: int = 0,
     failed_starts: FailedStarts = FailedStarts.AUTO,
     force_guard: bool = False,
     standby: bool = False,
@@ -93,7 +94,8 @@ def watching(
     log: list[str] = []
 
     def load() -> Handover:
-        return load_core(scale, log.append, by_origin=by_origin, arguments=arguments, failed_starts=failed_starts, force_guard=force_guard)
+        how = {"by_origin": by_origin, "arguments": arguments, "force_guard": force_guard}
+        return load_core(scale, log.append, **how, comms=comms, failed_starts=failed_starts)
 
     source = EbpfSource(Mode.EBPF_CORE, scale, load, CpuAudit(procfs))
     try:

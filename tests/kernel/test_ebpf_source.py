@@ -8,6 +8,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import psutil
 import pytest
@@ -21,6 +22,7 @@ from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.dimensions import COMM
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel.bcc_watching import needs_bcc, watching_bcc
 from tests.kernel.programs import Program, descriptors, named, watching
 from tests.origins import short_children
 
@@ -96,6 +98,22 @@ def test_a_known_name_has_room_in_a_flood(source: EbpfSource, workload: Program,
         workload.storm("end", 20, 0)
         source.swap_maps({COMM: [workload.comm]})
         assert source.drain().of(COMM).row(workload.comm).exits == [22, 0, 0, 0]
+
+
+@pytest.mark.parametrize("watch", [watching, pytest.param(watching_bcc, marks=needs_bcc)])
+def test_all_that_may_have_series_have_room(
+    watch: Callable[..., AbstractContextManager[EbpfSource]], workload: Program, always_due: None
+) -> None:
+    """The maps grow with metrics.max_comms; smaller ones could not take all names at a swap, and the mode would fail."""
+    tracked = {COMM: [workload.comm, *(b"tracked-%d" % number for number in range(999))]}
+    with watch(comms=1000) as source:
+        for _ in range(3):
+            source.swap_maps(tracked)
+            source.drain()
+            workload.storm("comms", 3000)
+            workload.storm("end", 20, 0)
+            source.swap_maps(tracked)
+            assert sum(source.drain().of(COMM).row(workload.comm).exits) == 22
 
 
 def test_a_drain_begins_anew(source: EbpfSource, workload: Program, always_due: None) -> None:
