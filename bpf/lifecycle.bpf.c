@@ -173,7 +173,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	struct task_struct *spawner = 0;
 	struct counts *counts;
 	enum outcome outcome;
-	bool is_failed, oom_killed = 0;
+	bool is_failed, is_told, oom_killed = 0;
 	int code;
 
 	note->is_kernel = !!(leader->flags & PF_KTHREAD);
@@ -186,14 +186,15 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	code = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code;
 	outcome = outcome_of(code);
 	is_failed = outcome != OUTCOME_OK;
+	is_told = !note->is_long | is_failed;
+	if (is_told && (config.origins || control.records)) {
+		origin.cgroup = config.pids_cgroups ? cgroup_of(leader) : bpf_get_current_cgroup_id();
+		origin.uid = bpf_get_current_uid_gid();
+		spawner = find_spawner(&origin, parent, now);
+	}
 	counts = counts_of(&origin.comm);
-	if (!note->is_long || is_failed) {
+	if (is_told) {
 		read_name(&origin.parent, parent, parent->flags & PF_KTHREAD);
-		if (config.origins || control.records) {
-			origin.cgroup = config.pids_cgroups ? cgroup_of(leader) : bpf_get_current_cgroup_id();
-			origin.uid = bpf_get_current_uid_gid();
-			spawner = find_spawner(&origin, parent, now);
-		}
 		if (config.origins)
 			origin_counts = origin_counts_of(&origin);
 	}
@@ -203,7 +204,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	/* Delivered to each thread of every exit_group, so it is counted here, once a process. */
 	if ((code & 0x7f) == SIGKILL) {
 		cpu->signals[SIGKILL]++;
-		oom_killed = signal->oom_mm != 0; /* set for its victims: mm/oom_kill.c, mark_oom_victim() */
+		oom_killed = BPF_CORE_READ(signal, oom_mm) != 0; /* set for its victims: mm/oom_kill.c, mark_oom_victim() */
 		if (oom_killed && config.origins)
 			count_oom_kill(origin.cgroup);
 	}

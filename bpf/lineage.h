@@ -3,45 +3,50 @@
 #ifndef LINEAGE_H
 #define LINEAGE_H
 
-/* Those between the parent and the spawner are short-lived, so they are read for each process. Most have none. They are unknown if this walk
- * does not meet the spawner again: an ancestor may exit meanwhile, and then its children have another parent.
- */
-static __always_inline void name_between(struct record *record, struct task_struct *leader, struct task_struct *parent,
-					 struct task_struct *spawner, __u64 now)
+/* To the verifier, the address is a number then. */
+static __always_inline __u64 number_of(struct task_struct *task)
 {
-	struct task_struct *each = parent;
-	__u32 slot = leader->tgid & (BETWEEN_SLOTS - 1);
-	volatile __u32 *n = &record->between_n; /* in memory: the verifier would follow each number through all code after it */
-	__u64 start_ns = leader->start_time;
-	struct between *between;
+	__u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &task);
+	return address;
+}
+
+/* Those between the parent and the spawner, but the parent. Global, so that the verifier follows it once and not for each path to the call; then
+ * it can take only numbers. Returns how many there are, or BETWEEN_UNKNOWN if this walk does not meet the spawner again: an ancestor may exit
+ * meanwhile, and then its children have another parent.
+ */
+__noinline int read_between(__u64 leader, __u64 spawner)
+{
+	struct task_struct *each = (void *)leader;
+	__u32 slot = BPF_CORE_READ(each, tgid) & (BETWEEN_SLOTS - 1);
+	struct between *between = bpf_map_lookup_elem(&between_slots, &slot);
 	int i;
 
-	*n = 0;
-	if (each == spawner)
-		return;
-	each = each->real_parent->group_leader;
-	if (each == spawner)
-		return;
-	*n = BETWEEN_UNKNOWN;
-	between = bpf_map_lookup_elem(&between_slots, &slot);
 	if (!between)
-		return;
-	between->start_ns = start_ns;
+		return BETWEEN_UNKNOWN;
+	between->start_ns = BPF_CORE_READ(each, start_time);
+	each = BPF_CORE_READ(each, real_parent, group_leader, real_parent, group_leader);
 #pragma unroll
 	for (i = 0; i < MAX_BETWEEN; i++) {
 		bpf_probe_read_kernel(&between->names[i], sizeof(struct comm), each->comm);
-		each = each->real_parent->group_leader;
-		if (each == spawner) {
-			*n = i + 1;
-			return;
-		}
+		each = BPF_CORE_READ(each, real_parent, group_leader);
+		if ((__u64)each == spawner)
+			return i + 1;
 	}
-	if (!spawner)
-		*n = MAX_BETWEEN;
+	return spawner ? BETWEEN_UNKNOWN : MAX_BETWEEN;
 }
 
-/* Those above the spawner. Global, so that the verifier follows it once and not for each path to the call; then it can take only numbers.
- * Two spawners whose slot is the same may be here at once, on two CPUs: the one that finishes last finds that the slot is not its own, and
+/* They are short-lived, so they are read for each process. Most have none. */
+static __always_inline void name_between(struct record *record, struct task_struct *leader, struct task_struct *parent,
+					 struct task_struct *spawner)
+{
+	record->between_n = 0;
+	if (parent != spawner && parent->real_parent->group_leader != spawner)
+		record->between_n = read_between(number_of(leader), number_of(spawner));
+}
+
+/* Those above the spawner. Two spawners whose slot is the same may be here at once, on two CPUs: the one that finishes last finds that the slot is not its own, and
  * empties it.
  */
 __noinline int read_above(__u64 spawner, __u64 now)
@@ -79,12 +84,10 @@ static __always_inline void keep_above(struct task_struct *spawner, __u64 now)
 {
 	__u32 slot = spawner->tgid & (ABOVE_SLOTS - 1);
 	struct above *above = bpf_map_lookup_elem(&above_slots, &slot);
-	__u64 address = 0;
 
 	if (!above || (above->start_ns == spawner->start_time && (__s64)(now - above->read_ns) < ABOVE_NS)) /* another CPU may be ahead */
 		return;
-	bpf_probe_read_kernel(&address, sizeof(address), &spawner); /* to the verifier it is a number then */
-	read_above(address, now);
+	read_above(number_of(spawner), now);
 }
 
 #endif

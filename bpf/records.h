@@ -52,7 +52,7 @@ static __always_inline void send_record(struct cpu *cpu, const struct origin *or
 	record->spawner_state = origin->spawner_state;
 	record->has_exe = !(leader->flags & PF_FORKNOEXEC);
 	record->oom_killed = oom_killed;
-	name_between(record, leader, parent, spawner, now);
+	name_between(record, leader, parent, spawner);
 	record->spawner_pid = 0;
 	if (spawner) {
 		record->spawner_start_ns = spawner->start_time;

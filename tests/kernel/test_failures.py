@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ STORMS: dict[str, Callable[[Path, Program], failing.Failed]] = {
     "oom": lambda *_: failing.oom_kills(TIMES),
 }
 
+counting = partial(watching, failed_starts=FailedStarts.AUTO)
+
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only root can set these limits"), pytest.mark.usefixtures("requires_bpf")]
 
 
@@ -41,7 +44,7 @@ def attached(source: EbpfSource) -> set[Kind]:
 @pytest.mark.parametrize("name", STORMS)
 def test_failures_are_counted(name: str, tmp_path: Path, workload: Program) -> None:
     """At least those of the test: other processes of the machine may fail meanwhile."""
-    with watching() as source:
+    with counting() as source:
         known = attached(source)
         try:
             failed = STORMS[name](tmp_path, workload)
@@ -56,7 +59,7 @@ def test_failures_are_counted(name: str, tmp_path: Path, workload: Program) -> N
 def test_records_tell_victims_of_the_oom_killer_from_others(workload: Program) -> None:
     """Both are killed by SIGKILL; only one of them needs more memory."""
     records: list[Record] = []
-    with watching(SLOW) as source:
+    with counting(SLOW) as source:
         source.publish(records.extend, live=True)
         try:
             failing.oom_kills(TIMES)
@@ -72,7 +75,7 @@ def test_records_tell_victims_of_the_oom_killer_from_others(workload: Program) -
 
 def test_a_part_that_is_missing_has_its_reason() -> None:
     """`doctor` shows it; a part that is attached has all its series at 0 from the start."""
-    with watching() as source:
+    with counting() as source:
         known, about = attached(source), source.about()
         assert set(source.peek().failures) == {failure for failure in FAILURES if failure.kind in known}
     assert about.count(" are not counted: ") == len(Kind) - len(known)
@@ -81,7 +84,7 @@ def test_a_part_that_is_missing_has_its_reason() -> None:
 def test_the_mode_runs_without_the_object(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of it is needed to count processes."""
     monkeypatch.setattr(failures, "OBJECT", tmp_path / "missing.o")
-    with watching() as source:
+    with counting() as source:
         assert source.peek().failures == {}
         assert source.about().count("the BPF object is not built") == len(Kind)
 
@@ -90,7 +93,7 @@ def test_an_object_that_is_not_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     """It fails in the library, and the mode runs all the same."""
     (tmp_path / "broken.o").write_text("not ELF")
     monkeypatch.setattr(failures, "OBJECT", tmp_path / "broken.o")
-    with watching() as source:
+    with counting() as source:
         assert source.peek().failures == {}
         assert "OOM kills are not counted: bpf_object__open_file failed" in source.about()
 
@@ -132,7 +135,7 @@ def test_where_nothing_is_wanted_nothing_is_attached() -> None:
 
 def test_a_switch_counts_each_failure_once() -> None:
     """A source counts from the moment that it is told, until another one counts; its last drain has the rest."""
-    with watching(standby=True) as source:
+    with counting(standby=True) as source:
         if Kind.OOM_KILL not in attached(source):
             pytest.skip(source.about())
         try:
