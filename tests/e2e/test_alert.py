@@ -40,7 +40,10 @@ LIMIT, BURST = 300, 400
 WAIT_SECONDS = 60
 MISSING = [program for program in ("prometheus", "prometheus-alertmanager", "openssl") if shutil.which(program) is None]
 
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.xdist_group("whole machine"),  # it is about how soon
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
 
 Alert = dict[str, Any]
 

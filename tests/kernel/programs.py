@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 MS = NS // 1000
 SCALE = RuntimeScale(threshold_ns=NS, bounds_ns=(MS, 20 * MS, 100 * MS, NS), per_comm_buckets=True, lifetimes=True)
+SLOW = replace(SCALE, threshold_ns=60 * NS)
+"""Every process counts as short, however slow the machine."""
 WAIT_SECONDS = 10
 
 _numbers = itertools.count()

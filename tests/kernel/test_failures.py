@@ -12,16 +12,14 @@ import pytest
 
 from exporter.loaders import failures
 from exporter.loaders.libbpf import Libbpf
-from exporter.model import NS, Outcome, RuntimeScale
+from exporter.model import Outcome
 from exporter.model.failures import FAILURES, FailedStarts, Failure, Kind
 from exporter.records.record import Record
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel import failing
-from tests.kernel.programs import SCALE, Program, until, watching
+from tests.kernel.programs import SLOW, Program, until, watching
 
 TIMES = 3
-SLOW = RuntimeScale(60 * NS, SCALE.bounds_ns)
-"""Every process counts as short, however slow the machine."""
 STORMS: dict[str, Callable[[Path, Program], failing.Failed]] = {
     "execs": lambda folder, _: failing.execs(folder, TIMES),
     "compat_execs": lambda _, workload: failing.compat_execs(workload, TIMES),

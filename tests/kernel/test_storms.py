@@ -21,14 +21,14 @@ from exporter.kernel.bpf import possible_cpus
 from exporter.kernel.layout import MAX_COMMS
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import refusal
-from exporter.model import Mode
+from exporter.model import Mode, RuntimeScale
 from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.dimensions import COMM
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
 from exporter.supervision.completeness import Completeness, Sample
 from tests.kernel.bcc_watching import needs_bcc, watching_bcc
-from tests.kernel.programs import Program, named, watching
+from tests.kernel.programs import SLOW, Program, named, watching
 from tests.origins import short_children
 
 THREADS = 8
@@ -50,8 +50,8 @@ needs_core = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
 )
 def attached(request: pytest.FixtureRequest) -> Iterator[EbpfSource]:
     """The programs, as this kernel is used and as those whose tracepoint doesn't tell which thread is the last one."""
-    attached: Callable[[], AbstractContextManager[EbpfSource]] = request.param
-    with attached() as source:
+    attached: Callable[[RuntimeScale], AbstractContextManager[EbpfSource]] = request.param
+    with attached(SLOW) as source:
         yield source
 
 
