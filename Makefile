@@ -20,7 +20,7 @@ PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench attack install-dep
 	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES))
 
 C_FILES = $(shell find bpf bench tests -name '*.[ch]')
-SHELL_FILES := .ci/need .ci/run deploy/debian/{build,postinst,postrm,prerm,rtupdate} tests/vm/run
+SHELL_FILES := .ci/need .ci/other-suite .ci/prometheus3 .ci/run deploy/debian/{build,postinst,postrm,prerm,rtupdate} tests/vm/run
 
 .PHONY: help
 help: ## Show this help
@@ -29,6 +29,7 @@ help: ## Show this help
 .PHONY: install-deps
 install-deps: ## Install the system packages that running and testing need (as root, with apt); starts no service
 	@.ci/need $(PACKAGES)
+	@$(if $(filter prometheus,$(PACKAGES)),.ci/prometheus3)
 
 .PHONY: all
 all: install-deps .venv/ready object ## Build the BPF objects and .venv

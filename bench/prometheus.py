@@ -1,8 +1,9 @@
-"""A real Prometheus, with all in a folder of its own."""
+"""A real Prometheus, with all in a folder of its own: the installed one, or the newer one that `.ci/prometheus3` unpacks."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -12,12 +13,43 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from bench.exporter import free_port
 
 _KIB = 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A Prometheus and what comes with it, found in `path` as a shell would."""
+
+    path: str | None
+
+    def program(self, name: str) -> str | None:
+        """Its whole path, if it is there: `prometheus`, `promtool`, `prometheus-alertmanager`, `amtool`."""
+        return shutil.which(name, path=self.path)
+
+    def version(self) -> tuple[int, int]:
+        """The two numbers that tell what it can do; of one that is not there, (0, 0)."""
+        program = self.program("prometheus")
+        return _version(program) if program else (0, 0)
+
+    def native(self) -> tuple[dict[str, bool], tuple[str, ...]]:
+        """Settings under `global`, and flags, with which it takes native histograms."""
+        return ({"scrape_native_histograms": True}, ()) if self.version() >= (3, 8) else ({}, ("--enable-feature=native-histograms",))
+
+
+INSTALLED = Release(None)
+THREE = Release("/var/cache/shortproc-exporter/prometheus3")
+
+
+@cache
+def _version(program: str) -> tuple[int, int]:
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    first, second = (said.stdout or said.stderr).split()[2].split(".")[:2]
+    return int(first), int(second)
 
 
 @dataclass(slots=True)
@@ -52,12 +84,14 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(config: str, *more: str) -> Iterator[Prometheus]:
+def prometheus(config: str, *more: str, release: Release = INSTALLED) -> Iterator[Prometheus]:
     """Start one with this configuration and `more` flags, and end it after."""
-    with tempfile.TemporaryDirectory(prefix="shortproc-scaling-") as folder:
+    program = release.program("prometheus")
+    assert program is not None
+    with tempfile.TemporaryDirectory(prefix="shortproc-prometheus-") as folder:
         port, path = free_port(), Path(folder, "prometheus.yml")
         path.write_text(config)
-        command = ["prometheus", f"--config.file={path}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
+        command = [program, f"--config.file={path}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
         child = subprocess.Popen([*command, "--web.enable-admin-api", "--log.level=error", *more])
         server = Prometheus(f"http://127.0.0.1:{port}", child.pid, Path(folder, "data"))
         try:

@@ -15,7 +15,6 @@ import os
 import platform
 import random
 import socketserver
-import subprocess
 import tempfile
 import threading
 import time
@@ -25,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.exporter import FORMATS, Running, running
-from bench.prometheus import prometheus
+from bench.prometheus import INSTALLED, prometheus
 from bench.workloads import Workload, built
 
 _PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -204,8 +203,9 @@ def _fleet(title: str, sizes: Sizes, stored: Stored, memory: float, interval: in
 
 
 def _tables(hosts: dict[str, tuple[Sizes, Stored]], caps: dict[int, int], memory: float) -> str:
+    release = ".".join(map(str, INSTALLED.version()))
     lines = [
-        f"Linux {os.uname().release} {platform.machine()}, {os.cpu_count()} CPUs, {_version()}; mode `ebpf_core`.",
+        f"Linux {os.uname().release} {platform.machine()}, {os.cpu_count()} CPUs, Prometheus {release}; mode `ebpf_core`.",
         "",
         "| one host | " + " | ".join(hosts) + " |",
         "|---|" + "---|" * len(hosts),
@@ -227,11 +227,6 @@ def _tables(hosts: dict[str, tuple[Sizes, Stored]], caps: dict[int, int], memory
     for name, (sizes, stored) in hosts.items():
         lines += _fleet(f"{name[0].upper()}{name[1:]}", sizes, stored, memory)
     return "\n".join(lines).rstrip()
-
-
-def _version() -> str:
-    said = subprocess.run(["prometheus", "--version"], capture_output=True, text=True, check=True)
-    return "Prometheus " + (said.stdout or said.stderr).split()[2].partition("+")[0]
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from tests.folders import public
 KERNEL, E2E = (Path(__file__).parent / name for name in ("kernel", "e2e"))
 WORKLOAD = KERNEL / "workloads/workload.c"
 
+NO_THREE = "Prometheus 3 is not there: .ci/prometheus3 unpacks it, as root, where apt has a mirror of Debian"
+
 settings.register_profile("busy machine", deadline=None)  # no test asserts a speed
 settings.load_profile("busy machine")
 

@@ -1,4 +1,4 @@
-"""Six hosts and a Prometheus that scrapes them: one host for each answer to "is the data complete?"."""
+"""Six hosts and the servers that scrape them: one host for each answer to "is the data complete?"."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.exporter import free_port
+from bench.prometheus import INSTALLED, THREE, Release, prometheus
 from bench.workloads import Workload, built
 
 JOB = "shortproc"
@@ -30,6 +31,9 @@ NEW, NEW_ENDS = "e2e-new-comm", 300
 NOBODY = 65534
 SCRAPE, HOLD_SECONDS, WAIT_SECONDS = "500ms", 2, 30
 RANGE_SECONDS, STEP_SECONDS, RATE_SECONDS = 90, 2, 15
+
+SERVERS = {"installed": (INSTALLED, False), "installed, native": (INSTALLED, True), "3": (THREE, False), "3, native": (THREE, True)}
+"""Those that scrape all hosts, and whether they take native histograms, and so ask for protobuf."""
 
 
 class Asked(NamedTuple):
@@ -47,8 +51,6 @@ class Fleet:
 
     url: str
     hosts: dict[str, str]
-    native_url: str
-    """Of a second one, which takes native histograms and so asks for protobuf."""
 
     def api(self, path: str, **form: object) -> Any:
         """What it answers, which must not be an error."""
@@ -85,14 +87,19 @@ def filled(expr: str, instance: str) -> str:
 
 
 @contextmanager
-def scraped(folder: Path) -> Iterator[Fleet]:
-    """Exact; degraded, without leave for eBPF; partial, since it scans; unknown, in a pid namespace; blind; and one that is down."""
+def scraped(folder: Path) -> Iterator[dict[str, Fleet]]:
+    """Exact; degraded, without leave for eBPF; partial, since it scans; unknown, in a pid namespace; blind; and one that is down.
+
+    By the names of `SERVERS`, as far as these are there.
+    """
     with ExitStack() as stack:
         hosts = {name: f"127.0.0.1:{free_port()}" for name in ("complete", "degraded", "partial", "unknown", "blind", "not scraped")}
         # first of all: it takes five seconds to look for what to scrape
-        targets = list(hosts.values())
-        native = stack.enter_context(prometheus(folder / "native", targets, "--enable-feature=native-histograms"))
-        fleet = Fleet(stack.enter_context(prometheus(folder / "plain", targets)), hosts, native)
+        fleets = {
+            name: Fleet(stack.enter_context(scraping(release, list(hosts.values()), native=native)), hosts)
+            for name, (release, native) in SERVERS.items()
+            if release.program("prometheus")
+        }
         folder.chmod(0o755)  # the exporter reads and writes there as another user
         sink = folder / "sink"
         sink.mkdir()
@@ -105,20 +112,31 @@ def scraped(folder: Path) -> Iterator[Fleet]:
         stack.enter_context(started(hosts["unknown"], "unshare --pid --fork --mount-proc", "--mode=scan"))
         blinded = stack.enter_context(losing_sight(hosts["complete"], hosts["blind"]))
         workload, newcomer = stack.enter_context(built("dash-storm", TINY)), stack.enter_context(built("e2e-parent", NEW))
-        until(lambda: fleet.number(f'sum(up{{job="{JOB}"}})') == len(hosts) - 1, "scrape of each host")
+        up = f'sum(up{{job="{JOB}"}})'
+        until(lambda: all(fleet.number(up) == len(hosts) - 1 for fleet in fleets.values()), "scrape of each host")
         newcomer.run("forkexec", NEW_ENDS, newcomer.tiny)
         busy(workload)
         blinded.set()
         configured(scanning, "detection: {mode: scan}")
         os.kill(partial, signal.SIGHUP)
         scans = f'shortproc_detection_mode{{mode="scan", instance="{hosts["partial"]}"}}'
-        until(lambda: fleet.number(scans) == 1, "switch")
+        until(lambda: all(fleet.number(scans) == 1 for fleet in fleets.values()), "switch")
         busy(workload)
         for name, ends in ((TINY, 2 * ROUNDS * EACH), (NEW, NEW_ENDS)):
             exits = f'sum(shortproc_comm_exits_total{{comm="{name}", instance="{hosts["complete"]}"}})'
-            until(lambda exits=exits, ends=ends: fleet.number(exits) == ends, name)  # type: ignore[misc]
+            until(lambda exits=exits, ends=ends: all(fleet.number(exits) == ends for fleet in fleets.values()), name)  # type: ignore[misc]
         time.sleep(1)  # a rate wants two scrapes
-        yield fleet
+        yield fleets
+
+
+@contextmanager
+def scraping(release: Release, targets: list[str], *, native: bool) -> Iterator[str]:
+    """A server that scrapes them twice a second; gives its URL."""
+    settings, flags = release.native() if native else ({}, ())
+    jobs = [{"job_name": JOB, "static_configs": [{"targets": targets}]}]
+    config = {"global": {"scrape_interval": SCRAPE, **settings}, "scrape_configs": jobs}
+    with prometheus(json.dumps(config), *flags, release=release) as server:
+        yield server.url
 
 
 def configured(path: Path, more: str) -> Path:
@@ -152,6 +170,7 @@ def losing_sight(host: str, address: str) -> Iterator[threading.Event]:
             else:
                 page = shown[0] = fetched(f"http://{host}/metrics")
             self.send_response(http.HTTPStatus.OK if page else http.HTTPStatus.SERVICE_UNAVAILABLE)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.end_headers()
             self.wfile.write(page)
 
@@ -186,22 +205,6 @@ def until(done: Callable[[], bool], what: str) -> None:
                 return
         time.sleep(0.1)
     raise TimeoutError(f"no {what} in {WAIT_SECONDS} s")
-
-
-@contextmanager
-def prometheus(folder: Path, targets: list[str], *more: str) -> Iterator[str]:
-    """A server that scrapes them twice a second; gives its URL."""
-    folder.mkdir(parents=True)
-    config, url = folder / "prometheus.yml", f"127.0.0.1:{free_port()}"
-    jobs = [{"job_name": JOB, "static_configs": [{"targets": targets}]}]
-    config.write_text(json.dumps({"global": {"scrape_interval": SCRAPE}, "scrape_configs": jobs}))
-    options = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={url}", "--log.level=error"]
-    child = subprocess.Popen(["prometheus", *options, *more])
-    try:
-        yield f"http://{url}"
-    finally:
-        child.terminate()
-        child.wait(30)
 
 
 def busy(workload: Workload) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import urllib.parse
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bench.prometheus import INSTALLED, THREE, Release
+from tests.conftest import NO_THREE
+from tests.e2e.conftest import known_to
 from tests.e2e.fleet import NEW, NEW_ENDS, RANGE_SECONDS, Fleet, fetched
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -43,32 +45,34 @@ def test_a_new_comm_is_seen_from_its_first_event(fleet: Fleet, metric: str) -> N
     assert grown > NEW_ENDS - 1
 
 
-def test_protobuf_stores_what_text_stores(fleet: Fleet) -> None:
-    """The same series with the same labels, `le` too: a server that begins to take native histograms must not lose or rename any.
+def test_each_server_stores_the_same(fleets: dict[str, Fleet]) -> None:
+    """The same series with the same labels, `le` too: who updates Prometheus or takes native histograms must not lose or rename any.
 
     Native histograms are further ones.
     """
-    instance = fleet.hosts["complete"]
-    wanted = f'{{__name__=~"shortproc_.+|process_.+|python_info", instance="{instance}"}}'
-    native = replace(fleet, url=fleet.native_url)
-    stored = [{frozenset(one["metric"].items()) for one in each.api("query", query=wanted)["result"]} for each in (fleet, native)]
-    assert len(stored[0]) > 200
-    lifetimes = {each for each in stored[1] if dict(each)["__name__"].endswith("_lifetime_seconds")}
-    assert stored[0] == stored[1] - lifetimes
-    names = {dict(each)["comm"] for each in stored[1] if dict(each)["__name__"] == "shortproc_comm_execs_total"}
-    assert len(lifetimes) == 1 + len(names)
-    (scraped,) = native.api("query", query=f'scrape_samples_post_metric_relabeling{{instance="{instance}"}}')["result"]
-    assert int(scraped["value"][1]) == len(stored[1])
-    described = urllib.parse.quote(f'{{instance="{instance}"}}')
-    metadata = [each.api(f"targets/metadata?match_target={described}") for each in (fleet, native)]
-    with_ending = ["shortproc_execs_total" in {one["metric"] for one in each} for each in metadata]
-    assert with_ending == [False, True], "the type of a counter has its name without the ending in OpenMetrics, with it in protobuf"
+    stored = {}
+    for server, fleet in fleets.items():
+        instance = fleet.hosts["complete"]
+        wanted = f'{{__name__=~"shortproc_.+|process_.+|python_info", instance="{instance}"}}'
+        series = {frozenset(one["metric"].items()) for one in fleet.api("query", query=wanted)["result"]}
+        (scraped,) = fleet.api("query", query=f'scrape_samples_post_metric_relabeling{{instance="{instance}"}}')["result"]
+        assert int(scraped["value"][1]) == len(series)
+        names = {dict(each)["comm"] for each in series if dict(each)["__name__"] == "shortproc_comm_execs_total"}
+        lifetimes = {each for each in series if dict(each)["__name__"].endswith("_lifetime_seconds")}
+        assert len(lifetimes) == (1 + len(names) if "native" in server else 0)
+        stored[server] = series - lifetimes
+        described = urllib.parse.quote(f'{{instance="{instance}"}}')
+        named = {one["metric"] for one in fleet.api(f"targets/metadata?match_target={described}")}
+        assert ("shortproc_execs_total" in named) == ("native" in server), "OpenMetrics has the type of a counter without its name's ending"
+    assert len(stored["installed"]) > 200
+    assert all(series == stored["installed"] for series in stored.values())
 
 
-def test_native_histograms_count_what_counters_count(fleet: Fleet) -> None:
+@pytest.mark.parametrize("server", ["installed, native", "3, native"])
+def test_native_histograms_count_what_counters_count(fleets: dict[str, Fleet], server: str) -> None:
     """By name and of the whole; a new name from its first process on. So rates of both can be compared."""
-    native, instance = replace(fleet, url=fleet.native_url), fleet.hosts["complete"]
-    of_new, whole = f'{{comm="{NEW}", instance="{instance}"}}', f'{{instance="{instance}"}}'
+    native = known_to(server, fleets)
+    of_new, whole = (f'{{{name}instance="{native.hosts["complete"]}"}}' for name in (f'comm="{NEW}", ', ""))
     assert native.number(f"histogram_count(shortproc_comm_lifetime_seconds{of_new})") == NEW_ENDS
     grown = native.number(f"histogram_count(increase(shortproc_comm_lifetime_seconds{of_new}[{RANGE_SECONDS}s]))")
     assert grown is not None
@@ -81,9 +85,13 @@ def test_native_histograms_count_what_counters_count(fleet: Fleet) -> None:
     assert quantiles[0]
 
 
-def test_promtool_finds_nothing_to_say(fleet: Fleet) -> None:
+@pytest.mark.parametrize("release", [INSTALLED, THREE], ids=["installed", "3"])
+def test_promtool_finds_nothing_to_say(fleets: dict[str, Fleet], release: Release) -> None:
     """Names, types and help are as the conventions want them."""
-    page = fetched(f"http://{fleet.hosts['complete']}/metrics")
+    promtool = release.program("promtool")
+    if promtool is None:
+        pytest.skip(NO_THREE)
+    page = fetched(f"http://{fleets['installed'].hosts['complete']}/metrics")
     assert page
-    checked = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)
+    checked = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
