@@ -9,11 +9,14 @@ A comm is `bytes` as the kernel keeps it (at most 15); it becomes text only thro
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 NS = 1_000_000_000
 FOREVER_NS = 2**64 - 1
+RECENT_SECONDS = 60
+"""Whole seconds whose short exits sources keep apart."""
 MAX_BOUNDS = 31
 """Most bucket bounds that a histogram may have (`bpf/lifecycle.h` holds as many)."""
 
@@ -119,9 +122,19 @@ class SourceFailed(Exception):
 class Gauges:
     """What a source can say of now; `None` or empty is what its mode can't fill."""
 
-    peak_per_second: int | None = None
-    """Short exits in the busiest whole second of the last 60, the current one left out."""
+    short_exits: Mapping[int, int] | None = None
+    """Short exits in each of the last 60 whole seconds of the monotonic clock; without the current one, and without those that had none."""
     scan_duration_seconds: float | None = None
+
+    @property
+    def peak_per_second(self) -> int | None:
+        """Return the short exits in the busiest of these seconds."""
+        return None if self.short_exits is None else max(self.short_exits.values(), default=0)
+
+    def with_short_exits(self, more: Mapping[int, int]) -> Gauges:
+        """Return the same with the short exits of another source added."""
+        mine = self.short_exits or {}
+        return replace(self, short_exits={second: mine.get(second, 0) + more.get(second, 0) for second in mine.keys() | more.keys()})
 
 
 @dataclass(frozen=True, slots=True)

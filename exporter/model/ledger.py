@@ -44,6 +44,11 @@ class Ledger:
         """How busy keys were, as of the last drain."""
         return {dimension: series.standing() for dimension, series in self._series.items()}
 
+    @property
+    def records_dropped(self) -> int:
+        """Records that sources dropped, as of the last drain."""
+        return self._totals.records_dropped
+
     def absorb(self, counts: Counts) -> None:
         """Take over what a source drained."""
         self._totals.add_totals(counts)

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from signal import SIGKILL
 
-from exporter.model import FOREVER_NS, NS, Lost, Mode, Outcome, RuntimeScale, lifetimes
+from exporter.model import FOREVER_NS, NS, RECENT_SECONDS, Lost, Mode, Outcome, RuntimeScale, lifetimes
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM
 from exporter.model.exits import ProcessExit
@@ -27,8 +27,7 @@ _FAILED = {Outcome.ERROR, Outcome.SIGNAL}
 class SecondsRing:
     """Counts the events in each of the last seconds."""
 
-    SIZE = 64
-    WINDOW = 60
+    SIZE = RECENT_SECONDS + 4
 
     def __init__(self) -> None:
         self._seconds = [-1] * self.SIZE
@@ -41,9 +40,9 @@ class SecondsRing:
             self._seconds[slot], self._events[slot] = second, 0
         self._events[slot] += 1
 
-    def busiest(self, second: int) -> int:
-        """Return the events in the busiest of the 60 seconds before `second`."""
-        return max((n for at, n in zip(self._seconds, self._events, strict=True) if second - self.WINDOW <= at < second), default=0)
+    def before(self, second: int) -> dict[int, int]:
+        """Return the events of each of the 60 seconds before `second`, without the seconds that had none."""
+        return {at: n for at, n in zip(self._seconds, self._events, strict=True) if second - RECENT_SECONDS <= at < second}
 
 
 class Tally:
@@ -205,10 +204,10 @@ class Tally:
             origins, self._origins = self._origins, fresh
         return origins
 
-    def peak_per_second(self) -> int:
-        """Return the short exits in the busiest whole second of the last 60, without the current one."""
+    def short_exits(self) -> dict[int, int]:
+        """Return the short exits of the last seconds; see `Gauges`."""
         with self._lock:
-            return self._ring.busiest(self._now() // NS)
+            return self._ring.before(self._now() // NS)
 
     def _fresh(self) -> Counts:
         comms = Breakdown[bytes](other=self._buckets() if self._scale.per_comm_buckets else ProcessCounts())

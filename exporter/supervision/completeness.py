@@ -23,10 +23,15 @@ _STILL_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Clones since the start of the exporter, as counted by the kernel and as observed, at the same moment."""
+    """Clones as counted by the kernel and as observed, up to the same moment: since the start of the exporter, or in some time."""
 
     kernel: int
     observed: int
+
+    @property
+    def ratio(self) -> float:
+        """Return the observed fraction; 1 if there were none."""
+        return self.observed / self.kernel if self.kernel > 0 else 1.0
 
 
 def no_ratio(procfs: Procfs) -> str | None:
@@ -87,10 +92,10 @@ class Completeness:
         while len(self._history) > 1 and self._history[1][0] <= now - _WINDOW_NS:
             self._history.popleft()
 
-    def ratio(self, sample: Sample | None) -> float | None:
-        """Return observed by counted clones, from 60 s ago (or the start) to `sample`; 1 if there were none, None if unknown."""
+    def last_minute(self, sample: Sample | None) -> Sample | None:
+        """Return the clones from 60 s ago (or the start) to `sample`, never more observed than counted; None if unknown."""
         if sample is None or not self._history:
             return None
         then = self._history[0][1]
-        kernel = sample.kernel - then.kernel
-        return min(1.0, max(0.0, (sample.observed - then.observed) / kernel)) if kernel > 0 else 1.0
+        kernel = max(0, sample.kernel - then.kernel)
+        return Sample(kernel, min(kernel, max(0, sample.observed - then.observed)))

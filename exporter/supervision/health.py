@@ -41,9 +41,9 @@ class Health:
         at_once = source.mode in self._at_once
         return self._completeness.sample(lambda: self._earlier_clones + sum(each.clones() for each in running), immediate=at_once)
 
-    def ratio(self, sample: Sample | None) -> float | None:
+    def last_minute(self, sample: Sample | None) -> Sample | None:
         """See `Completeness`."""
-        return self._completeness.ratio(sample)
+        return self._completeness.last_minute(sample)
 
     def tick(self, source: Source | None) -> None:
         """Keep a sample; called about once a second."""

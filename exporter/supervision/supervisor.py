@@ -34,7 +34,7 @@ from exporter.supervision.completeness import no_ratio
 from exporter.supervision.health import Health
 from exporter.supervision.modes import MODES, ModeSpec
 from exporter.supervision.selector import ModeSelector, same_options
-from exporter.supervision.snapshot import Snapshot
+from exporter.supervision.snapshot import Pulse, Snapshot
 from exporter.supervision.switchover import Retiring, Running, discard, take_over
 
 logger = logging.getLogger(__name__)
@@ -187,24 +187,35 @@ class Supervisor:
             view = self._ledger.view(counts)
             return Snapshot(
                 view=view,
-                gauges=self._active.gauges() if self._active is not None else Gauges(),
+                gauges=self._gauges(),
                 mode=mode,
                 why=self._why,
                 modes=dict(self._selector.statuses),
                 degraded=mode is not None and mode != self._selector.best,
                 switches=dict(self._switches),
                 sample=sample or self._health.last,
-                capture_ratio=self._health.ratio(sample),
+                last_minute=self._health.last_minute(sample),
                 host_cpus=self._procfs.host_cpus,
                 records_dropped={("reader", "full"): view.counts.records_dropped} | self._hub.dropped(),
                 latency_buckets=list(self._hub.latencies.buckets),
                 latency_sum_ns=self._hub.latencies.sum_ns,
             )
 
+    def pulse(self) -> Pulse:
+        """Return what is noted each second."""
+        with self._lock:
+            return Pulse(self._gauges().short_exits, self._ledger.records_dropped)
+
     def standings(self) -> dict[Dimension[Any], Standing[Any]]:
         """Return how busy the keys of each dimension were, as of the last drain."""
         with self._lock:
             return self._ledger.standings()
+
+    def _gauges(self) -> Gauges:
+        """Return the gauges of the active source. Seconds around a switch have the short exits of both sources."""
+        gauges = self._active.gauges() if self._active is not None else Gauges()
+        earlier = self._retiring.running.gauges().short_exits if self._retiring is not None else None
+        return gauges if earlier is None else gauges.with_short_exits(earlier)
 
     def _start_best(self, reason: SwitchReason, *, retry: bool = False) -> Source:
         """Start the best mode that works, while none is active; see `ModeSelector.start_best`."""

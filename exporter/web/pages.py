@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from exporter import __version__
 from exporter.config.options import Config
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.formats import Format
-from exporter.model import Mode, SourceFailed
+from exporter.model import NS, Mode
 from exporter.process import version
 from exporter.records.fields import Json
 from exporter.records.hub import Hub
@@ -21,8 +20,8 @@ from exporter.web import lineage
 from exporter.web.busiest import busiest
 from exporter.web.landing import PageStatus, changes, render
 from exporter.web.rankings import tables
-from exporter.web.rates import Rates
 from exporter.web.stream import MOST_RECORDS
+from exporter.web.timeline import NOW_SECONDS, Timeline
 
 if TYPE_CHECKING:
     from exporter.handlers.parent import Handlers
@@ -37,7 +36,7 @@ class Pages:
         self._supervisor = supervisor
         self._exposition = Exposition(config, supervisor.snapshot, last_reload, handlers)
         self._started = time.time()
-        self._rates = Rates()
+        self._timeline = Timeline()
 
     def metrics(self, form: Format) -> bytes:
         """Return the body of `/metrics`."""
@@ -52,11 +51,10 @@ class Pages:
         return None if self._supervisor.ready else "no mode is active yet"
 
     def tick(self) -> None:
-        """Note the present total, for the rates of the last minutes."""
-        with contextlib.suppress(SourceFailed, OSError):  # the supervisor's own tick handles it
-            snapshot = self._supervisor.snapshot()
-            self._note(snapshot)
-            self.hub.stacks.note_dropped(snapshot.records_dropped["reader", "full"])
+        """Note the last seconds."""
+        pulse = self._supervisor.pulse()
+        self._timeline.note(time.monotonic_ns() // NS, pulse.short_exits)
+        self.hub.stacks.note_dropped(pulse.records_dropped)
 
     def landing(self, names: bool) -> str:
         """Return the page at /, with or without names of processes."""
@@ -75,12 +73,8 @@ class Pages:
         """Return the answer to a query at /api/v1/lineage, and its content type. Raises `BadQuery`."""
         return lineage.answer(self.hub.stacks, query)
 
-    def _note(self, snapshot: Snapshot) -> None:
-        self._rates.note(time.monotonic(), snapshot.view.counts.total.short_exits)
-
     def _status(self, names: bool) -> PageStatus:
         snapshot = self._supervisor.snapshot()
-        self._note(snapshot)
         counts = snapshot.view.counts
         return PageStatus(
             version=__version__,
@@ -93,7 +87,7 @@ class Pages:
             started=self._started,
             ended_processes=sum(counts.total.exits),
             short_processes=counts.total.short_exits,
-            rates=(self._rates.per_second(5), self._rates.per_second(60), self._rates.per_second(300)),
+            rates=(self._timeline.per_second(NOW_SECONDS), self._timeline.per_second(60), self._timeline.per_second(300)),
             peak_per_second=snapshot.gauges.peak_per_second,
             bounds_seconds=self._config.metrics.runtime_buckets_seconds,
             buckets=tuple(counts.total.buckets),

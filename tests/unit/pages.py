@@ -16,7 +16,7 @@ from exporter.model.series import Row
 from exporter.records.hub import Hub
 from exporter.records.record import Record
 from exporter.supervision.reload import LastReload
-from exporter.supervision.snapshot import Snapshot
+from exporter.supervision.snapshot import Pulse, Snapshot
 from exporter.supervision.supervisor import Supervisor
 from exporter.web.limits import Limits
 from exporter.web.pages import Pages
@@ -76,6 +76,9 @@ class FakeSupervisor(Supervisor):
 
     def snapshot(self) -> Snapshot:
         return self.shown
+
+    def pulse(self) -> Pulse:
+        return Pulse(self.shown.gauges.short_exits, 0)
 
     def stuck(self) -> str | None:
         return None

@@ -87,7 +87,7 @@ def snapshot(
         degraded=False,
         switches=switches,
         sample=sample,
-        capture_ratio=None if sample is None else sample.observed / sample.kernel,
+        last_minute=sample,
         host_cpus=2,
         records_dropped={("reader", "full"): counts.records_dropped},
         latency_buckets=list(range(len(Latencies.BOUNDS_NS) + 1)),
@@ -115,7 +115,7 @@ def ordinary() -> Snapshot:
             program_ns={name: 1500 * n for n, name in enumerate(PROGRAMS, 1)},
         )
     )
-    return snapshot(counts, Gauges(peak_per_second=12), sample=Sample(kernel=64, observed=62))
+    return snapshot(counts, Gauges(short_exits={1: 5, 2: 12}), sample=Sample(kernel=64, observed=62))
 
 
 def worst() -> Snapshot:
@@ -136,4 +136,4 @@ def worst() -> Snapshot:
     busier = {b"burst-%d" % number: ended(9999) for number in range(9)}
     of_owners = by_owner({Owner("service", f"burst-{n}.service"): 9000 + n for n in range(9)})
     burst = totalled(Counts(by={COMM: Breakdown(busier), PARENT: by_parent(dict.fromkeys(busier, 9999))} | of_owners))
-    return snapshot(counts, Gauges(1, 0.1), sample=Sample(2, 1), burst=burst)
+    return snapshot(counts, Gauges({1: 1}, 0.1), sample=Sample(2, 1), burst=burst)

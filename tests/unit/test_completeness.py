@@ -35,7 +35,8 @@ class Host:
         self.ns += seconds * NS
 
     def ratio(self) -> float | None:
-        return self.completeness.ratio(self.sample())
+        last_minute = self.completeness.last_minute(self.sample())
+        return None if last_minute is None else last_minute.ratio
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +117,7 @@ def test_unknown_where_it_was_never_known() -> None:
     without.begin(lambda: 0)
     assert without.sample(lambda: 5, immediate=True) is None
     without.tick(None)
-    assert without.ratio(None) is None
+    assert without.last_minute(None) is None
 
 
 def test_clones_between_the_readings_are_no_loss() -> None:

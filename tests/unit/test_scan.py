@@ -289,10 +289,10 @@ def test_peak_leaves_out_the_current_second_and_the_old_ones() -> None:
     for second, n in ((1000, 9), (1010, 5), (1061, 7)):
         for _ in range(n):
             ring.add(second)
-    assert ring.busiest(1061) == 5
-    assert ring.busiest(1060) == 9
-    assert ring.busiest(1062) == 7
-    assert ring.busiest(1500) == 0
+    assert ring.before(1061) == {1010: 5}
+    assert ring.before(1060) == {1000: 9, 1010: 5}
+    assert ring.before(1062) == {1010: 5, 1061: 7}
+    assert ring.before(1500) == {}
 
 
 def test_the_thread(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from exporter.model import comm_text
 from exporter.records.hub import Hub
+from exporter.supervision.completeness import Sample
 from exporter.web import stream
 from exporter.web.stream import MOST_RECORDS, StreamFeed, Streams
 from tests.unit.pages import HOSTILE, Served, record, served, soon
@@ -63,7 +64,7 @@ def test_status_comes_when_it_changes(site: Served) -> None:
     url, supervisor = site.url, site.supervisor
     with watching(url) as watcher:
         assert watcher.next("status")["poor"]
-        supervisor.change(capture_ratio=1.0)
+        supervisor.change(last_minute=Sample(1, 1))
         assert not watcher.next("status")["poor"]
         with watching(url) as second:
             assert not second.next("status")["poor"]

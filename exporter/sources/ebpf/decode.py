@@ -8,11 +8,10 @@ from itertools import compress
 
 from exporter.kernel.bpf import Rows
 from exporter.kernel.layout import BUCKETS, KERNEL_LOST, LIFETIMES, SIGNALS, CommRow, CpuRow
-from exporter.model import Lost, Outcome, RuntimeScale, lifetimes
+from exporter.model import RECENT_SECONDS, Lost, Outcome, RuntimeScale, lifetimes
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM
 
-_PEAK_SECONDS = 60
 _WORD = 8
 _ROW = ctypes.sizeof(CommRow) // _WORD
 _HEAD = CommRow.lifetimes.offset // _WORD
@@ -63,14 +62,15 @@ class CpuTotals:
         sums[_EXES_LOST] += exes_lost
         return sums
 
-    def peak(self, second: int) -> int:
-        """Return the short exits in the busiest of the 60 seconds before `second`."""
+    def short_exits(self, second: int) -> dict[int, int]:
+        """Return the short exits of the 60 seconds before `second`, without the seconds that had none."""
         seconds: dict[int, int] = {}
         for at in range(0, len(self._words), _CPU_ROW):
             for slot in self._words[at + _RING : at + _CPU_ROW].tolist():
-                which, short_exits = slot & 0xFFFFFFFF, slot >> 32
-                seconds[which] = seconds.get(which, 0) + short_exits
-        return max((seconds.get(each, 0) for each in range(second - _PEAK_SECONDS, second)), default=0)
+                which = slot & 0xFFFFFFFF
+                if second - RECENT_SECONDS <= which < second:
+                    seconds[which] = seconds.get(which, 0) + (slot >> 32)
+        return seconds
 
     def _sum(self, at: int) -> int:
         return sum(self._words[at::_CPU_ROW])

@@ -197,7 +197,7 @@ class EbpfSource(Source):
 
     def gauges(self) -> Gauges:
         try:
-            return Gauges(self._cpu_totals().peak(time.monotonic_ns() // NS))
+            return Gauges(self._cpu_totals().short_exits(time.monotonic_ns() // NS))
         except OSError as error:
             raise SourceFailed(f"cannot read the BPF maps: {error}") from error
 

@@ -102,7 +102,7 @@ class NetlinkSource(TallySource):
         self._start_thread(partial(self._run, self._subscription))
 
     def gauges(self) -> Gauges:
-        return Gauges(peak_per_second=self._tally.peak_per_second())
+        return Gauges(short_exits=self._tally.short_exits())
 
     def about(self) -> str:
         registration, subscription = self._registration, self._subscription

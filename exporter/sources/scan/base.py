@@ -96,7 +96,7 @@ class Scanning(TallySource):
 
     def gauges(self) -> Gauges:
         duration = None if self._pass_ns is None else self._pass_ns / NS
-        return Gauges(peak_per_second=self._tally.peak_per_second(), scan_duration_seconds=duration)
+        return Gauges(short_exits=self._tally.short_exits(), scan_duration_seconds=duration)
 
     def counts_host(self) -> bool:
         return self._counts_host

@@ -1,0 +1,50 @@
+"""Short processes of each second: the last 15 minutes, in a few kilobytes.
+
+The source keeps the last 60 seconds by itself, so a second that is noted late is exact all the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections.abc import Mapping
+
+from exporter.model import RECENT_SECONDS
+
+KEPT_SECONDS = 900
+NOW_SECONDS = 5
+_UNKNOWN = -1
+
+
+class Timeline:
+    """Call `note` about once a second. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ring = array("q", [_UNKNOWN]) * KEPT_SECONDS
+        self._end: int | None = None
+        """The second after the last one that is kept."""
+
+    def note(self, now: int, short_exits: Mapping[int, int] | None) -> None:
+        """Note the short exits of the seconds before `now`, as `Gauges` has them. None: nobody counts."""
+        with self._lock:
+            begin = now - 1 if self._end is None else max(self._end, now - KEPT_SECONDS)
+            counted_from = now if short_exits is None else now - RECENT_SECONDS
+            for second in range(begin, now):
+                self._ring[second % KEPT_SECONDS] = 0 if second >= counted_from else _UNKNOWN
+            self._end = max(now, self._end or now)
+            for second, n in (short_exits or {}).items():  # after a switch of modes, the new source does not know the earlier ones
+                if now - RECENT_SECONDS <= second < now and (known := self._ring[second % KEPT_SECONDS]) != _UNKNOWN:
+                    self._ring[second % KEPT_SECONDS] = max(known, n)
+
+    def last(self, seconds: int) -> list[int | None]:
+        """Return the short exits of the last whole seconds, oldest first; None where they are unknown."""
+        with self._lock:
+            end = self._end or 0
+            kept = [self._ring[second % KEPT_SECONDS] for second in range(end - seconds, end)]
+        return [None if n == _UNKNOWN else n for n in kept]
+
+    def per_second(self, seconds: int) -> float | None:
+        """Return the rate over the last seconds, or over the known part of them; None without any."""
+        known = [n for n in self.last(seconds) if n is not None]
+        return sum(known) / len(known) if known else None
