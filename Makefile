@@ -118,6 +118,7 @@ clean: ## Remove everything that was built
 
 .venv/dev: .venv/ready
 	@$(BIN)/pip install -q --disable-pip-version-check --group dev
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --group axe
 	@$(BIN)/pip install -q --disable-pip-version-check --upgrade --target .venv/schemas --group schemas
 	@touch $@
 

@@ -24,6 +24,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
         self._add_revision(build_data["force_include"])
         if self.target_name == "wheel":
             self._add_programs(build_data["force_include"])
+            self._add_documents(build_data["force_include"])
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
         """Called when it has packed."""
@@ -43,6 +44,11 @@ class CustomBuildHook(BuildHookInterface[Any]):
         file.write_text(f"{revision}\n", encoding="ascii")
         if not (self._package / "_revision").exists():  # from an sdist it is there already
             include[str(file)] = "exporter/_revision"
+
+    def _add_documents(self, include: dict[str, str]) -> None:
+        """The page links to them."""
+        for document in (Path(self.root) / "docs").glob("*.md"):
+            include[str(document)] = f"exporter/_docs/{document.name}"
 
     def _add_programs(self, include: dict[str, str]) -> None:
         bpf = Path(self.root) / "bpf"

@@ -184,8 +184,8 @@ class Web:
     public_records: bool = option(
         False,
         boolean(),
-        "Show names and records of processes on the page /, its API and its stream to every client, not only to local and authenticated "
-        "ones. The metrics have names in any case.",
+        "Show records of single processes on the page /, its API and its stream to every client, not only to local and authenticated "
+        "ones. Every client sees totals by name, as in the metrics.",
     )
 
 

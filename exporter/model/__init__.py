@@ -94,6 +94,21 @@ class Lost(StrEnum):
     MALFORMED = "malformed"
     """A `/proc` entry or netlink message that cannot be parsed."""
 
+    @property
+    def detail(self) -> str:
+        """Return what is missing of an event that was counted all the same; empty if the event itself was lost, or may be."""
+        return _DETAILS.get(self, "")
+
+
+_DETAILS = {
+    Lost.NAME_BUSY: "command name",
+    Lost.EXIT_NOTES_FULL: "CPU time",
+    Lost.CPU_NEVER_CAME: "CPU time",
+    Lost.EXES_FULL: "path or arguments in a record",
+    Lost.ORIGINS_FULL: "owner, user, parent and spawner",
+    Lost.NAME_RACE: "command name",
+}
+
 
 class SwitchReason(StrEnum):
     """Why a mode became the active one. What stands below each is printed in docs/metrics.md."""

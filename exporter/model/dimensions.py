@@ -64,17 +64,19 @@ class Dimension(Generic[Key]):
     """As metrics have it: `shortproc_<name>_<measure>`."""
     about: str
     """What a key is, for `by ...`."""
-    plural: str
-    """What the page calls keys."""
+    noun: str
+    """What the page calls a key."""
     labels: Labels
     headings: Labels
-    """Of the labels' columns on the page."""
+    """Of its columns on the page."""
     labels_of: Callable[[Key], Labels]
     """A key as values of the labels, harmless to show; never the same for two keys."""
     cap: str
     """The option of the configuration that says how many keys have series at most; 0 switches the dimension off."""
     fact: Fact
     """What a mode must be able to tell to know the key of a process."""
+    cells_of: Callable[[Labels], Labels] = tuple
+    """The labels as cells of the page, one for each heading."""
     held: bool = True
     """Whether a new series is shown at 0 for `metrics.new_series_hold_seconds`."""
     measures: tuple[Measure, ...]
@@ -173,6 +175,11 @@ def _owner(owner: Owner) -> Labels:
     return owner
 
 
+def _owner_cells(labels: Labels) -> Labels:
+    owner = Owner(*labels[: len(_OWNER_LABELS)])
+    return (OTHER if owner.kind == OTHER else owner.text, owner.kind, *labels[len(_OWNER_LABELS) :])
+
+
 def _owner_comm(key: tuple[Owner, bytes]) -> Labels:
     owner, comm = key
     return (*owner, comm_text(comm))
@@ -181,7 +188,7 @@ def _owner_comm(key: tuple[Owner, bytes]) -> Labels:
 COMM = Dimension(
     name="comm",
     about="command name",
-    plural="commands",
+    noun="command",
     labels=("comm",),
     headings=("Name",),
     labels_of=_comm,
@@ -197,7 +204,7 @@ COMM = Dimension(
 PARENT = Dimension(
     name="parent",
     about="command name of the parent",
-    plural="parents",
+    noun="parent",
     labels=("parent_comm",),
     headings=("Parent",),
     labels_of=_comm,
@@ -209,7 +216,7 @@ PARENT = Dimension(
 SPAWNER = Dimension(
     name="spawner",
     about="command name of the nearest ancestor that was not short-lived itself",
-    plural="spawners",
+    noun="spawner",
     labels=("spawner",),
     headings=("Spawner",),
     labels_of=_comm,
@@ -221,7 +228,7 @@ SPAWNER = Dimension(
 USER = Dimension(
     name="user",
     about="user",
-    plural="users",
+    noun="user",
     labels=("user",),
     headings=("User",),
     labels_of=_text,
@@ -231,13 +238,14 @@ USER = Dimension(
     rankings=(Ranking("Users with the most short processes", (SHORT_EXITS,)),),
 )
 _OWNER_LABELS = ("kind", "unit", "namespace", "pod", "container")
-_OWNER_HEADINGS = ("Kind", "Unit", "Namespace", "Pod", "Container")
+_OWNER_HEADINGS = ("Owner", "Kind")
 OWNER = Dimension(
     name="owner",
     about="owner: systemd unit, container or pod",
-    plural="owners",
+    noun="owner",
     labels=_OWNER_LABELS,
     headings=_OWNER_HEADINGS,
+    cells_of=_owner_cells,
     labels_of=_owner,
     cap="attribution.max_owners",
     fact=Fact.OWNERS,
@@ -250,9 +258,10 @@ OWNER = Dimension(
 OWNER_COMM = Dimension(
     name="owner_comm",
     about="owner and command name",
-    plural="commands of owners",
+    noun="command of an owner",
     labels=(*_OWNER_LABELS, "comm"),
     headings=(*_OWNER_HEADINGS, "Name"),
+    cells_of=_owner_cells,
     labels_of=_owner_comm,
     cap="attribution.max_owner_comms",
     fact=Fact.OWNERS,

@@ -17,6 +17,11 @@ class Owner(NamedTuple):
     container: str = ""
     """The name of a container, a container in a pod, or a machine."""
 
+    @property
+    def text(self) -> str:
+        """Return its unit, `namespace/pod/container`, or if neither has a name the kind."""
+        return self.unit or "/".join(filter(None, (self.namespace, self.pod, self.container))) or self.kind
+
 
 UNKNOWN = Owner("unknown")
 

@@ -10,6 +10,7 @@ import time
 from functools import lru_cache
 
 from exporter.model import NS, SIGNALS, UNKNOWN_COMM, Outcome, comm_text
+from exporter.model.owner import Owner
 
 NOTHING = "-"
 """An unknown value in snoop."""
@@ -39,8 +40,8 @@ def label(text: str) -> str:
 
 @lru_cache(_CACHED)
 def owner(kind: str, unit: str, namespace: str, pod: str, container: str) -> str:
-    """Return an owner as one word, or nothing: its unit, `namespace/pod/container`, or if neither has a name the kind."""
-    return (unit or "/".join(filter(None, (namespace, pod, container))) or kind).replace(" ", r"\x20")
+    """Return an owner as one word, or nothing."""
+    return Owner(kind, unit, namespace, pod, container).text.replace(" ", r"\x20")
 
 
 @lru_cache(_CACHED)

@@ -56,6 +56,7 @@ def table(recent: RecentStacks) -> Table:
         ("@Ancestors and name", "#Processes", "#CPU s", "#Runtime s"),
         rows,
         shares([each.processes for _, each in first]),
+        filtered=True,
     )
 
 

@@ -23,7 +23,7 @@ _TITLES, _cells = columns(FIELDS)
 def table(newest_first: Iterable[Record]) -> Table:
     """Return the table of these records."""
     rows = [_cells(*record) for record in newest_first]
-    return Table("recent", "Recent short processes", "Newest first; times in UTC.", _TITLES, rows, tall=True)
+    return Table("recent", "Recent short processes", "Newest first; times in UTC.", _TITLES, rows, tall=True, filtered=True)
 
 
 def event(records: Sequence[Record], more: Json) -> str:

@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from http import HTTPStatus
 
 from exporter.process import memory
@@ -52,7 +53,7 @@ class Server:
         *,
         policies: PolicySource | None = None,
     ) -> None:
-        self._streams = Streams(pages.hub, pages.live)
+        self._streams = Streams(pages.hub, partial(pages.live, records=True))
         self._policies = policies or Open()
         self._site = Site(telemetry_path, pages, public_records, self._streams, self._policies)
         self._limits = limits or Limits()

@@ -1,4 +1,4 @@
-"""The paths of the site, and which clients may see names of processes."""
+"""The paths of the site, and which clients may see single records of processes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Protocol
 
 from exporter.metrics.formats import Format
 from exporter.process.rate_limited_log import RateLimitedLog
+from exporter.records.encoding import encode
 from exporter.records.fields import Json
 from exporter.records.hub import Hub
 from exporter.records.record import Record
-from exporter.web import api, landing
+from exporter.web import api, documents, landing
 from exporter.web.accept import accepts_gzip, negotiate
 from exporter.web.messages import Request, Response, gzipped
 from exporter.web.policy import AccessPolicy, Open, PolicySource, Refused
@@ -25,12 +26,16 @@ from exporter.web.stream import Streams
 logger = logging.getLogger(__name__)
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?")
-_LARGE = ("/", "/api/v1/short-processes", "/api/v1/busiest", "/api/v1/lineage")
+_STREAM = "/api/v1/stream"
+_OF_RECORDS = ("/api/v1/short-processes", "/api/v1/lineage", _STREAM)
+_OF_TOTALS = ("/api/v1/page", "/api/v1/busiest")
+"""Totals by name: for all clients that may read metrics."""
+_LARGE = ("/", *_OF_TOTALS, "/api/v1/short-processes", "/api/v1/lineage")
 _STEP = 1000
 """Records that are searched in about a millisecond."""
 _FROM_A_PROXY = ("forwarded", "via", "x-real-ip")
 _RECORDS_HIDDEN = (
-    "records contain names of processes, so they are shown only to clients on this host that connect directly to localhost, and to "
+    "records of single processes are shown only to clients on this host that connect directly to localhost, and to "
     "authenticated clients (--web.config.file); to show them to all clients, set web.public_records: true in the configuration"
 )
 
@@ -43,11 +48,11 @@ class PageProvider(Protocol):
     def metrics(self, form: Format) -> bytes:
         """Return the body of /metrics."""
 
-    def landing(self, names: bool) -> str:
-        """Return the page at /, with or without names of processes."""
+    def landing(self, records: bool) -> str:
+        """Return the page at /, with or without single records."""
 
-    def live(self) -> Json:
-        """Return the changing parts of that page, with names."""
+    def live(self, records: bool) -> Json:
+        """Return the changing parts of that page."""
 
     def busiest(self, query: str) -> str:
         """Return a line of JSON, or raise `api.BadQuery`."""
@@ -78,7 +83,7 @@ class Site:
 
     def is_large(self, request: Request) -> bool:
         """Return whether the answer may be large. Metrics are not, and have other places."""
-        return request.path in _LARGE and request.path != self.telemetry_path
+        return (request.path in _LARGE or request.path.startswith(documents.FOLDER)) and request.path != self.telemetry_path
 
     def answer(self, request: Request, peer: str, policy: AccessPolicy, certified: bool = False) -> Response:
         """Return the response to a request from the address `peer`. `certified`: it has a verified client certificate. Never raises."""
@@ -93,24 +98,40 @@ class Site:
             self.failures.exception("a page failed", path=request.path)
             return Response.line(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error, see the exporter's log")
 
-    def _page(self, request: Request, may_see_names: bool) -> Response:
+    def _page(self, request: Request, may_see_records: bool) -> Response:
         if request.path == self.telemetry_path:
             return self._metrics(request)
         match request.path:
             case "/":
-                self.urgent.give_way()
-                page = self.others.get(("/", may_see_names), lambda: self.pages.landing(may_see_names).encode(errors="replace"))
-                headers = {"Content-Security-Policy": landing.content_security_policy()}
-                return Response(HTTPStatus.OK, page, "text/html; charset=utf-8", headers)
-            case "/api/v1/short-processes" | "/api/v1/busiest" | "/api/v1/lineage" | "/api/v1/stream" as path:
-                answer = self._stream if path == "/api/v1/stream" else self._query
-                allowed = may_see_names and not _is_of_another_site(request)
-                return answer(request) if allowed else Response.line(HTTPStatus.FORBIDDEN, _RECORDS_HIDDEN)
+                return self._landing(may_see_records)
+            case path if path in _OF_TOTALS or path in _OF_RECORDS:
+                return self._api(request, may_see_records)
             case "/-/healthy":
                 return _state(self.pages.healthy, "healthy")
             case "/-/ready":
                 return _state(self.pages.ready, "ready")
+        return self._file(request.path)
+
+    def _landing(self, may_see_records: bool) -> Response:
+        self.urgent.give_way()
+        page = self.others.get(("/", may_see_records), lambda: self.pages.landing(may_see_records).encode(errors="replace"))
+        headers = {"Content-Security-Policy": landing.content_security_policy()}
+        return Response(HTTPStatus.OK, page, "text/html; charset=utf-8", headers)
+
+    def _file(self, path: str) -> Response:
+        if path == landing.ICON_PATH:
+            return Response(HTTPStatus.OK, landing.ICON, "image/svg+xml")
+        if (document := documents.read(path)) is not None:
+            return Response(HTTPStatus.OK, document, "text/plain; charset=utf-8")
         return Response.line(HTTPStatus.NOT_FOUND, f"nothing here; metrics are at {self.telemetry_path}")
+
+    def _api(self, request: Request, may_see_records: bool) -> Response:
+        foreign = _is_of_another_site(request)
+        if request.path in _OF_RECORDS and (foreign or not may_see_records):
+            return Response.line(HTTPStatus.FORBIDDEN, _RECORDS_HIDDEN)
+        if foreign:
+            return Response.line(HTTPStatus.FORBIDDEN, "pages of other sites may not use the API")
+        return self._stream(request) if request.path == _STREAM else self._query(request)
 
     def _query(self, request: Request) -> Response:
         self.urgent.give_way()
@@ -124,6 +145,8 @@ class Site:
 
     def _found(self, request: Request) -> tuple[bytes | api.Found, str]:
         content_type = "application/json"
+        if request.path == "/api/v1/page":
+            return f"{encode(self.pages.live(records=False))}\n".encode(), content_type
         if request.path == "/api/v1/busiest":
             return self.pages.busiest(request.query).encode(), content_type
         if request.path == "/api/v1/lineage":

@@ -7,13 +7,42 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from exporter.model import RECENT_SECONDS
 
 KEPT_SECONDS = 900
 NOW_SECONDS = 5
 _UNKNOWN = -1
+
+
+class Seconds(NamedTuple):
+    """Short exits of whole seconds, oldest first; None where they are unknown."""
+
+    end: int
+    """The second after the last one, of the monotonic clock."""
+    short_exits: Sequence[int | None]
+
+    def last(self, seconds: int) -> Seconds:
+        """Return the last ones."""
+        return Seconds(self.end, self.short_exits[-seconds:])
+
+    def known(self) -> list[int]:
+        """Return those that are known."""
+        return [n for n in self.short_exits if n is not None]
+
+    def per_second(self) -> float | None:
+        """Return the rate over the known ones; None without any."""
+        known = self.known()
+        return sum(known) / len(known) if known else None
+
+    def slices(self, length: int) -> list[Seconds]:
+        """Return slices of `length`. Each begins at a multiple of it, so that a second stays in its slice; the last may be shorter."""
+        begin = self.end - len(self.short_exits)
+        starts = range(begin + -begin % length, self.end, length)
+        ends = [min(start + length, self.end) for start in starts]
+        return [Seconds(end, self.short_exits[start - begin : end - begin]) for start, end in zip(starts, ends, strict=True)]
 
 
 class Timeline:
@@ -37,14 +66,10 @@ class Timeline:
                 if now - RECENT_SECONDS <= second < now and (known := self._ring[second % KEPT_SECONDS]) != _UNKNOWN:
                     self._ring[second % KEPT_SECONDS] = max(known, n)
 
-    def last(self, seconds: int) -> list[int | None]:
-        """Return the short exits of the last whole seconds, oldest first; None where they are unknown."""
+    def seconds(self) -> Seconds:
+        """Return all that is kept."""
         with self._lock:
             end = self._end or 0
-            kept = [self._ring[second % KEPT_SECONDS] for second in range(end - seconds, end)]
-        return [None if n == _UNKNOWN else n for n in kept]
-
-    def per_second(self, seconds: int) -> float | None:
-        """Return the rate over the last seconds, or over the known part of them; None without any."""
-        known = [n for n in self.last(seconds) if n is not None]
-        return sum(known) / len(known) if known else None
+            at = end % KEPT_SECONDS
+            kept = self._ring[at:] + self._ring[:at]
+        return Seconds(end, [None if n == _UNKNOWN else n for n in kept])

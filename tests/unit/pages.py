@@ -80,6 +80,10 @@ class FakeSupervisor(Supervisor):
     def pulse(self) -> Pulse:
         return Pulse(self.shown.gauges.short_exits, 0)
 
+    @property
+    def ready(self) -> bool:
+        return True
+
     def stuck(self) -> str | None:
         return None
 
@@ -96,6 +100,7 @@ class Served(NamedTuple):
     url: str
     supervisor: FakeSupervisor
     server: Server
+    pages: Pages
 
 
 @contextlib.contextmanager
@@ -106,7 +111,7 @@ def served(shown: Snapshot, hub: Hub, public_records: bool = False, limits: Limi
     server = Server("127.0.0.1:0", "/metrics", pages, public_records, limits)
     server.start()
     try:
-        yield Served(f"http://127.0.0.1:{server.port}", supervisor, server)
+        yield Served(f"http://127.0.0.1:{server.port}", supervisor, server, pages)
     finally:
         server.close()
 

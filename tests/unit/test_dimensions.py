@@ -24,7 +24,7 @@ from tests.unit.snapshots import CONFIG, snapshot
 UNIT: Dimension[tuple[str, int]] = Dimension(
     name="unit",
     about="unit",
-    plural="units",
+    noun="unit",
     labels=("kind", "unit"),
     headings=("Kind", "Unit"),
     labels_of=lambda key: (key[0], f"job-{key[1]}.{key[0]}"),
@@ -72,8 +72,8 @@ def test_a_declared_dimension_is_on_the_page() -> None:
     ledger = Ledger(CAPS, 0, lambda: 0)
     ledger.absorb(COUNTS)
     supervisor = FakeSupervisor(snapshot(COUNTS, caps=CAPS), ledger.standings())
-    page = Pages(Config(), supervisor, LastReload(), Hub(10)).landing(names=True)
-    section = page[page.index("Units that fail most in the last 5 minutes") :]
+    page = Pages(Config(), supervisor, LastReload(), Hub(10)).landing(records=True)
+    section = page[page.index("Units that fail most, last 5 minutes") :]
     head, body = section[: section.index("</thead>")], section[section.index("<tbody") : section.index("</tbody>")]
     assert re.findall(r"<th [^>]*>(\w+)</th>", head) == ["Kind", "Unit", "Failed", "Short", "Series"]
     assert re.findall(r"job-\d+|own|other", body) == ["job-1", "own", "job-22", "own"], "a unit without failures is not listed"
@@ -112,7 +112,8 @@ def test_what_is_declared_fits_together() -> None:
     families = [by_dimension(each, measure) for each in DIMENSIONS for measure in each.measures]
     assert len({family.name for family in families}) == len(families)
     for dimension in DIMENSIONS:
-        assert len(dimension.labels) == len(dimension.headings) == len(dimension.other)
+        assert len(dimension.labels) == len(dimension.other)
+        assert len(dimension.cells_of(dimension.other)) == len(dimension.headings)
         assert {column for ranking in dimension.rankings for column in ranking.columns} <= {*dimension.measures, FAILED_EXITS}
         for measure in dimension.measures:
             assert len(measure.values(ProcessCounts())) == (len(measure.parts) or 1)

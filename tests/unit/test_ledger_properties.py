@@ -214,7 +214,7 @@ class TupleMachine(LedgerMachine):
     dimension = Dimension(
         name="unit",
         about="unit",
-        plural="units",
+        noun="unit",
         labels=("kind", "unit"),
         headings=("Kind", "Unit"),
         labels_of=lambda key: (key[0] or "none", str(key[1])),

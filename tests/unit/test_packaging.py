@@ -59,7 +59,15 @@ def test_wheel(wheel: Path) -> None:
             assert packed.read(f"exporter/_bpf/{name}.bpf.o").startswith(b"\x7fELF")
     static = {str(path.relative_to(ROOT)) for path in (ROOT / "exporter/web/static").iterdir()}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "exporter").rglob("*.py")}
-    assert names >= {"exporter/_bpf/lifecycle.bcc.c", "exporter/_bpf/lifecycle.h", "exporter/py.typed", *static, *modules}
+    assert names >= {
+        "exporter/_bpf/lifecycle.bcc.c",
+        "exporter/_bpf/lifecycle.h",
+        "exporter/py.typed",
+        "exporter/_docs/runbook.md",
+        "exporter/_docs/metrics.md",
+        *static,
+        *modules,
+    }
     licences = {f"LICENSES/{path.name}" for path in (ROOT / "LICENSES").iterdir()} | {"LICENSE"}
     assert {name.partition("/licenses/")[2] for name in names} >= licences
     assert not [name for name in names if not name.startswith(("exporter/", "shortproc_exporter-"))]

@@ -186,7 +186,7 @@ def test_ipv6_addresses_that_mean_ipv4(client: Client, address: str) -> None:
     try:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sock:
             sock.sendall(GET % b"/")
-            assert b"names=True" in read_answer(sock)
+            assert b"records=True" in read_answer(sock)
     finally:
         server.close()
 

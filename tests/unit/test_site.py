@@ -1,4 +1,4 @@
-"""What is at which path, and who may see names there."""
+"""What is at which path, and who may see single records there."""
 
 from __future__ import annotations
 
@@ -32,7 +32,25 @@ def test_pages(client: Client) -> None:
     assert client.ask("/-/ready")[::2] == (503, b"no mode yet\n")
 
 
-@pytest.mark.parametrize("path", ["/metric", "/metrics/", "//metrics", "/%6detrics", "/../metrics", "/favicon.ico", "*", "/-/", "/Metrics"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metric",
+        "/metrics/",
+        "//metrics",
+        "/%6detrics",
+        "/../metrics",
+        "/favicon.ico",
+        "/docs/",
+        "/docs/none.md",
+        "/docs/../README.md",
+        "/docs/adr/0001-counts-in-kernel-maps.md",
+        "/docs/metrics.md/",
+        "*",
+        "/-/",
+        "/Metrics",
+    ],
+)
 def test_not_found(client: Client, path: str) -> None:
     """Nothing but the exact paths gives a page."""
     assert client.ask(path)[0] == 404
@@ -41,7 +59,7 @@ def test_not_found(client: Client, path: str) -> None:
 def test_absolute_form(client: Client) -> None:
     """HTTP asks every server to take it; its host counts, not the header's."""
     assert client.raw(b"GET http://x:1/metrics?a HTTP/1.0\r\n\r\n").endswith(client.pages.body)
-    assert b"names=False" in client.raw(b"GET http://evil HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    assert b"records=False" in client.raw(b"GET http://evil HTTP/1.0\r\nHost: localhost\r\n\r\n")
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/", "/-/ready", "/nothing"])
@@ -86,7 +104,7 @@ def test_gzip(client: Client) -> None:
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.1.2.3:9", "[::1]", "[::1]:80", "[::ffff:127.0.0.1]"])
 def test_names_for_the_host_itself(client: Client, host: str) -> None:
     """A person on the host sees who runs what there anyway."""
-    assert client.ask("/", Host=host)[2] == b"<p>names=True</p>"
+    assert client.ask("/", Host=host)[2] == b"<p>records=True</p>"
 
 
 @pytest.mark.parametrize(
@@ -94,13 +112,13 @@ def test_names_for_the_host_itself(client: Client, host: str) -> None:
 )
 def test_no_names_under_another_host(client: Client, host: str) -> None:
     """DNS rebinding makes the browser on the host ask us under a name of the attacker's."""
-    assert client.ask("/", Host=host)[2] == b"<p>names=False</p>"
+    assert client.ask("/", Host=host)[2] == b"<p>records=False</p>"
 
 
 @pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"])
 def test_no_names_behind_a_proxy(client: Client, header: str) -> None:
     """To a proxy on the host, everyone is local."""
-    assert client.ask("/", **{header: "1.2.3.4"})[2] == b"<p>names=False</p>"
+    assert client.ask("/", **{header: "1.2.3.4"})[2] == b"<p>records=False</p>"
 
 
 @pytest.mark.parametrize(
@@ -120,10 +138,25 @@ def test_no_names_for_others(peer: str, local: bool) -> None:
     assert site.is_local(Request("GET", "/", {}, "localhost", keep_alive=True), peer) is local
 
 
+def test_totals_are_for_all(client: Client) -> None:
+    """`/metrics` shows them to the same clients. A page of another site may not keep the exporter busy through its visitors."""
+    for path, answer in (("/api/v1/page", b'{"records":false}\n'), ("/api/v1/busiest?by=comm", b"by=comm\n")):
+        assert client.ask(path, Host="evil.example")[::2] == (200, answer)
+        assert client.ask(path, Sec_Fetch_Site="cross-site")[0] == 403
+    assert client.ask("/api/v1/short-processes", Host="evil.example")[0] == 403
+
+
+def test_documents(client: Client) -> None:
+    """An SRE without a way to the repository reads them from the exporter that the alert is about."""
+    status, headers, body = client.ask("/docs/runbook.md")
+    assert (status, headers["Content-Type"], body.startswith(b"# Runbook")) == (200, "text/plain; charset=utf-8", True)
+    assert client.ask("/favicon.svg")[1]["Content-Type"] == "image/svg+xml"
+
+
 def test_public_records_show_names_to_all() -> None:
     """The operator may decide otherwise."""
     with serving(public_records=True) as client:
-        assert client.ask("/", Host="evil.example")[2] == b"<p>names=True</p>"
+        assert client.ask("/", Host="evil.example")[2] == b"<p>records=True</p>"
 
 
 def test_error_in_a_page(client: Client, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,7 @@ def test_only_certified_clients(tmp_path: Path, who: str, version: str) -> None:
     context.maximum_version = ssl.TLSVersion[version]
     with serving(tmp_path, verifying()) as site:
         if who == "client":
-            assert site.ask("/", ELSEWHERE, context).body == b"<p>names=True</p>"
+            assert site.ask("/", ELSEWHERE, context).body == b"<p>records=True</p>"
         else:
             with pytest.raises(OSError, match=r"(?i)alert|reset|EOF|closed"):
                 site.ask(context=context)

@@ -44,12 +44,12 @@ class FakePages:
             raise ValueError("boom\nsecond line")
         return self.body
 
-    def landing(self, names: bool) -> str:
+    def landing(self, records: bool) -> str:
         self.hold()
-        return f"<p>names={names}</p>"
+        return f"<p>records={records}</p>"
 
-    def live(self) -> Json:
-        return {}
+    def live(self, records: bool) -> Json:
+        return {"records": records}
 
     def busiest(self, query: str) -> str:
         return f"{query}\n"

@@ -12,18 +12,11 @@
     runtime: ["lifetime", (node) => node.runtime_seconds],
   };
 
-  function element(name, attributes, ...children) {
-    const made = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  }
-
   const select = element("select", {}, ...Object.entries(BY).map(([key, [text]]) => element("option", { value: key }, text)));
   const graph = element("div", { class: "flame", role: "tree", "aria-label": "Flame graph: who starts what" });
   const about = element("p", { class: "soft", id: "flame-about" });
   const hint = element("p", { class: "soft" }, "Click or Enter zooms in, Escape zooms out, arrow keys move.");
-  const figure = element("figure", { class: "card" }, element("label", { class: "soft" }, "Width: ", select), graph, about, hint);
+  const figure = element("figure", {}, element("label", { class: "soft" }, "Width: ", select), graph, about, hint);
   const wide = table.closest(".wide");
   const details = element("details", {}, element("summary", {}, "Table"));
   wide.before(figure);

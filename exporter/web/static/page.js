@@ -1,48 +1,9 @@
-"use strict";
-// Keeps the page up to date. Text from processes becomes text nodes only, never markup.
+// Keeps the page up to date: from the stream, or if the client may not see single records, by asking every few seconds.
 (() => {
   const MOST_ROWS = 100;
   const AGAIN_MS = 10000;
+  const ASK_MS = 3000;
   const byId = (id) => document.getElementById(id);
-
-  function element(name, attributes, text) {
-    const made = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) if (value) made.setAttribute(key, value);
-    made.textContent = text;
-    return made;
-  }
-
-  function bar(percent) {
-    const [svg, rect] = ["svg", "rect"].map((name) => document.createElementNS("http://www.w3.org/2000/svg", name));
-    svg.setAttribute("class", "bar");
-    svg.setAttribute("aria-hidden", "true");
-    for (const [key, value] of Object.entries({ width: `${percent}%`, height: "100%", rx: 2 })) rect.setAttribute(key, value);
-    svg.append(rect);
-    return svg;
-  }
-
-  function row(table, cells) {
-    const made = document.createElement("tr");
-    cells.forEach((cell, number) => {
-      const css = table.tHead.rows[0].cells[number].className;
-      made.append(number ? element("td", { class: css }, cell) : element("th", { scope: "row", class: css }, cell));
-    });
-    return made;
-  }
-
-  function fill(table, { rows, shares = [], marked = null }) {
-    const made = rows.map((cells) => row(table, cells));
-    shares.forEach((share, number) => made[number].cells[0].append(bar(share)));
-    if (marked !== null) made[marked].className = "on";
-    const body = table.tBodies[0];
-    if (!made.length) {
-      const nothing = document.createElement("tr");
-      nothing.append(element("td", { class: "soft", colspan: table.tHead.rows[0].cells.length }, body.dataset.nothing));
-      made.push(nothing);
-    }
-    body.replaceChildren(...made);
-  }
-
   const recent = byId("recent");
   let shown = []; // the records in the rows, oldest first
 
@@ -50,41 +11,40 @@
 
   function showRecent({ short_processes: records, rows }) {
     shown = records.map(key);
-    fill(recent, { rows: rows.reverse() });
+    tables.fill(recent, { rows: rows.reverse() });
   }
 
   function addRecords({ short_processes: records, rows }) {
-    const body = recent.tBodies[0];
-    if (!shown.length) body.replaceChildren();
-    records.forEach((record, number) => {
-      if (shown.includes(key(record))) return;
-      shown.push(key(record));
-      body.prepend(row(recent, rows[number]));
-    });
-    shown = shown.slice(-MOST_ROWS);
-    while (body.rows.length > MOST_ROWS) body.lastElementChild.remove();
+    const fresh = rows.filter((_, number) => !shown.includes(key(records[number])));
+    shown = [...shown, ...records.map(key)].slice(-MOST_ROWS);
+    tables.prepend(recent, fresh, MOST_ROWS);
   }
 
-  function showStatus({ texts, poor, tables, histogram }) {
+  function draw(picture, heights) {
+    const floor = Number(picture.querySelector("line").getAttribute("y1"));
+    picture.querySelectorAll("rect").forEach((rect, number) => {
+      const height = heights[number] === null ? floor : heights[number];
+      rect.classList.toggle("unknown", heights[number] === null);
+      rect.setAttribute("y", floor - height);
+      rect.setAttribute("height", height);
+    });
+  }
+
+  function showStatus({ texts, poor, tables: changed, charts }) {
     for (const [id, text] of Object.entries(texts)) {
       const place = byId(id);
       if (place.textContent !== text) place.textContent = text; // screen readers would read an equal text again
     }
     byId("state").classList.toggle("poor", poor);
-    for (const [id, table] of Object.entries(tables)) fill(byId(id), table);
-    fill(byId("runtimes"), histogram);
-    const picture = byId("histogram");
-    const floor = Number(picture.querySelector("line").getAttribute("y1"));
-    picture.querySelectorAll("rect").forEach((rect, number) => {
-      rect.setAttribute("y", floor - histogram.bars[number]);
-      rect.setAttribute("height", histogram.bars[number]);
-    });
+    for (const [id, table] of Object.entries(changed)) tables.fill(byId(id), table);
+    for (const [id, heights] of Object.entries(charts)) draw(byId(id), heights);
   }
 
-  const button = element("button", { type: "button" }, "Pause");
-  const state = element("span", { class: "soft", id: "live", role: "status" }, "");
+  const button = element("button", { type: "button", id: "pause" }, "Pause");
+  const state = element("span", { class: "soft", id: "live", role: "status" });
   let paused = false;
   let source = null;
+  let asking = null;
   let retry = null;
 
   function say(text) {
@@ -94,11 +54,11 @@
   function stop() {
     clearTimeout(retry);
     if (source) source.close();
-    source = null;
+    if (asking) asking.abort();
+    source = asking = null;
   }
 
-  function start() {
-    stop();
+  function follow() {
     source = new EventSource("api/v1/stream");
     const on = (name, handle) => source.addEventListener(name, (event) => handle(JSON.parse(event.data)));
     on("recent", (event) => {
@@ -114,6 +74,28 @@
       say("Disconnected. Retrying.");
       if (source && source.readyState === EventSource.CLOSED) retry = setTimeout(start, AGAIN_MS); // the server may allow no further stream now
     });
+  }
+
+  async function ask() {
+    const mine = (asking = new AbortController());
+    try {
+      const response = await fetch("api/v1/page", { signal: mine.signal });
+      if (!response.ok) throw new Error(response.statusText);
+      const status = await response.json();
+      if (asking !== mine) return; // paused meanwhile
+      showStatus(status);
+      say("Live.");
+    } catch {
+      if (asking !== mine) return;
+      say("Disconnected. Retrying.");
+    }
+    retry = setTimeout(ask, ASK_MS);
+  }
+
+  function start() {
+    stop();
+    if (recent) follow();
+    else ask();
   }
 
   // A hidden page needs no updates, and must not occupy a place that a visible page needs
@@ -134,8 +116,27 @@
   addEventListener("pagehide", stop);
   addEventListener("pageshow", (event) => event.persisted && adapt());
 
-  const controls = element("div", { class: "controls" }, "");
-  controls.append(button, state);
-  recent.closest("section").querySelector("h2").after(controls);
+  const filter = element("input", { type: "search", id: "filter", autocomplete: "off", spellcheck: "false" });
+  filter.addEventListener("input", () => tables.filter(filter.value));
+  byId("controls").append(element("label", {}, "Filter: ", filter), button, state);
+
+  // The clipboard's own interface is only for secure contexts, such as localhost
+  async function copy(code) {
+    if (navigator.clipboard) return navigator.clipboard.writeText(code.textContent);
+    getSelection().selectAllChildren(code);
+    if (!document.execCommand("copy")) throw new Error("refused");
+  }
+
+  for (const query of document.querySelectorAll(".query")) {
+    const copying = element("button", { type: "button" }, "Copy");
+    copying.addEventListener("click", () =>
+      copy(query.querySelector("code")).then(
+        () => (copying.textContent = "Copied"),
+        () => (copying.textContent = "Not copied: select the text"),
+      ),
+    );
+    query.append(copying);
+  }
+
   adapt();
 })();
