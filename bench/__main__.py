@@ -7,12 +7,28 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import costs, handlers, memory, modes, native, records, revisions, scaling, scan_capture, serving, slowdown, storms, switches
+from bench import (
+    costs,
+    handlers,
+    memory,
+    modes,
+    native,
+    otlp,
+    records,
+    revisions,
+    scaling,
+    scan_capture,
+    serving,
+    slowdown,
+    storms,
+    switches,
+)
 
 _ALL = {
     "modes": modes.main,
     "records": records.main,
     "handlers": handlers.main,
+    "otlp": otlp.main,
     "storms": storms.main,
     "switches": switches.main,
     "costs": costs.main,

@@ -42,7 +42,8 @@ class LatencyHandler(Handler):
 """
 
 
-def _record(number: int) -> Record:
+def made_up(number: int) -> Record:
+    """Return a record, as an eBPF mode would send it."""
     comm = b"cc%d" % (number % 50)
     return Record(
         time.time_ns(),
@@ -79,14 +80,16 @@ class _Child:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def folder() -> Iterator[Path]:
+    """A directory for sinks."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         if os.geteuid() == 0:
             os.chown(name, plan.NOBODY, plan.NOBODY)
         yield Path(name)
 
 
-def _started(config: Config) -> tuple[Handlers, _Child]:
+def started(config: Config) -> tuple[Handlers, _Child]:
+    """Start a child, and wait until it runs."""
     wanted = plan.make(config.handlers, config.sinks)
     assert wanted is not None
     handlers = Handlers(wanted)
@@ -99,17 +102,23 @@ def _started(config: Config) -> tuple[Handlers, _Child]:
     return handlers, _Child(child.pid)
 
 
+def share_of(handlers: Handlers) -> str:
+    """Say what became of the records."""
+    each = (f"{each.handler} {each.handled}, lost {each.lost}" for each in handlers.status().handlers)
+    return f"{'; '.join(each)}; dropped {sum(handlers.dropped().values())}"
+
+
 def _cpu() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def _throughput(sinks: str, per_second: int | None) -> None:
-    with _folder() as folder:
-        jsonl = JsonlOptions(path=str(folder / "records.jsonl")) if "jsonl" in sinks else JsonlOptions()
-        sqlite = SqliteOptions(path=str(folder / "records.db")) if "sqlite" in sinks else SqliteOptions()
-        handlers, child = _started(Config(sinks=Sinks(jsonl, sqlite)))
-        records = [_record(number) for number in range(_RECORDS)]
+    with folder() as place:
+        jsonl = JsonlOptions(path=str(place / "records.jsonl")) if "jsonl" in sinks else JsonlOptions()
+        sqlite = SqliteOptions(path=str(place / "records.db")) if "sqlite" in sinks else SqliteOptions()
+        handlers, child = started(Config(sinks=Sinks(jsonl, sqlite)))
+        records = [made_up(number) for number in range(_RECORDS)]
         began, cpu, child_cpu = time.monotonic(), _cpu(), child.cpu_seconds()
         for at in range(0, _RECORDS, _BATCH):
             handlers.offer(records[at : at + _BATCH])
@@ -135,19 +144,19 @@ def _throughput(sinks: str, per_second: int | None) -> None:
 
 
 def _latency(per_second: int, sinks: bool) -> None:
-    with _folder() as folder, tempfile.TemporaryDirectory(dir="/var/tmp") as code:
+    with folder() as place, tempfile.TemporaryDirectory(dir="/var/tmp") as code:
         Path(code).chmod(0o755)
         Path(code, "latencies.py").write_text(_LATENCIES)
-        handler = HandlerConfig("latencies:LatencyHandler", (code,), options={"path": str(folder / "latencies")})
-        jsonl, sqlite = JsonlOptions(path=str(folder / "records.jsonl")), SqliteOptions(path=str(folder / "records.db"))
-        handlers, child = _started(Config(handlers=(handler,), sinks=Sinks(jsonl, sqlite) if sinks else Sinks()))
+        handler = HandlerConfig("latencies:LatencyHandler", (code,), options={"path": str(place / "latencies")})
+        jsonl, sqlite = JsonlOptions(path=str(place / "records.jsonl")), SqliteOptions(path=str(place / "records.db"))
+        handlers, child = started(Config(handlers=(handler,), sinks=Sinks(jsonl, sqlite) if sinks else Sinks()))
         began, cpu, child_cpu = time.monotonic(), _cpu(), child.cpu_seconds()
         for number in range(per_second * _SECONDS):
             time.sleep(max(0.0, began + number / per_second - time.monotonic()))
-            handlers.offer([_record(number)])
+            handlers.offer([made_up(number)])
         ours, theirs, n = _cpu() - cpu, child.cpu_seconds() - child_cpu, per_second * _SECONDS
         handlers.close()
-        waits = [int(line) / 1e6 for line in (folder / "latencies").read_text().splitlines()]
+        waits = [int(line) / 1e6 for line in (place / "latencies").read_text().splitlines()]
         cuts = statistics.quantiles(waits, n=1000)
         print(
             f"latency at {per_second}/s, {'with both sinks' if sinks else 'one handler alone'}: p50 {cuts[499]:.3f} ms, "

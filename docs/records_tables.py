@@ -15,7 +15,14 @@ def handlers(fields: Sequence[Field] = FIELDS) -> dict[str, str]:
     """Return the blocks of docs/handlers.md."""
     keys = ((code(key.name), key.form.about, modes_that_tell([field.fact]), key.about) for field in fields for key in keys_of(field))
     rows = ((code(field.name), _type(field), code(column(field)), field.about) for field in fields)
-    return {"keys": table(("key", "value", "modes", "meaning"), keys), "fields": table(("field", "Python", "SQLite", "meaning"), rows)}
+    named = (
+        (code(key.attribute), code(key.name)) for field in fields for key in keys_of(field) if not key.attribute.startswith("shortproc.")
+    )
+    return {
+        "keys": table(("key", "value", "modes", "meaning"), keys),
+        "attributes": table(("attribute", "key of `jsonl`"), named),
+        "fields": table(("field", "Python", "SQLite", "meaning"), rows),
+    }
 
 
 def snoop(fields: Sequence[Field] = FIELDS) -> dict[str, str]:

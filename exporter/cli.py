@@ -70,6 +70,7 @@ def _serve(given: Given) -> int:
 
 def _doctor(given: Given) -> int:
     settings = _configuration(given)
+    _plan(given, settings)  # refuses what the exporter would not start with
     from exporter import doctor  # noqa: PLC0415
 
     return _to_stdout(lambda: doctor.main(settings))

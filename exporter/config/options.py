@@ -275,9 +275,38 @@ class SqliteOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class OtlpOptions:
+    endpoint: str = option(
+        "",
+        text(
+            "an http or https URL without user and password, or empty",
+            r"(https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-\"$-~]*)?)?",
+        ),
+        "URL that OpenTelemetry logs are sent to, such as http://localhost:4318. Without a path, /v1/logs is added. Empty: no such sink.",
+    )
+    headers_file: str = option(
+        "",
+        _SINK_PATH,
+        "File with HTTP headers that are sent along, such as a token: lines of the form Name: value. Only the user of the sinks may read "
+        "it. It is read again when it changes. Empty: none.",
+    )
+    compression: str = option("gzip", one_of("gzip", "none"), "Compression of requests.")
+    timeout_seconds: float = option(
+        10.0, duration(1, 60), "Maximum duration of a request, with its retries. Then it waits, and begins again."
+    )
+    ca_file: str = option(
+        "",
+        _SINK_PATH,
+        "File with certificates (PEM) that the receiver's is checked against. Empty: the certificate authorities of the system.",
+    )
+    filter: Filter = group(Filter, "Which records it gets, as in sinks.jsonl.filter.")
+
+
+@dataclass(frozen=True, slots=True)
 class Sinks:
     jsonl: JsonlOptions = group(JsonlOptions, "Records as lines of JSON.")
     sqlite: SqliteOptions = group(SqliteOptions, "Records in an SQLite database.")
+    otlp: OtlpOptions = group(OtlpOptions, "Records as OpenTelemetry logs, over HTTP. Needs the OpenTelemetry SDK (docs/handlers.md).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +322,8 @@ class Config:
     )
     sinks: Sinks = group(
         Sinks,
-        "Where records of short processes are stored. When started as root, sinks run as the owner of their directory, which must be "
-        "another user than root, and the only one who can write there (docs/handlers.md):\n"
+        "Where records of short processes are stored or sent. When started as root, sinks run as the owner of their directory, which must "
+        "be another user than root, and the only one who can write there (docs/handlers.md):\n"
         "  useradd --system shortproc && install -d -o shortproc -g shortproc -m 0750 /var/lib/shortproc",
     )
     records: Records = group(Records, "Records of short processes, for the page and its API.")

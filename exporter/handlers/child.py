@@ -40,7 +40,8 @@ def main() -> None:
     sys.path.remove(spec["root"])  # the package is imported; other files in its directory are not handlers
     for each in planned:
         if each["target"].startswith(loading.BUILT_IN):  # another user may not be able to read it
-            importlib.import_module(each["target"].partition(":")[0])
+            with contextlib.suppress(ImportError):  # the slot tries again, and logs it
+                importlib.import_module(each["target"].partition(":")[0])
     try:
         privileges.drop(spec["user"], spec["group"], spec["exporter"])
     except OSError as error:

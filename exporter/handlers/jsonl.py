@@ -8,14 +8,14 @@ import time
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from exporter.handlers.sink import Sink, is_same, open_file, open_folder
+from exporter.handlers.sink import FileSink, is_same, open_file, open_folder
 from exporter.records.encoding import line
 
 _PIECE = 500
 _TIME_BEGINS, _TIME_ENDS = len('{"ended_at":"'), len('{"ended_at":"2026-01-02T03:04:05')
 
 
-class Jsonl(Sink):
+class Jsonl(FileSink):
     """Appends whole lines. If the file is renamed, it makes a new one."""
 
     def __init__(self, path: str, max_bytes: int, max_age_seconds: float, keep: int) -> None:

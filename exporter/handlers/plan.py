@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import pwd
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ from typing import Any
 from exporter.config.options import Filter, HandlerConfig, Sinks
 from exporter.config.problems import ConfigError
 from exporter.handlers import loading
+from exporter.handlers.headers_file import secret_refusal
 from exporter.handlers.trust import refusal
 
 NOBODY = 65534
+_SDK = "opentelemetry-exporter-otlp-proto-http>=1.45,<2"
+"""The extra `otlp` of the package."""
 _SINK_TIMEOUT_SECONDS = 60.0
 """A disk may be slow."""
 
@@ -71,6 +76,7 @@ def make(handlers: Sequence[HandlerConfig], sinks: Sinks, config_file: str | Non
             loading.check(each.target, each.path, owners)
         except loading.LoadError as unloadable:
             problems.append(f"handlers[{number}]: {unloadable}")
+    problems += _missing(stores)
     user, group = None, None
     if me == 0:
         try:
@@ -93,32 +99,54 @@ def _handlers(handlers: Sequence[HandlerConfig]) -> list[Planned]:
 
 
 def _sinks(sinks: Sinks) -> Iterable[Planned]:
-    jsonl, sqlite = sinks.jsonl, sinks.sqlite
+    jsonl, sqlite, otlp = sinks.jsonl, sinks.sqlite, sinks.otlp
     if jsonl.path:
         options = {key: getattr(jsonl, key) for key in ("path", "max_bytes", "max_age_seconds", "keep")}
         yield Planned("jsonl", f"{loading.BUILT_IN}jsonl:Jsonl", filter=jsonl.filter, options=options)
     if sqlite.path:
         options = {key: getattr(sqlite, key) for key in ("path", "max_bytes", "max_age_seconds")}
         yield Planned("sqlite", f"{loading.BUILT_IN}sqlite:Sqlite", filter=sqlite.filter, options=options)
+    if otlp.endpoint:
+        options = {key: getattr(otlp, key) for key in ("endpoint", "headers_file", "ca_file", "compression", "timeout_seconds")}
+        yield Planned("otlp", f"{loading.BUILT_IN}otlp:Otlp", filter=otlp.filter, options=options)
+
+
+def _missing(sinks: Sequence[Planned]) -> Iterable[str]:
+    """Yield what has to be installed for the sinks. Imports nothing but empty packages: it runs in the serving process."""
+    if any(sink.label == "otlp" for sink in sinks):
+        try:
+            found = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http")
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            yield f"sinks.otlp: the OpenTelemetry SDK is not installed for {sys.executable}: pip install '{_SDK}'"
+
+
+def _places(sinks: Iterable[Planned]) -> Iterator[tuple[str, Path, str, Callable[[str, tuple[int, ...]], str | None]]]:
+    """Yield what the user of the sinks must own: key, path, what it is, and a check of its mode and of the directories above."""
+    for sink in sinks:
+        if "path" in sink.options:
+            yield f"sinks.{sink.label}.path", Path(sink.options["path"]).parent, "directory", refusal
+        if headers := sink.options.get("headers_file"):
+            yield f"sinks.{sink.label}.headers_file", Path(headers), "file", secret_refusal
 
 
 def _user_of(sinks: list[Planned]) -> tuple[int, int]:
-    """Return the child's user and group when started as root: the owner of the sinks' directory, or nobody without sinks."""
+    """Return the child's user and group when started as root: the owner of the sinks' directory or file, or nobody without one."""
     owners: dict[int, str] = {}
     group = NOBODY
     problems = []
-    for sink in sinks:
-        folder, key = Path(sink.options["path"]).parent, f"sinks.{sink.label}.path"
+    for key, place, what, check in _places(sinks):
         try:
-            found = folder.stat()
+            found = place.stat()
         except OSError as error:
-            problems.append(f"{key}: cannot use the directory {folder}: {(error.strerror or str(error)).lower()}")
+            problems.append(f"{key}: cannot use the {what} {place}: {(error.strerror or str(error)).lower()}")
             continue
         if found.st_uid == 0:
-            problems.append(f"{key}: {folder} belongs to root, and sinks do not run as root: use a directory that belongs to another user")
-        elif reason := refusal(str(folder), (found.st_uid,)):
-            problems.append(f"{key}: refusing to write there: {reason}")
-        owners[found.st_uid] = str(folder)
+            problems.append(f"{key}: {place} belongs to root, and sinks do not run as root: use a {what} that belongs to another user")
+        elif reason := check(str(place), (found.st_uid,)):
+            problems.append(f"{key}: refusing to use it: {reason}")
+        owners[found.st_uid] = str(place)
         group = found.st_gid or NOBODY
     if len(owners) > 1:
         problems.append(f"sinks: {' and '.join(owners.values())} belong to different users, but all sinks run as one user")

@@ -1,4 +1,4 @@
-"""The base of all sinks: keeps records until they are written, up to a bound; counts failures and retries."""
+"""The bases of sinks: what all count, and for files how records wait until they are written, up to a bound."""
 
 from __future__ import annotations
 
@@ -24,14 +24,22 @@ _MODE = 0o640
 
 
 class Sink(Handler):
+    """A handler that is part of the exporter. It counts its records itself."""
+
+    def __init__(self) -> None:
+        self.tally = HandlerTally()
+        """Changed by the main thread only, so that the exporter never reads half of a change."""
+
+
+class FileSink(Sink):
     """Writes pending records about once a second: each batch completely or not at all."""
 
     failures: tuple[type[Exception], ...] = (OSError,)
     """Exceptions after which writing is retried."""
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self.path = Path(path)
-        self.tally = HandlerTally()
         self.pending: list[Record] = []
         self._retry_at = 0.0
         self._log = RateLimitedLog(logger)

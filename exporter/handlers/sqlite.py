@@ -8,7 +8,7 @@ import sqlite3
 import time
 from itertools import starmap
 
-from exporter.handlers.sink import Sink, open_file, open_folder
+from exporter.handlers.sink import FileSink, open_file, open_folder
 from exporter.handlers.sqlite_table import SqliteTable
 from exporter.model import NS
 from exporter.records.record import FIELDS
@@ -23,7 +23,7 @@ _VACUUM_PAGES = 500
 _LOG_BYTES = 8 << 20
 
 
-class Sqlite(Sink):
+class Sqlite(FileSink):
     """Writes each batch in one transaction.
 
     WAL with `synchronous = NORMAL`: commits survive the exit of any process. A power failure may lose the last commits, but never damages

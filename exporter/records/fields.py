@@ -22,6 +22,8 @@ class Key(NamedTuple):
     """The fields that the form takes; by default the field that declares the key."""
     about: str = ""
     """By default that of the field."""
+    attribute: str = ""
+    """Its name in OpenTelemetry, if the semantic conventions have one; by default `shortproc.NAME`."""
 
 
 class Column(NamedTuple):
@@ -53,6 +55,8 @@ class Field:
     """The fact that a mode has to know to fill it."""
     keys: tuple[Key, ...] = ()
     """By default one key, with the field's name."""
+    attribute: str = ""
+    """Of that default key, as `Key.attribute`."""
     read: Callable[[Json], Any] | None = None
     """Reads the value back from the JSON object; by default the kind reads the first key."""
     snoop: Column | None = None
@@ -76,8 +80,11 @@ def _named(field: Field, name: str, types: tuple[type, ...]) -> Field:
 
 def keys_of(field: Field) -> list[Key]:
     """Return the keys of a field with their defaults filled in."""
-    keys = field.keys or (Key(field.name, field.kind.json),)
-    return [key._replace(of=key.of or (field.name,), about=key.about or field.about) for key in keys]
+    keys = field.keys or (Key(field.name, field.kind.json, attribute=field.attribute),)
+    return [
+        key._replace(of=key.of or (field.name,), about=key.about or field.about, attribute=key.attribute or f"shortproc.{key.name}")
+        for key in keys
+    ]
 
 
 class Shown(NamedTuple):

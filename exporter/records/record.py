@@ -31,8 +31,8 @@ class Record(NamedTuple):
             kinds.MOMENT,
             Fact.EXIT_TIMES,
             keys=(
-                Key("ended_at", kinds.MOMENT.json),
-                Key("started_at", kinds.STARTED, ("ended_ns", "runtime_ns"), "time of the fork"),
+                Key("ended_at", kinds.MOMENT.json, attribute="process.exit.time"),
+                Key("started_at", kinds.STARTED, ("ended_ns", "runtime_ns"), "time of the fork", "process.creation.time"),
             ),
             snoop=Column(1, "TIME", "<12", about="local time of the exit"),
             page=Column(1, "#Exited"),
@@ -49,11 +49,31 @@ class Record(NamedTuple):
             page=Column(4, "#Runtime ms"),
         ),
     ]
-    pid: Annotated[int, Field("process ID", kinds.NUMBER, Fact.PROCESSES, snoop=Column(2, "PID", ">7"), page=Column(9, "#PID"))]
-    ppid: Annotated[int, Field("process ID of the parent, at the exit", kinds.NUMBER_IF_NOT_0, Fact.PARENTS, snoop=Column(3, "PPID", ">7"))]
-    uid: Annotated[int | None, Field("real user ID", kinds.NUMBER, Fact.RECORD_USER)]
+    pid: Annotated[
+        int,
+        Field("process ID", kinds.NUMBER, Fact.PROCESSES, attribute="process.pid", snoop=Column(2, "PID", ">7"), page=Column(9, "#PID")),
+    ]
+    ppid: Annotated[
+        int,
+        Field(
+            "process ID of the parent, at the exit",
+            kinds.NUMBER_IF_NOT_0,
+            Fact.PARENTS,
+            attribute="process.parent_pid",
+            snoop=Column(3, "PPID", ">7"),
+        ),
+    ]
+    uid: Annotated[int | None, Field("real user ID", kinds.NUMBER, Fact.RECORD_USER, attribute="process.real_user.id")]
     comm: Annotated[
-        bytes, Field("command name, at the exit", kinds.NAME, Fact.NAMES, snoop=Column(4, "COMM", "<15"), page=Column(2, "@Name"))
+        bytes,
+        Field(
+            "command name, at the exit",
+            kinds.NAME,
+            Fact.NAMES,
+            attribute="process.command",
+            snoop=Column(4, "COMM", "<15"),
+            page=Column(2, "@Name"),
+        ),
     ]
     parent_comm: Annotated[
         bytes,
@@ -71,6 +91,7 @@ class Record(NamedTuple):
             "path of the executable, as given to the last exec, up to 255 bytes",
             kinds.NAME_IF_KNOWN,
             Fact.RECORD_EXE,
+            attribute="process.executable.path",
             snoop=Column(12, "EXE", "<24"),
             page=Column(10, "@Executable", form=shown.name),
         ),
@@ -94,7 +115,7 @@ class Record(NamedTuple):
             kinds.NUMBER,
             Fact.OUTCOMES,
             keys=(
-                Key("exit_code", kinds.EXIT_CODE, _FATE, "exit code, if `outcome` is `ok` or `error`"),
+                Key("exit_code", kinds.EXIT_CODE, _FATE, "exit code, if `outcome` is `ok` or `error`", "process.exit.code"),
                 Key("signal", kinds.SIGNAL, _FATE, "name of the signal, if `outcome` is `signal`"),
             ),
             read=_read_code,
@@ -111,7 +132,12 @@ class Record(NamedTuple):
             page=Column(5, "#CPU ms"),
         ),
     ]
-    cgroup: Annotated[bytes, Field("path of its cgroup, below the root of the hierarchy", kinds.NAME_IF_KNOWN, Fact.RECORD_CGROUP)]
+    cgroup: Annotated[
+        bytes,
+        Field(
+            "path of its cgroup, below the root of the hierarchy", kinds.NAME_IF_KNOWN, Fact.RECORD_CGROUP, attribute="process.linux.cgroup"
+        ),
+    ]
     mode: Annotated[Mode, Field("mode that observed it", kinds.MODE, Fact.PROCESSES)]
     spawner: Annotated[
         bytes,
@@ -124,7 +150,14 @@ class Record(NamedTuple):
         ),
     ] = b""
     user: Annotated[
-        str, Field("user: its name, or its number if it has none", kinds.LABEL_IF_KNOWN, Fact.RECORD_USER, snoop=Column(10, "USER", "<8"))
+        str,
+        Field(
+            "user: its name, or its number if it has none",
+            kinds.LABEL_IF_KNOWN,
+            Fact.RECORD_USER,
+            attribute="process.real_user.name",
+            snoop=Column(10, "USER", "<8"),
+        ),
     ] = ""
     owner_kind: Annotated[
         str,
@@ -137,9 +170,9 @@ class Record(NamedTuple):
         ),
     ] = ""
     unit: Annotated[str, Field("owner: systemd unit", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
-    namespace: Annotated[str, Field("owner: namespace of the pod", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
-    pod: Annotated[str, Field("owner: pod", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
-    container: Annotated[str, Field("owner: container or machine", kinds.LABEL_IF_KNOWN, Fact.OWNERS)] = ""
+    namespace: Annotated[str, Field("owner: namespace of the pod", kinds.LABEL_IF_KNOWN, Fact.OWNERS, attribute="k8s.namespace.name")] = ""
+    pod: Annotated[str, Field("owner: pod", kinds.LABEL_IF_KNOWN, Fact.OWNERS, attribute="k8s.pod.name")] = ""
+    container: Annotated[str, Field("owner: container or machine", kinds.LABEL_IF_KNOWN, Fact.OWNERS, attribute="container.name")] = ""
     oom_killed: Annotated[
         bool | None, Field("whether the OOM killer chose it, so that it was killed by SIGKILL", kinds.YES_OR_NO, Fact.RECORD_OOM)
     ] = None
@@ -149,6 +182,7 @@ class Record(NamedTuple):
             "arguments of the last exec, the program's own name first: what `records.arguments` asks for of the first 512 bytes",
             kinds.ARGUMENTS,
             Fact.RECORD_ARGUMENTS,
+            attribute="process.command_args",
             snoop=Column(
                 13,
                 "ARGS",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.options import Config, HandlerConfig, JsonlOptions, Sinks, SqliteOptions
+from exporter.config.options import Config, HandlerConfig, JsonlOptions, OtlpOptions, Sinks, SqliteOptions
 from exporter.handlers import plan
 from exporter.handlers.parent import Handlers
 from exporter.model import Mode, Outcome
@@ -106,6 +106,20 @@ def test_the_child_has_no_power_left(folder: Path) -> None:
     assert all(line.split()[4] == "0" for line in limits.splitlines() if line.startswith("Max core"))
     assert not [name for name in opened if "bpf" in name or "socket" in name]
     assert {(file.stat().st_uid, file.stat().st_mode & 0o777) for file in folder.iterdir()} == {(OWNER, 0o640)}
+
+
+def test_a_sink_without_files_is_nobody() -> None:
+    """It has the libraries of the exporter's user, whose directories it may not be able to read, and needs nothing else."""
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra `otlp` is not installed")
+    from bench.otlp_receiver import Receiver  # noqa: PLC0415 - needs the extra
+
+    receiver = Receiver()
+    with running(Config(sinks=Sinks(otlp=OtlpOptions(endpoint=receiver.url)))) as handlers:
+        assert status(handlers)["Uid"].split() == [str(plan.NOBODY)] * 4
+        handlers.offer([record(number) for number in range(700)])
+        eventually(lambda: handlers.status().handlers[0].handled == 700)
+    assert len(receiver.records) == 700
+    receiver.close()
 
 
 def test_without_sinks_it_is_nobody(place: Path) -> None:

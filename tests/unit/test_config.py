@@ -173,7 +173,7 @@ def test_number_of_buckets_has_a_limit(load: Load) -> None:
         ("log: {format: json, format: logfmt}", "log.format: duplicate key, again on line 1"),
         ("mode: scan", "mode: unknown key: it belongs under detection; check the indentation"),
         ("detection: {web: {}}", "detection.web: unknown key: it belongs at top level; check the indentation"),
-        ("filter: {}", "filter: unknown key: it belongs under sinks.jsonl or sinks.sqlite; check the indentation"),
+        ("filter: {}", "filter: unknown key: it belongs under sinks.jsonl or sinks.sqlite or sinks.otlp; check the indentation"),
         ("sinks: {jsonl: {filter: {comm: make}}}", "sinks.jsonl.filter.comm: 'make' is not a list: write [\"make\"]"),
         ("log: {level: info}\nweb:\nlog: {format: json}", "log: duplicate key, again on line 3"),
     ],

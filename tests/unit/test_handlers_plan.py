@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from exporter import cli
 from exporter.config import loading as config
-from exporter.config.options import HandlerConfig, JsonlOptions, Sinks, SqliteOptions
+from exporter.config.options import HandlerConfig, JsonlOptions, OtlpOptions, Sinks, SqliteOptions
 from exporter.config.problems import ConfigError
 from exporter.handlers import loading, plan
 from exporter.handlers.plan import Planned
@@ -141,6 +143,13 @@ def test_names_of_several_parts(code: Path) -> None:
         ("sinks: {jsonl: {keep: 0}}", "sinks.jsonl.keep: 0 is not an integer from 1"),
         ("sinks: {sqlite: {filter: {uid: [-1]}}}", "sinks.sqlite.filter.uid[0]: -1 is not an integer"),
         ("sinks: {csv: {}}", "sinks.csv: unknown key"),
+        ("sinks: {otlp: {endpoint: 'localhost:4318'}}", "sinks.otlp.endpoint: 'localhost:4318' is not an http or https URL"),
+        (
+            "sinks: {otlp: {endpoint: 'https://me:secret@host/'}}",
+            "sinks.otlp.endpoint: 'https://me:secret@host/' is not an http or https URL",
+        ),
+        ("sinks: {otlp: {compression: zstd}}", "sinks.otlp.compression: 'zstd' is not one of gzip, none"),
+        ("sinks: {otlp: {headers_file: token}}", "sinks.otlp.headers_file: 'token' is not an absolute path or empty"),
     ],
 )
 def test_each_mistake_is_pointed_at(tmp_path: Path, text: str, message: str) -> None:
@@ -197,6 +206,60 @@ def test_a_sink_of_root_is_refused(tmp_path: Path) -> None:
         plan.make((), Sinks(jsonl=JsonlOptions(path=str(tmp_path / "a"))))
     with pytest.raises(ConfigError, match=r"^sinks.sqlite.path: cannot use the directory /no/such: no such file"):
         plan.make((), Sinks(sqlite=SqliteOptions(path="/no/such/file")))
+
+
+OTLP = OtlpOptions(endpoint="https://[::1]:4318/otlp/v1/logs")
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is optional; whoever configures the sink is told what to install, before anything starts."""
+    (file := tmp_path / "exporter.yml").write_text("sinks: {otlp: {endpoint: 'http://localhost:4318'}}")
+    for spec in (None, ModuleNotFoundError("No module named 'opentelemetry'")):
+
+        def find(_: str, spec: ModuleNotFoundError | None = spec) -> None:
+            if spec is not None:
+                raise spec
+
+        monkeypatch.setattr("importlib.util.find_spec", find)
+        for command in ("check-config", "doctor"):
+            assert cli.main([command, f"--config.file={file}"]) == 2
+            refusal = f"sinks.otlp: the OpenTelemetry SDK is not installed for {sys.executable}: pip install '{plan._SDK}'"
+            assert refusal in capsys.readouterr().err
+    assert plan._SDK in (REPOSITORY / "pyproject.toml").read_text()
+    assert plan._SDK in (REPOSITORY / "docs/handlers.md").read_text()
+
+
+def test_looking_for_the_library_does_not_import_it() -> None:
+    """The serving process looks, and would keep 20 MiB."""
+    code = (
+        "import sys; from exporter.config.options import OtlpOptions, Sinks; from exporter.handlers import plan\n"
+        "assert plan.make((), Sinks(otlp=OtlpOptions(endpoint='http://localhost')))\n"
+        "print(*(name for name in ('google.protobuf', 'opentelemetry.sdk', 'requests') if name in sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root only: others become nobody else")
+def test_the_owner_of_a_secret_runs_the_sinks(tmp_path: Path) -> None:
+    """A token must be readable for the child alone: it has a user of its own, and without a token it is nobody."""
+    alone = plan.make((), Sinks(otlp=OTLP))
+    assert alone is not None
+    assert (alone.user, alone.group) == (plan.NOBODY, plan.NOBODY)
+    (file := tmp_path / "headers").write_text("A: b")
+    sinks = Sinks(otlp=replace(OTLP, headers_file=str(file)))
+    with pytest.raises(ConfigError, match=r"^sinks.otlp.headers_file: .*headers belongs to root, and sinks do not run as root"):
+        plan.make((), sinks)
+    os.chown(file, 54321, 54321)
+    file.chmod(0o604)
+    with pytest.raises(ConfigError, match=r"^sinks.otlp.headers_file: refusing to use it: others can read it \(mode 604\)"):
+        plan.make((), sinks)
+    file.chmod(0o600)
+    made = plan.make((), sinks)
+    assert made is not None
+    assert (made.user, made.group) == (54321, 54321)
+    with pytest.raises(ConfigError, match=r"^sinks.otlp.headers_file: cannot use the file /no/such: no such file"):
+        plan.make((), Sinks(otlp=replace(OTLP, headers_file="/no/such")))
 
 
 def test_the_interface_costs_little_to_import() -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from exporter.handlers import sink
-from exporter.handlers.sink import Sink
+from exporter.handlers.sink import FileSink
 from exporter.model import comm_text
 from tests.unit.handler_child import record
 from tests.unit.sink_files import count, lines_to, private, read, rows_to
 
 HOSTILE = [b"a\nb", b"\"'", b"\\", b"\xff\xfe", b"\x1b[2J", b"<script>", b"\x00", "ü\u2028".encode(), b"'); DROP TAB"]
 BOTH = pytest.mark.parametrize("make", [lines_to, rows_to])
-Make = Callable[..., Sink]
+Make = Callable[..., FileSink]
 
 
 @pytest.fixture
