@@ -47,7 +47,10 @@ struct exe_path {
 BPF_TABLE("array", int, struct config, configs, 1);
 BPF_TABLE("array", int, struct control, control, 1);
 BPF_TABLE("array", int, struct shared, shared, 1);
-BPF_TABLE("percpu_array", int, struct cpu, cpus, 1);
+BPF_TABLE("percpu_array", int, struct cpu, cpus, COPIES);
+#ifdef TWO_COPIES
+BPF_TABLE("array", u32, u64, exit_marks, EXIT_MARKS);
+#endif
 BPF_TABLE("hash", struct comm, struct counts, comms_a, MAX_COMMS);
 BPF_TABLE("hash", struct comm, struct counts, comms_b, MAX_COMMS);
 BPF_TABLE("array", int, u32, barrier_inner, 1);
@@ -75,15 +78,34 @@ struct globals {
 	struct cpu *cpu;
 };
 
-static __always_inline int look_up(struct globals *globals)
+static __always_inline int look_up_for(struct globals *globals, int copy)
 {
 	int zero = 0;
 
 	globals->config = configs.lookup(&zero);
 	globals->control = control.lookup(&zero);
 	globals->shared = shared.lookup(&zero);
-	globals->cpu = cpus.lookup(&zero);
+	globals->cpu = cpus.lookup(&copy);
 	return globals->config && globals->control && globals->shared && globals->cpu;
+}
+
+static __always_inline int look_up(struct globals *globals)
+{
+	return look_up_for(globals, 0);
+}
+
+/* For an exit: returns whether this copy of the program is to count it. */
+static __always_inline int is_turn(struct globals *globals, int copy)
+{
+#ifdef TWO_COPIES
+	u64 id = bpf_get_current_pid_tgid(), *mark;
+	u32 slot = id & (EXIT_MARKS - 1);
+
+	mark = exit_marks.lookup(&slot);
+	return mark && is_my_turn(mark, globals->cpu, id, copy);
+#else
+	return 1;
+#endif
 }
 
 /* Counts the result of adding a comm to one of the two maps. */

@@ -70,6 +70,23 @@ static __always_inline void read_name(struct comm *comm, struct task_struct *tas
 #include "lineage.h"
 #include "records.h"
 
+/* The row of this copy of on_exit. */
+static __always_inline struct cpu *own_cpu(void)
+{
+	const __u32 copy = config.copy;
+
+	return config.copies > 1 ? bpf_map_lookup_elem(&cpus, &copy) : this_cpu();
+}
+
+static __always_inline bool is_turn(struct cpu *cpu)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	__u32 slot = id & (EXIT_MARKS - 1);
+	__u64 *mark = bpf_map_lookup_elem(&exit_marks, &slot);
+
+	return mark && is_my_turn(mark, cpu, id, config.copy);
+}
+
 static __always_inline bool is_last(struct task_struct *task, __u64 *ctx)
 {
 	struct task_struct *leader;
@@ -233,10 +250,15 @@ int on_exit(__u64 *ctx)
 	__u64 now, runtime;
 	struct cpu *cpu;
 
+	if (config.copies > 1) { /* for each thread, so that the skipped runs are counted exactly */
+		cpu = own_cpu();
+		if (!cpu || !is_turn(cpu))
+			return 0;
+	}
 	if (!is_last(task, ctx))
 		return 0;
 	now = bpf_ktime_get_ns(); /* before the reads below: it would wait for them */
-	cpu = this_cpu();
+	cpu = own_cpu();
 	if (!cpu)
 		return 0;
 	leader = task->group_leader;

@@ -33,6 +33,8 @@
 #define ARGUMENTS_SLOTS 8192
 #define ARGUMENTS_LEN 512
 #define RECORD_CPU_SLOTS 16384
+#define EXIT_MARKS 32768
+#define COPIES 2 /* of on_exit, where programs can be preempted */
 #define RECORDS_BYTES (256 << 10)
 #define BCC_RECORDS_BYTES (2 << 20)
 
@@ -104,7 +106,7 @@ struct second {
 
 /* Counts without a comm. They are per CPU: shared cache lines would move between CPUs at each fork, and resets of a slot would race. The
  * kernel never enters a program twice on a CPU, so a plain add is exact for a field of one program. Fields of several programs need atomic
- * adds.
+ * adds. The second copy of on_exit has a row of its own.
  */
 struct cpu {
 	__u64 forks;
@@ -112,6 +114,7 @@ struct cpu {
 	__u64 core_dumps;
 	__u64 entered; /* rows inserted into the maps that are drained */
 	__u64 records_dropped; /* the ring was full */
+	__u64 stand_ins; /* runs of the second copy of on_exit that counted, since the kernel had skipped the first */
 	__u64 lost[LOST_REASONS];
 	__u64 signals[SIGNALS];
 	struct second ring[SECONDS];
@@ -148,7 +151,9 @@ struct config {
 	__u64 hierarchy_id;  /* of these cgroups: /proc/cgroups; 0 for v2 */
 	__u64 arguments;     /* whether records have the arguments of their processes */
 	__u64 lifetimes;     /* whether native histograms are counted */
-	__u64 unused[7];
+	__u64 copies;        /* of on_exit: two where the kernel can preempt programs */
+	__u64 copy;          /* which of them this is */
+	__u64 unused[5];
 	struct counts none; /* zeros: the value of a new comm */
 	struct origin_counts no_origin;
 	__u64 unused_too[6];
@@ -320,6 +325,23 @@ static __always_inline void count_second(struct cpu *cpu, __u64 now)
 		slot->short_exits = 0;
 	}
 	slot->short_exits++;
+}
+
+/* Of the two copies of on_exit, which run one after the other in the task that exits: returns whether this one is to count. The first leaves
+ * a mark in the slot of the task. If the second doesn't find it, the kernel skipped the first. See docs/adr/0020-two-copies.md
+ */
+static __always_inline int is_my_turn(__u64 *mark, struct cpu *cpu, __u64 task, int copy)
+{
+	if (!copy) {
+		*mark = task;
+		return 1;
+	}
+	if (*mark == task) {
+		*mark = 0;
+		return 0;
+	}
+	cpu->stand_ins++;
+	return 1;
 }
 
 static __always_inline int same_comm(const struct comm *a, const struct comm *b)

@@ -154,7 +154,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-int on_exit(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int exited(struct bpf_raw_tracepoint_args *ctx, int copy)
 {
 	u64 now = bpf_ktime_get_ns();
 	struct live_process *found, process;
@@ -162,13 +162,15 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct exit_facts facts = {};
 	u32 pid;
 
+	if (!look_up_for(&globals, copy) || !is_turn(&globals, copy))
+		return 0;
 #ifdef GROUP_DEAD_ARG
 	if (!ctx->args[1])
 		return 0;
 #endif
 	pid = bpf_get_current_pid_tgid() >> 32;
 	found = live_processes.lookup(&pid);
-	if (!found || !look_up(&globals))
+	if (!found)
 		return 0;
 #ifndef GROUP_DEAD_ARG
 	ADD(found->live, -1);
@@ -188,3 +190,15 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	count_exit(ctx, &globals, pid, now, &facts);
 	return 0;
 }
+
+int on_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	return exited(ctx, 0);
+}
+
+#ifdef TWO_COPIES
+int on_exit_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return exited(ctx, 1);
+}
+#endif

@@ -58,10 +58,18 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, COPIES);
 	__type(key, __u32);
 	__type(value, struct cpu);
 } cpus SEC(".maps");
+
+/* By the PID of a task: see is_my_turn(). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EXIT_MARKS);
+	__type(key, __u32);
+	__type(value, __u64);
+} exit_marks SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -101,7 +101,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-int on_exit(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int exited(struct bpf_raw_tracepoint_args *ctx, int copy)
 {
 	u64 now = bpf_ktime_get_ns(), group_cpu_ns = 0;
 	struct task_struct *task = (void *)ctx->args[0], *leader = 0, *parent = 0;
@@ -113,7 +113,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	int code = 0, group_code = 0, threads = 0;
 	u32 flags = 0;
 
-	if (!look_up(&globals))
+	if (!look_up_for(&globals, copy) || !is_turn(&globals, copy))
 		return 0;
 	GET(leader, task->group_leader);
 	GET(signal, task->signal);
@@ -160,6 +160,18 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	count_exit(ctx, &globals, bpf_get_current_pid_tgid() >> 32, now, &facts);
 	return 0;
 }
+
+int on_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	return exited(ctx, 0);
+}
+
+#ifdef TWO_COPIES
+int on_exit_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return exited(ctx, 1);
+}
+#endif
 
 #ifdef WITH_RING
 static __always_inline void send_cpu(struct task_struct *leader, u64 start_ns, u64 cpu_ns)

@@ -94,6 +94,7 @@ class CpuRow(ctypes.Structure):
         ("core_dumps", c_uint64),
         ("entered", c_uint64),
         ("records_dropped", c_uint64),
+        ("stand_ins", c_uint64),
         ("lost", c_uint64 * len(KERNEL_LOST)),
         ("signals", c_uint64 * SIGNALS),
         ("ring", Second * SECONDS),
@@ -196,7 +197,9 @@ class ProgramConfig(ctypes.Structure):
         ("hierarchy_id", c_uint64),
         ("arguments", c_uint64),
         ("lifetimes", c_uint64),
-        ("unused", c_uint64 * 7),
+        ("copies", c_uint64),
+        ("copy", c_uint64),
+        ("unused", c_uint64 * 5),
         ("none", CommRow),
         ("no_origin", OriginRow),
         ("unused_too", c_uint64 * 6),
@@ -211,7 +214,7 @@ def comm_rows(tracked: int) -> int:
 
 
 def program_config(scale: RuntimeScale, cgroups: Hierarchy, *, by_origin: bool = True, arguments: bool = False) -> ProgramConfig:
-    """Return the constants of the programs. The loader adds `group_dead_arg`.
+    """Return the constants of the programs. The loader adds `group_dead_arg`, `copies` and `copy`.
 
     `by_origin` counts for whom processes ran; `arguments` keeps the arguments of processes for their records.
     """

@@ -6,11 +6,11 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from exporter.kernel import release
-from exporter.kernel.attached import Handover
+from exporter.kernel.attached import SECOND_COPY, Handover
 from exporter.kernel.capabilities import bpf_refusal
 from exporter.kernel.cgroups import hierarchy
 from exporter.kernel.layout import ProgramConfig, comm_rows, program_config, standby_control
@@ -28,7 +28,7 @@ _NO_MEMLOCK = (5, 11)
 """The first kernel that charges maps to the cgroup instead of RLIMIT_MEMLOCK."""
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _SECTIONS = {".bss": "shared", ".data.control": "control"}
-_PROGRAMS = ("on_free", "on_exit", "on_exec", "on_signal", "on_newtask", "on_mkdir")
+_PROGRAMS = ("on_free", "on_exit", SECOND_COPY, "on_exec", "on_signal", "on_newtask", "on_mkdir")
 
 
 def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
@@ -52,12 +52,14 @@ def load_core(  # noqa: PLR0913 - two are required
     comms: int = 0,
     failed_starts: FailedStarts = FailedStarts.AUTO,
     force_guard: bool = False,
+    two_copies: bool | None = None,
     timeout: float = 20,
 ) -> Handover:
     """Load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
 
     `by_origin` counts for whom processes ran; `arguments` keeps those of processes for their records; `comms` is how many comms may have
-    series. `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread.
+    series. `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread, `two_copies` as on kernels that preempt
+    programs, or not; by default as this kernel does.
     """
     cgroups = hierarchy()
     request = {
@@ -67,6 +69,7 @@ def load_core(  # noqa: PLR0913 - two are required
         "config": bytes(program_config(scale, cgroups, by_origin=by_origin, arguments=arguments)).hex(),
         "comm_rows": comm_rows(comms),
         "force_guard": force_guard,
+        "copies": 1 + (release.preempts_programs() if two_copies is None else two_copies),
     }
     loaded = handover.load(__name__, request, timeout=timeout, on_log=on_log)
     loaded.facts.update(cgroups=cgroups.root, arguments=arguments)
@@ -97,11 +100,8 @@ def _load(sender: handover.Sender) -> None:
     if not sender.request["force_guard"]:
         config.group_dead_arg = libbpf.tracepoint_arguments("sched_process_exit") > 1
 
-    opened = libbpf.pointer("bpf_object__open_file", os.fsencode(path), None)
-    maps = {libbpf.name("map", each): each for each in libbpf.each("map", opened)}
-    for section, value in ((".rodata", config), (".data.control", standby_control())):
-        data = next(each for name, each in maps.items() if name.endswith(section))
-        libbpf.call("bpf_map__set_initial_value", data, bytes(value), ctypes.sizeof(value))
+    config.copies = sender.request["copies"]
+    opened, maps = _opened(libbpf, path, {".rodata": config, ".data.control": standby_control()})
     for name, entries in _entries(config, sender.request["comm_rows"]).items():
         libbpf.call("bpf_map__set_max_entries", maps[name], entries)
     libbpf.call("bpf_object__load", opened)
@@ -111,11 +111,37 @@ def _load(sender: handover.Sender) -> None:
         per_cpu = libbpf.call("bpf_map__type", each) == PER_CPU_ARRAY
         sender.add_map(_SECTIONS.get(f".{name.partition('.')[2]}", name), libbpf.call("bpf_map__fd", each), *sizes, per_cpu=per_cpu)
     programs = {libbpf.name("program", each): each for each in libbpf.each("program", opened)}
-    for name in _PROGRAMS:
+    if config.copies > 1:
+        programs[SECOND_COPY] = _second_copy(libbpf, path, config, maps)
+    for name in filter(programs.__contains__, _PROGRAMS):
         sender.handover.programs[name] = libbpf.call("bpf_program__fd", programs[name])
         sender.handover.links[name] = libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name]))
     control = next(each for name, each in maps.items() if name.endswith(".data.control"))
     failures.load(libbpf, libbpf.call("bpf_map__fd", control), sender)
+
+
+def _opened(libbpf: Libbpf, path: Path, data: Mapping[str, ctypes.Structure]) -> tuple[int, dict[str, int]]:
+    """Open the object with these initial values of its sections. Return it, and its maps by name."""
+    opened = libbpf.pointer("bpf_object__open_file", os.fsencode(path), None)
+    maps = {libbpf.name("map", each): each for each in libbpf.each("map", opened)}
+    for section, value in data.items():
+        of_section = next(each for name, each in maps.items() if name.endswith(section))
+        libbpf.call("bpf_map__set_initial_value", of_section, bytes(value), ctypes.sizeof(value))
+    return opened, maps
+
+
+def _second_copy(libbpf: Libbpf, path: Path, config: ProgramConfig, maps: Mapping[str, int]) -> int:
+    """Load `on_exit` once more, with the maps of the first; see `ProgramConfig.copies`."""
+    config.copy = 1
+    opened, own_maps = _opened(libbpf, path, {".rodata": config})
+    for name in own_maps:
+        if not name.endswith(".rodata"):
+            libbpf.call("bpf_map__reuse_fd", own_maps[name], libbpf.call("bpf_map__fd", maps[name]))
+    found = {libbpf.name("program", each): each for each in libbpf.each("program", opened)}
+    for name, each in found.items():
+        libbpf.call("bpf_program__set_autoload", each, name == "on_exit")
+    libbpf.call("bpf_object__load", opened)
+    return found["on_exit"]
 
 
 def _entries(config: ProgramConfig, comms: int) -> dict[str, int]:
@@ -123,6 +149,8 @@ def _entries(config: ProgramConfig, comms: int) -> dict[str, int]:
     entries = {"comms_a": comms, "comms_b": comms}
     if config.group_dead_arg:
         entries["guard"] = 1
+    if config.copies == 1:
+        entries |= {"exit_marks": 1, "cpus": 1}
     if not config.arguments:
         entries["arguments"] = 1
     if not config.origins:

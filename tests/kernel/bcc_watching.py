@@ -28,6 +28,7 @@ def watching_bcc(
     use_ring: bool = True,
     use_rename_pid: bool = True,
     force_guard: bool = False,
+    two_copies: bool | None = None,
     standby: bool = False,
     on_log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[EbpfSource]:
@@ -43,6 +44,7 @@ def watching_bcc(
             use_ring=use_ring,
             use_rename_pid=use_rename_pid,
             force_guard=force_guard,
+            two_copies=two_copies,
         )
 
     source = EbpfSource(Mode.EBPF_BCC, scale, load, CpuAudit(procfs))

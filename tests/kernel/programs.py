@@ -89,6 +89,7 @@ def watching(
     comms: int = 0,
     failed_starts: FailedStarts = FailedStarts.NEVER,
     force_guard: bool = False,
+    two_copies: bool | None = None,
     standby: bool = False,
 ) -> Iterator[EbpfSource]:
     """Attach the programs for a while. Those for failed starts are left out: where they are forbidden, trying takes time in each test."""
@@ -97,7 +98,7 @@ def watching(
 
     def load() -> Handover:
         how = {"by_origin": by_origin, "arguments": arguments, "force_guard": force_guard}
-        return load_core(scale, log.append, **how, comms=comms, failed_starts=failed_starts)
+        return load_core(scale, log.append, **how, comms=comms, failed_starts=failed_starts, two_copies=two_copies)
 
     source = EbpfSource(Mode.EBPF_CORE, scale, load, CpuAudit(procfs))
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.kernel.attached import SECOND_COPY
 from exporter.kernel.bpf import map_memory
 from exporter.kernel.layout import BUCKETS
 from exporter.loaders import core, handover
@@ -89,15 +90,20 @@ def test_the_loader_dies() -> None:
     assert any("ModuleNotFoundError" in line for line in log)
 
 
-def test_the_guard_costs_nothing_where_it_is_not_needed(requires_bpf: None) -> None:
-    """Its map has one entry on kernels that say which thread is the last one."""
-    sizes = {}
-    for force_guard in (False, True):
-        given = load_core(RuntimeScale(NS, tuple(range(1, BUCKETS))), lambda line: None, force_guard=force_guard)
+def test_what_is_not_needed_costs_nothing(requires_bpf: None) -> None:
+    """Most kernels need neither the guard nor a second copy of on_exit; there their maps have one entry."""
+    sizes, programs = {}, {}
+    for forced in (False, True):
+        scale = RuntimeScale(NS, tuple(range(1, BUCKETS)))
+        given = load_core(scale, lambda line: None, force_guard=forced, two_copies=forced)
         try:
-            sizes[force_guard] = map_memory(given.maps["guard"].fd)
+            sizes[forced] = {name: map_memory(given.maps[name].fd) for name in ("guard", "exit_marks", "cpus")}
+            programs[forced] = set(given.programs)
         finally:
             given.close()
-    if sizes[False] == sizes[True]:
+    assert programs[True] - programs[False] == {SECOND_COPY}
+    assert sizes[False]["exit_marks"] < sizes[True]["exit_marks"] / 10
+    assert sizes[False]["cpus"] < sizes[True]["cpus"]
+    if sizes[False]["guard"] == sizes[True]["guard"]:
         pytest.skip("this kernel's sched_process_exit does not say which thread is the last one")
-    assert sizes[False] < sizes[True] / 10
+    assert sizes[False]["guard"] < sizes[True]["guard"] / 10

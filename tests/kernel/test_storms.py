@@ -21,7 +21,7 @@ from exporter.kernel.bpf import possible_cpus
 from exporter.kernel.layout import MAX_COMMS
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import refusal
-from exporter.model import Mode, RuntimeScale
+from exporter.model import Lost, Mode, RuntimeScale
 from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.dimensions import COMM
 from exporter.sources.ebpf import source as ebpf
@@ -43,13 +43,13 @@ needs_core = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
     scope="module",
     params=[
         pytest.param(watching, id="core-group_dead", marks=needs_core),
-        pytest.param(partial(watching, force_guard=True), id="core-guard", marks=needs_core),
+        pytest.param(partial(watching, force_guard=True, two_copies=True), id="core-guard-two_copies", marks=needs_core),
         pytest.param(watching_bcc, id="bcc-group_dead", marks=needs_bcc),
-        pytest.param(partial(watching_bcc, force_guard=True), id="bcc-counted", marks=needs_bcc),
+        pytest.param(partial(watching_bcc, force_guard=True, two_copies=True), id="bcc-counted-two_copies", marks=needs_bcc),
     ],
 )
 def attached(request: pytest.FixtureRequest) -> Iterator[EbpfSource]:
-    """The programs, as this kernel is used and as those whose tracepoint doesn't tell which thread is the last one."""
+    """The programs, as this kernel is used; and as one whose tracepoint doesn't tell which thread is the last, and that preempts them."""
     attached: Callable[[RuntimeScale], AbstractContextManager[EbpfSource]] = request.param
     with attached(SLOW) as source:
         yield source
@@ -195,6 +195,21 @@ def test_a_flood_of_names_is_whole(source: EbpfSource, workload: Program) -> Non
     assert counts.of(COMM).other.short_exits >= 3000 - MAX_COMMS
     assert named(counts).exits == counts.total.exits
     assert short_children(source)[workload.comm] == 3000
+
+
+@pytest.mark.parametrize(
+    "watch", [pytest.param(watching, marks=needs_core), pytest.param(watching_bcc, marks=needs_bcc)], ids=["core", "bcc"]
+)
+def test_the_second_copy_stands_in(watch: Callable[..., AbstractContextManager[EbpfSource]], workload: Program) -> None:
+    """Where the kernel skips the first copy, the second counts the exit, once, and nothing is lost. Here the first is detached."""
+    with watch(two_copies=True) as source:
+        workload.storm("together", 50, THREADS)
+        os.close(source._kernel.links.pop("on_exit"))
+        workload.storm("together", 100, THREADS)
+        counts = source.peek()
+        assert counts.of(COMM).row(workload.comm).exits == exits(source, 51 + 101)
+        assert source._cpu_totals().stand_ins >= 100 * THREADS
+        assert not counts.lost[Lost.PROGRAM_MISSED]
 
 
 def _all_at_least(earlier: ProcessCounts, later: ProcessCounts) -> bool:

@@ -75,10 +75,6 @@ def storms(nothing: Path, workload: Path, folder: Path, *, force_guard: bool) ->
                 print(f"  skip {words[0]}: ended with status {os.waitstatus_to_exitcode(status)}")
                 continue
             mine = whole.of(one.comm)
-            short = sum(exits) - sum(mine.exits)
-            if 0 < short <= whole.missed():
-                print(f"  lost {words[0]}: {mine.exits} of {exits}, and the kernel says that it skipped {whole.missed()} runs so far")
-                continue
             say(f"{words[0]} exits", mine.exits, exits)
             say(f"{words[0]} buckets, short", [sum(mine.buckets), mine.short_exits], [sum(exits)] * 2)
             if other:
@@ -105,7 +101,8 @@ def storms(nothing: Path, workload: Path, folder: Path, *, force_guard: bool) ->
         bpf._MAP_LOOKUP_BATCH = known
         whole.take_last()
         print(f"       lost: {', '.join(f'{reason} {number}' for reason, number in whole.lost.items())}")
-        say("lost by our own fault", [whole.lost[reason] for reason in (Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL)], [0, 0])
+        none = (Lost.NAME_BUSY, Lost.EXIT_NOTES_FULL, Lost.PROGRAM_MISSED)
+        say("lost by our own fault, or since the kernel skipped a program", [whole.lost[reason] for reason in none], [0, 0, 0])
 
 
 def storms_of_bcc(nothing: Path, workload: Path, folder: Path, *, use_ring: bool) -> None:
@@ -124,11 +121,7 @@ def storms_of_bcc(nothing: Path, workload: Path, folder: Path, *, use_ring: bool
             one.storm(*(other.path if word is nothing else word for word in words))
             told = until(partial(told_of, other.comm), partial(le, ends), 20)
             counts = source.peek()
-            exits, missed = counts.of(COMM).row(other.comm).exits, counts.lost.get(Lost.PROGRAM_MISSED, 0)
-            if 0 < ends - sum(exits) <= missed:
-                print(f"  lost {words[0]}: {exits} of {ends}, and the kernel says that it skipped {missed} runs so far")
-                ends = sum(exits)  # noqa: PLW2901
-            say(f"{words[0]} exits, records", [exits, told], [[0, 0, 0, ends], ends])
+            say(f"{words[0]} exits, records", [counts.of(COMM).row(other.comm).exits, told], [[0, 0, 0, ends], ends])
         source.stop()
         say("records dropped", source.drain().records_dropped, 0)
 
@@ -179,10 +172,6 @@ class Whole:
 
     def of(self, comm: bytes) -> ProcessCounts:
         return self.names.setdefault(comm, ProcessCounts())
-
-    def missed(self) -> int:
-        """Runs that the kernel skipped, by its own count: seen on 7.3 alone. See README.md."""
-        return self.lost.get(Lost.PROGRAM_MISSED, 0)
 
     def take(self) -> None:
         """Turn the programs to the other map, and drain the first."""

@@ -34,9 +34,11 @@ _OUTCOMES = slice(0, _LONG)
 _BY_POSITION = tuple(Outcome)
 _EXES_LOST = CpuRow.lost.offset // _WORD + KERNEL_LOST.index(Lost.EXES_FULL)
 _FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(CpuRow, "forks", "threads", "core_dumps", "entered")
-_DROPPED, _LOST, _SIGNALS, _RING = _words(CpuRow, "records_dropped", "lost", "signals", "ring")
+_DROPPED, _STAND_INS, _LOST, _SIGNALS, _RING = _words(CpuRow, "records_dropped", "stand_ins", "lost", "signals", "ring")
 
-GLOBALS = _HEAD + LIFETIMES + _RING + 3
+MISSED = _HEAD + LIFETIMES + _RING
+"""Position of the skipped runs in `global_counts`."""
+GLOBALS = MISSED + 3
 """Number of values that `global_counts` returns."""
 
 
@@ -55,6 +57,11 @@ class CpuTotals:
     def entered(self) -> int:
         """Return the number of rows inserted into the maps that are drained."""
         return self._sum(_ENTERED)
+
+    @property
+    def stand_ins(self) -> int:
+        """Return the runs of the second copy of `on_exit` that counted, since the kernel had skipped the first."""
+        return self._sum(_STAND_INS)
 
     def sums(self, exes_lost: int = 0) -> list[int]:
         """Return the sum over all CPUs of each word of a `CpuRow`, without the ring of seconds. `exes_lost` is added to its count."""

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from exporter.kernel.attached import Handover
+from exporter.kernel.attached import SECOND_COPY, Handover
 from exporter.kernel.bpf import BpfMap, Rows, map_memory, possible_cpus, program_info
 from exporter.kernel.cgroups import Cgroups
 from exporter.kernel.layout import COMM_LEN, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, perf_bytes, standby_control
@@ -25,7 +25,17 @@ from exporter.model.origins import Origins
 from exporter.sources.base import CpuFollows, Publish, Source
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.cpu_join import CpuJoin
-from exporter.sources.ebpf.decode import GLOBALS, ROW_BYTES, CpuTotals, OtherRow, counts_of, cpu_recorded_in, exits_in, global_counts
+from exporter.sources.ebpf.decode import (
+    GLOBALS,
+    MISSED,
+    ROW_BYTES,
+    CpuTotals,
+    OtherRow,
+    counts_of,
+    cpu_recorded_in,
+    exits_in,
+    global_counts,
+)
 from exporter.sources.ebpf.exec_slots import ExecSlots
 from exporter.sources.ebpf.failures import FailureCounts
 from exporter.sources.ebpf.lineages import Lineages
@@ -279,18 +289,22 @@ class EbpfSource(Source):
             raise SourceFailed(f"programs no longer attached: {', '.join(sorted(gone))}")
 
     def _cpu_totals(self) -> CpuTotals:
-        return CpuTotals(self._map("cpus").lookup(_ZERO) or b"")
+        """Return the rows of all CPUs; each copy of `on_exit` has one of its own."""
+        copies = 2 if SECOND_COPY in self._kernel.programs else 1
+        return CpuTotals(b"".join(self._map("cpus").lookup(copy.to_bytes(4, "little")) or b"" for copy in range(copies)))
 
     def _other_row(self) -> OtherRow:
         return OtherRow(self._map("shared").lookup(_ZERO) or b"")
 
     def _global_counts(self) -> list[int]:
         """Return the counts without a comm since the start, then runs and nanoseconds of each program."""
-        infos = [program_info(fd) for fd in self._kernel.programs.values()]
-        missed = sum(each.misses for each in infos)
+        infos = {name: program_info(fd) for name, fd in self._kernel.programs.items()}
+        cpu = self._cpu_totals()  # after the infos: a run can be skipped first, and made up for later
+        skipped = sum(each.misses for name, each in infos.items() if name != SECOND_COPY) - cpu.stand_ins
         records_lost, exes_lost = (self._records.lost, self._records.exes_lost) if self._records else (0, 0)
-        whole = global_counts(self._other_row(), self._cpu_totals().sums(exes_lost), missed, self._audit.lost, records_lost)
-        return [*whole, *(number for each in infos for number in (each.runs, each.run_ns))]
+        missed = max(skipped, self._drained[MISSED])
+        whole = global_counts(self._other_row(), cpu.sums(exes_lost), missed, self._audit.lost, records_lost)
+        return [*whole, *(number for each in infos.values() for number in (each.runs, each.run_ns))]
 
     def _since_drain(self, rows: list[Rows], now: list[int]) -> Counts:
         fresh = [after - before for after, before in zip(now, self._drained, strict=True)]
