@@ -1,4 +1,4 @@
-"""A burst goes all the way: exporter, Prometheus over TLS with a password, Alertmanager, receiver; and the alert resolves.
+"""A burst goes all the way: exporter, Prometheus over TLS with a password, Alertmanager, receiver; and the alert resolves. In each release.
 
 The files are those that are shipped, with seconds in place of minutes and a lower limit.
 """
@@ -21,13 +21,15 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.exporter import free_port
+from bench.prometheus import INSTALLED, THREE, Release
 from bench.workloads import Workload, built
 from exporter.loaders.core import refusal
 from tests.folders import public
@@ -38,6 +40,11 @@ HASH = "$2b$04$LzMh0hkBFq/llnJwTK9Ux.5zDbBY4EOBPpsQn5nvAXsfJoYlUyLzO"
 NAME = "ShortprocBurstLimit"
 LIMIT, BURST = 300, 400
 WAIT_SECONDS = 60
+RELEASES = {
+    name: each
+    for name, each in {"installed": INSTALLED, "3": THREE}.items()
+    if each.program("prometheus") and each.program("prometheus-alertmanager")
+}
 MISSING = [program for program in ("prometheus", "prometheus-alertmanager", "openssl") if shutil.which(program) is None]
 
 pytestmark = [
@@ -186,35 +193,47 @@ def shortened(folder: Path, exporter: int, alertmanager: int, receiver: int) -> 
 
 
 @contextmanager
-def everything(folder: Path, receiver: Receiver) -> Iterator[tuple[str, str]]:
-    """Exporter, Alertmanager and Prometheus; gives the addresses of the first and the last."""
-    exporter, alertmanager, prometheus = free_port(), free_port(), free_port()
-    web = certified(folder)
+def watching(folder: Path, release: Release, exporter: int, receiver: Receiver) -> Iterator[str]:
+    """Prometheus and Alertmanager of a release, with the shipped configuration; gives the URL of the first."""
+    alertmanager, prometheus = free_port(), free_port()
+    folder.mkdir()
+    for file in ("shortproc-ca.pem", "shortproc-password"):
+        shutil.copy(folder.parent / file, folder)
     with receiver.listening() as port:
         shortened(folder, exporter, alertmanager, port)
-        exporter_command = (sys.executable, "-m", "exporter", "--mode=ebpf_core", "--log.level=warn", f"--web.config.file={web}")
-        alertmanager_command = (
-            "prometheus-alertmanager",
-            f"--config.file={folder / 'alertmanager.yml'}",
-            f"--storage.path={folder / 'alertmanager'}",
-            f"--web.listen-address=127.0.0.1:{alertmanager}",
-            "--cluster.listen-address=",
-            "--log.level=error",
-        )
         prometheus_command = (
-            "prometheus",
+            release.program("prometheus"),
             f"--config.file={folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{prometheus}",
             "--rules.alert.resend-delay=1s",
             "--log.level=error",
         )
-        with (
-            child(*prometheus_command),  # first: it takes five seconds to look for what to scrape
-            child(*exporter_command, f"--web.listen-address=127.0.0.1:{exporter}"),
-            child(*alertmanager_command),
-        ):
-            yield f"127.0.0.1:{exporter}", f"http://127.0.0.1:{prometheus}"
+        alertmanager_command = (
+            release.program("prometheus-alertmanager"),
+            f"--config.file={folder / 'alertmanager.yml'}",
+            f"--storage.path={folder / 'alertmanager'}",
+            f"--web.listen-address=127.0.0.1:{alertmanager}",
+            "--cluster.listen-address=",
+            "--log.level=error",
+        )
+        with child(*prometheus_command), child(*alertmanager_command):
+            yield f"http://127.0.0.1:{prometheus}"
+
+
+@contextmanager
+def everything(folder: Path) -> Iterator[tuple[str, dict[str, Receiver]]]:
+    """One exporter, watched by each release that is there; gives its address, and by the URL of each Prometheus what is received."""
+    exporter = free_port()
+    web = certified(folder)
+    with ExitStack() as stack:
+        received = {}
+        for name, release in RELEASES.items():  # first: Prometheus takes five seconds to look for what to scrape
+            receiver = Receiver()
+            received[stack.enter_context(watching(folder / name, release, exporter, receiver))] = receiver
+        command = (sys.executable, "-m", "exporter", "--mode=ebpf_core", "--log.level=warn", f"--web.config.file={web}")
+        stack.enter_context(child(*command, f"--web.listen-address=127.0.0.1:{exporter}"))
+        yield f"127.0.0.1:{exporter}", received
 
 
 def asked(prometheus: str, query: str) -> list[Alert]:
@@ -245,23 +264,27 @@ def test_a_burst_reaches_the_receiver_and_resolves(tmp_path: Path) -> None:
     """Each part is tested for itself elsewhere; this is what the user gets of them together."""
     if reason := refusal():
         pytest.skip(reason)
-    receiver = Receiver()
-    with everything(tmp_path, receiver) as (exporter, prometheus), built(storm="e2e-burst") as workload:
-        until(lambda: asked(prometheus, "up{job='shortproc'} == 1 and on () shortproc:setting:burst_limit_per_second"), "scrape over TLS")
+    with everything(tmp_path) as (exporter, received), built(storm="e2e-burst") as workload:
+
+        def everywhere(query: str, what: str) -> None:
+            for prometheus in received:
+                until(partial(asked, prometheus, query), what)
+
+        everywhere("up{job='shortproc'} == 1 and on () shortproc:setting:burst_limit_per_second", "scrape over TLS")
         url = f"https://{exporter}/metrics"
         assert answer(url, tmp_path, PASSWORD)[0] == http.HTTPStatus.OK
         assert answer(url, tmp_path)[0] == http.HTTPStatus.UNAUTHORIZED
         assert answer(url, tmp_path, "wrong")[0] == http.HTTPStatus.UNAUTHORIZED
         assert answer(f"http://{exporter}/metrics", None, PASSWORD)[0] != http.HTTPStatus.OK
         # others may run storms on this machine too
-        quiet = f"shortproc:short_ends:rate2m < {LIMIT} unless on () ALERTS{{alertname='{NAME}', alertstate='firing'}}"
-        until(lambda: asked(prometheus, quiet), "quiet moment")
-        before = len(receiver.alerts)
+        everywhere(f"shortproc:short_ends:rate2m < {LIMIT} unless on () ALERTS{{alertname='{NAME}', alertstate='firing'}}", "quiet moment")
+        before = {receiver: len(receiver.alerts) for receiver in received.values()}
         with bursting(workload):
-            told, path, alert = until(lambda: receiver.told("firing", before), "alert")
-        assert path == "/pager"
-        assert alert["labels"] == {"alertname": NAME, "severity": "critical", "instance": exporter, "job": "shortproc"}
-        assert alert["annotations"]["summary"] == f"Too many short processes on {exporter}"
-        assert alert["annotations"]["runbook_url"].endswith("docs/runbook.md#shortprocburstlimit")
-        _, path, resolved = until(lambda: receiver.told("resolved", told), "end of the alert")
-        assert (path, resolved["fingerprint"]) == ("/pager", alert["fingerprint"])
+            fired = {each: until(partial(each.told, "firing", since), "alert") for each, since in before.items()}
+        for receiver, (told, path, alert) in fired.items():
+            assert path == "/pager"
+            assert alert["labels"] == {"alertname": NAME, "severity": "critical", "instance": exporter, "job": "shortproc"}
+            assert alert["annotations"]["summary"] == f"Too many short processes on {exporter}"
+            assert alert["annotations"]["runbook_url"].endswith("docs/runbook.md#shortprocburstlimit")
+            _, resolved_path, resolved = until(partial(receiver.told, "resolved", told), "end of the alert")
+            assert (resolved_path, resolved["fingerprint"]) == ("/pager", alert["fingerprint"])
