@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.models import dashboard as model
 
-from grafana import looks, pages
-from grafana.looks import CORES, COUNT, NONE, PER_SECOND, SHARE, Column, Frame, Panel, lines, now, query, rows, tiles
-from grafana.queries import BY_HOST, HOST, TOP, Scope
+from grafana import first, looks, pages
+from grafana.looks import CORES, COUNT, NONE, PER_SECOND, SECONDS, SHARE, Column, Frame, Panel, lines, now, query, rows, tiles
+from grafana.queries import BY_HOST, HOST, SHORT, SHORT_CPU, TOP, Scope
 
 HOSTS = Scope('job=~"$job", instance=~"$instance"')
 NAMED = 'comm=~"$comm"'
-SHORT, SHORT_CPU = "shortproc_ended_short_processes_total", "shortproc_ended_short_processes_cpu_seconds_total"
 PEAK, LOST = "shortproc_ended_short_processes_peak_per_second", "shortproc_detection_lost_total"
 RATIO, MODE, DEGRADED = "shortproc_detection_capture_ratio", "shortproc_detection_mode", "shortproc_detection_degraded"
 
@@ -22,7 +21,7 @@ def page() -> model.Dashboard:
     """The page."""
     about = "Short-lived processes on all hosts, and how complete this data is."
     sections = {
-        "": _verdicts(),
+        "": (*first.row(HOSTS, ", on the host where it is highest"), *_verdicts()),
         "All hosts together": _totals(),
         "Hosts": [_hosts()],
         "Short processes": _short(),
@@ -59,7 +58,7 @@ def _totals() -> Iterable[Panel]:
     size = (4, 4)
     frame = Frame("Short processes", "Short processes that exit per second.", PER_SECOND, size)
     yield tiles(frame, query(f"sum({HOSTS.rate(SHORT)})"), spark=True)
-    frame = Frame("Busiest second", "Maximum number of short processes that exited on one host in one second.", COUNT, size)
+    frame = Frame("Busiest second", "Maximum number of short processes that exited on one host in one second.", PER_SECOND, size)
     yield tiles(frame, now(f"max(max_over_time({HOSTS.of(PEAK)}[$__range]))"))
     frame = Frame("CPU of short processes", "CPU cores used by short processes.", CORES, size)
     yield tiles(frame, query(f"sum({HOSTS.rate(SHORT_CPU)})"), spark=True)
@@ -79,8 +78,8 @@ def _totals() -> Iterable[Panel]:
 
 def _hosts() -> Panel:
     columns = [
-        Column("Short", f"sum {BY_HOST} (rate({HOSTS.of(SHORT)}[$__range]))", PER_SECOND),
-        Column("Busiest second", f"max {BY_HOST} (max_over_time({HOSTS.of(PEAK)}[$__range]))", COUNT),
+        Column("Short per second", f"sum {BY_HOST} (rate({HOSTS.of(SHORT)}[$__range]))", PER_SECOND),
+        Column("Busiest second", f"max {BY_HOST} (max_over_time({HOSTS.of(PEAK)}[$__range]))", PER_SECOND),
         Column("CPU of short", f"sum {BY_HOST} (rate({HOSTS.of(SHORT_CPU)}[$__range]))", CORES),
         Column("Mode", HOSTS.mode(), NONE, looks.coloured(mapping=looks.MODE_STATES)),
         Column("Degraded", f"max {BY_HOST} ({HOSTS.of(DEGRADED)})", NONE, looks.coloured(mapping=looks.DEGRADED_STATES)),
@@ -97,7 +96,7 @@ def _short() -> Iterable[Panel]:
     frame = Frame(
         "Bursts",
         "Short processes in the busiest second of each minute, on the hosts with the highest peaks.",
-        COUNT,
+        PER_SECOND,
         runbook="shortprocburst",
     )
     yield _by_host(frame, HOSTS.highest(PEAK))
@@ -130,7 +129,7 @@ def _who() -> Iterable[Panel]:
 
 
 def _names() -> Iterable[Panel]:
-    size = (8, 8)
+    size = (6, 8)
     frame = Frame("Short processes by name", "Command names with the highest rates of short processes.", PER_SECOND, size)
     yield lines(frame, query(HOSTS.top("comm", "shortproc_comm_short_exits_total", NAMED), "{{comm}}"))
     frame = Frame("CPU by name", "Command names whose short processes use the most CPU cores.", CORES, size)
@@ -139,6 +138,9 @@ def _names() -> Iterable[Panel]:
         "Failures by name", "Command names that exit most often with an error or a signal.", PER_SECOND, size, "shortproccrashloop"
     )
     yield lines(frame, query(HOSTS.top("comm", "shortproc_comm_exits_total", NAMED, 'outcome=~"error|signal"'), "{{comm}}"))
+    about = f"Quantile of 90 % of the runtime, for the names with the most short processes, {looks.NEEDS_HISTOGRAMS}."
+    panel = lines(Frame("Runtimes by name", about, SECONDS, size), query(HOSTS.top_lifetimes(0.9, NAMED), "{{comm}}"))
+    yield panel.scale_distribution(looks.logarithmic())
 
 
 def _detection() -> Iterable[Panel]:

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 
 from grafana_foundation_sdk.models import dashboard as model
 
-from grafana import looks, pages
+from grafana import first, looks, pages
 from grafana.looks import BYTES, CORES, COUNT, NONE, PER_SECOND, SECONDS, SHARE, Column, Frame, Panel, Query, lines, now, query, rows, tiles
-from grafana.queries import HOST, Scope, quantile
+from grafana.queries import ENDED, HOST, SHORT, SHORT_CPU, Scope, quantile
 
 ONE = Scope('job=~"$job", instance="$instance"')
 NAMED = 'comm=~"$comm"'
-SHORT, ENDED = "shortproc_ended_short_processes_total", "shortproc_ended_processes_total"
 COMM_SHORT, COMM_ENDED, COMM_CPU = (
     "shortproc_comm_short_exits_total",
     "shortproc_comm_exits_total",
@@ -32,7 +31,7 @@ def page() -> model.Dashboard:
     """The page."""
     about = "Short-lived processes on one host, and how complete this data is."
     sections = {
-        "": _verdict(),
+        "": (*first.row(ONE), *_verdict()),
         "Processes": _processes(),
         "Runtimes and CPU": _lifetimes(),
         "Who is responsible": _who(),
@@ -75,7 +74,9 @@ def _processes() -> Iterable[Panel]:
     frame = Frame("Exits", "Processes that exit per second, all and short.", PER_SECOND, THIRD, "shortprocburst")
     yield lines(frame, _rate(ENDED, "all"), _rate(SHORT, "short"), colours=ALL_AND_SHORT)
 
-    frame = Frame("Bursts", "Short processes in the busiest second of each minute, and their mean rate.", COUNT, THIRD, "shortprocburst")
+    frame = Frame(
+        "Bursts", "Short processes in the busiest second of each minute, and their mean rate.", PER_SECOND, THIRD, "shortprocburst"
+    )
     peak = ONE.of("shortproc_ended_short_processes_peak_per_second")
     busiest = query(f"max(max_over_time({peak}[$__rate_interval]))", "busiest second")
     yield lines(frame, busiest, _rate(SHORT, "mean"), colours={"busiest second": looks.BAD, "mean": looks.SHORT})
@@ -96,17 +97,22 @@ def _processes() -> Iterable[Panel]:
 
 
 def _lifetimes() -> Iterable[Panel]:
-    bucket = "shortproc_process_runtime_seconds_bucket"
     frame = Frame("Runtimes", "Exited processes by runtime.", SECONDS)
-    yield looks.heat(frame, f"sum by (le) (increase({ONE.of(bucket)}[$__rate_interval]))")
+    yield looks.heat(frame, *ONE.lifetimes("process"))
     frame = Frame("Runtime quantiles", "Median, 90 % and 99 % quantile of the runtime of exited processes.", SECONDS)
-    yield lines(frame, *_quantiles(bucket, 0.5, 0.9, 0.99)).scale_distribution(looks.logarithmic())
+    quantiles = (query(ONE.lifetime("process", share, "$__rate_interval"), f"{share * 100:g} %") for share in (0.5, 0.9, 0.99))
+    yield lines(frame, *quantiles).scale_distribution(looks.logarithmic())
 
-    frame = Frame("CPU of exited processes", "CPU cores used by processes, counted when they exit.", CORES, runbook="shortproccpuhigh")
-    all_cpu = _rate("shortproc_ended_processes_cpu_seconds_total", "all")
-    yield lines(frame, all_cpu, _rate("shortproc_ended_short_processes_cpu_seconds_total", "short"), colours=ALL_AND_SHORT)
-    frame = Frame("Share of CPU", "CPU time of short processes as a fraction of that of all exited processes.", SHARE)
+    about = "CPU cores used by exited processes: a process counts with all its CPU time when it exits, so long ones make peaks."
+    frame = Frame("CPU of exited processes", about, CORES, THIRD, "shortproccpuhigh")
+    yield lines(frame, _rate("shortproc_ended_processes_cpu_seconds_total", "all"), _rate(SHORT_CPU, "short"), colours=ALL_AND_SHORT)
+    about = "CPU time of short processes as a fraction of that of all exited processes, which count with all their CPU time when they exit."
+    frame = Frame("Share of CPU", about, SHARE, THIRD)
     yield lines(frame, query(ONE.short_cpu_share(), "short"), colours=ALL_AND_SHORT).max(1)
+    frame = Frame(
+        "Share of the host's CPU", "CPU time of short processes as a fraction of all CPUs of the host.", SHARE, THIRD, "shortproccpuhigh"
+    )
+    yield lines(frame, query(f"max({ONE.short_cpu_of_host()})", "short"), colours=ALL_AND_SHORT)
 
 
 def _who() -> Iterable[Panel]:
@@ -168,16 +174,30 @@ def _names() -> Iterable[Panel]:
     )
     yield lines(frame, query(ONE.top("comm", COMM_ENDED, NAMED, 'outcome=~"error|signal"'), "{{comm}}"))
 
+    frame = Frame("Runtimes of names", "Exited processes of the chosen command names by runtime.", SECONDS, THIRD)
+    yield looks.heat(frame, *ONE.lifetimes("comm", NAMED))
+    for title, share in {"Median": 0.5, "Quantile of 99 %": 0.99}.items():
+        about = f"{title} of the runtime, for the names with the most short processes, {looks.NEEDS_HISTOGRAMS}."
+        panel = lines(Frame(f"{title} by name", about, SECONDS, THIRD), query(ONE.top_lifetimes(share, NAMED), "{{comm}}"))
+        yield panel.scale_distribution(looks.logarithmic())
+
     def total(metric: str, *more: str) -> str:
         return f"sum by (comm) ({ONE.grown(metric, NAMED, *more)})"
 
-    frame = Frame("Command names", "All command names in the time range; names beyond the exporter's cap count as other.", COUNT, (16, 10))
+    frame = Frame(
+        "Command names",
+        "All command names in the time range with quantiles of their runtimes; names beyond the cap count as other.",
+        COUNT,
+        (16, 10),
+    )
     columns = [
         Column("Short", total(COMM_SHORT), COUNT),
         Column("Exits", total(COMM_ENDED), COUNT),
         Column("Failed", total(COMM_ENDED, 'outcome="error"'), COUNT),
         Column("Killed", total(COMM_ENDED, 'outcome="signal"'), COUNT),
         Column("Execs", total("shortproc_comm_execs_total"), COUNT),
+        Column("Median", ONE.lifetime("comm", 0.5, "$__range", NAMED), SECONDS),
+        Column("99 %", ONE.lifetime("comm", 0.99, "$__range", NAMED), SECONDS),
         Column("CPU of short", total(COMM_CPU), SECONDS),
         Column("CPU of all", total("shortproc_comm_cpu_seconds_total"), SECONDS),
     ]
@@ -214,7 +234,9 @@ def _detection() -> Iterable[Panel]:
     frame = Frame("Dropped records", "Records of single processes that were dropped; the processes are counted.", PER_SECOND, THIRD)
     yield lines(frame, query(ONE.top("consumer, reason", "shortproc_records_dropped_total"), "{{consumer}}: {{reason}}"))
     frame = Frame("Record latency", "Time from the exit of a short process to its record in the exporter.", SECONDS, THIRD)
-    yield lines(frame, *_quantiles("shortproc_detection_latency_seconds_bucket", 0.5, 0.99)).scale_distribution(looks.logarithmic())
+    latency = ONE.rate("shortproc_detection_latency_seconds_bucket")
+    quantiles = (query(quantile(share, latency), f"{share * 100:g} %") for share in (0.5, 0.99))
+    yield lines(frame, *quantiles).scale_distribution(looks.logarithmic())
 
 
 def _exporter() -> Iterable[Panel]:
@@ -248,7 +270,3 @@ def _gauge(metric: str, legend: str) -> Query:
 
 def _by_handler(metric: str, legend: str) -> Query:
     return query(f"sum by (handler) ({ONE.rate(metric)})", f"{{{{handler}}}}: {legend}")
-
-
-def _quantiles(bucket: str, *shares: float) -> Iterable[Query]:
-    return (query(quantile(share, ONE.rate(bucket)), f"{share * 100:g} %") for share in shares)

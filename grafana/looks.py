@@ -20,6 +20,7 @@ from grafana.queries import WHOLE
 
 PER_SECOND, CORES, SHARE, SECONDS, BYTES, COUNT = "count:/s", "count:cores", "percentunit", "s", "bytes", "short"
 NONE = "none"
+USUAL = "suffix: times usual"
 
 GOOD, NOTICE, WARN, BAD, MUTED = "green", "blue", "orange", "red", "#808080"
 ALL, SHORT = "blue", "orange"
@@ -32,6 +33,7 @@ SOURCE = looks.DataSourceRef("prometheus", "${datasource}")
 MIN_STEP = "30s"
 """The rate interval is at least four of these, so rates have no gaps up to a scrape interval of 60 s."""
 RUNBOOK = "${runbook}"
+NEEDS_HISTOGRAMS = "from native histograms, or with per_comm_histogram"
 
 Panel = Builder[model.Panel]
 Query = prometheus.Dataquery
@@ -100,9 +102,13 @@ def timeline(frame: Frame, *queries: Query) -> statetimeline.Panel:
     return panel.legend(common.VizLegendOptions().show_legend(False)).fill_opacity(80)
 
 
-def heat(frame: Frame, buckets: str) -> heatmap.Panel:
-    """A histogram over time, from its buckets by `le`."""
-    panel = _framed(heatmap.Panel(), frame, [query(buckets, "{{le}}").format(PromQueryFormat.HEATMAP)]).calculate(False)
+def heat(frame: Frame, native: str, classic: str) -> heatmap.Panel:
+    """A histogram over time: a native one, or the buckets by `le` of a classic one.
+
+    Grafana tells the first by the type of its data, the other by the format of the query.
+    """
+    queries = query(native), query(classic, "{{le}}").format(PromQueryFormat.HEATMAP)
+    panel = _framed(heatmap.Panel(), frame, queries).calculate(False)
     panel.y_axis(heatmap.YAxisConfig().unit(frame.unit)).cell_values(heatmap.CellValues().unit(COUNT)).cell_gap(1)
     return panel.color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(64)).show_legend()
 

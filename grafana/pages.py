@@ -1,4 +1,4 @@
-"""What both pages have: variables, marks of mode switches, links."""
+"""What both pages have: variables, marks of switches, restarts and alerts, links."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from grafana_foundation_sdk.builders.dashboard import ConstantVariable, Dashboard, DashboardLink, DatasourceVariable, QueryVariable, Row
 from grafana_foundation_sdk.models import dashboard as model
 
-from grafana.looks import RUNBOOK, SOURCE, WARN, Panel
+from grafana.looks import BAD, NOTICE, RUNBOOK, SOURCE, WARN, Panel
 from grafana.queries import Scope, owned
 
 FLEET, HOST = "shortproc-fleet", "shortproc-host"
@@ -18,14 +18,12 @@ _TAG = "shortproc"
 class _Marks(model.AnnotationQuery):
     """The SDK knows no texts of an annotation."""
 
+    def __init__(self, name: str, expr: str, colour: str, title: str, text: str) -> None:
+        super().__init__(name, SOURCE, enable=True, icon_color=colour, expr=expr)
+        self._texts = {"titleFormat": title, "textFormat": text, "step": "15s"}
+
     def to_json(self) -> dict[str, object]:
-        texts = {
-            "titleFormat": "{{instance}}: mode {{to_mode}}",
-            "textFormat": "reason: {{reason}}",
-            "tagKeys": "to_mode,reason",
-            "step": "15s",
-        }
-        return {**super().to_json(), **texts}
+        return {**super().to_json(), **self._texts}
 
 
 def page(uid: str, title: str, about: str, scope: Scope, sections: Mapping[str, Iterable[Panel]]) -> model.Dashboard:
@@ -43,7 +41,7 @@ def page(uid: str, title: str, about: str, scope: Scope, sections: Mapping[str, 
             made.with_panel(panel)
     built = made.build()
     built.schema_version = 38  # that of Grafana 10; later ones bring it up to theirs
-    built.annotations.list_val = [_switches(scope)]
+    built.annotations.list_val = list(_marks(scope))
     for number, each in enumerate(built.panels or [], 1):
         each.id_val = number
     return built
@@ -86,8 +84,11 @@ def _asked(name: str, shown: str, query: str) -> QueryVariable:
     return variable.refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(model.VariableSort.ALPHABETICAL_ASC)
 
 
-def _switches(scope: Scope) -> model.AnnotationQuery:
-    """A mark at the one step at which a mode was switched to. The first start of an exporter makes none."""
-    switches = scope.of("shortproc_detection_mode_switches_total")
-    expr = f"{switches} - {switches} offset $__interval > 0"
-    return _Marks("Mode switches", SOURCE, enable=True, icon_color=WARN, expr=expr)
+def _marks(scope: Scope) -> Iterable[model.AnnotationQuery]:
+    """Where graphs may have a step for another reason than the host's: each at one step. The first start of an exporter is none."""
+    switches, starts = (scope.of(each) for each in ("shortproc_detection_mode_switches_total", "process_start_time_seconds"))
+    switched = f"{switches} - {switches} offset $__interval > 0"
+    yield _Marks("Mode switches", switched, WARN, "{{instance}}: mode {{to_mode}}", "reason: {{reason}}")
+    restarted = f"{starts} - last_over_time({starts}[$__range] offset $__interval) > 0"  # the last scrape before may have failed
+    yield _Marks("Restarts", restarted, NOTICE, "{{instance}}: exporter restarted", "")
+    yield _Marks("Alerts", scope.firing(), BAD, "{{alertname}} {{instance}}", "{{severity}}")

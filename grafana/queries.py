@@ -12,6 +12,10 @@ HOST = "job, instance"
 BY_HOST = f"by ({HOST})"
 CONTAINER_CPU = "container_cpu_usage_seconds_total"
 """Of cAdvisor, whose job and instance are others than ours. The names of pods are enough: they are unique in a cluster."""
+SHORT, ENDED = "shortproc_ended_short_processes_total", "shortproc_ended_processes_total"
+SHORT_CPU = "shortproc_ended_short_processes_cpu_seconds_total"
+FLOOR = 7
+"""Short processes a second that count as usual in any case: three times as many is where ShortprocBurst begins."""
 WHOLE = 0.999
 """From this share on, what was seen counts as all: both sides are counted at slightly different moments."""
 
@@ -73,6 +77,46 @@ class Scope:
         """A gauge by host, on the hosts where it was lowest in the time shown."""
         lows = f"min_over_time({self.of(gauge)}[$__range] @ end())"
         return f"min {BY_HOST} (min_over_time({self.of(gauge)}[$__rate_interval])) and bottomk({TOP}, min {BY_HOST} ({lows}))"
+
+    def times_usual(self) -> str:
+        """How many times as many short processes there are as in the whole time shown, by host."""
+        usual = f"sum {BY_HOST} (rate({self.of(SHORT)}[$__range]))"
+        return f"sum {BY_HOST} ({self.rate(SHORT)}) / clamp_min({usual}, {FLOOR})"
+
+    def failed_share(self) -> str:
+        """Of the processes that exited, those that failed or were killed, by host."""
+        failed = self.rate(ENDED, 'outcome=~"error|signal"')
+        return f"sum {BY_HOST} ({failed}) / (sum {BY_HOST} ({self.rate(ENDED)}) > 0)"
+
+    def short_cpu_of_host(self) -> str:
+        """Of all CPUs of a host, what its short processes burned."""
+        return f"sum {BY_HOST} ({self.rate(SHORT_CPU)}) / max {BY_HOST} ({self.of('shortproc_host_cpus')})"
+
+    def firing(self) -> str:
+        """Alerts of our rules; those about no host, too."""
+        return 'ALERTS{job=~"$job|", instance=~"$instance|", alertname=~"Shortproc.+", alertstate="firing", severity!="info"}'
+
+    def lifetime(self, of: str, share: float, window: str, *more: str) -> str:
+        """A quantile of the lifetimes of all (`process`), or by name (`comm`).
+
+        From native histograms where there are, else from classic ones. By name, these need `metrics.per_comm_histogram`.
+        """
+        by = ["comm"] if of == "comm" else []
+        native = f"rate({self.of(f'shortproc_{of}_lifetime_seconds', *more)}[{window}])"
+        classic = f"rate({self.of(f'shortproc_{of}_runtime_seconds_bucket', *more)}[{window}])"
+        sums = f"sum by ({', '.join(by)}) ({native})", f"sum by ({', '.join([*by, 'le'])}) ({classic})"
+        return " or ".join(f"histogram_quantile({share}, {each})" for each in sums)
+
+    def top_lifetimes(self, share: float, *more: str) -> str:
+        """That of the names with the most short processes in the time shown."""
+        ranks = f"increase({self.of('shortproc_comm_short_exits_total', *more)}[$__range] @ end())"
+        return f"({self.lifetime('comm', share, '$__rate_interval', *more)}) and on (comm) topk({TOP}, sum by (comm) ({ranks}))"
+
+    def lifetimes(self, of: str, *more: str) -> tuple[str, str]:
+        """How many lived how long, of `process` or `comm`: native, and classic where there is no native one."""
+        native = f"sum(increase({self.of(f'shortproc_{of}_lifetime_seconds', *more)}[$__rate_interval]))"
+        classic = f"sum by (le) (increase({self.of(f'shortproc_{of}_runtime_seconds_bucket', *more)}[$__rate_interval]))"
+        return native, f"{classic} unless on () {native}"
 
     def short_cpu_share(self, by: str = "") -> str:
         """Of the CPU that ended processes burned, what the short ones did."""

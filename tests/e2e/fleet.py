@@ -25,11 +25,12 @@ from bench.exporter import free_port
 from bench.prometheus import INSTALLED, THREE, Release, prometheus
 from bench.workloads import Workload, built
 
+RULES = Path(__file__).parents[2] / "deploy/prometheus/rules"
 JOB = "shortproc"
 TINY, ROUNDS, EACH = "dash-tiny", 4, 60
 NEW, NEW_ENDS = "e2e-new-comm", 300
 NOBODY = 65534
-SCRAPE, HOLD_SECONDS, WAIT_SECONDS = "500ms", 2, 30
+SCRAPE, HOLD_SECONDS, WAIT_SECONDS = "1s", 3, 30
 RANGE_SECONDS, STEP_SECONDS, RATE_SECONDS = 90, 2, 15
 
 SERVERS = {"installed": (INSTALLED, False), "installed, native": (INSTALLED, True), "3": (THREE, False), "3, native": (THREE, True)}
@@ -68,8 +69,13 @@ class Fleet:
         now, expr = time.time(), filled(asked.expr, instance)
         window = {"start": now - RANGE_SECONDS, "end": now, "step": STEP_SECONDS}
         series = self.api("query", query=expr, time=now) if asked.instant else self.api("query_range", query=expr, **window)
-        values = [(one, one.get("values") or [one["value"]]) for one in series["result"]]
-        return [{**one, "values": pairs} for one, pairs in values if any(math.isfinite(float(value)) for _, value in pairs)]
+        values = [(one, one.get("values") or one.get("histograms") or [one["value"]]) for one in series["result"]]
+        return [{**one, "values": pairs} for one, pairs in values if any(math.isfinite(_number(value)) for _, value in pairs)]
+
+
+def _number(value: Any) -> float:
+    """Of a native histogram, how many it has."""
+    return float(value["count"] if isinstance(value, dict) else value)
 
 
 def filled(expr: str, instance: str) -> str:
@@ -96,7 +102,7 @@ def scraped(folder: Path) -> Iterator[dict[str, Fleet]]:
         hosts = {name: f"127.0.0.1:{free_port()}" for name in ("complete", "degraded", "partial", "unknown", "blind", "not scraped")}
         # first of all: it takes five seconds to look for what to scrape
         fleets = {
-            name: Fleet(stack.enter_context(scraping(release, list(hosts.values()), native=native)), hosts)
+            name: Fleet(stack.enter_context(scraping(folder / name, release, list(hosts.values()), native=native)), hosts)
             for name, (release, native) in SERVERS.items()
             if release.program("prometheus")
         }
@@ -104,12 +110,14 @@ def scraped(folder: Path) -> Iterator[dict[str, Fleet]]:
         sink = folder / "sink"
         sink.mkdir()
         os.chown(sink, NOBODY, NOBODY)
-        whole = configured(folder / "whole.yml", f"sinks: {{jsonl: {{path: {sink}/records.jsonl}}}}")
-        scanning = configured(folder / "scanning.yml", "detection: {mode: fast_scan}")
+        whole = configured(folder / "whole.yml", {"sinks": {"jsonl": {"path": f"{sink}/records.jsonl"}}}, per_comm_histogram=True)
+        scanning = configured(folder / "scanning.yml", {"detection": {"mode": "fast_scan"}})
         stack.enter_context(started(hosts["complete"], "", "--mode=ebpf_core", f"--config.file={whole}"))
         partial = stack.enter_context(started(hosts["partial"], "", f"--config.file={scanning}"))
         stack.enter_context(started(hosts["degraded"], "setpriv --bounding-set=-bpf,-perfmon,-sys_admin"))
-        stack.enter_context(started(hosts["unknown"], "unshare --pid --fork --mount-proc", "--mode=scan"))
+        unknown = hosts["unknown"], "unshare --pid --fork --mount-proc", "--mode=scan"
+        restarted = stack.enter_context(ExitStack())
+        restarted.enter_context(started(*unknown))
         blinded = stack.enter_context(losing_sight(hosts["complete"], hosts["blind"]))
         workload, newcomer = stack.enter_context(built("dash-storm", TINY)), stack.enter_context(built("e2e-parent", NEW))
         up = f'sum(up{{job="{JOB}"}})'
@@ -117,7 +125,9 @@ def scraped(folder: Path) -> Iterator[dict[str, Fleet]]:
         newcomer.run("forkexec", NEW_ENDS, newcomer.tiny)
         busy(workload)
         blinded.set()
-        configured(scanning, "detection: {mode: scan}")
+        restarted.close()
+        stack.enter_context(started(*unknown))
+        configured(scanning, {"detection": {"mode": "scan"}})
         os.kill(partial, signal.SIGHUP)
         scans = f'shortproc_detection_mode{{mode="scan", instance="{hosts["partial"]}"}}'
         until(lambda: all(fleet.number(scans) == 1 for fleet in fleets.values()), "switch")
@@ -125,23 +135,30 @@ def scraped(folder: Path) -> Iterator[dict[str, Fleet]]:
         for name, ends in ((TINY, 2 * ROUNDS * EACH), (NEW, NEW_ENDS)):
             exits = f'sum(shortproc_comm_exits_total{{comm="{name}", instance="{hosts["complete"]}"}})'
             until(lambda exits=exits, ends=ends: all(fleet.number(exits) == ends for fleet in fleets.values()), name)  # type: ignore[misc]
-        time.sleep(1)  # a rate wants two scrapes
+        time.sleep(2)  # a rate wants two scrapes
+        of = f'{{instance=~"{hosts["complete"]}|{hosts["degraded"]}"}}[{RANGE_SECONDS}s]'
+        seen = f"count(increase(shortproc_observed_clones_total{of}) >= 0.999 * increase(shortproc_kernel_clones_total{of}))"
+        until(lambda: all(fleet.number(seen) == 2 for fleet in fleets.values()), "moment at which all clones are counted")
         yield fleets
 
 
 @contextmanager
-def scraping(release: Release, targets: list[str], *, native: bool) -> Iterator[str]:
-    """A server that scrapes them twice a second; gives its URL."""
+def scraping(folder: Path, release: Release, targets: list[str], *, native: bool) -> Iterator[str]:
+    """A server that scrapes them each second, and has the rules, with seconds in place of minutes; gives its URL."""
+    folder.mkdir(parents=True)
+    for path in RULES.glob("*.yml"):
+        hasty = re.sub(r"(interval|for): \d+[ms]", r"\1: 1s", path.read_text())
+        (folder / path.name).write_text(hasty)
     settings, flags = release.native() if native else ({}, ())
     jobs = [{"job_name": JOB, "static_configs": [{"targets": targets}]}]
-    config = {"global": {"scrape_interval": SCRAPE, **settings}, "scrape_configs": jobs}
+    config = {"global": {"scrape_interval": SCRAPE, **settings}, "scrape_configs": jobs, "rule_files": [f"{folder}/*.yml"]}
     with prometheus(json.dumps(config), *flags, release=release) as server:
         yield server.url
 
 
-def configured(path: Path, more: str) -> Path:
+def configured(path: Path, more: dict[str, Any], **metrics: object) -> Path:
     """A file with a short hold, so that the test is short."""
-    path.write_text(f"metrics: {{new_series_hold_seconds: {HOLD_SECONDS}}}\n{more}\n")
+    path.write_text(json.dumps({"metrics": {"new_series_hold_seconds": HOLD_SECONDS, **metrics}, **more}))
     return path
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.conftest import known_to
 from tests.e2e.fleet import EACH, JOB, ROUNDS, TINY, Asked, Fleet, filled
 
 PAGES = {path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parents[2] / "grafana").glob("*.json"))}
@@ -20,10 +21,14 @@ OF_CADVISOR = "container_cpu_usage_seconds_total"
 
 
 def asked() -> Iterator[Asked]:
-    """Every query of every panel and annotation that needs only our metrics."""
+    """Every query of every panel and annotation that needs only our metrics. Of a heat map, one for each kind of histograms."""
     for name, page in PAGES.items():
         for panel in page["panels"]:
-            for target in panel.get("targets", []):
+            targets = panel.get("targets", [])
+            if panel["type"] == "heatmap":
+                yield Asked(name, panel["title"], " or ".join(f"({target['expr']})" for target in targets), instant=False)
+                continue
+            for target in targets:
                 if OF_CADVISOR not in target["expr"]:
                     yield Asked(name, f"{panel['title']}: {target['refId']}", target["expr"], target.get("instant", False))
         for annotation in page["annotations"]["list"]:
@@ -89,6 +94,30 @@ def test_names_are_counted_right(fleet: Fleet) -> None:
     (_, asked), *_ = panel("shortproc-host", "Command names")
     counts = {one["metric"].get("comm"): float(one["values"][0][1]) for one in fleet.ask(asked, fleet.hosts["complete"])}
     assert counts[TINY] == pytest.approx(2 * ROUNDS * EACH, rel=0.3)  # increase() guesses beyond the first and last scrape
+
+
+def test_quantiles_of_names_are_the_same_by_both_histograms(fleets: dict[str, Fleet]) -> None:
+    """The panels take what a server has; the bounds of classic ones are further apart."""
+    asked = next(asked for target, asked in panel("shortproc-host", "Command names") if "0.5" in target["expr"])
+    medians = {}
+    for server in ("installed", "installed, native", "3", "3, native"):
+        fleet = known_to(server, fleets)
+        found = {one["metric"]["comm"]: float(one["values"][0][1]) for one in fleet.ask(asked, fleet.hosts["complete"])}
+        assert len(found) == len(fleet.ask(asked, fleet.hosts["complete"])), "one value of each name"
+        medians[server] = found[TINY]
+    assert medians["installed, native"] == pytest.approx(medians["3, native"], rel=0.1)
+    assert medians["installed"] == pytest.approx(medians["3"], rel=0.1)
+    assert medians["3, native"] / 2.5 < medians["3"] < medians["3, native"] * 2.5
+
+
+def test_alerts_fire_by_the_rules_on_each_server(fleet: Fleet) -> None:
+    """Those that the hosts of this test raise by being what they are; and no rule fails."""
+    rules = [rule for group in fleet.api("rules")["groups"] for rule in group["rules"]]
+    assert len(rules) > 30
+    assert {rule["health"] for rule in rules} == {"ok"}
+    (_, asked), *_ = panel("shortproc-fleet", "Firing alerts")
+    (answer,) = fleet.ask(asked, ".+")
+    assert float(answer["values"][0][1]) >= 2
 
 
 def test_a_switch_is_marked_once(fleet: Fleet) -> None:

@@ -19,7 +19,7 @@ GRAFANA, RUNBOOK = ROOT / "grafana", ROOT / "docs/runbook.md"
 PAGES = {path.stem: json.loads(path.read_text()) for path in sorted(GRAFANA.glob("*.json"))}
 PANELS = [panel for page in PAGES.values() for panel in page["panels"] if panel["type"] != "row"]
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-OF_OTHERS = {"up", "scrape_duration_seconds", "container_cpu_usage_seconds_total"}
+OF_OTHERS = {"up", "scrape_duration_seconds", "container_cpu_usage_seconds_total", "ALERTS"}
 
 each_page = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 each_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
@@ -51,7 +51,8 @@ def test_a_page_is_what_the_schema_of_grafana_allows(page: dict[str, Any]) -> No
 
     register_default_plugins()
     again = json.loads(JSONEncoder().encode(Dashboard.from_json(page)))
-    assert lost(page, again) == {"annotations.list.0." + each for each in ("titleFormat", "textFormat", "tagKeys", "step")}  # see _Marks
+    texts = {f"annotations.list.{number}.{each}" for number in range(3) for each in ("titleFormat", "textFormat", "step")}
+    assert lost(page, again) == texts  # see _Marks
 
 
 def lost(whole: Any, again: Any, path: str = "") -> set[str]:
@@ -78,7 +79,7 @@ def test_a_panel_asks_for_the_hosts_chosen(panel: dict[str, Any]) -> None:
     assert panel["targets"]
     for target in panel["targets"]:
         assert target["datasource"] == SOURCE
-        for selector in re.findall(r"(?<!container_cpu_usage_seconds_total)\{.*?\}", target["expr"]):
+        for selector in re.findall(r"(?<!container_cpu_usage_seconds_total)(?<!ALERTS)\{.*?\}", target["expr"]):
             assert re.match(r'\{job=~"\$job", instance=~?"\$instance"[,}]', selector)
         assert not re.search(r"\[\d", target["expr"])
 
@@ -141,11 +142,35 @@ def test_no_panel_covers_another(page: dict[str, Any]) -> None:
 
 
 @each_page
-def test_mode_switches_are_marked(page: dict[str, Any]) -> None:
-    """A step in a graph may be the mode's, not the host's."""
-    (marks,) = page["annotations"]["list"]
-    assert marks["datasource"] == SOURCE
-    assert "shortproc_detection_mode_switches_total" in marks["expr"]
+def test_what_explains_a_step_is_marked(page: dict[str, Any]) -> None:
+    """A step in a graph may be the mode's or a restart's, not the host's."""
+    marks = {each["name"]: each for each in page["annotations"]["list"]}
+    assert all(each["datasource"] == SOURCE for each in marks.values())
+    asked = {"Mode switches": "shortproc_detection_mode_switches_total", "Restarts": "process_start_time_seconds", "Alerts": "ALERTS"}
+    assert marks.keys() == asked.keys()
+    assert all(name in marks[mark]["expr"] for mark, name in asked.items())
+
+
+@each_page
+def test_the_first_row_says_what_is_wrong_and_the_second_how_far_to_trust_it(page: dict[str, Any]) -> None:
+    """Whoever is called at night looks there."""
+    rows: dict[int, list[str]] = {}
+    for panel in page["panels"]:
+        rows.setdefault(panel["gridPos"]["y"], []).append(panel["title"])
+    first, second, *_ = (rows[y] for y in sorted(rows))
+    assert first == ["Burst", "Failures", "Firing alerts", "CPU of short processes"]
+    assert "complete" in second[0]
+
+
+@each_panel
+def test_rates_have_one_unit(panel: dict[str, Any]) -> None:
+    """Beside each other, short processes per second must not look like a number of them."""
+    rates = [
+        panel["fieldConfig"]["defaults"]["unit"]
+        for target in panel["targets"]
+        if re.match(r"sum( by \(\w+\))? \(?rate\(shortproc_\w+(exits|processes)_total", target["expr"])
+    ]
+    assert set(rates) <= {"count:/s"}
 
 
 def test_the_provisioning_files_are_whole() -> None:
