@@ -1,10 +1,10 @@
 """Native histograms against classic ones: how far off the quantiles of each name are on a real Prometheus, and what they cost it.
 
-python -m bench native            # as root, with Debian's `prometheus`; takes two minutes
+python -m bench native            # as root, with Debian's `prometheus`, and beside it Prometheus 3 (.ci/prometheus3); takes two minutes
 WRITE=1 python -m bench native    # keeps the figures; `make docs` writes them into docs/scaling.md
 
 Three exporters see the same storm: 60 names, each with lifetimes of its own. The truth is their records, which have each runtime in
-nanoseconds. A Prometheus that takes native histograms scrapes all three.
+nanoseconds. Each Prometheus takes native histograms, and scrapes all three.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -26,7 +26,7 @@ from urllib.parse import urlencode
 
 from bench import results
 from bench.exporter import FORMATS, Running, running
-from bench.prometheus import Prometheus, prometheus
+from bench.prometheus import INSTALLED, THREE, Prometheus, Release, prometheus
 from exporter.model import NS, lifetimes
 
 _LIVES = Path(__file__).with_name("lives.c")
@@ -48,6 +48,19 @@ def _exporter(folder: Path, number: int, options: dict[str, Any], more: dict[str
     path.write_text(json.dumps({"metrics": metrics, "detection": {"short_threshold_seconds": 3600}} | more))
     with running("--mode=ebpf_core", f"--config.file={path}") as exporter:
         yield exporter
+
+
+def _title(release: Release) -> str:
+    return f"Prometheus {'.'.join(map(str, release.version()))}"
+
+
+@contextmanager
+def _server(release: Release, exporters: Iterable[Running]) -> Iterator[Prometheus]:
+    settings, flags = release.native()
+    job = {"job_name": "shortproc", "static_configs": [{"targets": [f"127.0.0.1:{each.port}" for each in exporters]}]}
+    config = json.dumps({"global": {"scrape_interval": "1s", **settings}, "scrape_configs": [job]})
+    with prometheus(config, *flags, release=release) as server:
+        yield server
 
 
 def _storm(folder: Path) -> None:
@@ -131,9 +144,7 @@ def main() -> None:
             title: stack.enter_context(_exporter(folder, number, options, sinks if title == _NATIVE else {}))
             for number, (title, options) in enumerate(_OPTIONS.items())
         }
-        targets = ", ".join(f'"127.0.0.1:{each.port}"' for each in exporters.values())
-        config = f"global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: shortproc, static_configs: [{{targets: [{targets}]}}]}}]\n"
-        server = stack.enter_context(prometheus(config, "--enable-feature=native-histograms"))
+        servers = {_title(release): stack.enter_context(_server(release, exporters.values())) for release in (INSTALLED, THREE)}
         _storm(folder)
         time.sleep(10)
         truth = _truth(sink / "records.jsonl")
@@ -142,11 +153,15 @@ def main() -> None:
             _NATIVE: f"shortproc_comm_lifetime_seconds{{{native}}}",
             _CLASSIC: f"shortproc_comm_runtime_seconds_bucket{{{classic}}}",
         }
-        errors = {title: {str(q): _rounded(_errors(server, truth, q, of)) for q in _QUANTILES} for title, of in families.items()}
-        sizes = {title: _sizes(server, exporter) for title, exporter in exporters.items()}
-        differing = _differing(server, truth, f"127.0.0.1:{exporters[_NATIVE].port}")
+        errors = {
+            f"{title}, {name}": {str(q): _rounded(_errors(server, truth, q, of)) for q in _QUANTILES}
+            for title, of in families.items()
+            for name, server in servers.items()
+        }
+        sizes = {title: _sizes(servers[_title(INSTALLED)], exporter) for title, exporter in exporters.items()}
+        differing = {name: _differing(server, truth, f"127.0.0.1:{exporters[_NATIVE].port}") for name, server in servers.items()}
     processes = sum(map(len, truth.values()))
-    print(f"{processes:,} records of {len(truth)} names; {differing} buckets differ from them")
+    print(f"{processes:,} records of {len(truth)} names; buckets that differ from them: {differing}")
     for title, by_quantile in errors.items():
         print(f"{title}: " + "; ".join(f"q{q}: {each['median']} % off, at most {each['most']}" for q, each in by_quantile.items()))
     for title, size in sizes.items():

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.test_rules import ROOT, promtool
+from bench.prometheus import INSTALLED, Release
+from tests.unit.test_rules import ROOT, each_release, promtool
 
 PROMQL = ROOT / "docs/promql.md"
 PAGE = ROOT / "grafana/shortproc-host.json"
@@ -75,7 +76,7 @@ ANSWERS: list[dict[str, float]] = [
 """Of each query of the section, in its order: labels and values."""
 
 
-def asked(folder: Path, answers: dict[str, dict[str, float]]) -> None:
+def asked(folder: Path, answers: dict[str, dict[str, float]], release: Release = INSTALLED) -> None:
     """Expect these answers to these queries after ten minutes."""
     series = [{"series": name, "values": f"0+{step}x20"} for name, step in A_MINUTE.items()]
     series += [{"series": name, "values": f"{value}+0x20"} for name, value in CONSTANT.items()]
@@ -85,14 +86,15 @@ def asked(folder: Path, answers: dict[str, dict[str, float]]) -> None:
     ]
     test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
     (folder / "test.yml").write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}))
-    promtool("test", "rules", "test.yml", cwd=folder)
+    promtool("test", "rules", "test.yml", cwd=folder, release=release)
 
 
-def test_the_documented_queries_find_who_is_responsible(tmp_path: Path) -> None:
+@each_release
+def test_the_documented_queries_find_who_is_responsible(tmp_path: Path, release: Release) -> None:
     """A join over labels of other exporters parses in any case; whether it finds anything, only their series show."""
     section = PROMQL.read_text().partition("## Who is responsible")[2].partition("\n## ")[0]
     queries = [query for block in re.findall(r"```promql\n(.*?)```", section, re.DOTALL) for query in block.strip().split("\n\n")]
-    asked(tmp_path, dict(zip(queries, ANSWERS, strict=True)))
+    asked(tmp_path, dict(zip(queries, ANSWERS, strict=True)), release)
 
 
 def test_a_wrong_answer_is_found(tmp_path: Path) -> None:
