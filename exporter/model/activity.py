@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Collection, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple
 
 from exporter.model import NS
@@ -19,6 +19,7 @@ WINDOW_SECONDS = 300
 _SLICE_NS = 15 * NS
 _KEPT = 32
 """Keys without series that are kept of a drain, and of a slice."""
+_KEPT_SUMS = 4
 _TOTALS = 100
 """Keys without series whose totals are kept."""
 
@@ -39,9 +40,32 @@ class Busyness(NamedTuple):
 IDLE = Busyness()
 
 
+class Closed(Generic[Key]):
+    """Slices that never change again, oldest first. Their sums are kept, since somebody who looks asks again each second."""
+
+    def __init__(self, slices: Sequence[tuple[int, Slice[Key]]] = ()) -> None:
+        """`slices` have the moment at which each began, in nanoseconds."""
+        self._slices = slices
+        self._sums: dict[int, Slice[Key]] = {}
+
+    def since(self, begin_ns: int) -> Slice[Key]:
+        """Return what each key did in the slices that began after that moment."""
+        first = next((at for at, (begun_ns, _) in enumerate(self._slices) if begun_ns > begin_ns), len(self._slices))
+        sums = self._sums.get(first)
+        if sums is None:
+            made: dict[Key, ProcessCounts] = {}
+            for _, each in self._slices[first:]:
+                for key, row in each.items():
+                    _add(made, key, row)
+            if len(self._sums) >= _KEPT_SUMS:
+                self._sums.clear()
+            sums = self._sums[first] = made
+        return sums
+
+
 @dataclass(frozen=True, slots=True)
 class Standing(Generic[Key]):
-    """What was known at one moment. `closed` slices never change again."""
+    """What was known at one moment."""
 
     totals: Mapping[Key, ProcessCounts]
     """Since each key was first noticed."""
@@ -49,17 +73,17 @@ class Standing(Generic[Key]):
     """Those that have series."""
     growing: Collection[Key]
     """Those of them that have not retired."""
-    closed: Sequence[tuple[int, Slice[Key]]] = ()
-    """What each began with, in nanoseconds before the moment, and its counts."""
+    now_ns: int = 0
+    """The moment."""
+    closed: Closed[Key] = field(default_factory=Closed)
     latest: Slice[Key] | None = None
+    """The slice that is not closed yet."""
 
     def within(self, seconds: float) -> dict[Key, ProcessCounts]:
         """What each key did in the last `seconds`, at most `WINDOW_SECONDS`; up to a slice of 15 s more."""
-        counts: dict[Key, ProcessCounts] = {}
-        recent = [each for age_ns, each in self.closed if age_ns < seconds * NS + _SLICE_NS]
-        for each in (*recent, self.latest or {}):
-            for key, row in each.items():
-                _add(counts, key, row)
+        counts = dict(self.closed.since(self.now_ns - round(seconds * NS) - _SLICE_NS))
+        for key, row in (self.latest or {}).items():
+            counts[key] = counts[key].plus(row) if key in counts else row
         return counts
 
 
@@ -71,6 +95,7 @@ class Activity(Generic[Key]):
         self._closed: deque[tuple[int, dict[Key, ProcessCounts]]] = deque()
         self._latest: dict[Key, ProcessCounts] = {}
         self._latest_ns = 0
+        self._to_sum = Closed[Key]()
         self._recent: dict[Key, Busyness] = {}
 
     def recent(self, key: Key) -> Busyness:
@@ -106,8 +131,7 @@ class Activity(Generic[Key]):
 
     def standing(self, tracked: Collection[Key], growing: Collection[Key], now: int) -> Standing[Key]:
         """Return what is known now."""
-        closed = [(now - begun_ns, each) for begun_ns, each in self._closed]
-        return Standing(_copied(self._totals), frozenset(tracked), frozenset(growing), closed, _copied(self._latest))
+        return Standing(_copied(self._totals), frozenset(tracked), frozenset(growing), now, self._to_sum, _copied(self._latest))
 
     def _kept(self, rows: Mapping[Key, ProcessCounts], tracked: Collection[Key]) -> list[Key]:
         return [*(rows.keys() & tracked), *self.foremost(rows, tracked, _KEPT)]
@@ -120,6 +144,7 @@ class Activity(Generic[Key]):
         while self._closed and now - self._closed[0][0] >= WINDOW_SECONDS * NS + _SLICE_NS:
             for key, counts in self._closed.popleft()[1].items():
                 self._forget(key, counts)
+        self._to_sum = Closed(tuple(self._closed))
         self._latest, self._latest_ns = {}, now
 
     def _forget(self, key: Key, counts: ProcessCounts) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -14,6 +15,7 @@ import pytest
 from bench.exporter import Running, running
 from bench.workloads import Workload, built
 from exporter.loaders.core import refusal
+from exporter.model import comm_text
 
 HOLD_SECONDS = 8
 QUIET, BURST_SECONDS, APART_SECONDS = 200, 10, 0.01
@@ -52,6 +54,12 @@ def test_a_burst_after_many_names_has_a_series(tmp_path: Path) -> None:
             if first_seen is None and runs % 20 == 0 and "culprit" in (shown := short_exits(exporter)):
                 first_seen = time.monotonic() - begun
                 assert shown["culprit"] == 0
+        page = exporter.get("/").decode()
+        first = dict(re.findall('<span id="first-(\\w+)-short_exits">(.*?)</span>', page))
+        assert first["comm"] == "culprit", "on the first screen of the page, without a script"
+        assert first["parent"] == first["spawner"] == comm_text(Path("/proc/self/comm").read_bytes().strip())
+        assert first["user"] == "root"
+        assert max(map(int, re.findall(r"<td class=\"number\">(\d+)</td>", page[page.index('id="seconds"') :]))) >= runs / BURST_SECONDS / 2
         assert first_seen is not None
         assert first_seen < 12
         deadline = time.monotonic() + HOLD_SECONDS + 12

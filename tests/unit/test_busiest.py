@@ -60,6 +60,16 @@ def test_by_the_last_minutes_and_since_the_start(ledger: Ledger) -> None:
     assert names(ledger, "limit=1&sort=cpu_seconds") == ["early"]
 
 
+def test_asked_again(ledger: Ledger) -> None:
+    """The same while nothing happens; what happens since then is added once."""
+    first = answer(ledger, "seconds=300")
+    assert answer(ledger, "seconds=300") == first
+    rows = {b"late": ProcessCounts([5, 0, 0, 0], short_exits=5)}
+    ledger.absorb(Counts(by={COMM: Breakdown(rows)}))
+    assert answer(ledger, "seconds=300") == answer(ledger, "seconds=300")
+    assert answer(ledger, "seconds=300")["busiest"][0]["short_exits"] == first["busiest"][0]["short_exits"] + 5
+
+
 def test_other_dimensions(ledger: Ledger) -> None:
     """Each with its own labels and measures."""
     found = answer(ledger, "by=parent&limit=1")
