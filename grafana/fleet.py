@@ -73,7 +73,7 @@ def _totals() -> Iterable[Panel]:
     )
     lowest = tiles(frame, now(f"min(min_over_time({HOSTS.of(RATIO)}[$__range]))"))
     yield lowest.thresholds(looks.SEEN_STEPS).color_scheme(looks.by_threshold())
-    yield looks.lost_tile(HOSTS.grown(LOST), size)
+    yield looks.lost_tile(HOSTS.grown(LOST, looks.COUNTED), size)
 
 
 def _hosts() -> Panel:
@@ -84,7 +84,7 @@ def _hosts() -> Panel:
         Column("Mode", HOSTS.mode(), NONE, looks.coloured(mapping=looks.MODE_STATES)),
         Column("Degraded", f"max {BY_HOST} ({HOSTS.of(DEGRADED)})", NONE, looks.coloured(mapping=looks.DEGRADED_STATES)),
         Column("Seen", HOSTS.seen(), SHARE, looks.coloured(thresholds=looks.SEEN_STEPS)),
-        Column("Lost", f"sum {BY_HOST} ({HOSTS.grown(LOST)})", COUNT, looks.coloured(thresholds=looks.LOST_STEPS)),
+        Column("Lost", f"sum {BY_HOST} ({HOSTS.grown(LOST, looks.COUNTED)})", COUNT, looks.coloured(thresholds=looks.LOST_STEPS)),
     ]
     frame = Frame("Hosts", "All hosts; click a name for the page of that host.", COUNT, (24, 10))
     return rows(frame, {"instance": "Host", "job": "Job"}, columns).override_by_name("Host", [pages.host_link("__value.raw")])

@@ -67,7 +67,7 @@ def _verdict() -> Iterable[Panel]:
     yield tiles(frame, now(ONE.mode())).mappings([looks.MODE_STATES])
     frame = Frame("Degraded", "Whether the active mode is not the preferred one.", NONE, (3, 4), "shortprocmodedegraded")
     yield tiles(frame, now(f"max({ONE.of('shortproc_detection_degraded')})")).mappings([looks.DEGRADED_STATES])
-    yield looks.lost_tile(ONE.grown(LOST), (3, 4))
+    yield looks.lost_tile(ONE.grown(LOST, looks.COUNTED), (3, 4))
 
 
 def _processes() -> Iterable[Panel]:

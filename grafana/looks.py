@@ -14,6 +14,7 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat, QueryEditorMode
 
+from exporter.metrics.catalogue import DETAILS
 from exporter.model import Outcome
 from exporter.supervision.modes import MODES
 from grafana.queries import WHOLE
@@ -152,9 +153,13 @@ SEEN_STEPS = steps(BAD, (0.95, WARN), (WHOLE, GOOD))
 LOST_STEPS = steps(GOOD, (0.5, WARN))
 
 
+COUNTED = f'reason!~"{DETAILS}"'
+"""Losses of events, without those that were counted without a detail, such as their CPU time."""
+
+
 def lost_tile(lost: str, size: tuple[int, int]) -> stat.Panel:
     """How much was lost, by any cause."""
-    about = "Events that could not be observed, timed, attributed or named."
+    about = "Events that were not counted."
     tile = tiles(Frame("Lost events", about, COUNT, size, "shortproceventslost"), now(f"sum({lost})"))
     return tile.thresholds(LOST_STEPS).color_scheme(by_threshold())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from exporter.model import SIGNALS
+from exporter.model import SIGNALS, Lost
 from exporter.model.dimensions import NATIVE_ONLY, Dimension, Measure
 from exporter.model.facts import Fact
 
@@ -27,6 +27,9 @@ DROPS = {
 }
 """Consumers that may drop records, and the reasons. Their series exist from the start."""
 
+
+DETAILS = "|".join(reason for reason in Lost if reason.detail)
+"""Reasons of `shortproc_detection_lost_total` for events that were counted all the same, as a regular expression."""
 
 _OPTIONAL = "Absent if the kernel refuses this part: `doctor` reports why."
 

@@ -239,7 +239,7 @@ def _about_itself(status: PageStatus) -> tuple[Table, Table, Table]:
 
 
 def _about_itself_panels(status: PageStatus) -> Iterator[str]:
-    asked = (queries.MODES, queries.COMPLETENESS), (queries.LOSSES,), (queries.DETAILS,)
+    asked = (queries.MODES, queries.COMPLETENESS), (queries.LOSSES,), (queries.INCOMPLETE,)
     for table, each in zip(_about_itself(status), asked, strict=True):
         yield table.section(*(query.details() for query in each))
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from exporter.metrics.catalogue import DetectionMetrics, Family, TotalMetrics, by_dimension
-from exporter.model import Lost
+from exporter.metrics.catalogue import DETAILS, DetectionMetrics, Family, TotalMetrics, by_dimension
 from exporter.model.dimensions import EXITS, FAILED_EXITS, Dimension, Measure
 from exporter.web.parts import escape
 
@@ -37,9 +36,8 @@ BURSTS = Query(TotalMetrics.ENDED_SHORT, f"rate({TotalMetrics.ENDED_SHORT.name}[
 RUNTIMES = Query(TotalMetrics.RUNTIME, f"histogram_quantile(0.9, rate({TotalMetrics.RUNTIME.name}_bucket[5m]))")
 COMPLETENESS = Query(DetectionMetrics.RATIO, DetectionMetrics.RATIO.name, "ShortprocCaptureRatioLow")
 MODES = Query(DetectionMetrics.MODE, f"{DetectionMetrics.MODE.name} == 1", "ShortprocModeDegraded")
-_DETAILS = "|".join(reason for reason in Lost if reason.detail)
-LOSSES = Query(DetectionMetrics.LOST, f'increase({DetectionMetrics.LOST.name}{{reason!~"{_DETAILS}"}}[10m]) > 0', "ShortprocEventsLost")
-DETAILS = Query(DetectionMetrics.LOST, f'increase({DetectionMetrics.LOST.name}{{reason=~"{_DETAILS}"}}[10m]) > 0')
+LOSSES = Query(DetectionMetrics.LOST, f'increase({DetectionMetrics.LOST.name}{{reason!~"{DETAILS}"}}[10m]) > 0', "ShortprocEventsLost")
+INCOMPLETE = Query(DetectionMetrics.LOST, f'increase({DetectionMetrics.LOST.name}{{reason=~"{DETAILS}"}}[10m]) > 0')
 
 _ALERTS = {
     ("comm", "short_exits"): "ShortprocBurst",
