@@ -16,11 +16,13 @@ OBJECTS := $(addprefix exporter/_bpf/,lifecycle.bpf.o failures.bpf.o)
 RUN_PACKAGES := python3-venv clang libbpf1 libbpf-dev libc6-dev linux-libc-dev python3-bpfcc
 TEST_PACKAGES := gcc openssl procps python3-bcrypt python3-psutil python3-yaml systemd systemd-container prometheus prometheus-alertmanager chromium
 BENCH_PACKAGES := bpftrace bpftool
+KERNEL_PACKAGES := gcc qemu-system-x86 qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross busybox-static cpio kmod xz-utils zstd \
+	$(shell apt-cache pkgnames 2>/dev/null | grep -x virtiofsd)
 PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench attack install-deps,$(MAKECMDGOALS)),$(TEST_PACKAGES)) \
-	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES))
+	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES)) $(if $(filter test-kernels,$(MAKECMDGOALS)),$(KERNEL_PACKAGES))
 
 C_FILES = $(shell find bpf bench tests -name '*.[ch]')
-SHELL_FILES := .ci/need .ci/other-suite .ci/prometheus3 .ci/run deploy/debian/{build,postinst,postrm,prerm,rtupdate} tests/vm/run
+SHELL_FILES := .ci/need .ci/other-suite .ci/prometheus3 .ci/run deploy/debian/{build,postinst,postrm,prerm,rtupdate} tests/vm/{fetch,run}
 
 .PHONY: help
 help: ## Show this help
@@ -45,6 +47,10 @@ run: all ## Run the exporter; metrics at http://localhost:10199/metrics (ARGS="-
 .PHONY: test
 test: all .venv/dev ## Run all tests; kernel tests need root, and skipped tests say why (ARGS="tests/unit -k name")
 	@$(BIN)/$(PYTEST) $(ARGS)
+
+.PHONY: test-kernels
+test-kernels: all .venv/dev ## Check other kernels and odd conditions in QEMU (as root; WRITE=1 keeps the result for make docs; ARGS=--short)
+	@$(BIN)/python -m tests.vm.matrix $(ARGS)
 
 .PHONY: coverage
 coverage: all .venv/dev ## Run all tests; fail if branch coverage is below the floor in pyproject.toml (as root)

@@ -7,7 +7,17 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs import config_files, helm_schema, memory_tables, metrics_tables, modes_tables, native_tables, records_tables, switches_tables
+from docs import (
+    config_files,
+    helm_schema,
+    kernels_tables,
+    memory_tables,
+    metrics_tables,
+    modes_tables,
+    native_tables,
+    records_tables,
+    switches_tables,
+)
 from docs.marks import rendered
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +25,7 @@ FILES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "README.md": modes_tables.readme,
     "docs/adr/0010-switches-by-the-clock.md": switches_tables.blocks,
     "docs/handlers.md": records_tables.handlers,
+    "docs/kernels.md": kernels_tables.blocks,
     "docs/metrics.md": metrics_tables.blocks,
     "docs/modes.md": modes_tables.blocks,
     "docs/scaling.md": lambda: native_tables.blocks() | memory_tables.blocks(),

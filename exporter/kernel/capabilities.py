@@ -10,6 +10,7 @@ INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 """Inode of its file in /proc: `PROC_USER_INIT_INO` in include/linux/proc_ns.h."""
 
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
+_COMMAND_LINE = Path("/proc/cmdline")
 
 
 def effective() -> int:
@@ -37,9 +38,17 @@ def bpf_refusal() -> str | None:
     mask = effective()
     if not mask >> CAP_SYS_ADMIN & 1 and not (mask >> CAP_BPF & 1 and mask >> CAP_PERFMON & 1):
         return "loading eBPF programs needs CAP_BPF and CAP_PERFMON: run as root, or grant both"
-    if _LOCKDOWN.exists() and "[confidentiality]" in _LOCKDOWN.read_text():
+    if _is_locked_down():
         return "the kernel does not let eBPF programs read it: boot it without lockdown=confidentiality"
     return None
+
+
+def _is_locked_down() -> bool:
+    """Return whether nobody may read the kernel's memory. Without securityfs, the command line tells that it is so from boot on."""
+    try:
+        return "[confidentiality]" in _LOCKDOWN.read_text()
+    except OSError:
+        return "lockdown=confidentiality" in _COMMAND_LINE.read_text().split()
 
 
 def _mask(name: str) -> int:

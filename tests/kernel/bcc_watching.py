@@ -13,7 +13,7 @@ from exporter.loaders.bcc import load_bcc, refusal
 from exporter.model import Mode, RuntimeScale
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
-from tests.kernel.programs import SCALE, started
+from tests.kernel.programs import LOAD_SECONDS, SCALE, started
 
 _refusal = refusal()
 needs_bcc = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
@@ -45,6 +45,7 @@ def watching_bcc(
             use_rename_pid=use_rename_pid,
             force_guard=force_guard,
             two_copies=two_copies,
+            timeout=LOAD_SECONDS,
         )
 
     source = EbpfSource(Mode.EBPF_BCC, scale, load, CpuAudit(procfs))

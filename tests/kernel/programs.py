@@ -30,6 +30,8 @@ SCALE = RuntimeScale(threshold_ns=NS, bounds_ns=(MS, 20 * MS, 100 * MS, NS), per
 SLOW = replace(SCALE, threshold_ns=60 * NS)
 """Every process counts as short, however slow the machine."""
 WAIT_SECONDS = 10
+LOAD_SECONDS = float(os.environ.get("LOAD_SECONDS", "60"))
+"""Emulated machines need more."""
 
 _numbers = itertools.count()
 
@@ -98,7 +100,7 @@ def watching(
 
     def load() -> Handover:
         how = {"by_origin": by_origin, "arguments": arguments, "force_guard": force_guard}
-        return load_core(scale, log.append, **how, comms=comms, failed_starts=failed_starts, two_copies=two_copies)
+        return load_core(scale, log.append, **how, comms=comms, failed_starts=failed_starts, two_copies=two_copies, timeout=LOAD_SECONDS)
 
     source = EbpfSource(Mode.EBPF_CORE, scale, load, CpuAudit(procfs))
     try:

@@ -206,6 +206,36 @@ static long long cpu_ns(int who)
 	return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000LL + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000LL;
 }
 
+/* N processes that sleep until the input ends, and are then killed. */
+static int sleepers(int n)
+{
+	pid_t group = 0, pid;
+	char byte;
+	int made;
+
+	for (made = 0; made < n; made++) {
+		pid = fork();
+		if (pid < 0)
+			break;
+		if (!pid) {
+			setpgid(0, group);
+			for (;;)
+				pause();
+		}
+		if (!group)
+			group = pid;
+		setpgid(pid, group);
+	}
+	printf("%d\n", made);
+	fflush(stdout);
+	while (read(0, &byte, 1) > 0)
+		;
+	kill(-group, SIGKILL);
+	while (wait(NULL) > 0)
+		;
+	return 0;
+}
+
 /* Returns 0 if all failed as they have to; 90 where there are no such system calls. */
 static int compat_execs(int n)
 {
@@ -252,6 +282,8 @@ int main(int argc, char **argv)
 		return 2;
 	if (!strcmp(argv[1], "compat"))
 		return compat_execs(n);
+	if (!strcmp(argv[1], "sleepers"))
+		return sleepers(n);
 	for (int i = 0; i < n; i++) {
 		pid = strcmp(argv[1], "vfork") ? fork() : vfork();
 		if (pid < 0)
