@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.model import Lost, comm_text
+from exporter.model import Gauges, Lost, comm_text
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM
 
@@ -73,6 +73,15 @@ def test_the_text_of_a_comm_is_harmless(comm: bytes) -> None:
 def test_comm_text(comm: bytes, text: str) -> None:
     """The ordinary ones stay as they are; what does not print is told apart from what looks like it."""
     assert comm_text(comm) == text
+
+
+def test_seconds_of_two_sources() -> None:
+    """During a switch both see short exits, and each second has those of both."""
+    gauges = Gauges({10: 3, 11: 5}, scan_duration_seconds=0.5).with_short_exits({11: 4, 12: 1})
+    assert (gauges.short_exits, gauges.scan_duration_seconds) == ({10: 3, 11: 9, 12: 1}, 0.5)
+    assert gauges.peak_per_second == 9
+    assert Gauges().peak_per_second is None
+    assert Gauges().with_short_exits({}).peak_per_second == 0
 
 
 def test_adding_keeps_buckets_that_one_side_has_not() -> None:
