@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import urllib.parse
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +12,10 @@ from bench.prometheus import INSTALLED, THREE, Release
 from tests.conftest import NO_THREE
 from tests.e2e.conftest import known_to
 from tests.e2e.fleet import NEW, NEW_ENDS, RANGE_SECONDS, Fleet, fetched
+from tests.unit.test_rules import ROOT, queries
 
-DOCS = Path(__file__).parents[2] / "docs"
-QUERIES = [
-    query for block in re.findall(r"```promql\n(.*?)```", (DOCS / "promql.md").read_text(), re.DOTALL) for query in block.split("\n\n")
-]
+DOCS = ROOT / "docs"
+QUERIES = [*queries(ROOT / "README.md"), *queries(DOCS / "promql.md")]
 RUNBOOK = [line.strip() for line in (DOCS / "runbook.md").read_text().splitlines() if line.startswith("    ")]
 NEEDS_MORE = re.compile(
     r'shortproc:|setting|offset|node_|kube_|container_|kind="pod"|cron\.service|"(UNIT|NAMESPACE)"|fork_failures|exec_failures|xmrig|comm="other"'
@@ -33,6 +31,13 @@ def test_a_documented_query_can_be_asked(fleet: Fleet, query: str) -> None:
     asked = [query.replace("HOST", instance).replace("NAME", NEW) for instance in fleet.hosts.values()]
     answers = [fleet.api("query", query=each)["result"] for each in asked]
     assert any(answers) or NEEDS_MORE.search(query)
+
+
+@pytest.mark.parametrize("server", ["installed, native", "3, native"])
+def test_native_histograms_can_be_asked_as_documented(fleets: dict[str, Fleet], server: str) -> None:
+    """These queries have no answer elsewhere."""
+    native = known_to(server, fleets)
+    assert all(native.api("query", query=query)["result"] for query in queries(DOCS / "metrics.md"))
 
 
 @pytest.mark.parametrize("metric", ["shortproc_comm_exits_total", "shortproc_comm_execs_total"])
