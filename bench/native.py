@@ -144,7 +144,8 @@ def main() -> None:
             title: stack.enter_context(_exporter(folder, number, options, sinks if title == _NATIVE else {}))
             for number, (title, options) in enumerate(_OPTIONS.items())
         }
-        servers = {_title(release): stack.enter_context(_server(release, exporters.values())) for release in (INSTALLED, THREE)}
+        releases = [release for release in (INSTALLED, THREE) if release.program("prometheus")]
+        servers = {_title(release): stack.enter_context(_server(release, exporters.values())) for release in releases}
         _storm(folder)
         time.sleep(10)
         truth = _truth(sink / "records.jsonl")
