@@ -212,6 +212,10 @@ class Log:
     format: str = option("logfmt", one_of("logfmt", "json"), "Format of log lines.", flag="--log.format FORMAT")
 
 
+UIDS = list_of(integer(0, 2**32 - 2), 100)
+PIDS = list_of(integer(1, 2**22), 100)
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which records are wanted: those that match every key that is set."""
@@ -225,7 +229,10 @@ class Filter:
     namespace: tuple[str, ...] = option((), GLOBS, "Globs for the namespace of the pod.")
     pod: tuple[str, ...] = option((), GLOBS, "Globs for the pod.")
     container: tuple[str, ...] = option((), GLOBS, "Globs for the container or machine.")
-    uid: tuple[int, ...] = option((), list_of(integer(0, 2**32 - 2), 100), "Real user IDs.")
+    cgroup: tuple[str, ...] = option((), GLOBS, "Globs for the path of the cgroup, such as /system.slice/*.")
+    uid: tuple[int, ...] = option((), UIDS, "Real user IDs.")
+    pid: tuple[int, ...] = option((), PIDS, "Process IDs.")
+    ppid: tuple[int, ...] = option((), PIDS, "Process IDs of the parent.")
     outcome: tuple[str, ...] = option((), list_of(one_of(*Outcome), len(Outcome)), "How the process exited.")
     min_runtime_seconds: float = option(0.0, duration(0, 3600), "Minimum runtime.")
     max_runtime_seconds: float = option(3600.0, duration(0, 3600), "Maximum runtime.")

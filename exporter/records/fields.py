@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from exporter.model.facts import Fact
 from exporter.records.kinds import Form, JsonForm, Kind
@@ -26,6 +26,17 @@ class Key(NamedTuple):
     """Its name in OpenTelemetry, if the semantic conventions have one; by default `shortproc.NAME`."""
 
 
+class Narrow(NamedTuple):
+    """How a column of snoop adapts to a terminal that is too narrow for all of them."""
+
+    rank: int
+    """The columns with the lowest ranks stay, and are the first to get more than `least`."""
+    least: int
+    """Fewest cells of the terminal."""
+    keep: Literal["begin", "end", "head"] = "begin"
+    """What a text that is too wide keeps. `head` is its beginning without a mark that it was cut."""
+
+
 class Column(NamedTuple):
     """A column of snoop or of the page."""
 
@@ -43,6 +54,8 @@ class Column(NamedTuple):
     """By default that of the field."""
     flag: str = ""
     """The flag of snoop that shows it; always shown without one."""
+    narrow: Narrow = Narrow(0, 0)
+    """In snoop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,9 @@ class Shown(NamedTuple):
     of: tuple[str, ...]
     about: str
     flag: str
+    narrow: Narrow
+    fact: Fact
+    """The fact that a mode has to know to fill it."""
 
 
 def snoop_columns(fields: Sequence[Field]) -> list[Shown]:
@@ -109,7 +125,16 @@ def page_columns(fields: Sequence[Field]) -> list[Shown]:
 def _shown(columns: Iterable[tuple[Column | None, Form, Field]]) -> list[Shown]:
     there = sorted(((column, form, field) for column, form, field in columns if column is not None), key=lambda each: each[0].place)
     return [
-        Shown(column.title, column.width, column.form or form, column.of or (field.name,), _about(column, field), column.flag)
+        Shown(
+            column.title,
+            column.width,
+            column.form or form,
+            column.of or (field.name,),
+            _about(column, field),
+            column.flag,
+            column.narrow,
+            field.fact,
+        )
         for column, form, field in there
     ]
 

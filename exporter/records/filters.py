@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import itemgetter
+from typing import Any
 
 from exporter.config.globs import matcher
 from exporter.config.options import Filter
 from exporter.model import NS, Outcome, comm_text
 from exporter.records.record import Record
 
-GLOB_KEYS = ("comm", "parent", "exe", "spawner", "user", "unit", "namespace", "pod", "container")
+GLOB_KEYS = ("comm", "parent", "exe", "spawner", "user", "unit", "namespace", "pod", "container", "cgroup")
 """Keys of a filter that are globs."""
 _FIELDS = {"parent": "parent_comm"}
 """Fields of a record that have another name than the key."""
@@ -21,12 +22,9 @@ _CACHED = 4096
 def compiled(wanted: Filter) -> Callable[[Record], bool] | None:
     """Return a function that returns whether a record matches all keys that are set; None if none is set."""
     parts = [_part(_FIELDS.get(key, key), _matcher(globs)) for key in GLOB_KEYS if (globs := getattr(wanted, key))]
-    if wanted.uid:
-        uids = frozenset(wanted.uid)
-        parts.append(lambda record: record.uid in uids)
+    parts += [_part(key, frozenset(values).__contains__) for key in ("uid", "pid", "ppid") if (values := getattr(wanted, key))]
     if wanted.outcome:
-        outcomes = frozenset(map(Outcome, wanted.outcome))
-        parts.append(lambda record: record.outcome in outcomes)
+        parts.append(_part("outcome", frozenset(map(Outcome, wanted.outcome)).__contains__))
     default = Filter()
     if (wanted.min_runtime_seconds, wanted.max_runtime_seconds) != (default.min_runtime_seconds, default.max_runtime_seconds):
         least, most = round(wanted.min_runtime_seconds * NS), round(wanted.max_runtime_seconds * NS)
@@ -36,7 +34,7 @@ def compiled(wanted: Filter) -> Callable[[Record], bool] | None:
     return parts[0] if len(parts) == 1 else lambda record: all(part(record) for part in parts)
 
 
-def _part(field: str, matches: Callable[[bytes | str], bool]) -> Callable[[Record], bool]:
+def _part(field: str, matches: Callable[[Any], bool]) -> Callable[[Record], bool]:
     value = itemgetter(Record._fields.index(field))
     return lambda record: matches(value(record))
 

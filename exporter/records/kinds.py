@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ _CACHED = 4096
 _MOST_ANCESTORS = 64
 _OK, _ERROR, _SIGNAL, _UNKNOWN = Outcome  # quicker than attributes of the enum
 _ESCAPE = re.compile(r"\\(?:\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
+_SHELL_WORD = re.compile(r"""\$'(?:[^'\\]|\\.)*'|(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]{9})Z")
 _SIGNAL_NUMBERS = {name: number for number, name in SIGNALS.items()}
 
@@ -51,6 +53,8 @@ class Kind:
     """Returns the value for SQLite; None to store the value itself."""
     snoop: Callable[..., str]
     page: Callable[..., str]
+    restored: Callable[[Any], Any] | None = None
+    """Reads a value from SQLite, as `read` does from JSON; None where both have the same form."""
 
 
 def rfc3339(unix_ns: int) -> str:
@@ -121,6 +125,7 @@ def signal_number(name: str | None) -> int | None:
     return None if name is None else whole(_SIGNAL_NUMBERS.get(name) or int(name.removeprefix("SIG")))  # SIG35 has no name
 
 
+@lru_cache(_CACHED)
 def raw_name(text: str) -> bytes:
     """Undo `comm_text`."""
     return _ESCAPE.sub(_unescaped, text).encode("utf-8", "surrogateescape")
@@ -174,6 +179,24 @@ def _read_words(texts: list[str] | None) -> bytes | None:
     return None if texts is None else b"\0".join(map(raw_name, texts))
 
 
+def _restored_names(text: str) -> tuple[bytes, ...]:
+    return _read_names(text.split(";")) if text else ()
+
+
+def _restored_truth(value: int | None) -> bool | None:
+    return {None: None, 0: False, 1: True}[value]
+
+
+def _restored_words(text: str | None) -> bytes | None:
+    return None if text is None else b"\0".join(map(_unquoted, _SHELL_WORD.findall(text)))
+
+
+def _unquoted(word: str) -> bytes:
+    if word.startswith("$'"):
+        return raw_name(word[2:-1].replace(r"\'", "'"))
+    return "".join(shlex.split(word)).encode("utf-8", "surrogateescape")
+
+
 STARTED = JsonForm(
     "RFC 3339, UTC, to the nanosecond",
     lambda exited, runtime: rfc3339(exited - runtime),
@@ -190,6 +213,7 @@ MOMENT = Kind(
     stored=None,
     snoop=shown.local_time,
     page=shown.utc_time,
+    restored=whole,
 )
 SPAN = Kind(
     about="ns",
@@ -199,6 +223,7 @@ SPAN = Kind(
     stored=None,
     snoop=shown.span,
     page=shown.milliseconds,
+    restored=whole_or_none,
 )
 NUMBER = Kind(
     about="",
@@ -253,6 +278,7 @@ LINEAGE = Kind(
     stored=shown.stack,
     snoop=shown.stack,
     page=shown.stack,
+    restored=_restored_names,
 )
 YES_OR_NO = Kind(
     about="",
@@ -262,6 +288,7 @@ YES_OR_NO = Kind(
     stored=lambda value: None if value is None else int(value),
     snoop=shown.yes_or_no,
     page=lambda value: shown.yes_or_no(value, shown.QUESTION),
+    restored=_restored_truth,
 )
 ARGUMENTS = Kind(
     about="separated by zero bytes; None: not known, or not asked for",
@@ -271,6 +298,7 @@ ARGUMENTS = Kind(
     stored=lambda arguments: None if arguments is None else shown.command_line(arguments, cut=False),
     snoop=lambda arguments: shown.command_line(arguments, cut=False),
     page=lambda arguments: shown.QUESTION if arguments is None else shown.command_line(arguments, cut=False),
+    restored=_restored_words,
 )
 OUTCOME = Kind(
     about="",

@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 from exporter.model import Mode, Outcome
 from exporter.model.facts import Fact
 from exporter.records import kinds, shown
-from exporter.records.fields import Column, Field, Json, Key, fields_of
+from exporter.records.fields import Column, Field, Json, Key, Narrow, fields_of
 
 _FATE, _WHOLE_FATE = ("outcome", "code"), ("outcome", "code", "oom_killed")
 _OWNER = ("owner_kind", "unit", "namespace", "pod", "container")
@@ -34,7 +34,7 @@ class Record(NamedTuple):
                 Key("ended_at", kinds.MOMENT.json, attribute="process.exit.time"),
                 Key("started_at", kinds.STARTED, ("ended_ns", "runtime_ns"), "time of the fork", "process.creation.time"),
             ),
-            snoop=Column(1, "TIME", "<12", about="local time of the exit"),
+            snoop=Column(1, "TIME", "<12", about="local time of the exit", narrow=Narrow(7, 8, "head")),
             page=Column(1, "#Exited"),
         ),
     ]
@@ -45,13 +45,20 @@ class Record(NamedTuple):
             kinds.SPAN,
             Fact.PROCESSES,
             keys=(Key("runtime_seconds", kinds.SPAN.json),),
-            snoop=Column(5, "RUNTIME", ">9"),
+            snoop=Column(5, "RUNTIME", ">9", narrow=Narrow(4, 9)),
             page=Column(4, "#Runtime ms"),
         ),
     ]
     pid: Annotated[
         int,
-        Field("process ID", kinds.NUMBER, Fact.PROCESSES, attribute="process.pid", snoop=Column(2, "PID", ">7"), page=Column(9, "#PID")),
+        Field(
+            "process ID",
+            kinds.NUMBER,
+            Fact.PROCESSES,
+            attribute="process.pid",
+            snoop=Column(2, "PID", ">7", narrow=Narrow(6, 7)),
+            page=Column(9, "#PID"),
+        ),
     ]
     ppid: Annotated[
         int,
@@ -60,7 +67,7 @@ class Record(NamedTuple):
             kinds.NUMBER_IF_NOT_0,
             Fact.PARENTS,
             attribute="process.parent_pid",
-            snoop=Column(3, "PPID", ">7"),
+            snoop=Column(3, "PPID", ">7", narrow=Narrow(13, 7)),
         ),
     ]
     uid: Annotated[int | None, Field("real user ID", kinds.NUMBER, Fact.RECORD_USER, attribute="process.real_user.id")]
@@ -71,7 +78,7 @@ class Record(NamedTuple):
             kinds.NAME,
             Fact.NAMES,
             attribute="process.command",
-            snoop=Column(4, "COMM", "<15"),
+            snoop=Column(4, "COMM", "<15", narrow=Narrow(1, 10)),
             page=Column(2, "@Name"),
         ),
     ]
@@ -81,7 +88,7 @@ class Record(NamedTuple):
             "command name of the parent, at the exit",
             kinds.NAME_IF_KNOWN,
             Fact.PARENTS,
-            snoop=Column(8, "PARENT", "<15"),
+            snoop=Column(8, "PARENT", "<15", narrow=Narrow(3, 10)),
             page=Column(8, "@Parent"),
         ),
     ]
@@ -92,7 +99,7 @@ class Record(NamedTuple):
             kinds.NAME_IF_KNOWN,
             Fact.RECORD_EXE,
             attribute="process.executable.path",
-            snoop=Column(12, "EXE", "<24"),
+            snoop=Column(12, "EXE", "<24", narrow=Narrow(8, 14, "end")),
             page=Column(10, "@Executable", form=shown.name),
         ),
     ]
@@ -103,7 +110,13 @@ class Record(NamedTuple):
             kinds.OUTCOME,
             Fact.OUTCOMES,
             snoop=Column(
-                7, "OUTCOME", "<9", shown.status, _WHOLE_FATE, "`0`, `exit N`, the signal that killed it, or `OOMKilled` by the OOM killer"
+                7,
+                "OUTCOME",
+                "<9",
+                shown.status,
+                _WHOLE_FATE,
+                "`0`, `exit N`, the signal that killed it, or `OOMKilled` by the OOM killer",
+                narrow=Narrow(5, 9),
             ),
             page=Column(3, "Outcome", form=shown.fate, of=_WHOLE_FATE),
         ),
@@ -128,7 +141,7 @@ class Record(NamedTuple):
             kinds.SPAN,
             Fact.RECORD_CPU,
             keys=(Key("cpu_seconds", kinds.SPAN.json),),
-            snoop=Column(6, "CPU", ">9"),
+            snoop=Column(6, "CPU", ">9", narrow=Narrow(9, 9)),
             page=Column(5, "#CPU ms"),
         ),
     ]
@@ -145,7 +158,13 @@ class Record(NamedTuple):
             "command name of the nearest ancestor that was not short-lived itself, at the exit; `deep` if that is more than 8 steps away",
             kinds.NAME_IF_KNOWN,
             Fact.SPAWNERS,
-            snoop=Column(9, "SPAWNER", "<15", about="command name of the nearest ancestor that was not short-lived itself, or `deep`"),
+            snoop=Column(
+                9,
+                "SPAWNER",
+                "<15",
+                about="command name of the nearest ancestor that was not short-lived itself, or `deep`",
+                narrow=Narrow(12, 10),
+            ),
             page=Column(7, "@Spawner"),
         ),
     ] = b""
@@ -156,7 +175,7 @@ class Record(NamedTuple):
             kinds.LABEL_IF_KNOWN,
             Fact.RECORD_USER,
             attribute="process.real_user.name",
-            snoop=Column(10, "USER", "<8"),
+            snoop=Column(10, "USER", "<8", narrow=Narrow(11, 8)),
         ),
     ] = ""
     owner_kind: Annotated[
@@ -165,7 +184,15 @@ class Record(NamedTuple):
             "owner: service, scope, session, container, pod, machine or system",
             kinds.LABEL_IF_KNOWN,
             Fact.OWNERS,
-            snoop=Column(11, "OWNER", "<20", shown.owner_or_nothing, _OWNER, "systemd unit, container, or `NAMESPACE/POD/CONTAINER`"),
+            snoop=Column(
+                11,
+                "OWNER",
+                "<20",
+                shown.owner_or_nothing,
+                _OWNER,
+                "systemd unit, container, or `NAMESPACE/POD/CONTAINER`",
+                narrow=Narrow(10, 14),
+            ),
             page=Column(6, "@Owner", form=shown.owner_or_question, of=_OWNER),
         ),
     ] = ""
@@ -190,6 +217,7 @@ class Record(NamedTuple):
                 of=("arguments", "arguments_cut"),
                 about="arguments, as a shell would take them; `>` at the end if there are more than 512 bytes",
                 flag="--args",
+                narrow=Narrow(2, 24),
             ),
         ),
     ] = None

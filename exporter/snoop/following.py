@@ -34,6 +34,7 @@ class Following:
     def __init__(self, url: str, inbox: Inbox, tell: Callable[[str], None], wake: Callable[[], None]) -> None:
         """`wake` is called when there is a `failure`."""
         self.failure: str | None = None
+        self.finished = False
         self.dropped = 0
         self._url = urlsplit(url)
         self._where = f"{self._url.scheme}://{self._url.netloc.rpartition('@')[2]}{self._url.path}"

@@ -13,11 +13,16 @@ from exporter.records.shown import CUT
 
 def table(fields: Sequence[Field], flags: Collection[str] = ()) -> tuple[str, Form]:
     """Return the header, and a function that returns a line, aligned with it, from a record's values. `flags` ask for more columns."""
-    columns = [column for column in snoop_columns(fields) if not column.flag or column.flag in flags]
+    columns = columns_of(fields, flags)
     columns[-1] = columns[-1]._replace(width="")
     header = " ".join(f"{column.title:{column.width}}" for column in columns)
     forms = ((_filled(column), column.of) for column in columns)
     return header, compiled(fields, forms, lambda calls: f"f'{' '.join(f'{{{call}}}' for call in calls)}'")
+
+
+def columns_of(fields: Sequence[Field], flags: Collection[str] = ()) -> list[Shown]:
+    """Return the columns that are always shown, and those that `flags` ask for."""
+    return [column for column in snoop_columns(fields) if not column.flag or column.flag in flags]
 
 
 def _filled(column: Shown) -> Form:

@@ -18,6 +18,8 @@ from exporter.records.stacks import Stacks
 from exporter.records.tree import folded
 from exporter.snoop import flags, lines, tree_lines
 from exporter.snoop.flags import Options
+from exporter.snoop.order import MOST, Sorted
+from exporter.snoop.screen import Screen, has_colours
 from exporter.snoop.summary import Summary
 
 _MOST_WAITING = 1 << 14
@@ -36,9 +38,18 @@ class Inbox:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         """Readable when there are records, or no more will come."""
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: deque[Record] = deque()
         self._dropped = 0
         self._closed = False
+
+    def put(self, batch: Batch) -> bool:
+        """Wait until there is room for the records, and keep them. Returns False if the inbox was closed meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._waiting) + len(batch) <= _MOST_WAITING)
+            self._waiting.extend(() if self._closed else batch)
+            os.eventfd_write(self.fd, 1)
+            return not self._closed
 
     def offer(self, batch: Batch) -> None:
         """Keep the records that fit, count the others."""
@@ -55,12 +66,14 @@ class Inbox:
                 os.eventfd_read(self.fd)
             taken = list(self._waiting)
             self._waiting.clear()
+            self._changed.notify_all()
             return taken, not self._closed
 
     def close(self) -> None:
         """Close the inbox: no more records will come."""
         with self._lock:
             self._closed = True
+            self._changed.notify_all()
             os.eventfd_write(self.fd, 1)
 
     def dropped(self) -> dict[str, int]:
@@ -75,12 +88,20 @@ class Output:
     def __init__(self, fd: int, encoding: str = "utf-8") -> None:
         self.fd = fd
         self._encoding = encoding
-        self._terminal = os.isatty(fd)
+        self.terminal = os.isatty(fd)
+
+    def size(self) -> tuple[int, int]:
+        """Return columns and lines of the terminal; 0 for what it does not tell."""
+        return os.get_terminal_size(self.fd)
 
     def print(self, texts: Iterable[str]) -> None:
         """Print lines. On a terminal, they are cut to its width."""
-        width = os.get_terminal_size(self.fd).columns if self._terminal else 0
-        whole = "".join(f"{lines.cut(text, width) if width else text}\n" for text in texts)
+        width = self.size()[0] if self.terminal else 0
+        self.write(lines.cut(text, width) if width else text for text in texts)
+
+    def write(self, texts: Iterable[str]) -> None:
+        """Print lines as they are."""
+        whole = "".join(f"{text}\n" for text in texts)
         rest = memoryview(whole.encode(self._encoding, "backslashreplace"))
         while rest:
             rest = rest[os.write(self.fd, rest) :]
@@ -98,9 +119,12 @@ class Printer(threading.Thread):
         self.failure: Exception | None = None
         self._options = options
         self._matches = compiled(options.filter)
-        self._header, self._line = lines.of_records(*([flags.ARGS] if options.args else []))
+        more = [flags.ARGS] if options.args else []
+        self._header, self._line = lines.of_records(*more)
         if options.json:
             self._line = encoding.line
+        self._screen = Screen(more, wide=options.wide, colours=has_colours(output.fd)) if output.terminal and not options.json else None
+        self._sorted = None if options.sort is None else Sorted(options.sort, options.count or MOST)
         self._inbox = inbox
         self._output = output
         self._wake = wake
@@ -118,27 +142,44 @@ class Printer(threading.Thread):
         poll = select.poll()
         poll.register(self._inbox.fd, select.POLLIN)
         poll.register(self._output.fd, 0)  # reports that the reader has gone
-        if not (self._options.json or self._options.sums_only):
-            self._output.print([self._header])
+        if self._screen is None and not (self._options.json or self._options.at_end):
+            self._output.write([self._header])
         more = True
         while more and self._left() != 0:
             if any(fd == self._output.fd for fd, _ in poll.poll()):
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             batch, more = self._inbox.pop_all()
             self._show([record for record in batch if self._matches is None or self._matches(record)][: self._left()])
-        if self._options.tree:
+        if self._sorted is not None:
+            self._print_sorted(self._sorted)
+        elif self._options.tree:
             self._output.print(tree_lines.lines(self._stacks.sums()))
         elif self._options.folded is not None:
             self._output.print(folded(self._stacks.sums(), self._options.folded))
 
     def _left(self) -> int | None:
         """Return how many lines may still be printed."""
-        return None if self._options.count is None else self._options.count - self.summary.total.count
+        return None if self._options.count is None or self._sorted is not None else self._options.count - self.summary.total.count
 
     def _show(self, batch: list[Record]) -> None:
         if self._options.sums_only:
             self._stacks.add(batch)
+        elif self._sorted is not None:
+            self._sorted.add(batch)
         else:
-            self._output.print(map(self._line, batch))
+            self._write(batch)
         for record in batch:
             self.summary.add(record)
+
+    def _write(self, batch: list[Record]) -> None:
+        if self._screen is None:
+            self._output.write(map(self._line, batch))
+        else:
+            self._output.write(self._screen.lines(batch, self._output.size()))
+
+    def _print_sorted(self, chosen: Sorted) -> None:
+        if self._screen is None and not self._options.json:
+            self._output.write([self._header])
+        self._write(chosen.records())
+        if chosen.more and not self._options.json:
+            self._output.print([f"... and {chosen.more} more"])

@@ -11,12 +11,14 @@ from typing import Protocol
 
 from exporter.config.options import Config
 from exporter.config.problems import one_line
+from exporter.library.history import History
 from exporter.model import ModeUnavailable
 from exporter.process import log
 from exporter.process.signals import Signals, hangup_is_ignored
 from exporter.snoop.flags import Options, beyond
 from exporter.snoop.following import Following, StreamLost
 from exporter.snoop.printer import Inbox, Output, Printer
+from exporter.snoop.reading import Reading
 from exporter.snoop.watching import Watching
 
 OK, FAILED, BAD_USAGE = 0, 1, 2
@@ -32,6 +34,8 @@ class RecordSource(Protocol):
 
     failure: str | None
     """Why no more records will come; None while it works."""
+    finished: bool
+    """Whether all records have come."""
     dropped: int
     """Short processes whose records did not reach the inbox; known after `stop`."""
 
@@ -49,19 +53,19 @@ def main(options: Options, config: Config) -> int:
     """Print records until a signal, `--duration` or `--count`. Returns the exit status. Raises `OSError` if output cannot be written."""
     if sys.stdout is None:
         return _refuse("there is no standard output", FAILED)
-    if options.url is None and (warning := beyond(options.filter, config.detection.short_threshold_seconds)):
+    if options.url is None and options.file is None and (warning := beyond(options.filter, config.detection.short_threshold_seconds)):
         tell(warning)
     log.setup(config.log.level, config.log.format)
     signals = Signals(_STOPS - {signal.SIGHUP} if hangup_is_ignored() else _STOPS)
     inbox = Inbox()
-    source: RecordSource = Watching(config, inbox, tell) if options.url is None else Following(options.url, inbox, tell, signals.wake)
+    source = _source(options, config, inbox, signals.wake)
     output = Output(sys.stdout.fileno(), sys.stdout.encoding)
     printer = Printer(options, inbox, output, signals.wake)
     try:
         source.start()
         printer.start()
         deadline = math.inf if options.duration_seconds is None else time.monotonic() + options.duration_seconds
-        stop = _wait(signals, lambda: not printer.ended and source.failure is None, deadline, source.tick)
+        stop = _wait(signals, lambda: not printer.ended and source.failure is None and not source.finished, deadline, source.tick)
     except ModeUnavailable as reason:
         return _refuse(str(reason), BAD_USAGE)
     except StreamLost as lost:
@@ -74,7 +78,7 @@ def main(options: Options, config: Config) -> int:
     if printer.failure is not None:
         raise printer.failure
     dropped = source.dropped + inbox.dropped()["slow"]
-    if stop is signal.SIGINT and printer.ended and not options.sums_only:
+    if stop in {None, signal.SIGINT} and printer.ended and not options.sums_only and source.failure is None:
         summary = printer.summary.lines(dropped)
         if options.json:
             print(*summary, sep="\n", file=sys.stderr)  # noqa: T201
@@ -85,6 +89,12 @@ def main(options: Options, config: Config) -> int:
     if source.failure is not None:
         return _refuse(source.failure, FAILED)
     return OK if stop is None else 128 + stop
+
+
+def _source(options: Options, config: Config, inbox: Inbox, wake: Callable[[], None]) -> RecordSource:
+    if options.file is not None:
+        return Reading(History(options.file, options.since_ns, options.until_ns), inbox, tell, wake)
+    return Watching(config, inbox, tell) if options.url is None else Following(options.url, inbox, tell, wake)
 
 
 def tell(text: str) -> None:

@@ -20,6 +20,7 @@ class Watching:
 
     def __init__(self, config: Config, inbox: Inbox, tell: Callable[[str], None]) -> None:
         self.failure: str | None = None
+        self.finished = False
         self._hub = Hub(0, reducer(config.records))
         self._inbox = inbox
         self._supervisor = Supervisor(config, self._hub, Direct(loader_settings(config)))

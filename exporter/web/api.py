@@ -33,7 +33,7 @@ PIECE = 100
 """Records in one piece of an answer: as many as take about 2 ms."""
 _LIMIT = 100
 _KEPT = 8
-_GLOBS = tuple(key for key in GLOB_KEYS if key != "exe")
+_GLOBS = tuple(key for key in GLOB_KEYS if key not in {"exe", "cgroup"})
 _PARAMETERS = (*_GLOBS, "outcome", "min_runtime", "since", "limit")
 _SECONDS = re.compile(r"([0-9]{1,11})(?:\.([0-9]{1,9}))?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

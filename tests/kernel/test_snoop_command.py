@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from exporter.snoop.lines import HEADER
+from exporter.model import NS
+from exporter.snoop.lines import HEADER, line
 from exporter.web.stream import MOST_STREAMS
 from tests.kernel.programs import WAIT_SECONDS, Program
 from tests.kernel.test_app import CHECKOUT, as_user, running
+from tests.unit.sink_files import lines_to, private, rows_to
+from tests.unit.snoop_records import TYPICAL
 
 STOP_SECONDS = 30
 """Generous, as the machine may be busy."""
@@ -43,6 +46,12 @@ class Snoop:
             self.child.send_signal(number)
         out, err = self.child.communicate(timeout=STOP_SECONDS)
         return self.child.returncode, out.splitlines(), err
+
+    def summed(self, number: signal.Signals | None = None) -> tuple[int, list[str], list[str], str]:
+        """The same, with the summary, which an empty line begins, apart."""
+        status, lines, complaints = self.ended(number)
+        begin = lines.index("")
+        return status, lines[:begin], lines[begin + 1 :], complaints
 
     def unread(self, number: signal.Signals | None = None) -> tuple[int, str]:
         """Status and complaints where nobody reads what it prints."""
@@ -84,8 +93,9 @@ def test_each_end_is_a_line(requires_bpf: None, workload: Program) -> None:
         assert snoop.said == "shortproc-exporter: mode ebpf_core"
         workload.storm("end", 3, 7)
         workload.storm("kill", 2, SEGV)
-        status, (header, *rows), complaints = snoop.ended()
+        status, (header, *rows), summary, complaints = snoop.summed()
     assert (status, complaints, header) == (0, "", HEADER)
+    assert [line.split()[:4] for line in summary[-2:]] == [["total", "5", "3", "2"], ["dropped:", "0"]]
     comm = workload.comm.decode()
     row = rf"\d\d:\d\d:\d\d\.\d{{3}} +\d+ +\d+ {comm} +\d+\.\d{{3}}ms +(?:-|\d+\.\d{{3}}ms) (exit 7|SIGSEGV) +{comm} +\S+ +\S+ +\S.*"
     matches = [re.fullmatch(row, each) for each in rows]
@@ -111,7 +121,7 @@ def test_arguments_if_asked_for(requires_bpf: None, workload: Program) -> None:
     comm = f"--comm={workload.comm.decode()}"
     with snooping(comm, "--args", "--count=1") as shown, snooping(comm, "--json", "--count=1") as hidden:
         workload.run("no-such-storm", "--password", "hunter2", "two\nlines")
-        (status, (header, row), _), (_, (line,), _) = shown.ended(), hidden.ended()
+        (status, (header, row), *_), (_, (line,), _) = shown.summed(), hidden.ended()
     assert (status, header[: len(HEADER)], header.split()[-1]) == (0, HEADER, "ARGS")
     assert row.endswith(f" {workload.path} no-such-storm --password REDACTED $'two\\x0alines'")
     assert json.loads(line)["arguments"] is None
@@ -146,7 +156,9 @@ def test_a_tree_from_a_running_exporter(requires_bpf: None, workload: Program) -
 def test_duration() -> None:
     """It ends by itself, with success, whatever happened."""
     with snooping("--duration=300ms", "--comm=nothing has this name") as snoop:
-        assert snoop.ended() == (0, [HEADER], "")
+        status, rows, summary, complaints = snoop.summed()
+    assert (status, rows, complaints) == (0, [HEADER], "")
+    assert [line.split()[:2] for line in summary] == [["COMM", "COUNT"], ["total", "0"], ["dropped:", "0"]]
 
 
 def test_interrupted(requires_bpf: None, workload: Program) -> None:
@@ -214,7 +226,7 @@ def test_an_ordinary_user(nobody: int | None, compiled: Path, tmp_path: Path) ->
     with snooping(f"--comm={sleep.comm.decode()}", "--count=1", uid=nobody) as snoop:
         assert re.match(r"shortproc-exporter: mode (netlink|fast_scan)\b.*, because ebpf_core can't run: ", snoop.said)
         repeat(snoop, lambda: sleep.run("0.5"))
-        status, (_, row), complaints = snoop.ended()
+        status, (_, row), _, complaints = snoop.summed()
     assert (status, complaints) == (0, "")
     assert row.split()[3] == sleep.comm.decode()
 
@@ -260,7 +272,7 @@ def test_from_a_running_exporter(requires_bpf: None, nobody: int | None, workloa
         with snooping(f"--url={url}", of(workload), "--count=2", "--outcome=error", uid=nobody) as snoop:
             assert snoop.said == f"shortproc-exporter: following {url}"
             repeat(snoop, lambda: workload.storm("end", 1, 7))
-            status, (header, *rows), _ = snoop.ended()
+            status, (header, *rows), *_ = snoop.summed()
     assert (status, header) == (0, HEADER)
     assert [row.split()[3] for row in rows] == [workload.comm.decode()] * 2
     assert all(" exit 7 " in row for row in rows)
@@ -284,6 +296,30 @@ def test_a_running_exporter_that_ends(requires_bpf: None) -> None:
         status, (header, *_), complaints = snoop.ended()
     assert (status, header) == (1, HEADER)
     assert complaints == f"shortproc-exporter: error: lost http://localhost:{exporter.port}: it closed the connection\n"
+
+
+def test_history(tmp_path: Path) -> None:
+    """What sinks have written is read without a privilege, with the same filters, columns and summary."""
+    with private(tmp_path) as folder:
+        batch = [TYPICAL._replace(pid=number, ended_ns=TYPICAL.ended_ns + number * NS) for number in range(1, 100)]
+        for sink in (lines_to(folder), rows_to(folder)):
+            sink.handle(batch)
+            sink.store()
+            sink.release()
+            span = ("--since=2023-11-14T22:13:30Z", "--until=2023-11-14T22:14:00Z")
+            with snooping(f"--from={sink.path}", *span, "--ppid=1", "--sort=pid") as snoop:
+                assert snoop.child.stdout is not None
+                status, rows, summary, complaints = snoop.summed()
+            assert (status, complaints, snoop.said) == (0, "", "")
+            assert rows == [HEADER, *(line(record) for record in batch[9:39])]
+            assert summary[-2].split()[:2] == ["total", "30"]
+
+
+def test_a_history_that_is_not_there() -> None:
+    """Status 1, and why."""
+    with snooping("--from=/nowhere/records.db") as snoop:
+        assert snoop.said == "shortproc-exporter: error: cannot read /nowhere/records.db: No such file or directory"
+        assert snoop.ended()[0] == 1
 
 
 def test_no_exporter_there() -> None:

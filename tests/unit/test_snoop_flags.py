@@ -9,7 +9,7 @@ import pytest
 from exporter import cli
 from exporter.config.loading import load
 from exporter.config.options import Config, Filter
-from exporter.model import Mode
+from exporter.model import NS, Mode
 from exporter.records.tree import By
 from exporter.snoop import lines, run
 from exporter.snoop.flags import Options, beyond
@@ -39,6 +39,11 @@ def test_every_flag_reaches_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
     flags = "--unit=cron* --pod=cart-0 --pod=cart-1 --container=web --namespace=shop --user=ci --spawner=runner"
     wanted = Filter(unit=("cron*",), pod=("cart-0", "cart-1"), container=("web",), namespace=("shop",), user=("ci",), spawner=("runner",))
     assert started(monkeypatch, flags).filter == wanted
+    wanted = Filter(exe=("*/cc1",), cgroup=("/system.slice/*",), uid=(0, 1000), pid=(7,), ppid=(1, 2))
+    flags = "--exe=*/cc1 --cgroup=/system.slice/* --uid=0 --uid=1000 --pid=7 --ppid=1 --ppid=2"
+    assert started(monkeypatch, f"{flags} --wide --sort=cpu") == Options(wanted, wide=True, sort="cpu")
+    past = started(monkeypatch, "--from=records.db --since=2030-01-31T03:10Z --until=2030-01-31T03:15Z")
+    assert past == Options(file="records.db", since_ns=1_896_059_400 * NS, until_ns=1_896_059_700 * NS)
     assert started(monkeypatch, "--tree") == Options(tree=True)
     assert [started(monkeypatch, f"--folded{value}").folded for value in ("", "=cpu")] == [By.PROCESSES, By.CPU]
     assert started(monkeypatch, "--url=https://[::1]:10199/sub/").url == "https://[::1]:10199/sub"
@@ -81,6 +86,16 @@ def test_times(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -> No
             "--min-runtime: nothing would be shown: only processes with a runtime below 1 s are short (detection.short_threshold_seconds)",
         ),
         (["--json", "--tree"], "set either --json or --tree, not both"),
+        (["--tree", "--sort=cpu"], "set either --tree or --sort, not both"),
+        (["--json", "--wide"], "set either --json or --wide, not both"),
+        (["--from=x", "--mode=scan"], "set either --from or --mode, not both: the file has what was recorded"),
+        (["--from=x", "--duration=1"], "set either --from or --duration, not both: the file has what was recorded"),
+        (["--since=03:10"], "--since needs --from: snoop shows the past only from the file of a sink"),
+        (["--from=x", "--since=now"], "--since: 'now' is not a time such as 03:10, 2030-01-31T03:10:00 or 10m (ago)"),
+        (["--from=x", "--since=1m", "--until=1h"], "--until is not after --since"),
+        (["--pid=0"], "--pid: 0 is not an integer from 1 to 4194304"),
+        (["--uid=root"], "--uid: 'root' is not an integer from 0 to 4294967294"),
+        (["--sort=size"], "--sort: 'size' is not one of time, pid, ppid, comm, runtime, cpu, outcome, parent, spawner, user, owner, exe"),
         (["--folded=memory"], "--folded: 'memory' is not one of processes, cpu, runtime"),
         (["--mode=top"], f"--mode: 'top' is not one of {MODES}"),
         (["--web.listen-address=:1"], "--web.listen-address is a flag of shortproc-exporter: shortproc-exporter snoop has no such flag"),

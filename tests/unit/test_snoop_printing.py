@@ -166,6 +166,14 @@ def test_filters_and_count() -> None:
     assert printed(Options(filter=wanted, count=3), [good, *bad, good], [good, good]) == [lines.HEADER, *[lines.line(good)] * 3]
 
 
+def test_sorted_lines() -> None:
+    """They come at the end, at most --count of them, with the number of the others."""
+    batch = [TYPICAL._replace(runtime_ns=ns) for ns in (2, 9, 5)]
+    assert printed(Options(sort="runtime"), batch) == [lines.HEADER, *(lines.line(batch[at]) for at in (1, 2, 0))]
+    assert printed(Options(sort="runtime", count=1), batch[:1], batch[1:]) == [lines.HEADER, lines.line(batch[1]), "... and 2 more"]
+    assert [json.loads(text)["runtime_seconds"] for text in printed(Options(sort="runtime", json=True, count=1), batch)] == [9e-9]
+
+
 def test_what_nobody_prints_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that stops must not cost memory without end, and what is missing is said."""
     monkeypatch.setattr(printer, "_MOST_WAITING", 3)

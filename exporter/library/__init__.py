@@ -1,0 +1,4 @@
+"""The Python API, for programs, `snoop` and `top`: records of this host, of another exporter, or that a sink has written.
+
+`docs/library.md` is the manual. May import: everything but commands and pages.
+"""
