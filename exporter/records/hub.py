@@ -27,7 +27,7 @@ class Consumer(Protocol):
     """A consumer of records."""
 
     name: str
-    """`stream`, `handlers` or `snoop`; a label value."""
+    """`stream`, `handlers` or `library`; a label value."""
     live: bool
     """Whether it needs each record soon. Otherwise records come about once a second."""
     at_once: bool

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 
+from exporter.library.processes import Records
 from exporter.records import encoding
-from exporter.records.filters import compiled
-from exporter.records.hub import Batch
 from exporter.records.record import Record
 from exporter.records.stacks import Stacks
 from exporter.records.tree import folded
@@ -22,64 +19,7 @@ from exporter.snoop.order import MOST, Sorted
 from exporter.snoop.screen import Screen, has_colours
 from exporter.snoop.summary import Summary
 
-_MOST_WAITING = 1 << 14
-"""Records, a few MiB."""
 _MOST_STACKS = 8192
-
-
-class Inbox:
-    """Holds records until they are printed, up to a bound. A consumer of the hub."""
-
-    name = "snoop"
-    live = True
-    at_once = False
-
-    def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        """Readable when there are records, or no more will come."""
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._waiting: deque[Record] = deque()
-        self._dropped = 0
-        self._closed = False
-
-    def put(self, batch: Batch) -> bool:
-        """Wait until there is room for the records, and keep them. Returns False if the inbox was closed meanwhile."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._waiting) + len(batch) <= _MOST_WAITING)
-            self._waiting.extend(() if self._closed else batch)
-            os.eventfd_write(self.fd, 1)
-            return not self._closed
-
-    def offer(self, batch: Batch) -> None:
-        """Keep the records that fit, count the others."""
-        with self._lock:
-            room = _MOST_WAITING - len(self._waiting)
-            self._waiting.extend(batch[:room])
-            self._dropped += max(0, len(batch) - room)
-        os.eventfd_write(self.fd, 1)
-
-    def pop_all(self) -> tuple[list[Record], bool]:
-        """Return all waiting records, and whether more may come."""
-        with self._lock:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self.fd)
-            taken = list(self._waiting)
-            self._waiting.clear()
-            self._changed.notify_all()
-            return taken, not self._closed
-
-    def close(self) -> None:
-        """Close the inbox: no more records will come."""
-        with self._lock:
-            self._closed = True
-            self._changed.notify_all()
-            os.eventfd_write(self.fd, 1)
-
-    def dropped(self) -> dict[str, int]:
-        """Return the number of records that came faster than they were printed."""
-        with self._lock:
-            return {"slow": self._dropped}
 
 
 class Output:
@@ -108,9 +48,9 @@ class Output:
 
 
 class Printer(threading.Thread):
-    """Prints the records of an inbox until that is closed, `--count` is reached or the reader of the output has gone."""
+    """Prints records until no more come, `--count` is reached or the reader of the output has gone."""
 
-    def __init__(self, options: Options, inbox: Inbox, output: Output, wake: Callable[[], None]) -> None:
+    def __init__(self, options: Options, records: Records, output: Output, wake: Callable[[], None]) -> None:
         """`wake` is called when it ends, for any reason."""
         super().__init__(name="printer", daemon=True)
         self.summary = Summary()
@@ -118,14 +58,13 @@ class Printer(threading.Thread):
         self.ended = False
         self.failure: Exception | None = None
         self._options = options
-        self._matches = compiled(options.filter)
         more = [flags.ARGS] if options.args else []
         self._header, self._line = lines.of_records(*more)
         if options.json:
             self._line = encoding.line
         self._screen = Screen(more, wide=options.wide, colours=has_colours(output.fd)) if output.terminal and not options.json else None
         self._sorted = None if options.sort is None else Sorted(options.sort, options.count or MOST)
-        self._inbox = inbox
+        self._records = records
         self._output = output
         self._wake = wake
 
@@ -140,7 +79,7 @@ class Printer(threading.Thread):
 
     def _print(self) -> None:
         poll = select.poll()
-        poll.register(self._inbox.fd, select.POLLIN)
+        poll.register(self._records.fileno(), select.POLLIN)
         poll.register(self._output.fd, 0)  # reports that the reader has gone
         if self._screen is None and not (self._options.json or self._options.at_end):
             self._output.write([self._header])
@@ -148,8 +87,8 @@ class Printer(threading.Thread):
         while more and self._left() != 0:
             if any(fd == self._output.fd for fd, _ in poll.poll()):
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-            batch, more = self._inbox.pop_all()
-            self._show([record for record in batch if self._matches is None or self._matches(record)][: self._left()])
+            batch, more = self._records.pop()
+            self._show(batch[: self._left()])
         if self._sorted is not None:
             self._print_sorted(self._sorted)
         elif self._options.tree:

@@ -7,19 +7,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from exporter.config.options import Config
 from exporter.config.problems import one_line
+from exporter.library.following import Following
 from exporter.library.history import History
+from exporter.library.host import Host
+from exporter.library.processes import Ended, Records
 from exporter.model import ModeUnavailable
 from exporter.process import log
 from exporter.process.signals import Signals, hangup_is_ignored
 from exporter.snoop.flags import Options, beyond
-from exporter.snoop.following import Following, StreamLost
-from exporter.snoop.printer import Inbox, Output, Printer
+from exporter.snoop.printer import Output, Printer
 from exporter.snoop.reading import Reading
-from exporter.snoop.watching import Watching
 
 OK, FAILED, BAD_USAGE = 0, 1, 2
 
@@ -27,26 +27,6 @@ _TICK_SECONDS = 1.0
 _STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _LAST_LINES_SECONDS = 2.0
 """Time for the reader of the output to read the last lines after a signal."""
-
-
-class RecordSource(Protocol):
-    """A source of records: this host or another exporter."""
-
-    failure: str | None
-    """Why no more records will come; None while it works."""
-    finished: bool
-    """Whether all records have come."""
-    dropped: int
-    """Short processes whose records did not reach the inbox; known after `stop`."""
-
-    def start(self) -> None:
-        """Start to put records into the inbox. Raises `ModeUnavailable` or `StreamLost`."""
-
-    def tick(self) -> None:
-        """Do periodic work; called about once a second."""
-
-    def stop(self) -> None:
-        """Stop; all records seen so far are in the inbox when this returns."""
 
 
 def main(options: Options, config: Config) -> int:
@@ -57,28 +37,30 @@ def main(options: Options, config: Config) -> int:
         tell(warning)
     log.setup(config.log.level, config.log.format)
     signals = Signals(_STOPS - {signal.SIGHUP} if hangup_is_ignored() else _STOPS)
-    inbox = Inbox()
-    source = _source(options, config, inbox, signals.wake)
+    history = None if options.file is None else History(options.file, options.since_ns, options.until_ns)
+    records = _records(options, config, history)
     output = Output(sys.stdout.fileno(), sys.stdout.encoding)
-    printer = Printer(options, inbox, output, signals.wake)
+    printer = Printer(options, records, output, signals.wake)
     try:
-        source.start()
-        printer.start()
-        deadline = math.inf if options.duration_seconds is None else time.monotonic() + options.duration_seconds
-        stop = _wait(signals, lambda: not printer.ended and source.failure is None and not source.finished, deadline, source.tick)
+        with records:
+            stop = _print(records, printer, signals, options.duration_seconds)
     except ModeUnavailable as reason:
         return _refuse(str(reason), BAD_USAGE)
-    except StreamLost as lost:
-        return _refuse(str(lost), FAILED)
-    finally:
-        source.stop()
-    inbox.close()
-    stop = stop or _wait(signals, lambda: not printer.ended, math.inf)
-    printer.join(_LAST_LINES_SECONDS)
+    except Ended as reason:
+        return _refuse(str(reason), FAILED)
     if printer.failure is not None:
         raise printer.failure
-    dropped = source.dropped + inbox.dropped()["slow"]
-    if stop in {None, signal.SIGINT} and printer.ended and not options.sums_only and source.failure is None:
+    if history is not None and history.damaged:
+        tell(f"{history.damaged} lines or rows of the file are no records")
+    _sum_up(options, printer, output, records, stop)
+    if records.failure is not None:
+        return _refuse(records.failure, FAILED)
+    return OK if stop is None else 128 + stop
+
+
+def _sum_up(options: Options, printer: Printer, output: Output, records: Records, stop: signal.Signals | None) -> None:
+    dropped = records.dropped
+    if stop in {None, signal.SIGINT} and printer.ended and not options.sums_only and records.failure is None:
         summary = printer.summary.lines(dropped)
         if options.json:
             print(*summary, sep="\n", file=sys.stderr)  # noqa: T201
@@ -86,15 +68,37 @@ def main(options: Options, config: Config) -> int:
             output.print(summary)
     elif dropped:
         tell(f"{dropped} short processes are missing: they came faster than they could be read or printed")
-    if source.failure is not None:
-        return _refuse(source.failure, FAILED)
-    return OK if stop is None else 128 + stop
 
 
-def _source(options: Options, config: Config, inbox: Inbox, wake: Callable[[], None]) -> RecordSource:
-    if options.file is not None:
-        return Reading(History(options.file, options.since_ns, options.until_ns), inbox, tell, wake)
-    return Watching(config, inbox, tell) if options.url is None else Following(options.url, inbox, tell, wake)
+def _print(records: Records, printer: Printer, signals: Signals, seconds: float | None) -> signal.Signals | None:
+    """Print records until a signal, which it returns, for so long or until there are no more."""
+    describe = _describing(records)
+    describe()
+    printer.start()
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    stop = _wait(signals, lambda: not printer.ended, deadline, describe)
+    records.stop()
+    stop = stop or _wait(signals, lambda: not printer.ended, math.inf)
+    printer.join(_LAST_LINES_SECONDS)
+    return stop
+
+
+def _records(options: Options, config: Config, history: History | None) -> Records:
+    if history is not None:
+        return Reading(history, options.filter)
+    return Host(config, options.filter) if options.url is None else Following(options.url, options.filter)
+
+
+def _describing(records: Records) -> Callable[[], None]:
+    """Return a function that tells how the records are observed, if that has changed."""
+    told = [""]
+
+    def describe() -> None:
+        if (description := records.description) != told[-1]:
+            told[:] = [description]
+            tell(description)
+
+    return describe
 
 
 def tell(text: str) -> None:

@@ -20,10 +20,11 @@ from exporter.records import shown
 from exporter.records.encoding import as_json
 from exporter.records.record import Record
 from exporter.records.tree import By
-from exporter.snoop import lines, printer, summary
+from exporter.snoop import lines, summary
 from exporter.snoop.flags import Options
-from exporter.snoop.printer import Inbox, Output, Printer
+from exporter.snoop.printer import Output, Printer
 from exporter.snoop.summary import Summary
+from tests.unit.given_records import Given
 from tests.unit.snoop_records import ERROR, OK, SIGNAL, TYPICAL, UNKNOWN, records
 
 ROW = re.compile(
@@ -42,15 +43,11 @@ def everything(reading: int) -> bytes:
 def printed(options: Options, *batches: list[Record]) -> list[str]:
     """What a printer makes of some batches."""
     reading, writing = os.pipe()
-    inbox = Inbox()
-    for batch in batches:
-        inbox.offer(batch)
-    inbox.close()
-    each = Printer(options, inbox, Output(writing), lambda: None)
-    each.run()
+    with Given(*batches, wanted=options.filter) as given:
+        each = Printer(options, given, Output(writing), lambda: None)
+        each.run()
     os.close(writing)
     assert each.failure is None
-    os.close(inbox.fd)
     return everything(reading).decode().splitlines()
 
 
@@ -174,26 +171,13 @@ def test_sorted_lines() -> None:
     assert [json.loads(text)["runtime_seconds"] for text in printed(Options(sort="runtime", json=True, count=1), batch)] == [9e-9]
 
 
-def test_what_nobody_prints_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader that stops must not cost memory without end, and what is missing is said."""
-    monkeypatch.setattr(printer, "_MOST_WAITING", 3)
-    inbox = Inbox()
-    inbox.offer([TYPICAL] * 2)
-    inbox.offer([TYPICAL] * 2)
-    inbox.offer([TYPICAL])
-    assert inbox.dropped() == {"slow": 2}
-    assert inbox.pop_all() == ([TYPICAL] * 3, True)
-    assert inbox.pop_all() == ([], True)
-    inbox.close()
-    assert inbox.pop_all() == ([], False)
-
-
 def test_a_reader_that_goes_while_nothing_happens() -> None:
     """`snoop | head -1` must end, even where no process does."""
     reading, writing = os.pipe()
     os.close(reading)
-    each = Printer(Options(json=True), Inbox(), Output(writing), lambda: None)
-    each.run()
+    with Given(ends=False) as given:
+        each = Printer(Options(json=True), given, Output(writing), lambda: None)
+        each.run()
     os.close(writing)
     assert isinstance(each.failure, BrokenPipeError)
 

@@ -16,8 +16,9 @@ from exporter.records.record import Record
 from exporter.snoop import lines, order
 from exporter.snoop.flags import ARGS, SORTS, Options
 from exporter.snoop.order import Sorted
-from exporter.snoop.printer import Inbox, Output, Printer
+from exporter.snoop.printer import Output, Printer
 from exporter.snoop.screen import Screen, has_colours
+from tests.unit.given_records import Given
 from tests.unit.snoop_records import ERROR, SIGNAL, TYPICAL, records
 
 LONG = TYPICAL._replace(comm=b"a" * 15, parent_comm=b"b" * 15, exe=b"/usr/lib/jvm/bin/java", unit="u" * 40, pid=4_194_304)
@@ -113,14 +114,11 @@ def test_a_terminal_gets_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     reading, terminal = os.openpty()
     ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 80, 0, 0))
-    inbox = Inbox()
-    inbox.offer([LONG])
-    inbox.close()
-    Printer(Options(), inbox, Output(terminal), lambda: None).run()
+    with Given([LONG]) as given:
+        Printer(Options(), given, Output(terminal), lambda: None).run()
     text = os.read(reading, 4096).decode().splitlines()
     os.close(terminal)
     os.close(reading)
-    os.close(inbox.fd)
     assert text == shown(LONG)
 
 

@@ -1,4 +1,4 @@
-"""What snoop makes of what an exporter sends."""
+"""What is made of what an exporter sends."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.library import following
+from exporter.library.following import Following
+from exporter.library.processes import Ended
 from exporter.model import comm_text
 from exporter.records import kinds
 from exporter.records.encoding import as_json, encode
 from exporter.records.record import Record
-from exporter.snoop import following
-from exporter.snoop.following import Following, StreamLost
-from exporter.snoop.printer import Inbox
 from tests.unit.snoop_records import TYPICAL, records
 
 
@@ -69,14 +69,13 @@ def exporter(status: int, content_type: str, body: bytes) -> Iterator[str]:
     assert asked == [("/sub/api/v1/stream", "Basic bWU6cEBzcw==")]
 
 
-def followed(url: str) -> tuple[Following, Inbox]:
-    """Follow until the stream ends."""
-    inbox, ended = Inbox(), threading.Event()
-    each = Following(url, inbox, lambda _: None, ended.set)
-    each.start()
-    assert ended.wait(10)
-    each.stop()
-    return each, inbox
+def followed(url: str) -> tuple[Following, list[Record]]:
+    """Follow until the stream ends; the records."""
+    found: list[Record] = []
+    with Following(url) as each, pytest.raises(Ended) as ended:
+        found.extend(each)
+    assert str(ended.value) == each.failure
+    return each, found
 
 
 def test_an_exporter_is_followed() -> None:
@@ -87,8 +86,8 @@ def test_an_exporter_is_followed() -> None:
         for name, content in (("recent", record), ("status", {"rows": []}), ("records", record | {"left_out": 4}))
     )
     with exporter(200, "text/event-stream", body) as url:
-        each, inbox = followed(url)
-    assert inbox.pop_all()[0] == [TYPICAL]
+        each, found = followed(url)
+    assert found == [TYPICAL]
     assert each.dropped == 4
     assert re.fullmatch(r"lost http://127.0.0.1:\d+/sub: it closed the connection", each.failure or "")
 
@@ -120,8 +119,8 @@ def test_an_exporter_that_is_not_understood(broken: Callable[[dict[str, object]]
     """Whoever answers there may be anybody: nothing that it sends may be shown unchecked, or end in a traceback."""
     data = json.dumps({"short_processes": [broken(as_json(TYPICAL))], "left_out": 0})
     with exporter(200, "text/event-stream", f"event: records\ndata: {data}\n\n".encode()) as url:
-        each, inbox = followed(url)
-    assert inbox.pop_all()[0] == []
+        each, found = followed(url)
+    assert found == []
     assert (each.failure or "").endswith("it sends what this version does not understand")
 
 
@@ -145,9 +144,6 @@ def test_a_stream_that_is_none(body: bytes) -> None:
 )
 def test_an_exporter_that_refuses(status: int, content_type: str, body: bytes, message: str) -> None:
     """It says itself what to do about it. The password in the address is not shown."""
-    with exporter(status, content_type, body) as url:
-        each = Following(url, Inbox(), lambda _: None, lambda: None)
-        with pytest.raises(StreamLost) as lost:
-            each.start()
-        each.stop()
+    with exporter(status, content_type, body) as url, pytest.raises(Ended) as lost, Following(url):
+        pass
     assert re.fullmatch(rf"http://127\.0\.0\.1:\d+/sub{re.escape(message)}", str(lost.value))
