@@ -17,6 +17,7 @@ from docs import (
     native_tables,
     records_tables,
     switches_tables,
+    top_tables,
 )
 from docs.marks import rendered
 
@@ -30,6 +31,7 @@ FILES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "docs/modes.md": modes_tables.blocks,
     "docs/scaling.md": lambda: native_tables.blocks() | memory_tables.blocks(),
     "docs/snoop.md": records_tables.snoop,
+    "docs/top.md": top_tables.blocks,
     "deploy/prometheus/rules/settings.yml": modes_tables.settings,
 }
 """Each file, and what makes its blocks by the names in the marks."""

@@ -11,6 +11,7 @@ from exporter.config import flags
 from exporter.config.problems import one_line, suggestion
 from exporter.model import Mode
 from exporter.snoop import flags as snoop_flags
+from exporter.top import flags as top_flags
 
 NAME = "shortproc-exporter"
 
@@ -79,6 +80,7 @@ class _Command(NamedTuple):
 
 _COMMANDS = {
     "snoop": _Command("", "print short processes as they exit", snoop_flags.ABOUT, snoop_flags.EPILOG),
+    "top": _Command("", "show which short processes there are now, like htop", top_flags.ABOUT, top_flags.EPILOG),
     "doctor": _Command("", "report which modes work here, and why the others don't", _DOCTOR, _DOCTOR_EPILOG),
     "check-config": _Command("[FILE]", "check a configuration file, and the files that it names", _CHECK, _CHECK_EPILOG),
 }
@@ -135,6 +137,7 @@ def parse(arguments: list[str]) -> Arguments:
         parsers[name].set_defaults(command=name)
     parsers["check-config"].add_argument("files", nargs="*", help=argparse.SUPPRESS)
     snoop_flags.add_to(parsers["snoop"])
+    top_flags.add_to(parsers["top"])
     for name, parser in parsers.items():
         _add_flags(parser, name)
     try:
@@ -157,7 +160,7 @@ def _add_flags(parser: _Parser, command: str) -> None:
     parser.add(group, "--config.file", "configuration file (YAML)", metavar="FILE")
     for flag in flags.declared():
         is_of_server = flag.name.startswith("--web.")
-        if not (is_of_server and command == "snoop"):
+        if not (is_of_server and command in {"snoop", "top"}):
             about = argparse.SUPPRESS if is_of_server and command == "doctor" else flag.help
             parser.add(group, flag.name, about, metavar=flag.metavar)
     parser.add(group, "--fast-scan", f"the same as --mode={Mode.FAST_SCAN}")

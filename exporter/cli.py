@@ -18,6 +18,7 @@ from exporter.model import Mode
 from exporter.model.arguments import Wanted
 from exporter.process import privileges, shortage, version
 from exporter.snoop import flags as snoop_flags
+from exporter.top import flags as top_flags
 
 if TYPE_CHECKING:
     from exporter.handlers.plan import Plan
@@ -51,14 +52,9 @@ def _run(arguments: Arguments) -> int:
         return _say(help_text())
     if "--version" in given:
         return _say(version.text())
-    match command:
-        case "snoop":
-            return _snoop(given)
-        case "doctor":
-            return _doctor(given)
-        case "check-config":
-            return _check_config(given, files)
-    return _serve(given)
+    if command == "check-config":
+        return _check_config(given, files)
+    return {"snoop": _snoop, "top": _top, "doctor": _doctor}.get(command, _serve)(given)
 
 
 def _serve(given: Given) -> int:
@@ -80,12 +76,24 @@ def _snoop(given: Given) -> int:
     from exporter.snoop import run  # noqa: PLC0415 - not needed by the exporter
 
     wanted = snoop_flags.options(given)
-    settings = _configuration(given)
-    if "--log.level" not in given:  # log lines would be mixed with records
-        settings = loading.override(settings, "log.level", "error", "--log.level")
+    settings = _quiet(given)
     if wanted.args and not settings.records.tell_arguments:
         settings = loading.override(settings, "records.arguments", Wanted.FULL, snoop_flags.ARGS)
     return _to_stdout(lambda: run.main(wanted, settings))
+
+
+def _top(given: Given) -> int:
+    from exporter.top import run  # noqa: PLC0415 - not needed by the exporter
+
+    wanted = top_flags.options(given)
+    settings = _quiet(given)
+    return _to_stdout(lambda: run.main(wanted, settings))
+
+
+def _quiet(given: Given) -> Config:
+    """Return the configuration; without `--log.level`, only errors are logged: log lines would be mixed with the output."""
+    settings = _configuration(given)
+    return settings if "--log.level" in given else loading.override(settings, "log.level", "error", "--log.level")
 
 
 def _check_config(given: Given, files: list[str]) -> int:

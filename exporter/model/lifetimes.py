@@ -33,6 +33,11 @@ def index_of(runtime_ns: int) -> int:
     return INDEXES[bisect_left(_BOUNDS_NS, runtime_ns)]
 
 
+def upper_bound_ns(index: int) -> int:
+    """Return the upper bound of a bucket in whole nanoseconds; of the last one, its lower bound."""
+    return _BOUNDS_NS[min(index - INDEXES.start, len(_BOUNDS_NS) - 1)]
+
+
 def added(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
     """Return the sum of histograms by index."""
     whole: dict[int, int] = {}

@@ -58,6 +58,10 @@ class Signals:
             return None
         return signal.Signals(_SIGINFO.unpack(os.read(self._fd, _SIGINFO.size))[0])
 
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `wait` would return a signal at once."""
+        return self._fd
+
     def wake(self) -> None:
         """End the current or the next `wait`."""
         os.eventfd_write(self._wake, 1)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from exporter.library.processes import Records
 from exporter.records import encoding
+from exporter.records.cells import cut
 from exporter.records.record import Record
 from exporter.records.stacks import Stacks
 from exporter.records.tree import folded
@@ -37,7 +38,7 @@ class Output:
     def print(self, texts: Iterable[str]) -> None:
         """Print lines. On a terminal, they are cut to its width."""
         width = self.size()[0] if self.terminal else 0
-        self.write(lines.cut(text, width) if width else text for text in texts)
+        self.write(cut(text, width) if width else text for text in texts)
 
     def write(self, texts: Iterable[str]) -> None:
         """Print lines as they are."""

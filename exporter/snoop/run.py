@@ -14,10 +14,11 @@ from exporter.library.following import Following
 from exporter.library.history import History
 from exporter.library.host import Host
 from exporter.library.processes import Ended, Records
+from exporter.library.selection import beyond
 from exporter.model import ModeUnavailable
 from exporter.process import log
 from exporter.process.signals import Signals, hangup_is_ignored
-from exporter.snoop.flags import Options, beyond
+from exporter.snoop.flags import Options
 from exporter.snoop.printer import Output, Printer
 from exporter.snoop.reading import Reading
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from exporter.model import Outcome
+from exporter.records.cells import cells, cut, padded
 from exporter.records.fields import Shown, as_tuple, compiled
 from exporter.records.record import FIELDS, Record
 from exporter.records.shown import CUT, NOTHING
-from exporter.snoop.lines import cells, columns_of, cut, padded
+from exporter.snoop.lines import columns_of
 from exporter.supervision.modes import SPECS
 
 _BOLD, _RED, _MAGENTA, _PLAIN = "\x1b[1m", "\x1b[31m", "\x1b[35m", "\x1b[0m"

@@ -6,9 +6,9 @@ import heapq
 from dataclasses import dataclass
 
 from exporter.model import OTHER, Outcome
+from exporter.records.cells import padded
 from exporter.records.record import Record
 from exporter.records.shown import span, word
-from exporter.snoop.lines import padded
 
 _ROWS = 20
 _MOST_COMMS = 4096

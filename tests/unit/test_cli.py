@@ -135,8 +135,8 @@ def test_flags_override_the_file(started: dict[str, Config], tmp_path: Path) -> 
         ("--no-ebpf --mode=ebpf_core", "set either --no-ebpf or --mode=ebpf_core, not both"),
         ("--no-ebpf --mode=ebpf_bcc", "set either --no-ebpf or --mode=ebpf_bcc, not both"),
         ("docter", "unknown command docter (did you mean doctor?)"),
-        ("top", "unknown command top: the commands are snoop, doctor, check-config"),
-        ("scan --mode", "unknown command scan: the commands are snoop, doctor, check-config"),
+        ("topp", "unknown command topp (did you mean top?)"),
+        ("scan --mode", "unknown command scan: the commands are snoop, top, doctor, check-config"),
         ("doctor now", "unexpected argument now: see shortproc-exporter doctor --help"),
         ("check-config", "check-config needs a file: shortproc-exporter check-config FILE"),
         ("check-config a --config.file=b", "check-config takes one file, as an argument or with --config.file"),
@@ -220,6 +220,7 @@ def test_help_names_every_flag_and_status(capsys: Capture) -> None:
     ("command", "has", "has_not"),
     [
         ("snoop", ["--count", "--mode", "columns:", "--url=http"], ["--web.", "--config.file=/"]),
+        ("top", ["--by", "--once", "keys:", "--url=http"], ["--web.", "--folded"]),
         ("doctor", ["--mode", "--path.procfs", "doctor --config.file="], ["--web.", "--count"]),
         ("check-config", ["[FILE]", "--web.config.file", "check-config /etc"], ["--count"]),
     ],

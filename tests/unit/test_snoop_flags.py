@@ -9,10 +9,11 @@ import pytest
 from exporter import cli
 from exporter.config.loading import load
 from exporter.config.options import Config, Filter
+from exporter.library.selection import beyond
 from exporter.model import NS, Mode
 from exporter.records.tree import By
 from exporter.snoop import lines, run
-from exporter.snoop.flags import Options, beyond
+from exporter.snoop.flags import Options
 
 MODES = ", ".join(["auto", *Mode])
 

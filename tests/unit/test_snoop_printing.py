@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from exporter.config.options import Filter
 from exporter.model import Outcome
 from exporter.records import shown
+from exporter.records.cells import cells, cut
 from exporter.records.encoding import as_json
 from exporter.records.record import Record
 from exporter.records.tree import By
@@ -86,7 +87,7 @@ def test_columns_stand_under_their_titles() -> None:
         row = ROW.fullmatch(text)
         assert row is not None
         for title, key in (("COMM", "comm"), ("OUTCOME", "outcome"), ("PARENT", "parent"), *LAST):
-            assert lines.cells(text[: row.start(key)]) == lines.HEADER.index(title)
+            assert cells(text[: row.start(key)]) == lines.HEADER.index(title)
         for title, key in (("PID", "pid"), ("PPID", "ppid"), ("RUNTIME", "runtime"), ("CPU", "cpu")):
             assert row.end(key) == lines.HEADER.index(f" {title}") + len(title) + 1
 
@@ -121,9 +122,9 @@ def test_time_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.text(st.characters(codec="utf-8")), st.integers(1, 50))
 def test_cut_to_a_width(text: str, width: int) -> None:
     """A line that wraps makes a table unreadable; a cut that does not show would lie."""
-    cut = lines.cut(text, width)
-    assert lines.cells(cut) <= width
-    assert cut == text if lines.cells(text) <= width else (cut[-1] == ">" and text.startswith(cut[:-1]))
+    found = cut(text, width)
+    assert cells(found) <= width
+    assert found == text if cells(text) <= width else (found[-1] == ">" and text.startswith(found[:-1]))
 
 
 @pytest.mark.parametrize(("columns", "whole"), [(80, False), (200, True), (0, True)])

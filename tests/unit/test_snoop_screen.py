@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.model import Mode
+from exporter.records.cells import cells
 from exporter.records.record import Record
 from exporter.snoop import lines, order
 from exporter.snoop.flags import ARGS, SORTS, Options
@@ -49,7 +50,7 @@ def test_wider_terminals_have_more_columns() -> None:
 def test_no_line_is_wider_than_the_terminal(record: Record, columns: int) -> None:
     """A line that wraps makes a table unreadable, and no name gives the terminal a command."""
     for line in Screen([ARGS], wide=False, colours=False).lines([record], (columns, 25)):
-        assert lines.cells(line) <= columns
+        assert cells(line) <= columns
         assert line.isprintable()
 
 
