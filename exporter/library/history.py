@@ -60,6 +60,7 @@ class History:
     def _rows(self) -> Iterator[Record]:
         uri = f"file:{quote(str(self._path.absolute()))}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS)) as database:
+            database.execute("PRAGMA trusted_schema = OFF")  # whoever wrote the file may not be trusted
             there = {name for _, name, *_ in database.execute("PRAGMA table_info(records)")}
             if missing := [field.name for field in FIELDS if field.name not in there and field.name not in Record._field_defaults]:
                 raise Unreadable(f"cannot read {self._path}: it has no table of records (no column {missing[0]})")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from exporter.top.view import HEAD
 from tests.terminal import CHECKOUT, Terminal
 
 _DOCUMENT = CHECKOUT / "docs/top.md"
@@ -22,6 +23,8 @@ _SCRIPTS = {
 _SCREENS: dict[str, tuple[int, int, str]] = {"80x24": (80, 24, ""), "160x50": (160, 50, ""), "tree": (80, 24, "t")}
 """Of each: columns, lines and the keys that are pressed."""
 _SECONDS = 12
+_NAMES_BEGIN = 55
+"""The cell of a tree's first name at 80 columns."""
 
 
 def main() -> None:
@@ -38,6 +41,14 @@ def main() -> None:
         for name, (columns, lines, keys) in _SCREENS.items():
             text = _placed(text, name, _taken(columns, lines, keys))
     _DOCUMENT.write_text(text)
+
+
+def _without_own_ancestors(screen: Sequence[str]) -> list[str]:
+    """Return a tree without the rows of what started this command, which say nothing about `top`."""
+    begin = next(at for at, line in enumerate(screen) if line.endswith(tuple(f"-{name}" for name in _SCRIPTS)))
+    margin = screen[begin].index("|-")
+    rows = [line[:_NAMES_BEGIN] + line[margin:] if len(line) > margin else line for line in screen[begin:-1]]
+    return [*screen[:HEAD], *rows, *[""] * (begin - HEAD), screen[-1]]
 
 
 def _placed(text: str, name: str, screen: Sequence[str]) -> str:
@@ -58,7 +69,7 @@ def _taken(columns: int, lines: int, keys: str) -> Sequence[str]:
         shown = terminal.wait_for(lambda _: time.monotonic() > end)
         terminal.type("q")
         terminal.ended()
-        return list(shown)
+        return _without_own_ancestors(shown) if keys == "t" else list(shown)
 
 
 if __name__ == "__main__":
