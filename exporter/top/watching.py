@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from exporter.config.problems import one_line
 from exporter.library.processes import Ended, Processes, Totals
 from exporter.top.activity import Activity, Point, Points
 from exporter.top.view import Scene
@@ -46,7 +47,7 @@ class Watching:
         with self._lock:
             points = self._points.copy()
         clock = time.strftime("%H:%M:%S")
-        return Scene(self._host, clock, self._processes.description, self._activity, points, self._now())
+        return Scene(self._host, clock, one_line(self._processes.description), self._activity, points, self._now())
 
     def frozen(self) -> Scene:
         """Return the same as a copy that never changes."""
