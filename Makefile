@@ -100,6 +100,11 @@ bench: all ## Run all benchmarks, some compared with other tools (as root)
 attack: all ## Scrape the exporter while clients attack it from loopback; fail if that delays scrapes or takes memory (as root)
 	@$(BIN)/python -m bench.attack
 
+.PHONY: fuzz
+fuzz: all .venv/dev ## Fuzz the code that reads bytes of others, 30 s for each target (ARGS="--seconds=300 accept"; `--keep` keeps the corpus)
+	@$(BIN)/pip install -q --disable-pip-version-check --group fuzz
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 .PHONY: wheel
 wheel: all ## Build the wheel, with the BPF objects inside, into dist/
 	@$(BIN)/pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist .

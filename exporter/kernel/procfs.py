@@ -76,8 +76,8 @@ def parse_tgid(data: bytes) -> int:
 def parse_cgroup(data: bytes, hierarchy_id: int) -> bytes:
     """Return the path in one hierarchy, from `/proc/PID/cgroup`; see cgroups(7). Raises `ValueError` if it is missing or cut."""
     at = (b"\n" + data).index(b"\n%d:" % hierarchy_id)
-    line = data[at : data.index(b"\n", at)]
-    return line.split(b":", 2)[2].removesuffix(b" (deleted)")
+    _, _, path = data[at : data.index(b"\n", at)].split(b":", 2)
+    return path.removesuffix(b" (deleted)")
 
 
 class Procfs:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from struct import Struct
 
-from exporter.kernel.proc_connector import SLOT_BYTES, Event, events
+from exporter.kernel.proc_connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, SLOT_BYTES, Event, comm_of, events
 from exporter.kernel.taskstats import Stats, decode
+from exporter.sources.netlink.thread_groups import Groups
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/netlink"
 FAMILY = 31
@@ -25,6 +26,26 @@ def slots(datagrams: list[bytes], stale: bytes = b"\xff") -> memoryview:
 
 def decoded(datagrams: list[bytes]) -> list[Event | None]:
     return list(events(slots(datagrams), [len(each) for each in datagrams]))
+
+
+def feed(groups: Groups, datagrams: list[bytes]) -> int:
+    """Have the events of datagrams counted, as the source does. Returns how many are malformed."""
+    view = slots(datagrams)
+    malformed = 0
+    for i, each in enumerate(decoded(datagrams)):
+        if each is None:
+            malformed += 1
+            continue
+        what, _, at_ns, _, _, a, b, c, d, _, f = each
+        if what == EVENT_FORK:
+            groups.forked(at_ns, a, b, c, d)
+        elif what == EVENT_EXEC:
+            groups.execed(at_ns, b)
+        elif what == EVENT_COMM:
+            groups.renamed(a, b, comm_of(view, i))
+        elif what == EVENT_EXIT:
+            groups.exited(at_ns, a, b, c, f)
+    return malformed
 
 
 def event(what: int, words: tuple[int, ...], *, at_ns: int = 0, cpu: int = 0, number: int = 0, data_len: int = 40) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.kernel import capabilities
 from exporter.kernel.netlink_sockets import refusal
-from exporter.kernel.proc_connector import EVENT_COMM, EVENT_EXEC, EVENT_EXIT, EVENT_FORK, SLOT_BYTES, comm_of
+from exporter.kernel.proc_connector import SLOT_BYTES
 from exporter.kernel.recvmmsg import Datagrams, widen
 from exporter.kernel.taskstats import Stats, decode
 from exporter.model import UNKNOWN_COMM, Lost, ModeUnavailable, SourceFailed
@@ -20,7 +20,7 @@ from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.netlink.thread_groups import Groups
 from exporter.sources.tally import Tally
 from tests.unit.fake_proc import SCALE, FakeProc
-from tests.unit.netlink_messages import FAMILY, decoded, recorded, slots
+from tests.unit.netlink_messages import FAMILY, feed, recorded
 
 
 def replay(groups: Groups, events: str, stats: str | None) -> None:
@@ -29,19 +29,7 @@ def replay(groups: Groups, events: str, stats: str | None) -> None:
         found = decode(memoryview(message), FAMILY)
         assert isinstance(found, Stats)
         groups.waiting.put(found)
-    datagrams = recorded(events)
-    view = slots(datagrams)
-    for i, event in enumerate(decoded(datagrams)):
-        assert event is not None
-        what, _, at_ns, _, _, a, b, c, d, _, f = event
-        if what == EVENT_FORK:
-            groups.forked(at_ns, a, b, c, d)
-        elif what == EVENT_EXEC:
-            groups.execed(at_ns, b)
-        elif what == EVENT_COMM:
-            groups.renamed(a, b, comm_of(view, i))
-        elif what == EVENT_EXIT:
-            groups.exited(at_ns, a, b, c, f)
+    assert feed(groups, recorded(events)) == 0
 
 
 def test_replay_with_taskstats(proc: FakeProc, tally: Tally) -> None:

@@ -120,6 +120,23 @@ def test_what_is_not_known_is_skipped(cpus: list[Kernel]) -> None:
     assert taken(cpus) == ([1], 0)
 
 
+@pytest.mark.parametrize("size", [0, 7])
+def test_a_message_without_its_size(cpus: list[Kernel], size: int) -> None:
+    """The reader must not wait at a corrupt message for ever. What is behind it can't be found, and that is counted."""
+    cpus[0].record(1)
+    cpus[0].write(struct.pack("=IHH", 9, 0, size))
+    cpus[0].record(2)
+    assert taken(cpus) == ([1], 1)
+    assert cpus[0].unread == 0
+
+
+def test_a_cut_count_of_lost_records(cpus: list[Kernel]) -> None:
+    """A number is read only from a message that has one."""
+    cpus[0].write(struct.pack("=IHH", 2, 0, 16) + bytes(8))
+    cpus[0].record(1)
+    assert taken(cpus) == ([1], 0)
+
+
 def test_a_full_buffer(cpus: list[Kernel]) -> None:
     """More records than one batch are read in several batches."""
     n = SIZE // (ctypes.sizeof(RecordWithExe) + 16)

@@ -56,11 +56,15 @@ class PerfBuffers:
             at = 0
             while at + _HEADER.size <= len(data):
                 kind, _, size = _HEADER.unpack_from(data, at)
+                if size < _HEADER.size:  # corrupt: where the next message begins is not known
+                    self.lost += 1
+                    at = len(data)
+                    break
                 if at + size > len(data):
                     break
                 if kind == _SAMPLE and size == _SAMPLE_BYTES:
                     popped.append(_RECORD.unpack_from(data, at))
-                elif kind == _LOST and self._count_lost:
+                elif kind == _LOST and size == _LOST_BODY.size and self._count_lost:
                     self.lost += _LOST_BODY.unpack_from(data, at)[0]
                 at += size
             buffer.skip(at)
