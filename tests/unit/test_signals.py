@@ -25,7 +25,8 @@ print(signals.wait(60), flush=True)
 
 @contextmanager
 def waiting(*ignored: signal.Signals) -> Iterator[subprocess.Popen[str]]:
-    ignore = f"import signal\nfor number in {[int(each) for each in ignored]}: signal.signal(number, signal.SIG_IGN)\n"
+    inherited = {int(each): int(signal.SIG_IGN if each in ignored else signal.SIG_DFL) for each in (signal.SIGHUP, *ignored)}  # nohup(1)
+    ignore = f"import signal\nfor number, handler in {inherited}.items(): signal.signal(number, handler)\n"
     become = f"import os, sys\n{ignore}os.execv(sys.executable, [sys.executable, '-c', sys.argv[1]])"
     with subprocess.Popen([sys.executable, "-c", become, WAITING], stdout=subprocess.PIPE, text=True) as child:
         try:
