@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         for line in error.lines:
             _complain(line)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, MemoryError) as error:
         if (advice := shortage.advice(error)) is None:
             raise
         logger.debug("a shortage ended the exporter", exc_info=True)

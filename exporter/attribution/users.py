@@ -44,7 +44,7 @@ class Users:
             found = os.fstat(fd)
             version = (found.st_mtime_ns, found.st_size, found.st_ino)
             if version != self._version and stat.S_ISREG(found.st_mode):
-                self._names = _parsed(os.read(fd, _MAX_BYTES))
+                self._names = _parsed(os.read(fd, min(found.st_size, _MAX_BYTES)))
                 self._version = version
         except OSError:
             return

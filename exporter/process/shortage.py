@@ -21,6 +21,8 @@ _ADVICE = {
 
 def advice(error: BaseException) -> str | None:
     """Return advice for an error caused by a shortage, else None."""
+    if isinstance(error, MemoryError):
+        return _ADVICE[errno.ENOMEM]
     if isinstance(error, OSError):
         return _ADVICE.get(error.errno or 0)
     # pthread_create failed: CPython, Modules/_threadmodule.c

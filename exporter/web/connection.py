@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _CHUNK = 8 * 1024
 _HANDSHAKE = b"\x16"
 """The first byte that a TLS client sends."""
+_BEGIN_SECONDS = 5.0
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 1 << 20
 _STREAM_BUFFER = 64 * 1024
@@ -40,6 +41,7 @@ class Connection:
         """Whether its answer is a stream. Streams have a limit of their own."""
         self.large = False
         """Whether it has one of the places for large answers."""
+        self._begun = False
         self._client = client
         self._site = site
         self._limits = limits
@@ -52,6 +54,7 @@ class Connection:
 
     def serve(self) -> None:
         """Answer requests until the client closes the connection, breaks a rule or is dropped."""
+        self._begun = True
         try:
             with contextlib.suppress(OSError):  # the client is gone, too slow, or dropped
                 self._tls = self._site.policies.policy().tls
@@ -63,6 +66,10 @@ class Connection:
                 self._linger()
         finally:
             self._client.close()
+
+    def never_began(self) -> bool:
+        """Return whether its thread should have begun by now. Without memory a thread ends before it runs any code of ours."""
+        return not self._begun and time.monotonic() - self.state[1] > _BEGIN_SECONDS
 
     def drop(self) -> None:
         """Close it from another thread. A thread that waits for the client wakes up with an error."""

@@ -70,7 +70,11 @@ class Server:
         self._acceptor.start()
 
     def tick(self) -> None:
-        """Return the memory that a crowd took. Call it about once a second: after each connection would be too much work."""
+        """Return the memory that a crowd took, and close what has no thread. Call it about once a second."""
+        for connection in self._places.all():
+            if connection.never_began():
+                self._places.remove(connection)
+                connection.close()
         if self._places.crowd_has_gone():
             memory.trim()
 
@@ -92,25 +96,31 @@ class Server:
         while not self._closing.is_set():
             try:
                 client, peer = self._listener.accept()
-            except OSError as error:
+                self._take(client, str(peer[0]))
+            except (OSError, MemoryError) as error:
                 if not self._closing.is_set():  # probably too many open files
-                    self._refusals.warning("cannot accept connections", error=error)
+                    self._refusals.warning("cannot accept connections", error=str(error) or "out of memory")
                     self._places.make_room(of=1)
                     self._closing.wait(0.1)
-                continue
-            self._site.urgent.arrived()
+
+    def _take(self, client: socket.socket, peer: str) -> None:
+        self._site.urgent.arrived()
+        try:
             if _has_gone(client):
                 client.close()
             elif self._places.make_room():
-                self._admit(Connection(client, str(peer[0]), self._site, self._limits, self._places))
+                self._admit(Connection(client, peer, self._site, self._limits, self._places))
             else:
                 _reject(client, self._policies.last)
+        except MemoryError:
+            client.close()
+            raise
 
     def _admit(self, connection: Connection) -> None:
         self._places.add(connection)
         try:
             _thread.start_new_thread(self._serve, (connection,))  # `Thread.start` would wait until it runs
-        except RuntimeError:  # this user may have no more threads
+        except (RuntimeError, MemoryError):  # this user may have no more threads
             self._refusals.warning("cannot start a thread for a connection")
             self._places.remove(connection)
             connection.close()

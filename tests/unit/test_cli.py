@@ -242,6 +242,17 @@ def test_version(capsys: Capture) -> None:
     assert re.fullmatch(form, capsys.readouterr().out)
 
 
+def test_out_of_memory_is_said(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """One line says what is short; a service manager starts it again."""
+
+    def fail(_: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert cli.main([]) == 1
+    assert capsys.readouterr().err == "shortproc-exporter: error: out of memory: raise the memory limit\n"
+
+
 def test_runs_as_a_module() -> None:
     """`python -m exporter` is the entry point before installation."""
     result = run("--version", capture_output=True)

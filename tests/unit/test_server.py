@@ -139,6 +139,35 @@ def test_too_many_open_files(client: Client, caplog: pytest.LogCaptureFixture) -
     assert [record.getMessage() for record in caplog.records] == ["cannot accept connections"]
 
 
+@pytest.mark.parametrize("failing", ["_has_gone", "_thread.start_new_thread"])
+def test_out_of_memory(client: Client, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that accepts connections must not end: the server would be deaf for ever."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"exporter.web.server.{failing}", fail)
+        with client.connect() as sock:
+            assert read_all(sock) == b""
+    assert client.ask("/-/ready")[0] == 200
+    wait_for_connections(0)
+
+
+def test_a_connection_whose_thread_never_ran(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without memory for its first frame, a new thread ends before it runs; its connection must not keep a place for ever."""
+    monkeypatch.setattr("exporter.web.connection._BEGIN_SECONDS", 0)
+    with monkeypatch.context() as patch, client.connect() as sock:
+        patch.setattr("exporter.web.server._thread.start_new_thread", lambda *_: None)
+        deadline = time.monotonic() + PATIENCE
+        while not client.server._places.all() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        client.server.tick()
+        assert read_all(sock) == b""
+    assert client.server._places.all() == []
+    assert client.ask("/-/ready")[0] == 200
+
+
 def test_a_failing_page_is_logged_once(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever may ask for it could fill a disk with tracebacks."""
     client.pages.broken = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ def test_users_have_names(passwd: Path) -> None:
     """The first line of a number counts, as for other programs; what has no name is a number."""
     names = Users(str(passwd))
     assert [names.name(uid) for uid in (0, 33, 100000, 2**32 - 1, None)] == ["root", "web", "100000", "4294967295", "unknown"]
+
+
+def test_a_small_file_takes_little_memory(passwd: Path) -> None:
+    """It is read in the loop that counts, which must not end for want of a buffer that nobody fills."""
+    names = Users(str(passwd))
+    tracemalloc.start()
+    try:
+        assert names.name(33) == "web"
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_changed_file_is_read_again(passwd: Path) -> None:
