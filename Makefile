@@ -18,7 +18,7 @@ TEST_PACKAGES := gcc openssl procps python3-bcrypt python3-psutil python3-yaml s
 BENCH_PACKAGES := bpftrace bpftool
 KERNEL_PACKAGES := gcc qemu-system-x86 qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross busybox-static cpio kmod xz-utils zstd \
 	$(shell apt-cache pkgnames 2>/dev/null | grep -x virtiofsd)
-PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench attack install-deps,$(MAKECMDGOALS)),$(TEST_PACKAGES)) \
+PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench attack soak install-deps,$(MAKECMDGOALS)),$(TEST_PACKAGES)) \
 	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES)) $(if $(filter test-kernels,$(MAKECMDGOALS)),$(KERNEL_PACKAGES))
 
 C_FILES = $(shell find bpf bench tests -name '*.[ch]')
@@ -99,6 +99,10 @@ bench: all ## Run all benchmarks, some compared with other tools (as root)
 .PHONY: attack
 attack: all ## Scrape the exporter while clients attack it from loopback; fail if that delays scrapes or takes memory (as root)
 	@$(BIN)/python -m bench.attack
+
+.PHONY: soak
+soak: all ## Kill, stop and starve the exporter for 20 minutes under a load whose truth is known (as root; SECONDS=180 for less)
+	@$(BIN)/python -m bench.soak $(if $(SECONDS),--seconds=$(SECONDS)) $(ARGS)
 
 .PHONY: fuzz
 fuzz: all .venv/dev ## Fuzz the code that reads bytes of others, 30 s for each target (ARGS="--seconds=300 accept"; `--keep` keeps the corpus)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ FORMATS = {
 }
 """What a server asks for, by name."""
 
+_NONE: Mapping[str, str] = {}
+
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -37,6 +39,8 @@ class Running:
     pid: int
     port: int
     ready_seconds: float
+    exit_status: int | None = None
+    """As in `subprocess`, once it has ended."""
 
     def get(self, path: str = "/metrics", accept: str = "", coding: str = "identity") -> bytes:
         """The body of one request, on a connection of its own, as it was sent."""
@@ -81,12 +85,25 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(*arguments: str, uid: int | None = None, checkout: Path | None = None) -> Iterator[Running]:
-    """Start it on a free loopback port, wait until it is ready, and end it after. `checkout` is that of another revision."""
+def running(
+    *arguments: str, uid: int | None = None, checkout: Path | None = None, stderr: int | None = None, environment: Mapping[str, str] = _NONE
+) -> Iterator[Running]:
+    """Start it on a free loopback port, wait until it is ready, and end it after. `checkout` is that of another revision.
+
+    `stderr` is the descriptor that it logs to; `environment` has further variables. It may have been killed meanwhile.
+    """
     port = free_port()
     command = [sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", *arguments]
     begun = time.monotonic()
-    child = subprocess.Popen(command, user=uid, group=uid, extra_groups=[] if uid is not None else None, cwd=checkout)
+    child = subprocess.Popen(
+        command,
+        user=uid,
+        group=uid,
+        extra_groups=[] if uid is not None else None,
+        cwd=checkout,
+        stderr=stderr,
+        env={**os.environ, **environment},
+    )
     exporter = Running(child.pid, port, 0.0)
     try:
         while time.monotonic() < begun + 20:
@@ -100,4 +117,4 @@ def running(*arguments: str, uid: int | None = None, checkout: Path | None = Non
         yield exporter
     finally:
         child.send_signal(signal.SIGTERM)
-        child.wait(10)
+        exporter.exit_status = child.wait(10)

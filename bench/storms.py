@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 
 from bench.exporter import Running, Samples, running
 from bench.workloads import Workload, built
@@ -22,21 +23,28 @@ def total(samples: Samples, name: str, **labels: str) -> float:
 
 
 class Scraper(threading.Thread):
-    """Scrapes every 100 ms, and notes every counter that fell."""
+    """Scrapes every 100 ms, or as often as is asked, and notes every counter that fell, and when a scrape failed."""
 
-    def __init__(self, exporter: Running) -> None:
+    def __init__(self, exporter: Running, seconds: float = 0.1) -> None:
         super().__init__(daemon=True)
         self._exporter = exporter
+        self._seconds = seconds
         self._over = threading.Event()
         self.scrapes = 0
         self.fell: list[str] = []
+        self.failed: list[float] = []
+        """Moments, of the monotonic clock."""
 
     def run(self) -> None:
         """Until it is stopped."""
         before: Samples = {}
-        while not self._over.wait(0.1):
-            now = self._exporter.samples()
+        while not self._over.wait(self._seconds):
             self.scrapes += 1
+            try:
+                now = self._exporter.samples()
+            except (OSError, HTTPException, ValueError):
+                self.failed.append(time.monotonic())
+                continue
             for key, value in now.items():
                 if key[0].startswith("shortproc_") and key[0].endswith(_COUNTER_ENDINGS) and value < before.get(key, value):
                     self.fell.append(f"{key} {before[key]} -> {value}")
@@ -83,6 +91,8 @@ def _storm(exporter: Running, workload: Workload, title: str, arguments: list[ob
     ratio = total(after, "shortproc_detection_capture_ratio")
     print(f"{title} ({took:.1f} s, {scraper.scrapes} scrapes)")
     print(f"  ended {seen}: {'exact' if exact else f'WRONG, expected {expected}'}; counters that fell: {scraper.fell or 'none'}")
+    if scraper.failed:
+        print(f"  {len(scraper.failed)} scrapes FAILED")
     # under the storm's own name its own process is counted too
     truth = (spent.children_ns + (spent.own_ns if comm == workload.storm.name else 0)) / 1e9
     print(f"  CPU {cpu:.4f} s, getrusage {truth:.4f} s ({cpu / truth - 1:+.2%}); never charged: {uncharged:.0f}")

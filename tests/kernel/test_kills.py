@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import tempfile
@@ -15,29 +14,14 @@ import psutil
 import pytest
 
 from bench.exporter import free_port
-from exporter.kernel import bpf
+from bench.processes import family, loaded, marked, programs_of
 from tests.folders import public
 from tests.kernel.programs import Program, until
 from tests.kernel.test_app import CHECKOUT, Running, _mode, command, running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only as root it has a broker")
 
-_PROG_GET_FD_BY_ID = 13
 MARK = "SHORTPROC_TEST_KILLS"
-
-
-def programs_of(pid: int) -> set[int]:
-    """Ids of the BPF programs that a process holds."""
-    infos = [path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir()]
-    return {int(line.split()[1]) for text in infos for line in text.splitlines() if line.startswith("prog_id:")}
-
-
-def loaded(program: int) -> bool:
-    attr = (ctypes.c_uint32 * 3)(program)
-    fd: int = bpf._libc.syscall(bpf._SYS_BPF, _PROG_GET_FD_BY_ID, ctypes.byref(attr), ctypes.sizeof(attr))
-    if fd >= 0:
-        os.close(fd)
-    return fd >= 0
 
 
 @pytest.fixture
@@ -59,8 +43,7 @@ def config(sink: Path, tmp_path: Path) -> str:
 
 def children(exporter: Running) -> dict[str, psutil.Process]:
     """The broker, and the handlers' child."""
-    found = psutil.Process(exporter.child.pid).children()
-    return {"broker" if "exporter.loaders.broker_process" in each.cmdline() else "handlers": each for each in found}
+    return family(exporter.child.pid)
 
 
 def gone(process: psutil.Process) -> bool:
@@ -114,15 +97,3 @@ def test_killed_at_any_moment(config: str) -> None:
             child.kill()
     assert max(seen) > 1, "no other process than the exporter was ever there"
     assert not until(lambda: marked(mark), lambda found: not found, seconds=60)
-
-
-def marked(mark: str) -> list[Path]:
-    """Processes that inherited the mark."""
-    return [path for path in Path("/proc").glob("[0-9]*/environ") if mark.encode() in _content(path)]
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
