@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import threading
 
 from exporter.handlers import Record
@@ -18,6 +19,8 @@ _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
 """After the SDK has given up a batch, which takes up to `timeout_seconds`; doubled after each failure."""
 _JITTER = 0.2
 """So that a fleet does not come back all at once."""
+_SWITCH_SECONDS = 0.0005
+"""How soon the main thread gets the interpreter while a batch is encoded, which takes 50 ms: handlers wait as long, 5 ms by default."""
 _CLOSE_SECONDS = 5.0
 """Half of what all handlers have together."""
 
@@ -37,6 +40,7 @@ class Otlp(Sink):
         self._accepted = self._lost = self._errors = 0
         """Not in the tally yet."""
         self._closing = self._closed = False
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._thread = threading.Thread(target=self._run, name="otlp", daemon=True)
         self._thread.start()
 
