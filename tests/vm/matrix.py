@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -120,6 +121,8 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help=f"only {' and '.join(_SHORT)}, and only {' and '.join(_SHORT_CHECKS)}")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(guest.name for guest in GUESTS))
     wanted = parser.parse_args()
+    if unknown := set(wanted.names) - {guest.name for guest in GUESTS}:
+        parser.error(f"no such guest: {', '.join(unknown)}")
     guests = [guest for guest in GUESTS if not wanted.names or guest.name in wanted.names]
     if wanted.short:
         guests = [Guest(guest.name, guest.kernel, _SHORT_CHECKS) for guest in GUESTS if guest.name in _SHORT]
@@ -127,7 +130,8 @@ def main() -> int:
     with ThreadPoolExecutor(wanted.jobs) as pool:
         found = list(pool.map(run, guests))
     seconds = round(time.monotonic() - begun)
-    print(f"{'together':<26} {seconds:>5} s")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{'together':<26} {seconds:>5} s, {used.ru_utime + used.ru_stime:.0f} s of CPU")
     if results.kept() and not wanted.short:
         keep(found)
     return int(any(each.failures for each in found))
