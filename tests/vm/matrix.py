@@ -56,7 +56,7 @@ GUESTS = (
         "6.12",
         conditions=("cgroup v1 only", "CPU offline and online", "bpf_jit_enable=0", "pid_max 301", "pid_max 4194304", "hidepid=2"),
     ),
-    Guest("memory", "6.12", conditions=("OOM kill", "70,000 living processes"), settings={"VM_MEMORY": "6144"}),
+    Guest("memory", "6.12", conditions=("OOM kill", "70,000 living processes"), settings={"VM_MEMORY": "4096"}),
     Guest("1 CPU", "6.12", conditions=("usual",), settings={"VM_CPUS": "1"}),
     Guest("8 CPUs", "6.12", conditions=("usual",), settings={"VM_CPUS": "8"}),
     Guest("lockdown=confidentiality", "6.12", checks=("modes",), settings={"VM_APPEND": "lockdown=confidentiality"}),
