@@ -328,7 +328,7 @@ static __always_inline void count_second(struct cpu *cpu, __u64 now)
 }
 
 /* Of the two copies of on_exit, which run one after the other in the task that exits: returns whether this one is to count. The first leaves
- * a mark in the slot of the task. If the second doesn't find it, the kernel skipped the first. See docs/adr/0020-two-copies.md
+ * a mark in the slot of the task. If the second doesn't find it, the kernel skipped the first. See docs/adr/0022-two-copies.md
  */
 static __always_inline int is_my_turn(__u64 *mark, struct cpu *cpu, __u64 task, int copy)
 {
