@@ -60,15 +60,22 @@ class Load(threading.Thread):
         return self.truth
 
 
+_OF_CPU = "cpu_"
+"""Reasons of loss that begin so tell of CPU alone."""
+
+
 def miscounted(before: Samples, after: Samples, truth: Truth, *, is_last: bool) -> list[str]:
-    """Return what differs from the truth. The last time, only what no published loss explains."""
-    wrong = {}
-    for (comm, outcome), n in truth.items():
-        counted = [total(samples, "shortproc_comm_exits_total", comm=comm, outcome=outcome) for samples in (after, before)]
-        if counted[0] - counted[1] != n:
-            wrong[comm, outcome] = counted[0] - counted[1] - n
-    lost = total(after, "shortproc_detection_lost_total") - total(before, "shortproc_detection_lost_total")
-    if is_last and sum(map(abs, wrong.values())) <= lost:
+    """Return what differs from the truth. The last time, only what no published loss explains, nor a mode that knows no outcomes."""
+
+    def grown(name: str, **labels: str) -> float:
+        return total(after, name, **labels) - total(before, name, **labels)
+
+    differ = {key: grown("shortproc_comm_exits_total", comm=key[0], outcome=key[1]) - n for key, n in truth.items()}
+    wrong = {key: n for key, n in differ.items() if n}
+    of_unknown_outcome = sum(grown("shortproc_comm_exits_total", comm=comm, outcome="unknown") for comm in {comm for comm, _ in truth})
+    reasons = {dict(labels)["reason"] for name, labels in after if name == "shortproc_detection_lost_total"}
+    lost = sum(grown("shortproc_detection_lost_total", reason=each) for each in reasons if not each.startswith(_OF_CPU))
+    if is_last and sum(map(abs, wrong.values())) <= lost + of_unknown_outcome:
         return []
     return [f"{comm} {outcome} {n:+.0f}" for (comm, outcome), n in wrong.items()]
 

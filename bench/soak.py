@@ -45,7 +45,7 @@ _GRACE_SECONDS = 12.0
 _SHOWN_BYTES = 8192
 _KILL_EACH = 5
 """Rounds of the first half, one of which kills the exporter."""
-_MOST_MORE = Taken(pss_kib=8 << 10, descriptors=6, threads=2, bpf_kib=0)
+_MOST_MORE = Taken(pss_kib=8 << 10, descriptors=6, threads=2, bpf_kib=64)
 _OPTIONS = f"""
 metrics: {{new_series_hold_seconds: 0, max_comms: 200}}
 detection: {{retry_seconds: 5}}
