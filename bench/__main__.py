@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from bench import (
+    compare,
     costs,
     handlers,
     memory,
@@ -25,6 +26,7 @@ from bench import (
 )
 
 _ALL = {
+    "compare": compare.main,
     "modes": modes.main,
     "records": records.main,
     "handlers": handlers.main,

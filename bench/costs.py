@@ -25,10 +25,11 @@ from bench.workloads import Workload, built
 from exporter.model.dimensions import BY_ORIGIN
 
 _STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
-_BPFTRACE = """
+LIFETIMES = """
 tracepoint:sched:sched_process_fork { @s[args->child_pid] = nsecs; }
 tracepoint:sched:sched_process_exit /@s[pid]/ { @h[comm] = hist(nsecs - @s[pid]); delete(@s[pid]); }
 """
+"""The histogram of lifetimes by name, as a program of bpftrace."""
 _ROUNDS = 5
 
 
@@ -46,12 +47,12 @@ def statistics() -> Iterator[None]:
 @contextmanager
 def _bpftrace() -> Iterator[set[int]]:
     """Run it, and give the numbers of its programs."""
-    others = set(_programs())
-    child = subprocess.Popen(["bpftrace", "-e", _BPFTRACE], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    others = set(programs())
+    child = subprocess.Popen(["bpftrace", "-e", LIFETIMES], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(100):
             time.sleep(0.2)
-            mine = {number for number, program in _programs().items() if program.get("name", "").startswith("sched_process_")} - others
+            mine = {number for number, program in programs().items() if program.get("name", "").startswith("sched_process_")} - others
             if len(mine) == 2:
                 break
         else:
@@ -63,14 +64,15 @@ def _bpftrace() -> Iterator[set[int]]:
         child.wait(30)
 
 
-def _programs() -> dict[int, dict[str, Any]]:
+def programs() -> dict[int, dict[str, Any]]:
+    """Return what bpftool tells of each loaded program, by its number."""
     listing = subprocess.run(["bpftool", "--json", "prog", "show"], check=True, capture_output=True, text=True).stdout
     return {each["id"]: each for each in json.loads(listing)}
 
 
-def _bpftrace_ns(numbers: set[int]) -> int:
+def run_ns(numbers: set[int]) -> int:
     """Nanoseconds that these programs took so far."""
-    return sum(each.get("run_time_ns", 0) for number, each in _programs().items() if number in numbers)
+    return sum(each.get("run_time_ns", 0) for number, each in programs().items() if number in numbers)
 
 
 def exporter_ns(exporter: Running) -> dict[str, float]:
@@ -125,9 +127,9 @@ class _Cost(NamedTuple):
 
 def _measured(exporter: Running, bpftrace: set[int], workload: Workload, title: str) -> _Cost:
     command, n = _STORMS[title]
-    theirs, cpu = _bpftrace_ns(bpftrace), exporter.cpu_seconds()
+    theirs, cpu = run_ns(bpftrace), exporter.cpu_seconds()
     parts = storm_ns(exporter, workload, command, n)
-    return _Cost(parts, (_bpftrace_ns(bpftrace) - theirs) / n, (exporter.cpu_seconds() - cpu) * 1e9 / n)
+    return _Cost(parts, (run_ns(bpftrace) - theirs) / n, (exporter.cpu_seconds() - cpu) * 1e9 / n)
 
 
 def main() -> None:
