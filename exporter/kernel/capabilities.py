@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
@@ -45,10 +46,11 @@ def bpf_refusal() -> str | None:
 
 def _is_locked_down() -> bool:
     """Return whether nobody may read the kernel's memory. Without securityfs, the command line tells that it is so from boot on."""
-    try:
+    with contextlib.suppress(OSError):
         return "[confidentiality]" in _LOCKDOWN.read_text()
-    except OSError:
+    with contextlib.suppress(OSError):  # hidden where /proc is mounted with subset=pid
         return "lockdown=confidentiality" in _COMMAND_LINE.read_text().split()
+    return False
 
 
 def _mask(name: str) -> int:
