@@ -27,7 +27,7 @@ def blocks() -> dict[str, str]:
         "kernels": table(head, map(_kernel, kernels)),
         "modes": table(("kernel", *(code(spec.mode) for spec in MODES)), _modes(kernels)),
         "conditions": table(("condition", "kernel", "result"), (row for guest in others for row in _conditions(guest))),
-        "run": f"`make test-kernels`, {sum(guest['seconds'] for guest in result['guests']) // 60} minutes, one guest after another: {where}\n",
+        "run": f"`make test-kernels`, {sum(guest['seconds'] for guest in result['guests']) // 60} minutes one by one: {where}\n",
     }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import curses
 import locale
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
@@ -57,7 +58,11 @@ class Screen:
         curses.endwin()
 
     def size(self) -> tuple[int, int]:
-        """Return columns and lines."""
+        """Return columns and lines. The terminal is asked, since curses misses a change whose signal comes at the wrong moment."""
+        with contextlib.suppress(OSError):  # it has gone
+            now = os.get_terminal_size(sys.stdout.fileno())
+            if now.lines and now.columns and curses.is_term_resized(now.lines, now.columns):
+                curses.resizeterm(now.lines, now.columns)
         height, width = self._window.getmaxyx()
         return width, height
 

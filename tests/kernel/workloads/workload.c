@@ -12,7 +12,7 @@
  *   kill N SIGNAL        children that end by SIGNAL
  *   dump N THREADS MS    children that dump core after MS: in turn the leader, or another thread, aborts
  *   chain N FILE         children that exec themselves twice, then FILE
- *   comms N              children each with a name of its own, ending as N % 3 says: 0, 1, by a signal
+ *   comms N [FIRST]      children each with a name of its own, numbered from FIRST, ending as its number % 3 says: 0, 1, by a signal
  *   uring N              children that start one io_uring worker
  *   compat N             execve and execveat of a missing file, N times each, by the system calls of 32-bit programs; no children
  *   stop N               children stopped for good and killed: SIGKILL once a process
@@ -183,6 +183,7 @@ static void child(char **argv, int number)
 		execl("/proc/self/exe", "workload", "rechain", "1", argv[3], NULL);
 		_exit(94);
 	} else if (!strcmp(what, "comms")) {
+		number += extra;
 		snprintf(name, sizeof(name), "c%d", number);
 		prctl(PR_SET_NAME, name);
 		if (number % 3 == 2) {
