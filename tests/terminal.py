@@ -30,7 +30,8 @@ class Terminal:
         self._master, slave = os.openpty()
         self.resize(columns, lines)
         variables = os.environ | {"TERM": "xterm", "LC_ALL": "C.UTF-8"} | environment
-        with_terminal = ["setsid", "--ctty", *command]  # as its controlling terminal, so that SIGWINCH comes
+        # as its controlling terminal, so that SIGWINCH comes; what runs the tests may ignore signals, as nohup does
+        with_terminal = ["env", "--default-signal", "setsid", "--ctty", *command]
         self.child = subprocess.Popen(with_terminal, stdin=slave, stdout=slave, stderr=slave, env=variables, cwd=CHECKOUT)
         os.close(slave)
 
@@ -69,8 +70,9 @@ class Terminal:
         """Return the status of the command, once it has ended by itself or by a signal."""
         if number is not None:
             self.child.send_signal(number)
-        while self._read(60):
-            pass
+        end = time.monotonic() + 60
+        while self._read(0.1):
+            assert time.monotonic() < end, "\n".join(self.lines)
         return self.child.wait(60)
 
     def _read(self, seconds: float) -> bool:
