@@ -112,10 +112,10 @@ def test_all_that_may_have_series_have_room(
     """The maps grow with metrics.max_comms; smaller ones could not take all names at a swap, and the mode would fail."""
     tracked = {COMM: [workload.comm, *(b"tracked-%d" % number for number in range(999))]}
     with watch(comms=1000) as source:
-        for _ in range(3):
+        for _ in range(2):
             source.swap_maps(tracked)
             source.drain()
-            workload.storm("comms", 3000)
+            workload.storm("comms", 1500)
             workload.storm("end", 20, 0)
             source.swap_maps(tracked)
             assert sum(source.drain().of(COMM).row(workload.comm).exits) == 22
