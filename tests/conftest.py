@@ -31,12 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run one after another what loads the machine or watches all of it. Beside it run those that share servers, and unit tests."""
+    """Run one after another what loads the machine or watches all of it. Unit tests run beside it (pytest-xdist)."""
     for item in items:
-        if item.path.is_relative_to(KERNEL):
+        if item.path.is_relative_to(KERNEL) or item.path.is_relative_to(E2E):
             item.add_marker(pytest.mark.xdist_group("whole machine"))
-        elif item.path.is_relative_to(E2E) and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 @pytest.fixture(scope="session", autouse=True)

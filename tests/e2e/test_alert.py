@@ -48,7 +48,6 @@ RELEASES = {
 MISSING = [program for program in ("prometheus", "prometheus-alertmanager", "openssl") if shutil.which(program) is None]
 
 pytestmark = [
-    pytest.mark.xdist_group("whole machine"),  # it is about how soon
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 

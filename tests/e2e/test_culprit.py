@@ -21,7 +21,6 @@ HOLD_SECONDS = 8
 QUIET, BURST_SECONDS, APART_SECONDS = 200, 10, 0.01
 
 pytestmark = [
-    pytest.mark.xdist_group("whole machine"),  # it is about how soon
     pytest.mark.skipif(os.geteuid() != 0 or refusal() is not None, reason="needs root and eBPF, which see every process"),
 ]
 
