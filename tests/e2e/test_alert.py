@@ -47,9 +47,7 @@ RELEASES = {
 }
 MISSING = [program for program in ("prometheus", "prometheus-alertmanager", "openssl") if shutil.which(program) is None]
 
-pytestmark = [
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
 Alert = dict[str, Any]
 

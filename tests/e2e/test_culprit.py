@@ -20,9 +20,7 @@ from exporter.model import comm_text
 HOLD_SECONDS = 8
 QUIET, BURST_SECONDS, APART_SECONDS = 200, 10, 0.01
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0 or refusal() is not None, reason="needs root and eBPF, which see every process"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or refusal() is not None, reason="needs root and eBPF, which see every process")
 
 
 def short_exits(exporter: Running) -> dict[str, float]:
