@@ -9,23 +9,18 @@ import time
 from collections.abc import Callable
 
 from exporter.config.options import Config
-from exporter.config.problems import one_line
-from exporter.library.following import Following
+from exporter.library.command import BAD_USAGE, FAILED, OK, observed, refuse, stop_signals, tell
 from exporter.library.history import History
-from exporter.library.host import Host
 from exporter.library.processes import Ended, Records
 from exporter.library.selection import beyond
 from exporter.model import ModeUnavailable
 from exporter.process import log
-from exporter.process.signals import Signals, hangup_is_ignored
+from exporter.process.signals import Signals
 from exporter.snoop.flags import Options
 from exporter.snoop.printer import Output, Printer
 from exporter.snoop.reading import Reading
 
-OK, FAILED, BAD_USAGE = 0, 1, 2
-
 _TICK_SECONDS = 1.0
-_STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _LAST_LINES_SECONDS = 2.0
 """Time for the reader of the output to read the last lines after a signal."""
 
@@ -33,11 +28,11 @@ _LAST_LINES_SECONDS = 2.0
 def main(options: Options, config: Config) -> int:
     """Print records until a signal, `--duration` or `--count`. Returns the exit status. Raises `OSError` if output cannot be written."""
     if sys.stdout is None:
-        return _refuse("there is no standard output", FAILED)
+        return refuse("there is no standard output", FAILED)
     if options.url is None and options.file is None and (warning := beyond(options.filter, config.detection.short_threshold_seconds)):
         tell(warning)
     log.setup(config.log.level, config.log.format)
-    signals = Signals(_STOPS - {signal.SIGHUP} if hangup_is_ignored() else _STOPS)
+    signals = stop_signals()
     history = None if options.file is None else History(options.file, options.since_ns, options.until_ns)
     records = _records(options, config, history)
     output = Output(sys.stdout.fileno(), sys.stdout.encoding)
@@ -46,16 +41,16 @@ def main(options: Options, config: Config) -> int:
         with records:
             stop = _print(records, printer, signals, options.duration_seconds)
     except ModeUnavailable as reason:
-        return _refuse(str(reason), BAD_USAGE)
+        return refuse(str(reason), BAD_USAGE)
     except Ended as reason:
-        return _refuse(str(reason), FAILED)
+        return refuse(str(reason), FAILED)
     if printer.failure is not None:
         raise printer.failure
     if history is not None and history.damaged:
         tell(f"{history.damaged} lines or rows of the file are no records")
     _sum_up(options, printer, output, records, stop)
     if records.failure is not None:
-        return _refuse(records.failure, FAILED)
+        return refuse(records.failure, FAILED)
     return OK if stop is None else 128 + stop
 
 
@@ -87,7 +82,7 @@ def _print(records: Records, printer: Printer, signals: Signals, seconds: float 
 def _records(options: Options, config: Config, history: History | None) -> Records:
     if history is not None:
         return Reading(history, options.filter)
-    return Host(config, options.filter) if options.url is None else Following(options.url, options.filter)
+    return observed(options.url, config, options.filter)
 
 
 def _describing(records: Records) -> Callable[[], None]:
@@ -100,17 +95,6 @@ def _describing(records: Records) -> Callable[[], None]:
             tell(description)
 
     return describe
-
-
-def tell(text: str) -> None:
-    """Print a message to standard error."""
-    if sys.stderr is not None:  # else print would use standard output
-        print(f"shortproc-exporter: {one_line(text)}", file=sys.stderr)  # noqa: T201
-
-
-def _refuse(reason: str, status: int) -> int:
-    tell(f"error: {reason}")
-    return status
 
 
 def _wait(signals: Signals, goes_on: Callable[[], bool], deadline: float, tick: Callable[[], None] = lambda: None) -> signal.Signals | None:

@@ -12,33 +12,29 @@ from urllib.parse import urlsplit
 
 from exporter.config.options import Config
 from exporter.config.problems import one_line
-from exporter.library.following import Following
-from exporter.library.host import Host
+from exporter.library.command import BAD_USAGE, FAILED, OK, observed, refuse, stop_signals, tell
 from exporter.library.processes import Ended, Processes
 from exporter.library.selection import beyond
 from exporter.model import ModeUnavailable
 from exporter.process import log
-from exporter.process.signals import Signals, hangup_is_ignored
+from exporter.process.signals import Signals
 from exporter.top.flags import Options
 from exporter.top.state import State, pressed
 from exporter.top.view import Scene, picture, table
 from exporter.top.watching import Watching
 
-OK, FAILED, BAD_USAGE = 0, 1, 2
-
 _DRAW_SECONDS = 1.0
-_STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def main(options: Options, config: Config) -> int:
     """Show short processes until `q` or a signal. Returns the exit status. Raises `OSError` if output cannot be written."""
     if not options.once and not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
-        return _refuse("top needs a terminal; --once prints a table without", BAD_USAGE)
+        return refuse("top needs a terminal; --once prints a table without", BAD_USAGE)
     if options.url is None and (warning := beyond(options.filter, config.detection.short_threshold_seconds)):
-        _tell(warning)
+        tell(warning)
     log.setup(config.log.level, config.log.format)
-    signals = Signals(_STOPS - {signal.SIGHUP} if hangup_is_ignored() else _STOPS)
-    processes: Processes = Host(config, options.filter) if options.url is None else Following(options.url, options.filter)
+    signals = stop_signals()
+    processes = observed(options.url, config, options.filter)
     host = platform.node() if options.url is None else urlsplit(options.url).netloc.rpartition("@")[2]
     try:
         with processes:
@@ -49,9 +45,9 @@ def main(options: Options, config: Config) -> int:
             finally:
                 watching.stop()
     except ModeUnavailable as reason:
-        return _refuse(str(reason), BAD_USAGE)
+        return refuse(str(reason), BAD_USAGE)
     except Ended as reason:
-        return _refuse(str(reason), FAILED)
+        return refuse(str(reason), FAILED)
     return OK if stop in {None, signal.SIGINT} else 128 + stop
 
 
@@ -67,7 +63,7 @@ def _once(options: Options, processes: Processes, watching: Watching, signals: S
     for line in table(watching.scene(), state, options.count):
         print(line)  # noqa: T201
     if processes.dropped:
-        _tell(f"{processes.dropped} short processes are missing: they came faster than they were read")
+        tell(f"{processes.dropped} short processes are missing: they came faster than they were read")
     return stop
 
 
@@ -106,13 +102,3 @@ def _wait(processes: Processes, watching: Watching, signals: Signals, seconds: f
     """Wait until records, a signal, or input; then take the records. Returns whether more may come."""
     select.select([processes.fileno(), signals.fileno(), *fds], [], [], seconds)
     return watching.collect()
-
-
-def _tell(text: str) -> None:
-    if sys.stderr is not None:
-        print(f"shortproc-exporter: {one_line(text)}", file=sys.stderr)  # noqa: T201
-
-
-def _refuse(reason: str, status: int) -> int:
-    _tell(f"error: {reason}")
-    return status
