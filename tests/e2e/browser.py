@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 PATIENCE = 30.0
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -27,7 +28,9 @@ class Tab:
         self._asked = 0
         self._session: str | None = None
         self.said: list[str] = []
-        """Errors and refusals, as the console has them."""
+        """Errors and refusals, as the console has them, of the site that is open: an icon of one before may be asked for after its end."""
+        self._site = ""
+        self._left: set[str] = set()
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
@@ -41,13 +44,16 @@ class Tab:
         until = time.monotonic() + PATIENCE
         while (answer := self._next(until)).get("id") != self._asked:
             if answer.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
-                self.said.append(json.dumps(answer["params"]))
+                self._note(answer["params"])
         assert "error" not in answer, answer
         result: dict[str, Any] = answer["result"]
         return result
 
     def open(self, url: str) -> None:
         """Go there, and wait until it is loaded."""
+        site = _site_of(url)
+        self._left = (self._left | {self._site}) - {site}
+        self._site = site
         self.call("Page.navigate", url=url)
         self.wait_for(f"location.href.startsWith({url!r}) && document.readyState === 'complete'")
 
@@ -64,6 +70,10 @@ class Tab:
             assert time.monotonic() < until, f"never became true: {script}"
             time.sleep(0.05)
 
+    def _note(self, said: dict[str, Any]) -> None:
+        if _site_of(said.get("entry", {}).get("url", "")) not in self._left - {""}:
+            self.said.append(json.dumps(said))
+
     def _next(self, until: float) -> dict[str, Any]:
         while b"\0" not in self._received:
             readable, _, _ = select.select([self._from], [], [], max(0.0, until - time.monotonic()))
@@ -73,6 +83,10 @@ class Tab:
             self._received += chunk
         message, _, self._received = self._received.partition(b"\0")
         return dict(json.loads(message))
+
+
+def _site_of(url: str) -> str:
+    return urlsplit(url).netloc
 
 
 @contextlib.contextmanager
