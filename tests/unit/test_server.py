@@ -157,13 +157,14 @@ def test_out_of_memory(client: Client, failing: str, monkeypatch: pytest.MonkeyP
 def test_a_connection_whose_thread_never_ran(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without memory for its first frame, a new thread ends before it runs; its connection must not keep a place for ever."""
     monkeypatch.setattr("exporter.web.connection._BEGIN_SECONDS", 0)
-    with monkeypatch.context() as patch, client.connect() as sock:
-        patch.setattr("exporter.web.server._thread.start_new_thread", lambda *_: None)
-        deadline = time.monotonic() + PATIENCE
-        while not client.server._places.all() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        client.server.tick()
-        assert read_all(sock) == b""
+    with monkeypatch.context() as patch:
+        patch.setattr("exporter.web.server._thread.start_new_thread", lambda *_: None)  # before it connects: the server may accept at once
+        with client.connect() as sock:
+            deadline = time.monotonic() + PATIENCE
+            while not client.server._places.all() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            client.server.tick()
+            assert read_all(sock) == b""
     assert client.server._places.all() == []
     assert client.ask("/-/ready")[0] == 200
 
