@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 # bcc belongs to the system's interpreter, and other users than the builder can run it
 PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || command -v python3)
 BIN := .venv/bin
-# Unit tests beside the others, which need the machine for themselves; see tests/conftest.py
+# Two workers; tests/conftest.py says what runs beside what
 PYTEST := pytest -q -n 2 --dist loadgroup
 DOCKER ?= docker
 OBJECTS := $(addprefix exporter/_bpf/,lifecycle.bpf.o failures.bpf.o)

@@ -15,6 +15,7 @@ from hypothesis import settings
 from exporter.handlers import process
 from exporter.loaders.core import refusal
 from tests.folders import public
+from tests.turns import turn
 
 KERNEL, E2E = (Path(__file__).parent / name for name in ("kernel", "e2e"))
 WORKLOAD = KERNEL / "workloads/workload.c"
@@ -31,10 +32,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run one after another what loads the machine or watches all of it. Unit tests run beside it (pytest-xdist)."""
+    """Part the tests between two workers: sources, servers and browsers on one, unit tests and then commands on the other."""
+
+    def order(item: pytest.Item) -> int:
+        if item.path.is_relative_to(KERNEL):
+            return 3 if item.get_closest_marker("commands") else 0
+        return 1 if item.path.is_relative_to(E2E) else 2
+
+    items.sort(key=order)
     for item in items:
-        if item.path.is_relative_to(KERNEL) or item.path.is_relative_to(E2E):
-            item.add_marker(pytest.mark.xdist_group("whole machine"))
+        if (place := order(item)) != 2:
+            item.add_marker(pytest.mark.xdist_group("commands" if place == 3 else "sources"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Storms drown what others record and name: those of thousands of processes, and who can't stand any, have a mark."""
+    if item.get_closest_marker("xdist_group") is None:
+        return (yield)
+    with turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -36,6 +36,7 @@ def quiet_names(workload: Workload) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.alone
 def test_a_burst_after_many_names_has_a_series(tmp_path: Path) -> None:
     """At 0 in the first seconds, and when it is no longer held back, at its true value."""
     config = tmp_path / "exporter.yml"

@@ -16,7 +16,7 @@ import yaml
 from bench.exporter import running
 from bench.prometheus import THREE, Prometheus, prometheus
 from tests.conftest import NO_THREE
-from tests.e2e.fleet import until
+from tests.e2e.fleet.scraped import until
 
 PAGE = (Path(__file__).parents[2] / "docs/prometheus.md").read_text()
 LIFETIMES, RUNTIMES = "shortproc_process_lifetime_seconds", "shortproc_process_runtime_seconds"

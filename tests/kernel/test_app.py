@@ -27,6 +27,8 @@ from exporter.kernel.procfs import Procfs
 from tests.folders import public
 from tests.kernel.programs import Program, until
 
+pytestmark = pytest.mark.commands
+
 CHECKOUT = Path(__file__).parents[2]
 STOP_SECONDS = 5
 """Generous: a second is what it takes at most."""
@@ -121,6 +123,7 @@ def test_serves_until_it_is_told_to_stop(requires_bpf: None, number: signal.Sign
         assert "Traceback" not in said
 
 
+@pytest.mark.alone
 def test_totals_never_fall_while_scraped_in_a_storm(requires_bpf: None, workload: Program, tmp_path: Path) -> None:
     """Counters and histograms only grow, drains and all; and the storm is whole in them at the end."""
     config = tmp_path / "exporter.yml"
@@ -226,6 +229,7 @@ def test_an_ordinary_user_is_served(nobody: int | None) -> None:
         assert "ebpf_core can't run: " in html.unescape(exporter.get("/")[1])
 
 
+@pytest.mark.alone
 def test_fast_scan_says_what_it_misses(nobody: int | None, workload: Program) -> None:
     """Half a millisecond is less than it can see: what it saw and what there was are both published."""
     if not Procfs().in_initial_pid_namespace():

@@ -51,6 +51,7 @@ def test_signals_are_counted_by_number(source: EbpfSource, workload: Program) ->
     assert signal.SIGKILL not in signals
 
 
+@pytest.mark.alone
 def test_the_same_as_ebpf_core(requires_bpf: None, workload: Program, nothing: Program) -> None:
     """Both at once: the same processes, and lives that differ by what lies between the clock of the fork and the tracepoint."""
     with watching() as core, watching_bcc() as bcc:

@@ -101,6 +101,7 @@ stop.set()
     assert mine.exits == [0, 0, 0, 3]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("force_guard", [False, True], ids=["group_dead", "counted"])
 def test_no_birth_stays_behind(workload: Program, force_guard: bool) -> None:
     """Births that nobody deletes would fill the map; it holds who lives, whatever ended while it was filled."""
@@ -162,6 +163,7 @@ def test_after_it_has_stopped(workload: Program) -> None:
         assert source.drain().of(COMM).row(workload.comm).exits == [0, 0, 0, 21]
 
 
+@pytest.mark.alone
 def test_a_drain_loses_nothing(workload: Program) -> None:
     """Maps are swapped and emptied in the middle of a storm, and each end is in one drain."""
     with watching_bcc() as source:

@@ -26,6 +26,8 @@ from tests.kernel.programs import until
 from tests.kernel.test_app import STOP_SECONDS
 from tests.kernel.throwaway import Machine, throwaway
 
+pytestmark = pytest.mark.commands
+
 CHECKOUT = Path(__file__).parents[2]
 NAME = "shortproc-exporter"
 CONFIG = f"etc/{NAME}/exporter.yml"

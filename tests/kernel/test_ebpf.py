@@ -89,6 +89,7 @@ def test_histograms_by_name(source: EbpfSource, workload: Program) -> None:
     assert mine.buckets[3] + mine.buckets[4] >= 1, "the parent lived ten times as long"
 
 
+@pytest.mark.alone
 def test_peak_per_second(source: EbpfSource, workload: Program) -> None:
     """The busiest whole second is told even when a scrape comes long after it."""
     assert source.gauges().peak_per_second is not None

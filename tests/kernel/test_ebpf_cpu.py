@@ -35,6 +35,7 @@ def test_cpu_is_what_getrusage_says(source: EbpfSource, workload: Program, words
     assert mine.short_cpu_ns == mine.cpu_ns
 
 
+@pytest.mark.alone
 def test_every_process_of_a_storm_is_cpu_known_or_known_to_be_missing(source: EbpfSource, workload: Program) -> None:
     """Now and then the kernel does not tell of a process's release; its CPU is then lost, and counted as that."""
     workload.storm("vfork", 5000)

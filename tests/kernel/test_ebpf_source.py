@@ -30,6 +30,7 @@ NO_SUCH_COMMANDS = 9998, 9999
 MIB = 2**20
 
 
+@pytest.mark.alone
 def test_drains_in_a_storm_lose_nothing(source: EbpfSource, workload: Program, always_due: None) -> None:
     """Each event is in exactly one drain, however often the maps are swapped under the running programs."""
     drains = [*_drained_during(source, lambda: workload.storm("vfork", 5000))]
@@ -62,6 +63,7 @@ def test_what_has_no_name_is_in_one_drain_too(source: EbpfSource, workload: Prog
     assert sum(drain.forks + drain.threads for drain in drains) == clones >= 50 + 50 * 4
 
 
+@pytest.mark.alone
 def test_drains_keep_a_flood_of_names_apart(source: EbpfSource, workload: Program, always_due: None) -> None:
     """A map that is drained in time does not fill up, so every name of a flood larger than the map is kept."""
     at_once, names = MAX_COMMS // 2, MAX_COMMS * 3 // 2
@@ -80,6 +82,7 @@ def test_drains_keep_a_flood_of_names_apart(source: EbpfSource, workload: Progra
     assert not any(sum(drain.of(COMM).other.exits) for drain in drains)
 
 
+@pytest.mark.alone
 def test_a_full_map_loses_nothing(source: EbpfSource, workload: Program) -> None:
     """What was counted as other since the map was full is drained too, once."""
     source.swap_maps({})
@@ -94,6 +97,7 @@ def test_a_full_map_loses_nothing(source: EbpfSource, workload: Program) -> None
     assert children[workload.comm] == 3000
 
 
+@pytest.mark.alone
 def test_a_known_name_has_room_in_a_flood(source: EbpfSource, workload: Program, always_due: None) -> None:
     """A flood of new names can't push those that have series into other, nor does giving them room keep them from being drained."""
     for _ in range(3):
@@ -105,6 +109,7 @@ def test_a_known_name_has_room_in_a_flood(source: EbpfSource, workload: Program,
         assert source.drain().of(COMM).row(workload.comm).exits == [22, 0, 0, 0]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("watch", [watching, pytest.param(watching_bcc, marks=needs_bcc)])
 def test_all_that_may_have_series_have_room(
     watch: Callable[..., AbstractContextManager[EbpfSource]], workload: Program, always_due: None
@@ -225,6 +230,7 @@ def test_two_sources_see_the_same(requires_bpf: None, workload: Program) -> None
         assert one.peek().of(COMM).row(workload.comm).exits == other.peek().of(COMM).row(workload.comm).exits == [1, 50, 0, 0]
 
 
+@pytest.mark.alone
 def test_all_bounds_are_used(requires_bpf: None, workload: Program) -> None:
     """The search for a bucket is right at both ends of the longest list of bounds, and with a single bound."""
     hour = 3600 * 10**9

@@ -25,7 +25,7 @@ from exporter.records.record import Record
 
 OWNER = 54321
 CHECKOUT = Path(__file__).parents[2]
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it is about what root gives up")
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it is about what root gives up"), pytest.mark.commands]
 
 
 def record(number: int) -> Record:
@@ -222,6 +222,7 @@ def test_the_child_ends_with_the_exporter(folder: Path) -> None:
     eventually(lambda: not Path(f"/proc/{child}/exe").exists())
 
 
+@pytest.mark.alone
 def test_100_000_records_are_the_same_set_everywhere(folder: Path) -> None:
     """What was handled is what is stored, in both sinks, whatever the pace."""
     with running(Config(sinks=sinks(folder))) as handlers:

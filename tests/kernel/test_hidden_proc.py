@@ -15,6 +15,8 @@ from tests.kernel.programs import Program, until
 from tests.kernel.test_app import CAPTURE_RATIO, CHECKOUT, KERNEL_CLONES, Running, command
 from tests.kernel.test_storms import needs_core
 
+pytestmark = pytest.mark.commands
+
 HIDING = ["unshare", "--mount", "sh", "-c", 'mount -t proc -o subset=pid proc /proc && exec "$@"', "sh"]
 WARNING = "/proc/stat cannot be read, as in a proc mount with subset=pid: there is no capture ratio"
 

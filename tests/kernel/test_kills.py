@@ -19,7 +19,7 @@ from tests.folders import public
 from tests.kernel.programs import Program, until
 from tests.kernel.test_app import CHECKOUT, Running, _mode, command, running
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only as root it has a broker")
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only as root it has a broker"), pytest.mark.commands]
 
 MARK = "SHORTPROC_TEST_KILLS"
 

@@ -19,6 +19,8 @@ from tests.kernel.test_app import CHECKOUT, running
 from tests.unit.sink_files import private, rows_to
 from tests.unit.snoop_records import TYPICAL
 
+pytestmark = pytest.mark.commands
+
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", (CHECKOUT / "docs" / "library.md").read_text(), re.MULTILINE | re.DOTALL)
 SECONDS = 60
 

@@ -59,6 +59,7 @@ def exits(counts: ProcessCounts, outcome: Outcome = OK) -> int:
     return counts.exits[OUTCOMES.index(outcome)]
 
 
+@pytest.mark.alone
 def test_every_fork_and_exec_is_named(with_taskstats: NetlinkSource, workload: Program, nothing: Program) -> None:
     """The mode's promise to root, at full speed."""
     workload.storm("forkexec", 4_000, nothing.path)
@@ -78,6 +79,7 @@ def test_cpu_is_that_of_all_threads(with_taskstats: NetlinkSource, workload: Pro
     assert 0.2 < mine.cpu_ns / result.cpu_ns < 1.3
 
 
+@pytest.mark.alone
 def test_no_exit_is_lost_at_full_speed(source: NetlinkSource, workload: Program) -> None:
     """Twenty thousand lives of some 40 us each."""
     workload.storm("vfork", 20_000)

@@ -44,6 +44,7 @@ print(json.dumps({"exits": sum(counts.total.exits), "comms": comms, "lost": lost
 """
 
 
+@pytest.mark.alone
 def test_overrun_is_counted_and_recovered_from(monkeypatch: pytest.MonkeyPatch, workload: Program, nothing: Program) -> None:
     """An exporter that did not get to run says what it missed, and holds nothing of it."""
     monkeypatch.setattr(netlink_sockets, "BUFFER_BYTES", 1 << 20)
@@ -83,6 +84,7 @@ def paused(source: NetlinkSource) -> Iterator[None]:
         source._events.read = read  # type: ignore[method-assign]
 
 
+@pytest.mark.alone
 def test_stop_reads_what_is_waiting(workload: Program) -> None:
     """The supervisor relies on it at a switch: what happened before the stop is counted after it."""
     with following() as source:

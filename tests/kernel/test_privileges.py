@@ -30,7 +30,7 @@ from tests.folders import public
 from tests.kernel.programs import Program, until
 from tests.kernel.test_app import CHECKOUT, Running, _mode, command, refused, running
 
-pytestmark = pytest.mark.usefixtures("requires_bpf")
+pytestmark = [pytest.mark.usefixtures("requires_bpf"), pytest.mark.commands]
 
 NONE = "0" * 16
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.commands
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 UID = 61_234
 """Of nobody else here: the limit of processes is for all of a user's together."""

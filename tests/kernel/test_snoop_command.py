@@ -24,6 +24,8 @@ from tests.kernel.test_app import CHECKOUT, as_user, running
 from tests.unit.sink_files import lines_to, private, rows_to
 from tests.unit.snoop_records import TYPICAL
 
+pytestmark = pytest.mark.commands
+
 STOP_SECONDS = 30
 """Generous, as the machine may be busy."""
 SEGV = int(signal.SIGSEGV)
@@ -213,6 +215,7 @@ def test_a_reader_that_goes() -> None:
         assert snoop.unread() == (141, "")
 
 
+@pytest.mark.alone
 def test_a_reader_that_stands_still(requires_bpf: None, workload: Program) -> None:
     """It can be ended though its output is stuck."""
     with snooping(of(workload)) as snoop:

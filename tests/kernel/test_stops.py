@@ -25,7 +25,11 @@ from tests.kernel.programs import Program, until
 from tests.kernel.test_app import CHECKOUT, Running, Samples, _mode, command, running
 from tests.kernel.test_kills import children, gone
 
-pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only as root it has a broker"), pytest.mark.usefixtures("requires_bpf")]
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only as root it has a broker"),
+    pytest.mark.usefixtures("requires_bpf"),
+    pytest.mark.commands,
+]
 
 STOP_SECONDS = 2.2
 """Longer than any time that the exporter waits for by itself."""

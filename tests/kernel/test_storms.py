@@ -82,6 +82,7 @@ def test_every_exec_and_exit_is_counted(source: EbpfSource, workload: Program, n
     assert not any(counts.lost.values())
 
 
+@pytest.mark.alone
 def test_looking_on_changes_nothing(source: EbpfSource, workload: Program) -> None:
     """A scrape in the middle of a storm neither costs a count nor shows one that is taken back."""
     peeks: list[Counts] = [source.peek()]
@@ -184,6 +185,7 @@ def test_each_clone_is_counted_as_the_kernel_does(source: EbpfSource, workload: 
     assert source.peek().of(COMM).row(workload.comm).exits == exits(source, 1 + 1000 + 1 + 100 + 1 + 20)
 
 
+@pytest.mark.alone
 def test_a_flood_of_names_is_whole(source: EbpfSource, workload: Program) -> None:
     """More names than the kernel's map holds: what finds no room is counted as other."""
     workload.storm("comms", 3000)

@@ -16,6 +16,8 @@ from tests.kernel.programs import Program
 from tests.kernel.test_app import CHECKOUT, running
 from tests.terminal import Terminal
 
+pytestmark = pytest.mark.commands
+
 TOP = [sys.executable, "-m", "exporter", "top"]
 SECONDS = 60
 HOSTILE = b"\x1b[31m\x1b[2J\x07"

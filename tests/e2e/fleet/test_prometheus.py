@@ -11,8 +11,8 @@ import pytest
 
 from bench.prometheus import INSTALLED, THREE, Release
 from tests.conftest import NO_THREE
-from tests.e2e.conftest import known_to
-from tests.e2e.fleet import NEW, NEW_ENDS, RANGE_SECONDS, Fleet, fetched
+from tests.e2e.fleet.conftest import known_to
+from tests.e2e.fleet.scraped import NEW, NEW_ENDS, RANGE_SECONDS, Fleet, fetched
 from tests.unit.test_rules import ROOT, queries
 
 DOCS = ROOT / "docs"

@@ -25,7 +25,7 @@ from bench.exporter import free_port
 from bench.prometheus import INSTALLED, THREE, Release, prometheus
 from bench.workloads import Workload, built
 
-RULES = Path(__file__).parents[2] / "deploy/prometheus/rules"
+RULES = Path(__file__).parents[3] / "deploy/prometheus/rules"
 JOB = "shortproc"
 TINY, ROUNDS, EACH = "dash-tiny", 4, 60
 NEW, NEW_ENDS = "e2e-new-comm", 300

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import known_to
-from tests.e2e.fleet import EACH, JOB, ROUNDS, TINY, Asked, Fleet, filled
+from tests.e2e.fleet.conftest import known_to
+from tests.e2e.fleet.scraped import EACH, JOB, ROUNDS, TINY, Asked, Fleet, filled
 
-PAGES = {path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parents[2] / "grafana").glob("*.json"))}
+PAGES = {path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parents[3] / "grafana").glob("*.json"))}
 
 OF_CADVISOR = "container_cpu_usage_seconds_total"
 """No container runs here; tests/unit/test_promql.py asks this query of made-up series."""

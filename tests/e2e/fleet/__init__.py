@@ -1,0 +1,1 @@
+"""What servers know of a fleet, and what dashboards and queries show of it."""
