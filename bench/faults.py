@@ -15,15 +15,17 @@ from pathlib import Path
 
 import psutil
 
+from bench.otlp_receiver import Receiver
 from bench.processes import family
 
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """A running exporter, and the directory of its sinks, which is a small file system of its own."""
+    """A running exporter, the directory of its sinks, which is a small file system of its own, and the receiver of its records."""
 
     pid: int
     sinks: Path
+    receiver: Receiver
     chance: random.Random
 
     @property
@@ -127,6 +129,13 @@ def database_deleted(victim: Victim) -> Iterator[None]:
 def log_of_records_deleted(victim: Victim) -> Iterator[None]:
     (victim.sinks / "records.jsonl").unlink(missing_ok=True)
     yield
+
+
+@_fault
+def receiver_away(victim: Victim) -> Iterator[None]:
+    victim.receiver.close()
+    yield
+    victim.receiver.open()
 
 
 @_fault

@@ -84,7 +84,7 @@ def unstored(samples: Samples) -> list[str]:
     """Return how many records of short processes each sink neither stored nor lost, since the start."""
     short = total(samples, "shortproc_ended_short_processes_total") - total(samples, "shortproc_records_dropped_total")
     unstored = {}
-    for sink in ("jsonl", "sqlite"):
+    for sink in ("jsonl", "sqlite", "otlp"):
         handled, lost = (total(samples, f"shortproc_handler_{name}_total", handler=sink) for name in ("records", "lost_records"))
         unstored[sink] = short - handled - lost
     return [f"{sink} lacks {n:.0f} records" for sink, n in unstored.items() if n > 0]

@@ -34,15 +34,22 @@ class Request(NamedTuple):
 
 
 class Receiver:
-    """Listens on loopback until it is closed, and keeps what it accepts."""
+    """Listens on loopback until it is closed, and keeps what it accepts, or only how many."""
 
-    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None, *, keep: bool = True) -> None:
         self.replies: deque[Reply] = deque()
         """What it answers next; then success."""
         self.requests: list[Request] = []
         self.records: list[LogRecord] = []
+        self.accepted = 0
         self.changed = threading.Condition()
-        self._server = _Server(("127.0.0.1", port), _Handler)
+        self.port = port
+        self._keep = keep
+        self.open(tls)
+
+    def open(self, tls: ssl.SSLContext | None = None) -> None:
+        """Listen, after it was closed again on the same port."""
+        self._server = _Server(("127.0.0.1", self.port), _Handler)
         self._server.receiver = self
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
@@ -65,9 +72,11 @@ class Receiver:
         records = [record for resource in message.resource_logs for scope in resource.scope_logs for record in scope.log_records]
         with self.changed:
             reply = self.replies.popleft() if self.replies else Reply()
-            self.requests.append(Request(path, headers, message, reply.status))
             if reply.status == 200:
-                self.records += records[reply.rejected :]
+                self.accepted += len(records) - reply.rejected
+            if self._keep:
+                self.requests.append(Request(path, headers, message, reply.status))
+                self.records += records[reply.rejected :] if reply.status == 200 else []
             self.changed.notify_all()
         return reply
 

@@ -22,7 +22,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 
@@ -31,8 +31,9 @@ import psutil
 from bench.exporter import Running, Samples, running
 from bench.faults import FAULTS, Victim
 from bench.load import Load, Truth, miscounted, unstored
+from bench.otlp_receiver import Receiver
 from bench.processes import Taken, family, loaded, marked, programs_of, taken
-from bench.storms import Scraper
+from bench.storms import Scraper, total
 from bench.workloads import Workload, built
 
 _MARK = "SHORTPROC_SOAK"
@@ -52,6 +53,7 @@ detection: {{retry_seconds: 5}}
 sinks:
   jsonl: {{path: %(sinks)s/records.jsonl, max_bytes: {1 << 20}, keep: 2}}
   sqlite: {{path: %(sinks)s/records.db, max_bytes: {4 << 20}}}
+  otlp: {{endpoint: "%(receiver)s"}}
 """
 
 
@@ -138,12 +140,13 @@ class Soak:
         read, write = os.pipe()
         with tempfile.NamedTemporaryFile("w", suffix=".yml") as config, ExitStack() as stack:
             stack.callback(os.close, write)
-            config.write(_OPTIONS % {"sinks": self._sinks})
+            receiver = stack.enter_context(closing(Receiver(keep=False)))
+            config.write(_OPTIONS % {"sinks": self._sinks, "receiver": receiver.url})
             config.flush()
             Path(config.name).chmod(0o644)
             log = _Log(read)
             exporter = stack.enter_context(running("--config.file", config.name, stderr=write, environment={_MARK: self._mark}))
-            life = _Life(exporter, Victim(exporter.pid, self._sinks, self._chance), log)
+            life = _Life(exporter, Victim(exporter.pid, self._sinks, receiver, self._chance), log)
             try:
                 yield life
             finally:
@@ -201,6 +204,9 @@ class Soak:
             with suppress(OSError, HTTPException):
                 after = life.exporter.samples()
                 problems = [*miscounted(before, after, truth, is_last=time.monotonic() > until - 2), *unstored(after)]
+                sent = total(after, "shortproc_handler_records_total", handler="otlp")
+                if (missing := sent - life.victim.receiver.accepted) > 0:
+                    problems.append(f"the receiver lacks {missing:.0f} records that were sent")
                 life.left = after
         for (name, labels), value in life.left.items():
             if name == "shortproc_detection_lost_total":
