@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.sources.ebpf.source import EbpfSource
-from tests.kernel.programs import Program, watching
+from tests.kernel.programs import SLOW, Program, watching
 
 CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -45,5 +45,5 @@ def nobody() -> int | None:
 @pytest.fixture(params=[False, True], ids=["group_dead", "guard"])
 def source(request: pytest.FixtureRequest, requires_bpf: None) -> Iterator[EbpfSource]:
     """The programs attached, as this kernel is used and as those whose tracepoint doesn't tell which thread is the last one."""
-    with watching(force_guard=request.param) as source:
+    with watching(SLOW, force_guard=request.param) as source:
         yield source

@@ -215,6 +215,6 @@ def test_the_unit_under_systemd(machine: Machine, package: Path) -> None:
             records = machine.root / f"var/lib/private/{NAME}/records.jsonl"
             assert until(lambda: records.exists() and "true" in records.read_text(), bool)
         systemctl("reload", NAME)
-        assert systemctl("is-active", NAME) == "active"
+        assert until(lambda: systemctl("is-active", NAME), lambda state: state != "reloading") == "active"
         systemctl("stop", NAME)
         assert systemctl("show", "-P", "Result", NAME) == "success"

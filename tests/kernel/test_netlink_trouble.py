@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,11 +78,17 @@ def test_overrun_is_counted_and_recovered_from(monkeypatch: pytest.MonkeyPatch, 
 @contextmanager
 def paused(source: NetlinkSource) -> Iterator[None]:
     """Keep the source's thread from reading, as SIGSTOP does."""
-    read = source._events.read
-    source._events.read = lambda sock: time.sleep(0.01) or []  # type: ignore[method-assign,func-returns-value]
+    read, over = source._events.read, threading.Event()
+
+    def read_later(sock: socket.socket) -> list[int]:
+        over.wait()
+        return read(sock)
+
+    source._events.read = read_later  # type: ignore[method-assign]
     try:
         yield
     finally:
+        over.set()
         source._events.read = read  # type: ignore[method-assign]
 
 

@@ -16,8 +16,8 @@ from exporter.attribution.owners import Owners
 from exporter.model.owner import Owner
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.nspawn import booted
-from tests.kernel.programs import Program, until, watching
-from tests.kernel.test_origins import YOUNG, of
+from tests.kernel.programs import SLOW, Program, until, watching
+from tests.kernel.test_origins import of
 from tests.kernel.throwaway import throwaway
 from tests.origins import origins_of
 
@@ -34,7 +34,7 @@ while systemctl list-units --all --plain --no-legend 'job-*' | grep -q .; do sle
 
 @pytest.fixture
 def source(requires_bpf: None) -> Iterator[EbpfSource]:
-    with watching(YOUNG) as source:
+    with watching(SLOW) as source:
         yield source
 
 
