@@ -179,4 +179,5 @@ def _unknown(argument: str, parser: _Parser, parsers: dict[str, _Parser]) -> Usa
     of = next((name for name, each in parsers.items() if flag in each.flags), None)
     if of is None:
         return UsageError(f"unknown flag {one_line(flag)}{suggestion(flag, parser.flags) or f': see {parser.prog} --help'}")
-    return UsageError(f"{flag} is a flag of {parsers[of].prog}: {f'write it after {of}' if of else f'{parser.prog} has no such flag'}")
+    hint = f"write it after {of}" if parser is parsers[""] else f"{parser.prog} has no such flag"
+    return UsageError(f"{flag} is a flag of {parsers[of].prog}: {hint}")

@@ -118,7 +118,7 @@ def test_flags_override_the_file(started: dict[str, Config], tmp_path: Path) -> 
         ("-x", "unknown flag -x: see shortproc-exporter --help"),
         ("doctor --xyz", "unknown flag --xyz: see shortproc-exporter doctor --help"),
         ("--count 3 snoop", "--count is a flag of shortproc-exporter snoop: write it after snoop"),
-        ("doctor --count=3", "--count is a flag of shortproc-exporter snoop: write it after snoop"),
+        ("doctor --count=3", "--count is a flag of shortproc-exporter snoop: shortproc-exporter doctor has no such flag"),
         (
             "--web.listen-address=:1 snoop",
             "--web.listen-address is a flag of shortproc-exporter: shortproc-exporter snoop has no such flag",
