@@ -8,12 +8,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-_SYS_BPF = {"x86_64": 321, "i686": 357, "armv7l": 386, "s390x": 351, "ppc64le": 361, "ppc64": 361}.get(platform.machine(), 280)
+from exporter.kernel.architecture import HERE
+
+_SYS_BPF = HERE.bpf if HERE else -1  # ENOSYS
 
 _MAP_LOOKUP_ELEM = 1
 _MAP_UPDATE_ELEM = 2

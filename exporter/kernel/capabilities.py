@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from exporter.kernel import architecture
+
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 """From include/uapi/linux/capability.h."""
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD
@@ -31,6 +33,8 @@ def in_initial_user_namespace(procfs: str = "/proc") -> bool:
 
 def bpf_refusal() -> str | None:
     """Return why this process cannot load eBPF programs, or None. The reason is clearer than the errno of bpf(2)."""
+    if reason := architecture.refusal():
+        return reason
     try:
         if not in_initial_user_namespace():
             return "eBPF programs can only be loaded from the host's user namespace: do not use --userns or a rootless container"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from exporter.kernel.architecture import HERE
 from exporter.kernel.attached import FAILURES_MAP, MISSING_PARTS
 from exporter.loaders.handover import Sender
 from exporter.loaders.libbpf import Libbpf
@@ -19,8 +20,7 @@ from exporter.model.failures import FailedStarts, Kind
 
 OBJECT = Path(__file__).parents[1] / "_bpf" / "failures.bpf.o"
 
-_NATIVE = ("__x64_sys_", "__arm64_sys_", "__riscv_sys_")
-_COMPAT = ("__ia32_compat_sys_", "__arm64_compat_sys_", "__riscv_compat_sys_")
+_NATIVE, _COMPAT = HERE.system_calls if HERE else ("", "")
 _SAFE_DETACH = "bpf_tramp_image"
 """A struct of kernels that can detach fexit programs from functions that sleep: 5.12 or later, and their stable updates of 5.10."""
 _WAITS_FOR_TASKS, _WAITS_SAFELY = "rcu_tasks_nvcsw", "rcu_tasks_exit_list"
@@ -41,10 +41,10 @@ _PARTS: dict[Kind, tuple[_Hook, ...]] = {
     Kind.FORK: (_Hook("on_clone", ("kernel_clone", "_do_fork")),),
     # No function inside sees all failed execs: some fail before `bprm_execve`, and compilers change `do_execveat_common`
     Kind.EXEC: (
-        _Hook("on_execve", tuple(each + "execve" for each in _NATIVE)),
-        _Hook("on_execveat", tuple(each + "execveat" for each in _NATIVE)),
-        _Hook("on_execve_32", tuple(each + "execve" for each in _COMPAT), optional=True),
-        _Hook("on_execveat_32", tuple(each + "execveat" for each in _COMPAT), optional=True),
+        _Hook("on_execve", (f"{_NATIVE}execve",)),
+        _Hook("on_execveat", (f"{_NATIVE}execveat",)),
+        _Hook("on_execve_32", (f"{_COMPAT}execve",), optional=True),
+        _Hook("on_execveat_32", (f"{_COMPAT}execveat",), optional=True),
     ),
     Kind.OOM_KILL: (_Hook("on_oom_kill", ()),),
 }

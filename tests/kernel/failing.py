@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -20,11 +19,11 @@ from pathlib import Path
 
 from exporter.model.failures import Failure, Kind
 from tests.kernel.programs import Program, ended
+from tests.system_calls import CLONE
 
 UID = 61_235
 """Of nobody else here: RLIMIT_NPROC is for all of a user's processes together."""
 MIB = 1 << 20
-_CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE_NEWNS, _CLONE_FS, _CLONE_NEWPID = 0x20000, 0x200, 0x20000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -105,7 +104,7 @@ def forks_without_init(times: int) -> Failed:
 def contradictory_clones(times: int) -> Failed:
     """Flags that exclude each other."""
     for _ in range(times):
-        assert _libc.syscall(_CLONE[platform.machine()], _CLONE_NEWNS | _CLONE_FS, 0, 0, 0, 0) == -1
+        assert _libc.syscall(CLONE, _CLONE_NEWNS | _CLONE_FS, 0, 0, 0, 0) == -1
         assert ctypes.get_errno() == errno.EINVAL
     return Failed({Failure(Kind.FORK, "other"): times})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +18,10 @@ from exporter.model.dimensions import COMM
 from exporter.sources.base import Source
 from exporter.sources.scan.fast import FastScanSource
 from exporter.sources.scan.slow import ScanSource
+from tests.system_calls import EXIT
 
 SCALE = RuntimeScale(NS, (NS // 1000, NS // 100, NS // 10, NS))
 PR_SET_NAME = 15
-SYS_EXIT = {"x86_64": 60}.get(platform.machine(), 93)
 WAIT_SECONDS = 10
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs procfs at /proc")
@@ -114,7 +113,7 @@ def test_fast_scan_leader_leaves_first(fast: FastScanSource) -> None:
         libc = ctypes.CDLL(None)
         libc.prctl(PR_SET_NAME, b"t-leader-left", 0, 0, 0)
         threading.Thread(target=time.sleep, args=(0.6,)).start()
-        libc.syscall(SYS_EXIT, 0)  # this thread only
+        libc.syscall(EXIT, 0)  # this thread only
     until(fast, lambda counts: exits(counts, b"t-leader-left") == 1)
     assert time.monotonic() - begun > 0.4
     os.waitpid(pid, 0)

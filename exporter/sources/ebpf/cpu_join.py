@@ -11,6 +11,7 @@ import mmap
 from itertools import islice
 from typing import Any
 
+from exporter.kernel.architecture import new_fence
 from exporter.kernel.layout import RECORD_CPU_SLOTS, RECORD_FIELDS, RecordCpu
 from exporter.model import NS
 from exporter.sources.base import CpuFollows
@@ -34,6 +35,7 @@ class CpuJoin:
         """Map the array `fd`. Raises `OSError`."""
         self.follows = follows
         """Told of records before they wait, and then given the complete ones."""
+        self._fence = new_fence()
         self._memory = mmap.mmap(fd, _BYTES, prot=mmap.PROT_READ)
         self._words = memoryview(self._memory).cast("Q")
         self._waiting: list[Raw] = []
@@ -48,7 +50,7 @@ class CpuJoin:
 
     def pop(self, now_ns: int) -> tuple[list[Raw], list[int | None]]:
         """Return the first records, up to one that still has to wait, and the CPU of each in ns, None if it did not come in time."""
-        waiting, words = self._waiting, self._words
+        waiting, words, fence = self._waiting, self._words, self._fence
         due_ns, excess = now_ns - WAIT_NS, len(waiting) - MOST_WAITING
         found: list[int | None] = []
         for raw in waiting:
@@ -56,6 +58,8 @@ class CpuJoin:
             exited_ns = raw[_EXITED]
             # The program writes the start last. A start of 0 is a process that the programs have never seen
             if words[at] == exited_ns - raw[_RUNTIME]:
+                if fence:
+                    fence()
                 found.append(words[at + 1])
             elif exited_ns <= due_ns or len(found) < excess:
                 found.append(None)

@@ -1,7 +1,8 @@
 """Reads records from perf buffers, one for each CPU: for kernels without ring buffers (before 5.8).
 
 Memory layout: struct perf_event_mmap_page and PERF_RECORD_SAMPLE in include/uapi/linux/perf_event.h. The first page has the positions of
-the kernel (head) and the reader (tail). The data follows once, so a record may wrap around.
+the kernel (head) and the reader (tail). The data follows once, so a record may wrap around. The head is read before the
+data, and the data before the tail is moved.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import mmap
 from struct import Struct
 from typing import Any
 
+from exporter.kernel.architecture import new_fence
 from exporter.kernel.layout import RECORD_WITH_EXE_FORMAT, RecordWithExe
 from exporter.sources.ebpf.lineages import Lineages
 
@@ -81,6 +83,7 @@ class _Buffer:
     def __init__(self, fd: int, size: int) -> None:
         self._size = size
         self._memory = mmap.mmap(fd, mmap.PAGESIZE + size)
+        self._fence = new_fence()
         whole = memoryview(self._memory)
         self._positions = whole[: mmap.PAGESIZE].cast("Q")
         self._data = whole[mmap.PAGESIZE :]
@@ -89,12 +92,16 @@ class _Buffer:
         """Return the unread data, at most `most` bytes."""
         tail = self._positions[_TAIL]
         n = min(self._positions[_HEAD] - tail, most)
+        if self._fence:
+            self._fence()
         begin = tail % self._size
         first = self._data[begin : begin + n]
         return bytes(first) + bytes(self._data[: n - len(first)])
 
     def skip(self, n: int) -> None:
         """Mark `n` bytes as read."""
+        if self._fence:
+            self._fence()
         self._positions[_TAIL] += n
 
     def close(self) -> None:

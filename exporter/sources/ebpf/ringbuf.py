@@ -3,6 +3,9 @@
 Memory layout: kernel/bpf/ringbuf.c. The first page has the position of the reader, the second page that of the kernel. The data follows
 twice, so a record never wraps around. Each record has a header of eight bytes: its length, with a bit that is set while the record is
 being written, and a number for the kernel.
+
+The kernel writes a header before the position (smp_store_release) and the data before it clears the bit (xchg). So here the position is
+read first, then headers, then data, and only then is the reader's position moved.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import mmap
 from struct import Struct
 from typing import Any
 
+from exporter.kernel.architecture import new_fence
 from exporter.kernel.layout import BCC_RECORDS_BYTES, RECORD_FORMAT, RECORD_WITH_EXE_FORMAT, RECORDS_BYTES
 from exporter.sources.ebpf.cpu_join import CpuJoin
 from exporter.sources.ebpf.exec_slots import ExecSlots
@@ -40,6 +44,7 @@ class Ring:
         self._size = RECORDS_BYTES if exes is not None else BCC_RECORDS_BYTES
         self._record = Struct(f"={_HEADER}x{RECORD_FORMAT if exes is not None else RECORD_WITH_EXE_FORMAT}")
         self._stride = self._record.size
+        self._fence = new_fence()
         page = mmap.PAGESIZE
         self._consumer = mmap.mmap(fd, page)
         try:
@@ -60,10 +65,17 @@ class Ring:
         """Return a batch of complete records; see `RecordBuffer`."""
         position, stride = self._position[0], self._stride
         at = position % self._size
+        fence = self._fence
         n = min((self._written[0] - position) // stride, _BATCH, len(self._data) // stride)
+        if fence:
+            fence()
         headers = self._data[at : at + n * stride].cast("I")[:: stride // 4].tolist()
         complete = next((number for number, header in enumerate(headers) if header & _BUSY), len(headers))
+        if fence:
+            fence()
         popped = list(self._record.iter_unpack(self._data[at : at + complete * stride]))
+        if fence:
+            fence()
         self._position[0] = position + complete * stride
         return popped if self._exes is None else self._exes.add(popped)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 
+from exporter.kernel.architecture import new_fence
+
 
 class Slots:
     """One array. The kernel may write while it is read: a slot counts only if it is the same process's before and after."""
@@ -12,6 +14,7 @@ class Slots:
     def __init__(self, fd: int, of: type[ctypes.Structure], slots: int) -> None:
         """Map the array `fd`. Raises `OSError`."""
         self._size, self._mask = ctypes.sizeof(of), slots - 1
+        self._fence = new_fence()
         self._memory = mmap.mmap(fd, slots * self._size, prot=mmap.PROT_READ)
         self._words = memoryview(self._memory).cast("Q")
 
@@ -21,10 +24,14 @@ class Slots:
 
     def read(self, pid: int, start_ns: int) -> bytes | None:
         """Return the slot of this process; None if it is another's."""
-        at, words = (pid & self._mask) * self._size, self._words
+        at, words, fence = (pid & self._mask) * self._size, self._words, self._fence
         if words[at // 8] != start_ns:
             return None
+        if fence:
+            fence()
         slot = self._memory[at : at + self._size]
+        if fence:
+            fence()
         return slot if words[at // 8] == start_ns else None
 
     def close(self) -> None:
