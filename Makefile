@@ -14,7 +14,7 @@ OBJECTS := $(addprefix exporter/_bpf/,lifecycle.bpf.o failures.bpf.o)
 
 # What the exporter itself needs, and what the tests and benchmarks need besides
 RUN_PACKAGES := python3-venv clang libbpf1 libbpf-dev libc6-dev linux-libc-dev python3-bpfcc
-TEST_PACKAGES := gcc openssl procps python3-bcrypt python3-psutil python3-yaml systemd systemd-container prometheus prometheus-alertmanager chromium
+TEST_PACKAGES := gcc openssl procps python3-bcrypt python3-psutil python3-yaml systemd systemd-container bsdextrautils lintian mandoc zsh prometheus prometheus-alertmanager chromium
 BENCH_PACKAGES := bpftrace bpftool libbpf-tools bpfcc-tools forkstat atop prometheus-process-exporter prometheus-node-exporter
 KERNEL_PACKAGES := gcc qemu-system-x86 busybox-static cpio kmod xz-utils zstd $(shell apt-cache pkgnames 2>/dev/null | grep -x virtiofsd) \
 	$(if $(findstring --short,$(ARGS)),,qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
@@ -22,7 +22,7 @@ PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench attack soak instal
 	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES)) $(if $(filter test-kernels,$(MAKECMDGOALS)),$(KERNEL_PACKAGES))
 
 C_FILES = $(shell find bpf bench tests -name '*.[ch]')
-SHELL_FILES := .ci/need .ci/other-suite .ci/prometheus3 .ci/run deploy/debian/{build,postinst,postrm,prerm,rtupdate} tests/vm/{fetch,run}
+SHELL_FILES := .ci/need .ci/other-suite .ci/prometheus3 .ci/run deploy/debian/{build,postinst,postrm,prerm,rtupdate} deploy/completion/shortproc-exporter.bash tests/vm/{fetch,run}
 
 .PHONY: help
 help: ## Show this help

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs import (
+    completion,
     config_files,
     helm_schema,
     kernels_tables,
+    man_pages,
     memory_tables,
     metrics_tables,
     modes_tables,
@@ -38,7 +40,11 @@ FILES: Mapping[str, Callable[[], Mapping[str, str]]] = {
 WHOLE: Mapping[str, Callable[[], str]] = {
     "config/exporter.yml": config_files.example,
     "config/schema.json": config_files.schema,
+    "deploy/completion/shortproc-exporter.bash": completion.bash,
+    "deploy/completion/_shortproc-exporter": completion.zsh,
     "deploy/helm/values.schema.json": helm_schema.schema,
+    "deploy/man/shortproc-exporter.1": man_pages.commands,
+    "deploy/man/shortproc-exporter.5": man_pages.configuration,
 }
 """Each file that is generated altogether."""
 

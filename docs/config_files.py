@@ -14,22 +14,29 @@ from exporter.config.options import Config
 from exporter.config.sections import document, keys_of
 
 _WIDTH = 120
+_INTRO = """\
+A duration is a number of seconds (0.0005; YAML reads 5e-4 as text), or has a unit: 500us, 20ms, 1.5s, 5m, 1h, 7d.
+Repeated parts can be written once: `filter: &builds {comm: [make]}`, then `filter: *builds`, or `{<<: *builds, uid: [0]}`.
+Changes of detection (but its threshold) and of log need SIGHUP, all others a restart. Flags override this file."""
 _HEAD = """\
-# Configuration of shortproc-exporter: every option, at its default. All of them may be left out.
-# Check a changed file with:  shortproc-exporter check-config FILE
-#
-# A duration is a number of seconds (0.0005; YAML reads 5e-4 as text), or has a unit: 500us, 20ms, 1.5s, 5m, 1h, 7d.
-# Repeated parts can be written once: `filter: &builds {comm: [make]}`, then `filter: *builds`, or `{<<: *builds, uid: [0]}`.
-# Changes of detection (but its threshold) and of log need SIGHUP, all others a restart. Flags override this file.
-# Written by `make docs`, from exporter/config/options.py."""
+Configuration of shortproc-exporter: every option, at its default. All of them may be left out.
+Check a changed file with:  shortproc-exporter check-config FILE
+
+{}
+Written by `make docs`, from exporter/config/options.py."""
 
 
 def example() -> str:
     """Return a file with every option, its meaning and its default."""
-    lines = [_HEAD]
+    lines = [f"# {line}".rstrip() for line in _HEAD.format(_INTRO).splitlines()]
     for each in keys_of(Config):
         lines += ["", *_key(each, "", set())]
     return "\n".join(lines) + "\n"
+
+
+def intro() -> str:
+    """Return what holds for all options."""
+    return _INTRO
 
 
 def schema() -> str:
@@ -41,9 +48,9 @@ def schema() -> str:
 def _key(key: Field[Any], indent: str, explained: set[type[Any]]) -> Iterator[str]:
     """A key with what is in it; sections that were explained before are given without comments."""
     section = key.metadata.get("section")
-    yield from _comment(_about(key), indent)
+    yield from _comment(purpose(key), indent)
     if section is None:
-        yield from _comment(_allowed(key), indent)
+        yield from _comment(allowed(key), indent)
         if "items" in key.metadata:
             yield from _item(key.metadata["items"])
         yield from _value(key, indent)
@@ -63,19 +70,20 @@ def _key(key: Field[Any], indent: str, explained: set[type[Any]]) -> Iterator[st
 def _item(section: type[Any]) -> Iterator[str]:
     """One item of a list of sections, as a comment."""
     for number, each in enumerate(keys_of(section)):
-        about = _about(each) if "section" in each.metadata else f"{_about(each)} {_allowed(each)}"
+        about = purpose(each) if "section" in each.metadata else f"{purpose(each)} {allowed(each)}"
         yield from _comment(about, "", prefix="#     # ")
         value = each.metadata.get("example") or _written(each.default)
         yield f"#   {'-' if number == 0 else ' '} {each.name}: {value}"
 
 
-def _about(key: Field[Any]) -> str:
-    about: str = key.metadata["about"]
-    return about
+def purpose(key: Field[Any]) -> str:
+    """Return what an option does."""
+    text: str = key.metadata["about"]
+    return text
 
 
-def _allowed(key: Field[Any]) -> str:
-    """What the value may be, the flag and the default."""
+def allowed(key: Field[Any]) -> str:
+    """Return what the value may be, the flag and the default."""
     wanted = key.metadata["check"].wanted
     flag = f" Flag: {key.metadata['flag'].partition(' ')[0]}." if key.metadata.get("flag") else ""
     default = "" if key.default is MISSING else f" Default: {_spelled(key)}."

@@ -95,6 +95,28 @@ class Arguments(NamedTuple):
     """Returns what `--help` prints."""
 
 
+class FlagHelp(NamedTuple):
+    names: tuple[str, ...]
+    """The last one is the usual one."""
+    metavar: str
+    """Empty for a flag without a value."""
+    is_optional: bool
+    """Whether the value may be left out."""
+    about: str
+    values: tuple[str, ...]
+    """Those that there are, if they can be listed."""
+
+
+class CommandHelp(NamedTuple):
+    name: str
+    """Empty for the exporter itself."""
+    argument: str
+    summary: str
+    about: str
+    epilog: str
+    flags: tuple[FlagHelp, ...]
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that raises `UsageError` instead of printing and exiting."""
 
@@ -105,10 +127,20 @@ class _Parser(argparse.ArgumentParser):
     def flags(self) -> list[str]:
         return [name for name in self._option_string_actions if name.startswith("--")]
 
-    def add(self, group: Any, name: str, about: str, *aliases: str, metavar: str = "") -> None:
+    @property
+    def shown(self) -> tuple[FlagHelp, ...]:
+        """The flags that its help shows."""
+        return tuple(
+            FlagHelp(tuple(each.option_strings), str(each.metavar or ""), each.nargs == "?", str(each.help), getattr(each, "values", ()))
+            for each in self._actions
+            if each.option_strings and each.help != argparse.SUPPRESS
+        )
+
+    def add(self, group: Any, name: str, about: str, *aliases: str, metavar: str = "", values: tuple[str, ...] = ()) -> None:
         """Add a flag. If it is not given, it is not in the result."""
         how: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
-        group.add_argument(*aliases, name, dest=name, default=argparse.SUPPRESS, help=about, **how)
+        action = group.add_argument(*aliases, name, dest=name, default=argparse.SUPPRESS, help=about, **how)
+        action.values = values
 
     def format_help(self) -> str:
         import shutil  # noqa: PLC0415 - brings compression, and the exporter itself prints no help
@@ -127,19 +159,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: list[str]) -> Arguments:
     """Parse a command line, without the program's name. Raises `UsageError`."""
-    summaries = "\n".join(f"  {f'{name} {each.argument}':<22}{each.summary}" for name, each in _COMMANDS.items())
-    root = _Parser(prog=NAME, usage=f"{NAME} [COMMAND] [flags]", description=f"{_ABOUT}\n\ncommands:\n{summaries}", epilog=_EPILOG)
-    parsers = {"": root}
-    group = root.add_subparsers(prog=NAME, help=argparse.SUPPRESS, parser_class=_Parser)
-    for name, each in _COMMANDS.items():
-        usage = " ".join(word for word in (NAME, name, each.argument, "[flags]") if word)
-        parsers[name] = group.add_parser(name, usage=usage, description=each.about, epilog=each.epilog)
-        parsers[name].set_defaults(command=name)
-    parsers["check-config"].add_argument("files", nargs="*", help=argparse.SUPPRESS)
-    snoop_flags.add_to(parsers["snoop"])
-    top_flags.add_to(parsers["top"])
-    for name, parser in parsers.items():
-        _add_flags(parser, name)
+    parsers = _parsers()
+    root = parsers[""]
     try:
         found, unknown = root.parse_known_args(arguments)
     except _UnknownCommand as error:
@@ -154,6 +175,33 @@ def parse(arguments: list[str]) -> Arguments:
     return Arguments(command, given, files, lambda: parsers[command].format_help().rstrip())
 
 
+def described() -> list[CommandHelp]:
+    """Return what help says of each command, and first of the exporter itself, for man pages and completion."""
+    of = _COMMANDS | {"": _Command("[COMMAND]", "Prometheus exporter for processes that live for milliseconds", _ABOUT, _EPILOG)}
+    return [
+        CommandHelp(name, of[name].argument, of[name].summary, of[name].about, of[name].epilog, each.shown)
+        for name, each in _parsers().items()
+    ]
+
+
+def _parsers() -> dict[str, _Parser]:
+    """Return the parser of each command. The first one, of no name, is for all of the command line."""
+    summaries = "\n".join(f"  {f'{name} {each.argument}':<22}{each.summary}" for name, each in _COMMANDS.items())
+    root = _Parser(prog=NAME, usage=f"{NAME} [COMMAND] [flags]", description=f"{_ABOUT}\n\ncommands:\n{summaries}", epilog=_EPILOG)
+    parsers = {"": root}
+    group = root.add_subparsers(prog=NAME, help=argparse.SUPPRESS, parser_class=_Parser)
+    for name, each in _COMMANDS.items():
+        usage = " ".join(word for word in (NAME, name, each.argument, "[flags]") if word)
+        parsers[name] = group.add_parser(name, usage=usage, description=each.about, epilog=each.epilog)
+        parsers[name].set_defaults(command=name)
+    parsers["check-config"].add_argument("files", nargs="*", help=argparse.SUPPRESS)
+    snoop_flags.add_to(parsers["snoop"])
+    top_flags.add_to(parsers["top"])
+    for name, parser in parsers.items():
+        _add_flags(parser, name)
+    return parsers
+
+
 def _add_flags(parser: _Parser, command: str) -> None:
     """Add the flags that several commands have."""
     group = parser.add_argument_group("flags")
@@ -162,7 +210,7 @@ def _add_flags(parser: _Parser, command: str) -> None:
         is_of_server = flag.name.startswith("--web.")
         if not (is_of_server and command in {"snoop", "top"}):
             about = argparse.SUPPRESS if is_of_server and command == "doctor" else flag.help
-            parser.add(group, flag.name, about, metavar=flag.metavar)
+            parser.add(group, flag.name, about, metavar=flag.metavar, values=flag.values)
     parser.add(group, "--fast-scan", f"the same as --mode={Mode.FAST_SCAN}")
     parser.add(group, "--version", "print the version")
     parser.add(group, "--help", "print this help", "-h")

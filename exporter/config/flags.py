@@ -18,6 +18,8 @@ class Flag(NamedTuple):
     metavar: str
     """Empty for a flag without a value."""
     help: str
+    values: tuple[str, ...]
+    """Those that there are, if they can be listed."""
 
 
 def declared(of: type[Any] = Config, prefix: str = "") -> Iterator[Flag]:
@@ -32,7 +34,7 @@ def declared(of: type[Any] = Config, prefix: str = "") -> Iterator[Flag]:
             values = f": {', '.join(choices)}" if choices else ""
             default = f" (default {each.default})" if each.default else ""
             name, _, metavar = each.metadata["flag"].partition(" ")
-            yield Flag(name, f"{prefix}{each.name}", metavar, f"{about}{values}{default}")
+            yield Flag(name, f"{prefix}{each.name}", metavar, f"{about}{values}{default}", tuple(choices or ()))
 
 
 def override(config: Config, given: Mapping[str, Any]) -> Config:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,9 +47,10 @@ def adder(parser: argparse.ArgumentParser, title: str) -> Add:
     """Return a function that adds flags to a group of their own. A flag that is not given is not in the result."""
     group = parser.add_argument_group(title)
 
-    def add(name: str, metavar: str, about: str, **how: Any) -> None:
+    def add(name: str, metavar: str, about: str, values: Iterable[str] = (), **how: Any) -> None:
         value: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
-        group.add_argument(name, dest=name, default=argparse.SUPPRESS, help=about, **value, **how)
+        action: Any = group.add_argument(name, dest=name, default=argparse.SUPPRESS, help=about, **value, **how)
+        action.values = tuple(values)  # for a shell's completion; whether a value is one of them is checked later
 
     return add
 
@@ -60,7 +61,7 @@ def add_to(add: Add) -> None:
         add(f"--{name}", "GLOB", f"{about} (may be repeated)", action="append")
     for name, (_, about) in _NUMBERS.items():
         add(f"--{name}", "N", f"{about} (may be repeated)", action="append")
-    add("--outcome", "OUTCOME", f"only processes that exited like this: {', '.join(Outcome)} (may be repeated)", action="append")
+    add("--outcome", "OUTCOME", f"only processes that exited like this: {', '.join(Outcome)} (may be repeated)", Outcome, action="append")
     add("--min-runtime", "TIME", "minimum runtime")
     add("--max-runtime", "TIME", "maximum runtime")
     add("--url", "URL", "read from a running exporter, e.g. http://localhost:10199")

@@ -89,13 +89,13 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     add("--from", "FILE", "read what a sink has written: an SQLite database, or JSON lines with the rotated files beside them")
     add("--since", "MOMENT", "with --from: only processes that exited then or later")
     add("--until", "MOMENT", "with --from: only processes that exited before; a time of day is the first one after --since")
-    add("--sort", "COLUMN", f"print lines at the end, sorted, the longest runtime and most CPU first: {', '.join(SORTS)}")
+    add("--sort", "COLUMN", f"print lines at the end, sorted, the longest runtime and most CPU first: {', '.join(SORTS)}", SORTS)
     add("--wide", "", "print all columns, and lines as long as they are, also on a terminal")
     add(ARGS, "", "show arguments without known secrets; with --url, those that this exporter tells (records.arguments)")
     add("--json", "", "print JSON objects, one on each line, with the keys of /api/v1/short-processes")
     add("--tree", "", "print nothing but who started what, as a tree, at the end")
     about = f"print the same at the end as folded stacks, for flamegraph.pl and speedscope; VALUE is {', '.join(By)} (the latter in us)"
-    add("--folded", "VALUE", about, nargs="?", const=str(By.PROCESSES))
+    add("--folded", "VALUE", about, By, nargs="?", const=str(By.PROCESSES))
 
 
 def options(given: Mapping[str, Any]) -> Options:

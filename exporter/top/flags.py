@@ -52,8 +52,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     """Add the flags that the exporter itself does not have."""
     add = selection.adder(parser, "flags of top")
     selection.add_to(add)
-    add("--by", "KIND", f"what a row is: {', '.join(By)} (default {Options().by})")
-    add("--sort", "VALUE", f"what rows are sorted by: {', '.join(Sort)} (default {Options().sort})")
+    add("--by", "KIND", f"what a row is: {', '.join(By)} (default {Options().by})", By)
+    add("--sort", "VALUE", f"what rows are sorted by: {', '.join(Sort)} (default {Options().sort})", Sort)
     add("--once", "", "print the table once, with all columns, and exit")
     add("--duration", "TIME", f"with --once: how long to observe (default {Options().duration_seconds:g}s)")
     add("--count", "N", f"with --once: maximum number of rows (default {Options().count})")
