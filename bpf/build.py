@@ -22,7 +22,8 @@ def build(output: Path, clang: str = "clang") -> None:
     fresh = output.with_suffix(".tmp")
     # mcpu=v2 runs on every kernel with the tracepoints used; -g makes the BTF that CO-RE and the layout tests read
     command = [clang, "-target", "bpf", "-mcpu=v2", "-O2", "-g", "-Wall", "-Werror", *headers, "-c", str(source), "-o", str(fresh)]
-    subprocess.run(command, check=True)
+    # so that the object does not depend on where the checkout is
+    subprocess.run([*command, f"-ffile-prefix-map={source.parent}=bpf", "-fdebug-compilation-dir=."], check=True)
     fresh.replace(output)
 
 
