@@ -10,6 +10,9 @@ BIN := .venv/bin
 # Two workers; tests/conftest.py says what runs beside what
 PYTEST := pytest -q -n 2 --dist loadgroup
 DOCKER ?= docker
+IMAGE ?= shortproc-exporter
+IMAGE_ARGS = --build-arg REVISION=$$(git rev-parse --short=7 HEAD) --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py)
+comma := ,
 OBJECTS := $(addprefix exporter/_bpf/,lifecycle.bpf.o failures.bpf.o)
 
 # What the exporter itself needs, and what the tests and benchmarks need besides
@@ -22,7 +25,7 @@ PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench attack soak instal
 	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES)) $(if $(filter test-kernels,$(MAKECMDGOALS)),$(KERNEL_PACKAGES))
 
 C_FILES = $(shell find bpf bench tests -name '*.[ch]')
-SHELL_FILES := .ci/need .ci/other-suite .ci/prometheus3 .ci/run deploy/debian/{build,postinst,postrm,prerm,rtupdate} deploy/completion/shortproc-exporter.bash tests/vm/{fetch,run}
+SHELL_FILES := .ci/need .ci/other-suite .ci/prometheus3 .ci/run deploy/container/healthcheck deploy/release deploy/debian/{build,postinst,postrm,prerm,rtupdate} deploy/completion/shortproc-exporter.bash tests/vm/{fetch,run}
 
 .PHONY: help
 help: ## Show this help
@@ -117,9 +120,18 @@ wheel: all ## Build the wheel, with the BPF objects inside, into dist/
 deb: all ## Build the Debian package into dist/
 	@deploy/debian/build
 
+.PHONY: release
+release: all .venv/dev ## Build the files of a release into dist/: wheel, Debian packages, chart, SBOM, checksums (TAG=vX.Y.Z checks the version)
+	@deploy/release
+
 .PHONY: image
 image: ## Build the container image shortproc-exporter (with docker, or DOCKER="buildah" or "podman")
-	$(DOCKER) build -f deploy/container/Dockerfile --build-arg REVISION=$$(git rev-parse --short=7 HEAD) -t shortproc-exporter .
+	$(DOCKER) build -f deploy/container/Dockerfile $(IMAGE_ARGS) -t $(IMAGE) .
+
+.PHONY: images
+images: ## Build the image for amd64 and arm64 with docker buildx, into dist/; with PUSH=1 push it (IMAGE=registry.example/name:tag)
+	$(DOCKER) buildx build --platform=linux/amd64,linux/arm64 -f deploy/container/Dockerfile $(IMAGE_ARGS) --sbom=true --provenance=true \
+		-t $(IMAGE) $(if $(PUSH),--push,--output=type=oci$(comma)dest=dist/image.tar) .
 
 .PHONY: clean
 clean: ## Remove everything that was built

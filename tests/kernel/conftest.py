@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,25 @@ from pathlib import Path
 import pytest
 
 from exporter.sources.ebpf.source import EbpfSource
+from tests.kernel.debian import CHECKOUT, QUICKER
 from tests.kernel.programs import SLOW, Program, watching
 
-CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a release, built from this checkout."""
+    for tool in ("dpkg-deb", "clang", "git"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    folder = tmp_path_factory.mktemp("release")
+    environment = {name: value for name, value in os.environ.items() if name != "TAG"} | QUICKER
+    result = subprocess.run(
+        [CHECKOUT / "deploy/release", folder], env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return folder
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import os
 import re
 import shutil
@@ -12,7 +11,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,6 +21,7 @@ from bench.exporter import free_port
 from exporter import __version__
 from exporter.loaders.core import refusal
 from exporter.process import version
+from tests.kernel.debian import CHECKOUT, NAME
 from tests.kernel.nspawn import booted
 from tests.kernel.programs import until
 from tests.kernel.test_app import STOP_SECONDS
@@ -30,8 +29,6 @@ from tests.kernel.throwaway import Machine, throwaway
 
 pytestmark = pytest.mark.commands
 
-CHECKOUT = Path(__file__).parents[2]
-NAME = "shortproc-exporter"
 CONFIG = f"etc/{NAME}/exporter.yml"
 ENABLED = f"etc/systemd/system/multi-user.target.wants/{NAME}.service"
 CAPABILITIES = "-all,+bpf,+perfmon"
@@ -40,29 +37,10 @@ DPKGS_OWN = re.compile(r"(var/lib/dpkg|var/log|var/cache|var/lib/systemd)/(?!.*s
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from this checkout."""
-    for tool in ("dpkg-deb", "clang"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    folder = tmp_path_factory.mktemp("wheel")
-    options = ["-q", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(CHECKOUT)], check=True, timeout=120)
-    return next(folder.glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
-def package(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the wheel."""
-    return build(tmp_path_factory.mktemp("package"), "--wheel", wheel)
-
-
-def build(folder: Path, *more: str | Path, of: Path = CHECKOUT) -> Path:
-    command: list[str | Path] = [of / "deploy/debian/build", "--output", folder, *more]
-    environment = os.environ | {"PIP_NO_BUILD_ISOLATION": "false"}  # pip takes that for --no-build-isolation, which is quicker
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
-    return Path(result.stdout.strip())
+def package(release: Path) -> Path:
+    """For this architecture."""
+    architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
+    return next(release.glob(f"*_{architecture}.deb"))
 
 
 @pytest.fixture
@@ -105,53 +83,6 @@ def next_version(package: Path, folder: Path) -> Path:
     later = folder / f"{NAME}_99.1-1.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "-b", folder / "tree", later], check=True, capture_output=True)
     return later
-
-
-def control(package: Path) -> dict[str, str]:
-    fields = subprocess.run(["dpkg-deb", "-f", package], capture_output=True, text=True, check=True).stdout
-    return dict(line.split(": ", 1) for line in fields.splitlines() if not line.startswith(" "))
-
-
-def files(package: Path) -> dict[str, str]:
-    """Each file with its checksum."""
-    sums = subprocess.run(["dpkg-deb", "--ctrl-tarfile", package], capture_output=True, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(sums)) as packed:
-        member = packed.extractfile("./md5sums")
-        assert member is not None
-        return {line[34:]: line[:32] for line in member.read().decode().splitlines()}
-
-
-def test_lintian_has_nothing_to_say(package: Path) -> None:
-    """Neither errors nor warnings, but those that the overrides explain; an override that is no longer needed counts, too."""
-    lintian = shutil.which("lintian")
-    if lintian is None:
-        pytest.skip("lintian is not installed")
-    said = subprocess.run([lintian, "--allow-root", package], capture_output=True, text=True, timeout=120, check=False)
-    assert [line for line in said.stdout.splitlines() if line[:2] in ("E:", "W:") or "unused-override" in line] == []
-
-
-def test_the_package_of_another_architecture(package: Path, wheel: Path, tmp_path: Path) -> None:
-    """It is built here, and has the same files: a BPF object is of no processor. What has another byte order is refused."""
-    mine = control(package)["Architecture"]
-    other = build(tmp_path, "--wheel", wheel, "--architecture", "amd64" if mine != "amd64" else "arm64")
-    assert control(other) == control(package) | {"Architecture": control(other)["Architecture"]}
-    assert files(other) == files(package)
-    with pytest.raises(AssertionError, match="cannot build for s390x"):
-        build(tmp_path, "--architecture", "s390x")
-
-
-def test_two_builds_are_the_same(package: Path, tmp_path: Path) -> None:
-    """So that anyone can check that a published package was made from the source: elsewhere and later, bit by bit."""
-    other = tmp_path / "a longer path"
-    subprocess.run(["git", "clone", "-q", CHECKOUT, other], check=True)
-    changed = subprocess.run(["git", "ls-files", "-mo", "--exclude-standard"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    for name in changed.stdout.splitlines():
-        (other / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(CHECKOUT / name, other / name)
-    (other / ".venv").symlink_to(CHECKOUT / ".venv")
-    again = build(tmp_path, of=other)
-    assert files(again) == files(package)
-    assert again.read_bytes() == package.read_bytes()
 
 
 def test_life_of_a_package(machine: Machine, package: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
