@@ -26,8 +26,8 @@ _MAP_LOOKUP_AND_DELETE_BATCH = 25
 
 _NOEXIST = 1
 
-_ENOTSUPP = 524  # not in errno(3): include/linux/errno.h
-_NO_BATCH = {errno.EINVAL, _ENOTSUPP, errno.EOPNOTSUPP}
+ENOTSUPP = 524  # not in errno(3): include/linux/errno.h
+_NO_BATCH = {errno.EINVAL, ENOTSUPP, errno.EOPNOTSUPP}
 _BATCH = 256
 
 _libc = ctypes.CDLL(None, use_errno=True)

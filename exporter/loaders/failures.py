@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from exporter.kernel.architecture import HERE
 from exporter.kernel.attached import FAILURES_MAP, MISSING_PARTS
+from exporter.kernel.bpf import ENOTSUPP
 from exporter.loaders.handover import Sender
 from exporter.loaders.libbpf import Libbpf
 from exporter.model.failures import FailedStarts, Kind
@@ -91,6 +92,8 @@ def load(libbpf: Libbpf, control: int, sender: Sender) -> None:
 
 
 def _rejected(error: OSError) -> str:
+    if error.errno == ENOTSUPP:
+        return "this kernel cannot attach programs to its functions (on arm64, Linux 6.4 or later can)"
     step = {"bpf_object__load": "loading", "bpf_program__attach": "attaching"}.get(error.filename, error.filename)
     reason = "this host does not allow such programs" if error.errno in (errno.EPERM, errno.EACCES) else "--log.level=debug shows more"
     return f"{step} failed ({error.strerror}): {reason}"

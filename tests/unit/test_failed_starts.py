@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from exporter.kernel.bpf import ENOTSUPP
 from exporter.loaders import failures
 from exporter.model.failures import FailedStarts
 
@@ -53,3 +55,9 @@ def test_an_operator_can_decide_otherwise() -> None:
     assert refusal({IMAGE, WAITS}, FailedStarts.ALWAYS) is None
     assert refusal(set(), FailedStarts.ALWAYS)
     assert refusal({IMAGE}, FailedStarts.NEVER) == "detection.failed_starts is never"
+
+
+def test_a_kernel_without_trampolines_for_its_functions_says_so() -> None:
+    """Linux 6.1 of arm64 is such: its errno has no text."""
+    reason = failures._rejected(OSError(ENOTSUPP, os.strerror(ENOTSUPP), "bpf_program__attach"))
+    assert "arm64, Linux 6.4" in reason
