@@ -223,6 +223,7 @@ SECTIONS: dict[str, Callable[[Path, Path, Path], None]] = {
     "ebpf_bcc, ring buffer": storms_of_bcc,
     "ebpf_bcc, perf buffers": partial(storms_of_bcc, use_ring=False),
     "serving": lambda *_: whole.serving(report),
+    "package": lambda *_: whole.package(report),
 }
 
 

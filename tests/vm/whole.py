@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from exporter.kernel.cgroups import hierarchy
@@ -18,12 +19,13 @@ from tests.origins import origins_of
 from tests.vm.report import Report
 
 CHECKOUT = Path(__file__).parents[2]
+NAME = "shortproc-exporter"
 NOTHING, WORKLOAD = (Path(os.environ.get("WORKLOADS", ""), name) for name in ("nothing", "workload"))
 """Compiled by tests/vm/run, outside, where that is quick."""
 CGROUP2 = Path("/sys/fs/cgroup")
 SLOW = RuntimeScale(60 * NS, SCALE.bounds_ns, per_comm_buckets=True)
 """Every process counts as short, however slow the machine."""
-WAIT_SECONDS = 100
+WAIT_SECONDS = 400
 _PROCESSES = 50
 
 
@@ -83,13 +85,27 @@ def _run_inside(cgroup: Path, program: Program) -> None:
     os.waitpid(pid, 0)
 
 
-def serving(report: Report) -> None:
+def package(report: Report) -> None:
+    """The Debian package is installed, with all that it depends on, and works. Guests with a tree of their own get one for it."""
+    deb = next(NOTHING.parent.glob("*.deb"), None)
+    if deb is None:
+        raise FileNotFoundError("no package was built for this guest")
+    done = subprocess.run(["dpkg", "--install", str(deb)], capture_output=True, text=True, check=False)
+    report.check("exit status of dpkg", (done.returncode, done.stderr.strip() if done.returncode else ""), (0, ""))
+    state = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Status}, ${Architecture}", NAME], capture_output=True, text=True, check=True
+    ).stdout
+    mine = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
+    report.check("state", state, f"install ok installed, {mine}")
+    serving(report, [f"/usr/bin/{NAME}"])
+
+
+def serving(report: Report, command: Sequence[str] = (sys.executable, "-m", "exporter")) -> None:
     """The whole program, and one scrape of it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "exporter", f"--web.listen-address={address}"]
     works = 'shortproc_detection_mode{mode="ebpf_core"} 1.0'
-    with subprocess.Popen(command, cwd=CHECKOUT) as child:
+    with subprocess.Popen([*command, f"--web.listen-address={address}"], cwd=CHECKOUT) as child:
         try:
             text = until(lambda: _scrape(address), lambda text: works in text, WAIT_SECONDS)
             text = until(lambda: _scrape(address), lambda text: "capture_ratio 1.0" in text, 10)
