@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -154,6 +155,34 @@ def test_the_image_has_a_user_of_its_own() -> None:
     assert user is not None
     assert user[2] == privileges.USER
     assert f"`{user[2]}` ({user[1]})" in (ROOT / "docs/install.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("status", "is_healthy"), [("200 OK", True), ("401 Unauthorized", True), ("503 Service Unavailable", False), ("", False)]
+)
+def test_the_health_check(status: str, is_healthy: bool) -> None:
+    """A container is restarted where it fails, so it must neither fail for a password nor pass for a server that hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        command = [str(DOCKERFILE.with_name("healthcheck")), "127.0.0.1", str(server.getsockname()[1])]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as check:
+            client, _ = server.accept()
+            with client, client.makefile("rb") as request:
+                assert [next(request) for _ in range(2)] == [b"GET /-/healthy HTTP/1.1\r\n", b"Host: localhost\r\n"]
+                while request.readline() != b"\r\n":
+                    pass
+                client.sendall(f"HTTP/1.1 {status}\r\n\r\n".encode() if status else b"")
+            check.communicate(timeout=10)
+    assert (check.returncode == 0) == is_healthy
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0, "nobody listens any more"
+
+
+def test_the_image_says_what_it_is() -> None:
+    """By the names of the OCI, with what the build knows."""
+    labels = re.findall(r"org\.opencontainers\.image\.([\w.]+)=", DOCKERFILE.read_text())
+    assert {"title", "description", "licenses", "version", "revision", "base.name"} <= set(labels)
+    made = run("make", "-n", "image", "images")
+    assert made.count("--build-arg REVISION=") == made.count("--build-arg VERSION=") == 2
+    assert "--platform=linux/amd64,linux/arm64" in made
 
 
 def test_dockerfile_copies_what_the_build_reads() -> None:
