@@ -19,6 +19,8 @@ import yaml
 from exporter import __version__
 from tests.kernel.debian import CHECKOUT, NAME, build
 
+pytestmark = pytest.mark.commands
+
 WORKFLOW = CHECKOUT / ".github/workflows/release.yml"
 CHART = f"{NAME}-chart-{__version__}.tgz"
 BILL = f"{NAME}-{__version__}.cdx.json"
