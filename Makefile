@@ -13,7 +13,7 @@ DOCKER ?= docker
 IMAGE ?= shortproc-exporter
 IMAGE_ARGS = --build-arg REVISION=$$(git rev-parse --short=7 HEAD) --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py)
 comma := ,
-OBJECTS := $(addprefix exporter/_bpf/,lifecycle.bpf.o failures.bpf.o)
+OBJECTS := $(addprefix exporter/_bpf/,lifecycle.bpf.o failures.bpf.o events.bpf.o)
 
 # What the exporter itself needs, and what the tests and benchmarks need besides
 RUN_PACKAGES := python3-venv clang libbpf1 libbpf-dev libc6-dev linux-libc-dev python3-bpfcc

@@ -124,7 +124,7 @@ def _throughput(sinks: str, per_second: int | None) -> None:
             handlers.offer(records[at : at + _BATCH])
             if per_second is not None:
                 time.sleep(max(0.0, began + (at + _BATCH) / per_second - time.monotonic()))
-            while sum(len(data) for data, _ in handlers._feed._queue) > 4 << 20:  # noqa: SLF001 - as fast as it takes them
+            while sum(len(each.data) for each in handlers._feed._queue) > 4 << 20:  # noqa: SLF001 - as fast as it takes them
                 time.sleep(0.001)
         ours = _cpu() - cpu
         while any(each.handled < _RECORDS // 2 for each in handlers.status().handlers):

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-OBJECTS = ("lifecycle.bpf.o", "failures.bpf.o")
+OBJECTS = ("lifecycle.bpf.o", "failures.bpf.o", "events.bpf.o")
 
 
 def build(output: Path, clang: str = "clang") -> None:

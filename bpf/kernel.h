@@ -60,6 +60,18 @@ struct mm_struct {
 	unsigned long arg_end;
 };
 
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+};
+
+struct kernel_siginfo {
+	int si_code;
+};
+
 struct task_struct {
 	unsigned int flags;
 	struct sched_entity se;
@@ -74,6 +86,7 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct fs_struct *fs;
 	struct files_struct *files;
+	const struct cred *real_cred;
 };
 
 struct qstr {

@@ -22,6 +22,7 @@
 #include "kernel.h"
 #include "lifecycle.h"
 #include "maps.h"
+#include "tasks.h"
 #include "exe_path.h"
 #include "arguments.h"
 
@@ -54,18 +55,6 @@ static __always_inline struct counts *counts_of(const struct comm *comm)
 	return counts ?: enter_comm(&comms_a, comm);
 }
 
-static __always_inline void read_comm(struct comm *comm, struct task_struct *task)
-{
-	bpf_probe_read_kernel(comm, sizeof(*comm), task->comm);
-	pad_comm(comm);
-}
-
-static __always_inline void read_name(struct comm *comm, struct task_struct *task, int is_kernel)
-{
-	bpf_probe_read_kernel(comm, sizeof(*comm), is_kernel ? (const void *)&config.kernel_threads : task->comm);
-	pad_comm(comm);
-}
-
 #include "origins.h"
 #include "lineage.h"
 #include "records.h"
@@ -85,24 +74,6 @@ static __always_inline bool is_turn(struct cpu *cpu)
 	__u64 *mark = bpf_map_lookup_elem(&exit_marks, &slot);
 
 	return mark && is_my_turn(mark, cpu, id, config.copy);
-}
-
-static __always_inline bool is_last(struct task_struct *task, __u64 *ctx)
-{
-	struct task_struct *leader;
-	struct ended ended = {};
-	const __u8 yes = 1;
-	int err;
-
-	if (config.group_dead_arg)
-		return ctx[1];
-	leader = task->group_leader;
-	if (leader->signal->live.counter)
-		return 0;
-	ended.leader = (__u64)leader;
-	ended.start_ns = leader->start_time;
-	err = bpf_map_update_elem(&guard, &ended, &yes, BPF_NOEXIST);
-	return err != -EEXIST;
 }
 
 /* Returns the slot that counts notes of such start times. If it is 0, a free need not look into the map; for most it is. */
@@ -199,8 +170,7 @@ static __always_inline struct counts *count_exit(struct cpu *cpu, struct task_st
 	note->is_long = runtime >= config.threshold_ns;
 
 	read_name(&origin.comm, leader, note->is_kernel);
-	/* wait4() answers the same: kernel/exit.c, wait_task_zombie() */
-	code = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code;
+	code = wait_status(leader, signal);
 	outcome = outcome_of(code);
 	is_failed = outcome != OUTCOME_OK;
 	is_told = !note->is_long | is_failed;

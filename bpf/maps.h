@@ -78,13 +78,6 @@ struct {
 	__type(value, struct exit_note);
 } exit_notes SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_GUARDED);
-	__type(key, struct ended);
-	__type(value, __u8);
-} guard SEC(".maps");
-
 /* Paths of the executables of processes that may be short, for records only. The slot is the PID modulo EXE_SLOTS: PIDs are given out in
  * order, so a slot is used again only when so many other processes and threads have started. User space maps this memory. See docs/adr/0014-cheap-records.md
  */

@@ -13,9 +13,11 @@ from docs.marks import code, table
 from exporter.config.options import Config
 from exporter.metrics.catalogue import (
     DROPS,
+    EVENT_DROPS,
     SIGNAL_NAMES,
     TRACKED,
     DetectionMetrics,
+    EventMetrics,
     ExporterMetrics,
     Family,
     HandlerMetrics,
@@ -37,11 +39,13 @@ def blocks() -> dict[str, str]:
         "whole": families(TotalMetrics),
         "by_dimension": (*(by_dimension(each, measure) for each in DIMENSIONS for measure in each.measures), TRACKED),
         "detection": families(DetectionMetrics),
+        "events": families(EventMetrics),
         "handlers": families(HandlerMetrics),
         "exporter": (*families(ExporterMetrics), *families(ProcessMetrics)),
     }
     dimensions = ((code(each.name), each.about, ", ".join(map(code, each.labels)), _cap(each)) for each in DIMENSIONS)
     causes = ((code(reason), _modes_that_lose(reason), about) for reason, about in meanings(Lost))
+    event_drops = ((code(consumer), code(reason), about) for (consumer, reason), about in EVENT_DROPS.items())
     drops = ((code(consumer), code(reason), about) for (consumer, reason), about in DROPS.items())
     return {
         **{name: table(("metric", "type", "labels", "unit", "modes", "meaning"), _rows(group)) for name, group in groups.items()},
@@ -49,6 +53,7 @@ def blocks() -> dict[str, str]:
         "outcomes": table(("`outcome`", "meaning"), ((code(outcome), about) for outcome, about in meanings(Outcome))),
         "signals": f"`signal` is one of {', '.join(map(code, SIGNAL_NAMES))}.\n",
         "switches": table(("`reason`", "meaning"), ((code(reason), about) for reason, about in meanings(SwitchReason))),
+        "event_drops": table(("`consumer`", "`reason`", "meaning"), event_drops),
         "drops": table(("`consumer`", "`reason`", "meaning"), drops),
         "losses": table(("`reason`", "modes", "what is lost"), causes),
     }

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from docs.marks import code, table
-from docs.metrics_tables import modes_that_tell
+from docs.metrics_tables import meanings, modes_that_tell
 from exporter.handlers.sqlite_table import column
+from exporter.model.events import EventKind
+from exporter.records.event import EVENT_FIELDS
 from exporter.records.fields import Field, keys_of, snoop_columns
 from exporter.records.record import FIELDS
 
@@ -18,7 +20,10 @@ def handlers(fields: Sequence[Field] = FIELDS) -> dict[str, str]:
     named = (
         (code(key.attribute), code(key.name)) for field in fields for key in keys_of(field) if not key.attribute.startswith("shortproc.")
     )
+    events = ((code(field.name), _type(field), ", ".join(code(key.name) for key in keys_of(field)), field.about) for field in EVENT_FIELDS)
     return {
+        "event_kinds": table(("kind", "event"), ((code(kind), about) for kind, about in meanings(EventKind))),
+        "event_fields": table(("field", "Python", "JSON", "meaning"), events),
         "keys": table(("key", "value", "modes", "meaning"), keys),
         "attributes": table(("attribute", "key of `jsonl`"), named),
         "fields": table(("field", "Python", "SQLite", "meaning"), rows),

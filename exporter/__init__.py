@@ -10,6 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from exporter.library.api import (
         Ended,
+        Event,
+        EventKind,
+        Events,
         Filter,
         History,
         Mode,
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Ended",
+    "Event",
+    "EventKind",
+    "Events",
     "Filter",
     "History",
     "Mode",

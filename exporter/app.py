@@ -82,6 +82,8 @@ def main(config: Config, reread: Callable[[], Config], plan: Plan | None = None,
         if handlers is not None:
             for consumer in handlers.consumers:
                 hub.attach(consumer)
+            if handlers.wants_events:
+                hub.events.attach(handlers)
             handlers.start()
         try:
             supervisor.start()

@@ -10,6 +10,7 @@ from exporter.kernel.procfs import Procfs
 from exporter.loaders.direct import Direct
 from exporter.model import ModeUnavailable
 from exporter.process import version
+from exporter.records.subscriptions import of_handlers
 from exporter.supervision.completeness import no_ratio
 from exporter.supervision.modes import MODES, Host, ModeSpec, loader_settings
 from exporter.supervision.selector import wanted
@@ -24,7 +25,7 @@ def main(config: Config) -> int:
     print()
     selected = None
     for spec in MODES:
-        usable, reason = _tried(spec, host)
+        usable, reason = _tried(spec, host, events=bool(of_handlers(config)))
         if usable and selected is None and spec.mode in wanted(config):
             selected = spec.mode
         print(f"{spec.mode:<10}  {'usable' if usable else 'no':<6}  {reason}".rstrip())
@@ -48,15 +49,17 @@ def main(config: Config) -> int:
     return 0 if selected is not None else 1
 
 
-def _tried(spec: ModeSpec, host: Host) -> tuple[bool, str]:
-    """Start the mode for a moment. Returns whether it works, and details or the reason why not."""
+def _tried(spec: ModeSpec, host: Host, *, events: bool) -> tuple[bool, str]:
+    """Start the mode for a moment. Returns whether it works, and details or the reason why not. `events`: whether handlers want any."""
     try:
         source = spec.make(host)
         source.start()
     except ModeUnavailable as refusal:
         return False, str(refusal)
     try:
-        return True, source.about()
+        missing = source.publish_events(lambda _: None) if events else None
+        about = [source.about(), f"handlers get no events: {missing}" if missing else ""]
+        return True, "; ".join(filter(None, about))
     finally:
         source.stop()
         source.drain()

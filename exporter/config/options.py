@@ -16,6 +16,7 @@ from exporter.config.sections import flag_only, group, groups, option, required
 from exporter.model import MAX_BOUNDS, NS, Mode, Outcome, RuntimeScale, lifetimes
 from exporter.model.arguments import Wanted
 from exporter.model.dimensions import BY_ORIGIN, DIMENSIONS, Dimension
+from exporter.model.events import EventKind
 from exporter.model.failures import FailedStarts
 
 AUTO = "auto"
@@ -251,7 +252,13 @@ class HandlerConfig:
         "Directories to import the module from. None: installed packages.",
         example="[/etc/shortproc-exporter/handlers]",
     )
-    filter: Filter = group(Filter, "Which records it gets, as in sinks.jsonl.filter below.", example="{comm: [make, cc1]}")
+    filter: Filter = group(Filter, "Which records and events it gets, as in sinks.jsonl.filter below.", example="{comm: [make, cc1]}")
+    events: tuple[str, ...] = option(
+        (),
+        list_of(one_of(*EventKind), len(EventKind)),
+        "Events of any process that it gets too (mode ebpf_core): fork, exec, exit, signal. None: no program for them is loaded.",
+        example="[exec, exit]",
+    )
     options: dict[str, Any] = field(
         default_factory=dict,
         metadata={"check": keywords(), "about": "Keyword arguments of the class.", "example": "{threshold_seconds: 0.5}"},

@@ -1,4 +1,4 @@
-"""The interface of handlers: user code that gets the record of each short process. `docs/handlers.md` is the manual.
+"""The interface of handlers: user code that gets the record of each short process, and events. `docs/handlers.md` is the manual.
 
 A module in a configured directory defines a class; the configuration names it as `module:name`:
 
@@ -24,10 +24,12 @@ from __future__ import annotations
 from typing import Any
 
 from exporter.model import Outcome, comm_text
+from exporter.model.events import EventKind
 from exporter.records.encoding import as_json
+from exporter.records.event import Event
 from exporter.records.record import Record
 
-__all__ = ["OUTCOMES", "Handler", "Outcome", "Record", "as_json", "comm_text"]
+__all__ = ["OUTCOMES", "Event", "EventKind", "Handler", "Outcome", "Record", "as_json", "comm_text"]
 
 OUTCOMES = {outcome: outcome for outcome in Outcome}
 """For handlers written when `record.outcome` was a number: `OUTCOMES[record.outcome]` is still the outcome."""
@@ -45,6 +47,10 @@ class Handler:
 
     def handle(self, batch: list[Record]) -> None:
         """Process 1 to 500 records, in the order of their exits as far as that is known."""
+        raise NotImplementedError
+
+    def handle_events(self, batch: list[Event]) -> None:
+        """Process 1 to 500 events, if the configuration has `events` for this handler. It then needs no `handle`."""
         raise NotImplementedError
 
     def tick(self) -> None:

@@ -11,10 +11,11 @@ import select
 import signal
 import sys
 import time
+from typing import Any
 
 from exporter.handlers import loading, privileges, registries
 from exporter.handlers.slot import Slot
-from exporter.handlers.wire import Frames, PageWriter
+from exporter.handlers.wire import Content, Frames, PageWriter, count_kinds
 from exporter.process import log
 from exporter.process.log import fields
 from exporter.process.rate_limited_log import RateLimitedLog
@@ -92,10 +93,8 @@ def _run(pipe: int, page: PageWriter, slots: list[Slot], metrics: _Metrics) -> N
             data = os.read(pipe, _CHUNK)
             if not data:
                 break
-            for batch, at_once in frames.feed(data):
-                for slot in slots:
-                    slot.handle(batch, at_once=at_once)
-                page.done(len(batch))
+            for batch, content in frames.feed(data):
+                _handle(batch, content, slots, page)
         if time.monotonic() >= due:
             for slot in slots:
                 slot.tick()
@@ -103,6 +102,17 @@ def _run(pipe: int, page: PageWriter, slots: list[Slot], metrics: _Metrics) -> N
             due = time.monotonic() + _TICK_SECONDS
     for slot in slots:
         slot.close()
+
+
+def _handle(batch: list[Any], content: Content, slots: list[Slot], page: PageWriter) -> None:
+    if content is Content.EVENTS:
+        for slot in slots:
+            slot.handle_events(batch)
+        page.events_done(count_kinds(batch))
+    else:
+        for slot in slots:
+            slot.handle(batch, at_once=content is Content.AT_ONCE)
+        page.done(len(batch))
 
 
 def _redirect_stdin_and_stdout() -> None:

@@ -1,4 +1,4 @@
-"""Passes records from the exporter to the handlers' child: a bounded queue, and a pipe that is written without waiting."""
+"""Passes records and events from the exporter to the handlers' child: a bounded queue, and a pipe that is written without waiting."""
 
 from __future__ import annotations
 
@@ -7,17 +7,29 @@ import fcntl
 import os
 import select
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from exporter.handlers.wire import MOST_RECORDS, frame
+from exporter.handlers.wire import MOST_RECORDS, Content, count_kinds, frame
+from exporter.model.events import EventKind
+from exporter.records.event import Event
 from exporter.records.record import Record
 
 MOST_BYTES = 8 << 20
 """Size of the queue: about 25,000 records that come one by one, or 80,000 in batches. The pipe holds up to 1 MiB more."""
+_MOST_WITH_EVENTS = MOST_BYTES // 2
+"""Events are added only up to this size, so that a storm of them leaves room for records."""
 _OVERHEAD = 128
 """Memory of a frame besides its bytes."""
 
 _PIPE_BYTES = 1 << 20
+
+
+class _Frame(NamedTuple):
+    data: bytes
+    records: int
+    events: Sequence[int] = ()
+    """Number of events, by `EventKind.position`."""
 
 
 class Feed:
@@ -27,7 +39,10 @@ class Feed:
         self.dropped: dict[str, int] = dict.fromkeys(("full", "down", "timeout", "crash", "malformed"), 0)
         self.sent = 0
         """Records whose frame was at least partly written to the present child."""
-        self._queue: deque[tuple[bytes, int]] = deque()
+        self.events_sent = [0] * len(EventKind)
+        """The same for events, by `EventKind.position`."""
+        self.events_dropped: dict[tuple[EventKind, str], int] = {}
+        self._queue: deque[_Frame] = deque()
         self._bytes = 0
         self._rest: memoryview | None = None
         """Rest of the last frame, which the pipe had no room for."""
@@ -48,8 +63,12 @@ class Feed:
         os.set_blocking(self._pipe, False)
         with contextlib.suppress(OSError):  # beyond this user's limit; a smaller pipe works too
             fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self.sent = 0
+        self.forget_sent()
         return reading
+
+    def forget_sent(self) -> None:
+        """Start to count for another child."""
+        self.sent, self.events_sent = 0, [0] * len(EventKind)
 
     def disconnect(self) -> None:
         """Close our end. A partly written frame is lost with the child; the frames after it wait for the next child."""
@@ -63,26 +82,51 @@ class Feed:
         for at in range(0, len(batch), MOST_RECORDS):
             part = batch[at : at + MOST_RECORDS]
             try:
-                data = frame(part, at_once=at_once)
+                data = frame(part, Content.AT_ONCE if at_once else Content.RECORDS)
             except ValueError:
                 self.dropped["malformed"] += len(part)
                 continue
-            if self._bytes + len(data) + _OVERHEAD > MOST_BYTES:
-                self.dropped["full" if self._pipe >= 0 else "down"] += len(part)
-                continue
-            self._queue.append((data, len(part)))
-            self._bytes += len(data) + _OVERHEAD
+            if not self._queued(_Frame(data, len(part)), MOST_BYTES):
+                self.dropped[self._no_room] += len(part)
         self.flush()
+
+    def add_events(self, batch: Sequence[Event]) -> None:
+        """The same for events."""
+        for at in range(0, len(batch), MOST_RECORDS):
+            part = batch[at : at + MOST_RECORDS]
+            each = _Frame(frame(part, Content.EVENTS), 0, count_kinds(part))
+            if not self._queued(each, _MOST_WITH_EVENTS):
+                self.drop_events(each.events, self._no_room)
+        self.flush()
+
+    def drop_events(self, counts: Iterable[int], reason: str) -> None:
+        """Count dropped events, by `EventKind.position`."""
+        for kind, n in zip(EventKind, counts, strict=False):
+            self.events_dropped[kind, reason] = self.events_dropped.get((kind, reason), 0) + n
+
+    @property
+    def _no_room(self) -> str:
+        return "full" if self._pipe >= 0 else "down"
+
+    def _queued(self, each: _Frame, most: int) -> bool:
+        size = len(each.data) + _OVERHEAD
+        if self._bytes + size > most:
+            return False
+        self._queue.append(each)
+        self._bytes += size
+        return True
 
     def flush(self) -> None:
         """Write what the pipe has room for, without waiting."""
         try:
             while self._pipe >= 0 and self:
                 if self._rest is None:
-                    data, records = self._queue.popleft()
-                    self._bytes -= len(data) + _OVERHEAD
-                    self.sent += records
-                    self._rest = memoryview(data)
+                    each = self._queue.popleft()
+                    self._bytes -= len(each.data) + _OVERHEAD
+                    self.sent += each.records
+                    for position, n in enumerate(each.events):
+                        self.events_sent[position] += n
+                    self._rest = memoryview(each.data)
                 self._rest = self._rest[os.write(self._pipe, self._rest) :] or None
         except BlockingIOError:
             pass
@@ -91,7 +135,9 @@ class Feed:
 
     def drop_queue(self, reason: str) -> None:
         """Drop and count the waiting frames."""
-        self.dropped[reason] += sum(records for _, records in self._queue)
+        for each in self._queue:
+            self.dropped[reason] += each.records
+            self.drop_events(each.events, reason)
         self._queue.clear()
         self._bytes = 0
 

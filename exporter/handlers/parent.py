@@ -7,14 +7,18 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from operator import sub
 
 from exporter.handlers.feed import Feed
 from exporter.handlers.plan import Plan
 from exporter.handlers.process import Child
 from exporter.handlers.registries import Registries, parsed
-from exporter.handlers.wire import HandlerTally, Page
+from exporter.handlers.wire import HandlerTally, Page, count_kinds
+from exporter.model.events import EventKind
 from exporter.process.log import fields
+from exporter.records.event import Event
 from exporter.records.hub import Batch, Consumer
 
 logger = logging.getLogger(__name__)
@@ -38,6 +42,10 @@ class HandlerStatus:
     timeouts: int
     lost: int
     """Records that it should have processed but did not."""
+    events: int
+    """Events that it processed."""
+    lost_events: int
+    """Events that it should have processed but did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,7 @@ class Handlers:
         self._feed = Feed()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._child: Child | None = None
-        self._page = self._blank = Page(0, 0, 0, tuple(HandlerTally() for _ in plan.handlers))
+        self._page = self._blank = Page(0, 0, 0, (0,) * len(EventKind), tuple(HandlerTally() for _ in plan.handlers))
         self._before = tuple(HandlerTally() for _ in plan.handlers)
         """Counts of earlier children."""
         self._timeouts = [0] * len(plan.handlers)
@@ -100,13 +108,34 @@ class Handlers:
         with self._lock:
             return dict(self._feed.dropped)
 
+    @property
+    def wants_events(self) -> bool:
+        """Whether a handler subscribes to events."""
+        return any(each.events for each in self._plan.handlers)
+
+    def offer_events(self, batch: Sequence[Event]) -> None:
+        with self._lock:
+            if self._closing_at is not None:
+                self._feed.drop_events(count_kinds(batch), "down")
+                return
+            self._feed.add_events(batch)
+            if self._feed:
+                os.eventfd_write(self._wake, 1)
+
+    def dropped_events(self) -> dict[tuple[EventKind, str], int]:
+        with self._lock:
+            return dict(self._feed.events_dropped)
+
     def status(self) -> Status:
         """Return the counts of all handlers."""
         with self._lock:
             self._read_page()
             tallies = [_sum(before, now) for before, now in zip(self._before, self._page.tallies, strict=True)]
             rows = zip(self._plan.handlers, tallies, self._timeouts, strict=True)
-            handlers = tuple(HandlerStatus(each.label, tally.handled, tally.errors, timeouts, tally.lost) for each, tally, timeouts in rows)
+            handlers = tuple(
+                HandlerStatus(each.label, tally.handled, tally.errors, timeouts, tally.lost, tally.events, tally.lost_events)
+                for each, tally, timeouts in rows
+            )
             return Status(handlers, self._restarts, self._child is not None)
 
     def registries(self) -> Registries:
@@ -185,7 +214,8 @@ class Handlers:
                 os.eventfd_read(self._wake)
             with self._lock:
                 self._feed.flush()
-                page, busy = self._read_page(), self._feed.sent > self._page.done
+                page = self._read_page()
+                busy = self._feed.sent > page.done or self._feed.events_sent != list(page.events_done)
                 through = self._closing_at is not None and not self._feed
             now = time.monotonic()
             turn, before = now - before, now
@@ -209,7 +239,11 @@ class Handlers:
             return _START_SECONDS
         at = min(page.current, len(self._plan.handlers) - 1)
         seconds = self._plan.handlers[at].timeout_seconds
-        return max(seconds, _START_SECONDS) if page.done == 0 and page.progress < 2 * len(self._plan.handlers) else seconds
+        return (
+            max(seconds, _START_SECONDS)
+            if page.done == 0 and not any(page.events_done) and page.progress < 2 * len(self._plan.handlers)
+            else seconds
+        )
 
     def _timed_out(self, page: Page) -> None:
         if page.progress % 2 == 0:
@@ -238,7 +272,8 @@ class Handlers:
             page = self._read_page()
             self._feed.disconnect()
             self._feed.dropped[reason] += max(0, self._feed.sent - page.done)
-            self._feed.sent = 0
+            self._feed.drop_events(map(sub, self._feed.events_sent, page.events_done), reason)
+            self._feed.forget_sent()
             self._before = tuple(_sum(before, now, reaped=True) for before, now in zip(self._before, page.tallies, strict=True))
             self._page = self._blank
             if self._child is not None:
@@ -259,7 +294,8 @@ class Handlers:
         page = self._child.page() if self._child is not None else None
         if page is not None:
             done = min(page.done, self._feed.sent)
-            self._page = page._replace(done=done, tallies=tuple(map(_plausible, self._page.tallies, page.tallies)))
+            events_done = tuple(map(min, page.events_done, self._feed.events_sent))
+            self._page = page._replace(done=done, events_done=events_done, tallies=tuple(map(_plausible, self._page.tallies, page.tallies)))
         return self._page
 
 
@@ -281,11 +317,12 @@ class _AtOnce:
 
 
 def _plausible(before: HandlerTally, now: HandlerTally) -> HandlerTally:
-    handled, errors, lost = (min(max(old, new), _LARGEST) for old, new in zip(before.numbers()[:3], now.numbers()[:3], strict=True))
-    return HandlerTally(handled, errors, lost, min(now.pending, _LARGEST))
+    numbers = (min(max(old, new), _LARGEST) for old, new in zip(before.numbers(), now.numbers(), strict=True))
+    return replace(HandlerTally(*numbers), pending=min(now.pending, _LARGEST))
 
 
 def _sum(before: HandlerTally, now: HandlerTally, *, reaped: bool = False) -> HandlerTally:
     """Add the counts of a child. When it is reaped, the records that a sink has not written are lost."""
     lost = before.lost + now.lost + (now.pending if reaped else 0)
-    return HandlerTally(before.handled + now.handled, before.errors + now.errors, lost)
+    events, lost_events = before.events + now.events, before.lost_events + now.lost_events
+    return HandlerTally(before.handled + now.handled, before.errors + now.errors, lost, 0, events, lost_events)

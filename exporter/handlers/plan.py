@@ -17,6 +17,7 @@ from exporter.config.problems import ConfigError
 from exporter.handlers import loading
 from exporter.handlers.headers_file import secret_refusal
 from exporter.handlers.trust import refusal
+from exporter.records.subscriptions import unknown_keys
 
 NOBODY = 65534
 _SDK = "opentelemetry-exporter-otlp-proto-http>=1.45,<2"
@@ -36,6 +37,7 @@ class Planned:
     options: dict[str, Any] = field(default_factory=dict)
     timeout_seconds: float = _SINK_TIMEOUT_SECONDS
     at_once: bool = False
+    events: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,12 @@ def make(handlers: Sequence[HandlerConfig], sinks: Sinks, config_file: str | Non
     problems: list[str] = []
     if planned and config_file is not None and (reason := refusal(os.path.abspath(config_file), owners)):  # noqa: PTH100 - keeps links
         problems.append(f"handlers: refusing to load the handlers named in {config_file}: {reason}")
+    problems += (
+        f"handlers[{number}].filter.{key}: events do not have it; use another handler for events"
+        for number, each in enumerate(planned)
+        if each.events
+        for key in unknown_keys(each.filter)
+    )
     for number, each in enumerate(planned):
         try:
             loading.check(each.target, each.path, owners)
@@ -94,7 +102,7 @@ def _handlers(handlers: Sequence[HandlerConfig]) -> list[Planned]:
     for each in handlers:
         names.append(each.name)
         label = each.name if names.count(each.name) == 1 else f"{each.name}#{names.count(each.name)}"
-        planned.append(Planned(label, each.name, each.path, each.filter, each.options, each.timeout_seconds, each.at_once))
+        planned.append(Planned(label, each.name, each.path, each.filter, each.options, each.timeout_seconds, each.at_once, each.events))
     return planned
 
 

@@ -12,8 +12,11 @@ from exporter.handlers import Handler, Record, loading
 from exporter.handlers.registries import UserFamily, converted
 from exporter.handlers.sink import Sink
 from exporter.handlers.wire import HandlerTally, PageWriter
+from exporter.model.events import EventKind
 from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.records import filters
+from exporter.records.event import Event
+from exporter.records.subscriptions import Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,9 @@ class Slot:
         self._planned = planned
         self._page = page
         self._wants = filters.compiled(Filter(**planned["filter"]))
+        kinds = tuple(map(EventKind, planned["events"]))
+        self._wants_event = Subscription(kinds, Filter(**planned["filter"])).matches() if kinds else None
+        self._handles_records = True
         self._log = RateLimitedLog(logger)
         self._handler: Any = None
         self._filter: Any = None
@@ -41,7 +47,10 @@ class Slot:
         self._page.enter(self._number)
         try:
             handler = loading.load(self._planned["target"], self._planned["path"])(**self._planned["options"])
-            handler.handle  # noqa: B018 - raises if there is none
+            if self._wants_event is None:
+                handler.handle  # noqa: B018 - raises if there is none
+            else:
+                handler.handle_events  # noqa: B018
         except BaseException as error:  # noqa: BLE001 - SystemExit too: a handler must not end the process
             self._try_at = time.monotonic() + _AGAIN_SECONDS
             self._failed("cannot make a handler; retrying each minute", error)
@@ -51,12 +60,13 @@ class Slot:
                 self._tally = handler.tally
             own = getattr(handler, "filter", None)
             self._filter = None if own is None or getattr(type(handler), "filter", None) is Handler.filter else own
+            self._handles_records = self._wants_event is None or getattr(type(handler), "handle", Handler.handle) is not Handler.handle
             self._handler = handler
         self._page.leave(self._number, self._tally)
 
     def handle(self, batch: list[Record], *, at_once: bool) -> None:
         """Pass the wanted records to the handler. Of two batches with the same records, it gets the one that it asked for."""
-        if at_once is not self._at_once:
+        if at_once is not self._at_once or not self._handles_records:
             return
         tally = self._tally
         self._page.enter(self._number)
@@ -76,6 +86,23 @@ class Slot:
                 tally.handled += len(wanted)
         except BaseException as error:  # noqa: BLE001
             tally.lost += len(wanted)
+            self._failed("a handler failed", error)
+        self._page.leave(self._number, tally)
+
+    def handle_events(self, batch: list[Event]) -> None:
+        """Pass the wanted events to the handler, if it subscribes to events."""
+        if self._wants_event is None or not (wanted := list(filter(self._wants_event, batch))):
+            return
+        tally = self._tally
+        self._page.enter(self._number)
+        try:
+            if self._handler is None:
+                tally.lost_events += len(wanted)
+            else:
+                self._handler.handle_events(wanted)
+                tally.events += len(wanted)
+        except BaseException as error:  # noqa: BLE001
+            tally.lost_events += len(wanted)
             self._failed("a handler failed", error)
         self._page.leave(self._number, tally)
 

@@ -15,6 +15,12 @@ SECOND_COPY = "on_exit_again"
 """Name of the second copy of the program `on_exit`, which exists where the kernel can preempt programs."""
 FAILURES_MAP = "failures_"
 """Prefix of the names of the maps with failures: one for each kind."""
+EVENT_PROGRAMS = ("send_fork", "send_exec", "send_exit", "send_signal")
+"""Names of the programs of events, in the order of `EventKind`."""
+EVENTS_MISSING = "events_missing"
+"""Name of the fact with the reason why events cannot be had, though they are wanted."""
+EVENT_BYTES = "event_bytes"
+"""Name of the fact with the size of the ring of events."""
 MISSING_PARTS = "missing_parts"
 """Name of the fact with the reasons why optional parts are not attached, by part."""
 

@@ -181,8 +181,14 @@ class RecordCpu(ctypes.Structure):
 
 _FORMATS: dict[type[Any], str] = {c_uint64: "Q", c_uint32: "I", c_int32: "i", c_uint16: "H"}
 RECORD_FIELDS = tuple(name for name, _ in RecordWithExe._fields_)
-RECORD_FORMAT = "".join(_FORMATS.get(of, f"{ctypes.sizeof(of)}s") for _, of in RecordLayout._fields_)
-"""`RecordLayout` as a format of `struct`, which is many times faster than ctypes."""
+
+
+def struct_format(layout: type[ctypes.Structure]) -> str:
+    """Return a layout as a format of `struct`, which is many times faster than ctypes."""
+    return "".join(_FORMATS.get(of, f"{ctypes.sizeof(of)}s") for _, of, *_ in layout._fields_)
+
+
+RECORD_FORMAT = struct_format(RecordLayout)
 RECORD_WITH_EXE_FORMAT = f"{RECORD_FORMAT}{EXE_LEN}s"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, Literal
@@ -15,13 +15,19 @@ from exporter.config.sections import section
 from exporter.library.following import Following
 from exporter.library.history import FOREVER_NS, History, Unreadable
 from exporter.library.host import Host
-from exporter.library.processes import Ended, Processes, Totals
+from exporter.library.processes import Ended, Events, Processes, Totals
 from exporter.model import Mode, ModeUnavailable, Outcome, comm_text
+from exporter.model.events import EventKind
 from exporter.records.encoding import as_json
+from exporter.records.event import Event
 from exporter.records.record import Record
+from exporter.records.subscriptions import unknown_keys
 
 __all__ = [
     "Ended",
+    "Event",
+    "EventKind",
+    "Events",
     "Filter",
     "History",
     "Mode",
@@ -41,20 +47,22 @@ __all__ = [
 _KEPT = 1000
 
 
-def watch(
+def watch(  # noqa: PLR0913 - all are optional
     mode: Mode | Literal["auto", "ebpf_core", "ebpf_bcc", "netlink", "fast_scan", "scan"] = "auto",
     *,
     only: Filter | None = None,
     recent: int = _KEPT,
     short_threshold_seconds: float = 1.0,
     arguments: Literal["off", "names", "full"] = "off",
+    events: Sequence[EventKind | Literal["fork", "exec", "exit", "signal"]] = (),
 ) -> Processes:
     """Return the short processes of this host, observed by this process in a `with` statement.
 
     `mode` is the one to use; `auto` picks the best that works, falls back when it fails, and retries better ones. Only records that match
     `only` are kept and iterated over. `recent` is how many of the last are kept for `Processes.recent`. A process is short if its runtime
     is below `short_threshold_seconds`. `arguments` is what records tell of arguments: see `records.arguments` in docs/configuration.md.
-    Raises `ValueError` for values that are not allowed; entering the context raises `ModeUnavailable` if no mode works.
+    `events` are the kinds of events that `Processes.events` yields, of all processes that match `only`. Raises `ValueError` for values
+    that are not allowed; entering the context raises `ModeUnavailable` if no mode works, or if `events` are wanted and cannot be had.
     """
     values = {
         "detection.mode": str(mode),
@@ -67,7 +75,10 @@ def watch(
             config = loading.override(config, key, value, key.rpartition(".")[2])
     except ConfigError as error:
         raise ValueError(str(error)) from None
-    return Host(config, _checked(only), recent)
+    wanted = _checked(only)
+    if events and wanted is not None and (unknown := unknown_keys(wanted)):
+        raise ValueError(f"only: events do not have {', '.join(unknown)}")
+    return Host(config, wanted, recent, [EventKind(each) for each in events])
 
 
 def follow(url: str, *, only: Filter | None = None, recent: int = _KEPT, metrics_path: str = "/metrics") -> Processes:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import select
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from exporter.config.options import Filter
-from exporter.library.inbox import Inbox
+from exporter.library.inbox import EventInbox, Inbox, RecordInbox
 from exporter.model import Mode, Outcome
+from exporter.model.events import EventKind
+from exporter.records.event import Event
 from exporter.records.filters import compiled
 from exporter.records.record import Record
+
+T = TypeVar("T")
 
 
 class Ended(Exception):
@@ -50,41 +55,29 @@ class Totals:
         return self.exits[Outcome.ERROR] + self.exits[Outcome.SIGNAL]
 
 
-class Records(ABC):
-    """Records as they come, from a thread of their own. Use it in a `with` statement.
+class Reading(Generic[T]):
+    """Items as they come, from a thread of their own.
 
-    An iterator pops records: each is returned once. All methods can be called from any thread, but only one may iterate.
+    An iterator pops items: each is returned once. All methods can be called from any thread, but only one may iterate.
     """
 
-    def __init__(self, wanted: Filter | None, keep: int) -> None:
-        self._inbox = Inbox(None if wanted is None else compiled(wanted), keep)
+    def __init__(self, inbox: Inbox[T]) -> None:
+        self._items = inbox
         self.failure: str | None = None
-        """Why no more records will come, one sentence; None while they do."""
+        """Why no more items will come, one sentence; None while they do."""
 
-    def __enter__(self) -> Self:
-        try:
-            self._open()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.stop()
-        self._inbox.release()
-
-    def __iter__(self) -> Iterator[Record]:
-        """Yield records as they come; wait for more until `stop`. Raises `Ended` if no more will come for another reason."""
+    def __iter__(self) -> Iterator[T]:
+        """Yield items as they come; wait for more until `stop`. Raises `Ended` if no more will come for another reason."""
         for batch in self.batches():
             yield from batch
 
-    def within(self, seconds: float) -> Iterator[Record]:
-        """Yield records as they come, for so long."""
+    def within(self, seconds: float) -> Iterator[T]:
+        """Yield items as they come, for so long."""
         for batch in self.batches(seconds):
             yield from batch
 
-    def batches(self, seconds: float | None = None) -> Iterator[list[Record]]:
-        """Yield lists of the records that came together."""
+    def batches(self, seconds: float | None = None) -> Iterator[list[T]]:
+        """Yield lists of the items that came together."""
         until = None if seconds is None else time.monotonic() + seconds
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
@@ -102,11 +95,31 @@ class Records(ABC):
 
     def fileno(self) -> int:
         """Return a descriptor, for `select` and event loops: it is readable when `pop` has something to return."""
-        return self._inbox.fd
+        return self._items.fd
 
-    def pop(self) -> tuple[list[Record], bool]:
-        """Return the records that came since the last call, without waiting, and whether more may come."""
-        return self._inbox.pop_all()
+    def pop(self) -> tuple[list[T], bool]:
+        """Return the items that came since the last call, without waiting, and whether more may come."""
+        return self._items.pop_all()
+
+
+class Records(Reading[Record], ABC):
+    """Records. Use it in a `with` statement."""
+
+    def __init__(self, wanted: Filter | None, keep: int) -> None:
+        self._inbox = RecordInbox(None if wanted is None else compiled(wanted), keep)
+        super().__init__(self._inbox)
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.stop()
+        self._inbox.release()
 
     def recent(self, most: int | None = None) -> list[Record]:
         """Return the last records, or at most so many, the oldest first. They stay for other calls, and for iteration."""
@@ -140,8 +153,30 @@ class Records(ABC):
         """Return the number of records that did not reach the inbox."""
 
 
+class Events(Reading[Event]):
+    """Events of processes, as they happen, while `Processes` observes."""
+
+    def __init__(self, inbox: EventInbox, missing: Callable[[], Mapping[EventKind, int]]) -> None:
+        super().__init__(inbox)
+        self._inbox = inbox
+        self._missing = missing
+
+    @property
+    def dropped(self) -> dict[EventKind, int]:
+        """Number of events that did not come, by kind: they happened faster than they were read, or popped."""
+        dropped = Counter(self._missing())
+        for (kind, _), n in self._inbox.dropped_events().items():
+            dropped[kind] += n
+        return dict(dropped)
+
+
 class Processes(Records):
     """Short processes, as they exit. It observes until the end of the `with` statement."""
+
+    @property
+    def events(self) -> Events:
+        """Events of all processes, short or not. Raises `ValueError` if none were asked for."""
+        raise ValueError("no events were asked for: watch(events=...)")
 
     @abstractmethod
     def counts(self) -> Totals:

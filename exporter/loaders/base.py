@@ -15,6 +15,7 @@ from typing import Protocol, Self
 
 from exporter.kernel.attached import Handover
 from exporter.model import Mode, RuntimeScale
+from exporter.model.events import WantedEvents
 from exporter.model.failures import FailedStarts
 from exporter.model.owner import ContainerName
 
@@ -36,6 +37,7 @@ class Settings:
     comms: int
     """Most comms that have series, and so a row in the maps of the programs."""
     failed_starts: FailedStarts
+    events: WantedEvents
     modules: Mapping[Mode, str]
     """Name of the module that loads each mode. The other modes need no loader."""
 
@@ -48,6 +50,7 @@ class Settings:
         """Return the settings that `to_json` wrote."""
         fields = json.loads(text)
         scale = fields.pop("scale")
+        fields["events"] = WantedEvents.from_json(**fields["events"])
         fields["failed_starts"] = FailedStarts(fields["failed_starts"])
         return cls(RuntimeScale(**scale | {"bounds_ns": tuple(scale["bounds_ns"])}), **fields)
 

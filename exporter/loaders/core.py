@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from exporter.kernel import release
 from exporter.kernel.attached import SECOND_COPY, Handover
 from exporter.kernel.capabilities import bpf_refusal
 from exporter.kernel.cgroups import hierarchy
+from exporter.kernel.event_layout import EVENTS_BYTES
 from exporter.kernel.layout import ProgramConfig, comm_rows, program_config, standby_control
-from exporter.loaders import failures, handover
+from exporter.loaders import events, failures, handover
 from exporter.loaders.base import Settings
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
 from exporter.model import ModeUnavailable, RuntimeScale
+from exporter.model.events import NO_EVENTS, WantedEvents
 from exporter.model.failures import FailedStarts
 from exporter.process.shortage import advice
 
@@ -40,6 +42,7 @@ def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
         arguments=settings.arguments,
         comms=settings.comms,
         failed_starts=settings.failed_starts,
+        wanted_events=settings.events,
     )
 
 
@@ -51,6 +54,8 @@ def load_core(  # noqa: PLR0913 - two are required
     arguments: bool = False,
     comms: int = 0,
     failed_starts: FailedStarts = FailedStarts.AUTO,
+    wanted_events: WantedEvents = NO_EVENTS,
+    event_bytes: int = EVENTS_BYTES,
     force_guard: bool = False,
     two_copies: bool | None = None,
     timeout: float = 20,
@@ -58,14 +63,15 @@ def load_core(  # noqa: PLR0913 - two are required
     """Load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
 
     `by_origin` counts for whom processes ran; `arguments` keeps those of processes for their records; `comms` is how many comms may have
-    series. `force_guard` counts exits as on kernels whose tracepoint does not mark the last thread, `two_copies` as on kernels that preempt
-    programs, or not; by default as this kernel does.
+    series. `wanted_events` are sent through a ring of `event_bytes`. `force_guard` counts exits as on kernels whose tracepoint does not
+    mark the last thread, `two_copies` as on kernels that preempt programs, or not; by default as this kernel does.
     """
     cgroups = hierarchy()
     request = {
         "object": str(OBJECT),
         "failures": str(failures.OBJECT),
         "failed_starts": failed_starts,
+        "events": asdict(wanted_events) | {"object": str(events.OBJECT), "bytes": event_bytes},
         "config": bytes(program_config(scale, cgroups, by_origin=by_origin, arguments=arguments)).hex(),
         "comm_rows": comm_rows(comms),
         "force_guard": force_guard,
@@ -101,7 +107,7 @@ def _load(sender: handover.Sender) -> None:
         config.group_dead_arg = libbpf.tracepoint_arguments("sched_process_exit") > 1
 
     config.copies = sender.request["copies"]
-    opened, maps = _opened(libbpf, path, {".rodata": config, ".data.control": standby_control()})
+    opened, maps = libbpf.opened(path, {".rodata": config, ".data.control": standby_control()})
     for name, entries in _entries(config, sender.request["comm_rows"]).items():
         libbpf.call("bpf_map__set_max_entries", maps[name], entries)
     libbpf.call("bpf_object__load", opened)
@@ -118,22 +124,13 @@ def _load(sender: handover.Sender) -> None:
         sender.handover.links[name] = libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name]))
     control = next(each for name, each in maps.items() if name.endswith(".data.control"))
     failures.load(libbpf, libbpf.call("bpf_map__fd", control), sender)
-
-
-def _opened(libbpf: Libbpf, path: Path, data: Mapping[str, ctypes.Structure]) -> tuple[int, dict[str, int]]:
-    """Open the object with these initial values of its sections. Return it, and its maps by name."""
-    opened = libbpf.pointer("bpf_object__open_file", os.fsencode(path), None)
-    maps = {libbpf.name("map", each): each for each in libbpf.each("map", opened)}
-    for section, value in data.items():
-        of_section = next(each for name, each in maps.items() if name.endswith(section))
-        libbpf.call("bpf_map__set_initial_value", of_section, bytes(value), ctypes.sizeof(value))
-    return opened, maps
+    events.load(libbpf, libbpf.call("bpf_map__fd", control), config.group_dead_arg, sender)
 
 
 def _second_copy(libbpf: Libbpf, path: Path, config: ProgramConfig, maps: Mapping[str, int]) -> int:
     """Load `on_exit` once more, with the maps of the first; see `ProgramConfig.copies`."""
     config.copy = 1
-    opened, own_maps = _opened(libbpf, path, {".rodata": config})
+    opened, own_maps = libbpf.opened(path, {".rodata": config})
     for name in own_maps:
         if not name.endswith(".rodata"):
             libbpf.call("bpf_map__reuse_fd", own_maps[name], libbpf.call("bpf_map__fd", maps[name]))

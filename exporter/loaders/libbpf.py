@@ -8,9 +8,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cached_property
+from pathlib import Path
 
 _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
     "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
@@ -77,6 +78,15 @@ class Libbpf:
         item = None
         while item := getattr(self._lib, f"bpf_object__next_{kind}")(opened, item):
             yield item
+
+    def opened(self, path: Path, data: Mapping[str, ctypes.Structure]) -> tuple[int, dict[str, int]]:
+        """Open an object with these initial values of its sections. Return it, and its maps by name."""
+        opened = self.pointer("bpf_object__open_file", os.fsencode(path), None)
+        maps = {self.name("map", each): each for each in self.each("map", opened)}
+        for section, value in data.items():
+            of_section = next(each for name, each in maps.items() if name.endswith(section))
+            self.call("bpf_map__set_initial_value", of_section, bytes(value), ctypes.sizeof(value))
+        return opened, maps
 
     def tracepoint_arguments(self, tracepoint: str) -> int:
         """Return the number of arguments of a tp_btf program at `tracepoint`, from the BTF of the running kernel.

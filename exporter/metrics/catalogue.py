@@ -27,6 +27,12 @@ DROPS = {
 }
 """Consumers that may drop records, and the reasons. Their series exist from the start."""
 
+EVENT_DROPS = {
+    ("reader", "full"): "Events arrived faster than they were read.",
+    ("reader", "missed"): "The kernel skipped a run of the program; for `exit`, perhaps that of a thread. Not reported before Linux 5.12.",
+    **{(consumer, reason): about for (consumer, reason), about in DROPS.items() if consumer == "handlers" and reason != "malformed"},
+}
+"""The same for events, of each kind."""
 
 DETAILS = "|".join(reason for reason in Lost if reason.detail)
 """Reasons of `shortproc_detection_lost_total` for events that were counted all the same, as a regular expression."""
@@ -244,6 +250,29 @@ class DetectionMetrics:
     )
 
 
+class EventMetrics:
+    """Events that handlers subscribe to. They exist only for the kinds to which any does."""
+
+    EVENTS = Family(
+        "shortproc_events_total",
+        "counter",
+        "events",
+        "Events of processes that handlers subscribe to, by kind.",
+        ("kind",),
+        (Fact.EVENTS,),
+        "What no filter of a handler allows is left out in the kernel, where that can tell.",
+    )
+    DROPPED = Family(
+        "shortproc_events_dropped_total",
+        "counter",
+        "events",
+        "Dropped events, by kind, consumer and reason.",
+        ("kind", "consumer", "reason"),
+        (Fact.EVENTS,),
+        "The consumers and reasons are listed below.",
+    )
+
+
 class HandlerMetrics:
     """Handlers and sinks. They exist only if any is configured."""
 
@@ -266,6 +295,15 @@ class HandlerMetrics:
     )
     LOST = Family(
         "shortproc_handler_lost_records_total", "counter", "records", "Records lost by a handler that had accepted them.", ("handler",)
+    )
+    EVENTS = Family("shortproc_handler_events_total", "counter", "events", "Events processed by a handler.", ("handler",), (Fact.EVENTS,))
+    LOST_EVENTS = Family(
+        "shortproc_handler_lost_events_total",
+        "counter",
+        "events",
+        "Events lost by a handler that had accepted them.",
+        ("handler",),
+        (Fact.EVENTS,),
     )
     DROPPED_SERIES = Family(
         "shortproc_handler_dropped_series",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exporter import __version__
 from exporter.config.options import Config
 from exporter.metrics.catalogue import (
     DROPS,
+    EVENT_DROPS,
     REAL_TIME_SIGNALS,
     TRACKED,
     DetectionMetrics,
+    EventMetrics,
     ExporterMetrics,
     Family,
     HandlerMetrics,
@@ -28,10 +30,12 @@ from exporter.metrics.text import TextEncoder
 from exporter.model import NS, SIGNALS, Lost, Outcome, lifetimes
 from exporter.model.counts import ProcessCounts
 from exporter.model.dimensions import COMM, Dimension
+from exporter.model.events import EventKind
 from exporter.model.failures import Failure, Kind
 from exporter.model.series import Row
 from exporter.process import log, version
 from exporter.records.hub import Latencies
+from exporter.records.subscriptions import of_handlers
 from exporter.supervision.reload import LastReload
 from exporter.supervision.snapshot import Snapshot
 
@@ -54,6 +58,7 @@ class Exposition:
         self._handlers = handlers
         self._bounds = config.metrics.runtime_buckets_seconds
         self._schema = config.metrics.native_schema
+        self._subscribed = sorted({kind for each in of_handlers(config) for kind in each.kinds}, key=lambda kind: kind.position)
         self._build = (__version__, version.revision(), platform.python_version())
         self._own_process = OwnProcess()
         self._text, self._protobuf = TextEncoder(), ProtobufEncoder()
@@ -76,8 +81,9 @@ class Exposition:
         yield from _detection(snapshot)
         yield from self._about(snapshot.view.created_ns)
         yield _gauge(ExporterMetrics.COLLECT, time.perf_counter() - begun)
+        yield from _events(snapshot, self._subscribed)
         if self._handlers is not None:
-            yield from _of_handlers(self._handlers, snapshot.view.created_ns)
+            yield from _of_handlers(self._handlers, self._subscribed, snapshot.view.created_ns)
         yield from self._own_process.families()
 
     def _whole(self, snapshot: Snapshot) -> Iterator[Exposed]:
@@ -166,7 +172,18 @@ def _detection(snapshot: Snapshot) -> Iterator[Exposed]:
         yield _counters(DetectionMetrics.PROGRAM_RUNS, (((program,), runs) for program, runs in counts.program_runs.items()), created_ns)
 
 
-def _of_handlers(handlers: Handlers, created_ns: int) -> Iterator[Exposed]:
+def _events(snapshot: Snapshot, kinds: Sequence[EventKind]) -> Iterator[Exposed]:
+    """Yield nothing if no handler subscribes."""
+    if not kinds:
+        return
+    counts, created_ns = snapshot.view.counts, snapshot.view.created_ns
+    yield _counters(EventMetrics.EVENTS, (((kind.value,), counts.events.get(kind, 0)) for kind in kinds), created_ns)
+    dropped = snapshot.events_dropped
+    all_drops = (((kind.value, *drop), dropped.get((kind, *drop), 0)) for kind in kinds for drop in EVENT_DROPS)
+    yield _counters(EventMetrics.DROPPED, all_drops, created_ns)
+
+
+def _of_handlers(handlers: Handlers, subscribed: Sequence[EventKind], created_ns: int) -> Iterator[Exposed]:
     status = handlers.status()
 
     def each(family: Family, pick: Callable[[HandlerStatus], int]) -> Exposed:
@@ -176,6 +193,9 @@ def _of_handlers(handlers: Handlers, created_ns: int) -> Iterator[Exposed]:
     yield each(HandlerMetrics.ERRORS, lambda one: one.errors)
     yield each(HandlerMetrics.TIMEOUTS, lambda one: one.timeouts)
     yield each(HandlerMetrics.LOST, lambda one: one.lost)
+    if subscribed:
+        yield each(HandlerMetrics.EVENTS, lambda one: one.events)
+        yield each(HandlerMetrics.LOST_EVENTS, lambda one: one.lost_events)
     yield _counter(HandlerMetrics.RESTARTS, status.restarts, created_ns)
     registries = handlers.registries()
     yield _gauge(HandlerMetrics.DROPPED_SERIES, registries.dropped)

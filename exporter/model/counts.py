@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from exporter.model import Lost, Outcome
+from exporter.model.events import EventKind
 from exporter.model.failures import Failure
 
 if TYPE_CHECKING:
@@ -120,6 +121,10 @@ class Counts:
     lost: dict[Lost, int] = field(default_factory=dict)
     records_dropped: int = 0
     """Short processes that were counted, but of which no record came."""
+    events: dict[EventKind, int] = field(default_factory=dict)
+    """Those that came."""
+    events_dropped: dict[tuple[EventKind, str], int] = field(default_factory=dict)
+    """By kind and reason: those that should have come, but did not."""
     program_runs: dict[str, int] = field(default_factory=dict)
     """Runs of each BPF program while `kernel.bpf_stats_enabled` was 1; none of those that had no run then."""
     program_ns: dict[str, int] = field(default_factory=dict)

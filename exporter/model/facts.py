@@ -35,3 +35,4 @@ class Fact(StrEnum):
     RECORD_LINEAGE = "records: ancestors"
     RECORD_OOM = "records: OOM kill"
     RECORD_ARGUMENTS = "records: arguments, if asked for"
+    EVENTS = "events, if a handler subscribes to them"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from exporter.records.event import EVENT_FIELDS, Event
 from exporter.records.fields import Field, Json, compiled, keys_of
 from exporter.records.kinds import Form
 from exporter.records.record import FIELDS, Record
@@ -55,6 +56,7 @@ def reader(record: type[R], fields: Sequence[Field]) -> Callable[[Json], R]:
 
 
 _line, _as_json = encoders(FIELDS)
+_event_as_json = encoders(EVENT_FIELDS)[1]
 read = reader(Record, FIELDS)
 
 
@@ -64,9 +66,9 @@ def line(record: Record) -> str:
     return text
 
 
-def as_json(record: Record) -> Json:
-    """Return a record as a dict; unknown values are None."""
-    value: Json = _as_json(*record)
+def as_json(record: Record | Event) -> Json:
+    """Return a record or an event as a dict; unknown values are None."""
+    value: Json = _event_as_json(*record) if isinstance(record, Event) else _as_json(*record)
     return value
 
 

@@ -19,24 +19,27 @@ _FIELDS = {"parent": "parent_comm"}
 _CACHED = 4096
 
 
-def compiled(wanted: Filter) -> Callable[[Record], bool] | None:
-    """Return a function that returns whether a record matches all keys that are set; None if none is set."""
-    parts = [_part(_FIELDS.get(key, key), _matcher(globs)) for key in GLOB_KEYS if (globs := getattr(wanted, key))]
-    parts += [_part(key, frozenset(values).__contains__) for key in ("uid", "pid", "ppid") if (values := getattr(wanted, key))]
+def compiled(wanted: Filter, fields: Sequence[str] = Record._fields) -> Callable[[Any], bool] | None:
+    """Return a function that returns whether a record matches all keys that are set; None if none is set.
+
+    `fields` are those of the tuple, if it is not a record.
+    """
+
+    def part(field: str, matches: Callable[[Any], bool]) -> Callable[[Any], bool]:
+        value = itemgetter(fields.index(field))
+        return lambda record: matches(value(record))
+
+    parts = [part(_FIELDS.get(key, key), _matcher(globs)) for key in GLOB_KEYS if (globs := getattr(wanted, key))]
+    parts += [part(key, frozenset(values).__contains__) for key in ("uid", "pid", "ppid") if (values := getattr(wanted, key))]
     if wanted.outcome:
-        parts.append(_part("outcome", frozenset(map(Outcome, wanted.outcome)).__contains__))
+        parts.append(part("outcome", frozenset(map(Outcome, wanted.outcome)).__contains__))
     default = Filter()
     if (wanted.min_runtime_seconds, wanted.max_runtime_seconds) != (default.min_runtime_seconds, default.max_runtime_seconds):
         least, most = round(wanted.min_runtime_seconds * NS), round(wanted.max_runtime_seconds * NS)
-        parts.append(lambda record: least <= record.runtime_ns <= most)
+        parts.append(part("runtime_ns", lambda runtime_ns: runtime_ns is not None and least <= runtime_ns <= most))
     if not parts:
         return None
-    return parts[0] if len(parts) == 1 else lambda record: all(part(record) for part in parts)
-
-
-def _part(field: str, matches: Callable[[Any], bool]) -> Callable[[Record], bool]:
-    value = itemgetter(Record._fields.index(field))
-    return lambda record: matches(value(record))
+    return parts[0] if len(parts) == 1 else lambda record: all(each(record) for each in parts)
 
 
 def _matcher(globs: Sequence[str]) -> Callable[[bytes | str], bool]:

@@ -16,6 +16,7 @@ from typing import Protocol
 from exporter.model import NS
 from exporter.records.arguments import Reduce, reduced
 from exporter.records.attributed import Who, attributed
+from exporter.records.event_hub import EventHub
 from exporter.records.record import Record
 from exporter.records.stacks import RecentStacks
 
@@ -73,6 +74,7 @@ class Hub:
         self.who: Who | None = None
         """Returns user and owner. Called by one thread at a time."""
         self.latencies = Latencies()
+        self.events = EventHub()
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
         self.stacks = RecentStacks()

@@ -8,10 +8,12 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from exporter.model import NS, SIGNALS, Mode, Outcome, comm_text
+from exporter.model.events import EventKind
 from exporter.records import shown
 from exporter.records.shown import utc_second
 
@@ -197,6 +199,11 @@ def _unquoted(word: str) -> bytes:
     return "".join(shlex.split(word)).encode("utf-8", "surrogateescape")
 
 
+def _signal_of_event(kind: EventKind, outcome: Outcome | None, code: int | None) -> str | None:
+    killed = kind is EventKind.SIGNAL or outcome is _SIGNAL
+    return shown.signal_name(code) if killed and code is not None else None
+
+
 STARTED = JsonForm(
     "RFC 3339, UTC, to the nanosecond",
     lambda exited, runtime: rfc3339(exited - runtime),
@@ -204,6 +211,7 @@ STARTED = JsonForm(
 )
 EXIT_CODE = JsonForm("number", _exit_code, _exit_code_text)
 SIGNAL = JsonForm("text", _signal, _signal_text)
+SIGNAL_OF_EVENT = JsonForm("text", _signal_of_event, lambda *fate: json.dumps(_signal_of_event(*fate)))
 
 MOMENT = Kind(
     about="Unix time in ns",
@@ -300,21 +308,25 @@ ARGUMENTS = Kind(
     page=lambda arguments: shown.QUESTION if arguments is None else shown.command_line(arguments, cut=False),
     restored=_restored_words,
 )
-OUTCOME = Kind(
-    about="",
-    json=JsonForm(", ".join(f"`{outcome}`" for outcome in Outcome), str, _quoted_word),
-    read=Outcome,
-    column="TEXT",
-    stored=str,
-    snoop=str,
-    page=str,
-)
-MODE = Kind(
-    about="",
-    json=JsonForm("name of a mode", str, _quoted_word),
-    read=Mode,
-    column="TEXT",
-    stored=str,
-    snoop=str,
-    page=str,
-)
+
+
+def _word(of: type[StrEnum], about: str) -> Kind:
+    """Return the kind of a member of an enumeration; None if it may be missing."""
+    return Kind(
+        about="",
+        json=JsonForm(about, lambda value: value and str(value), lambda value: "null" if value is None else _quoted_word(value)),
+        read=of,
+        column="TEXT",
+        stored=str,
+        snoop=str,
+        page=str,
+    )
+
+
+def _words(of: type[StrEnum]) -> str:
+    return ", ".join(f"`{each}`" for each in of)
+
+
+OUTCOME = _word(Outcome, _words(Outcome))
+MODE = _word(Mode, "name of a mode")
+EVENT_KIND = _word(EventKind, _words(EventKind))

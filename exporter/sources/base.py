@@ -9,10 +9,13 @@ from typing import Protocol
 from exporter.model import Gauges, Mode
 from exporter.model.counts import Counts
 from exporter.model.dimensions import Tracked
+from exporter.model.events import NOT_IN_THIS_MODE
 from exporter.model.origins import Origins
+from exporter.records.event import Event
 from exporter.records.record import Record
 
 Publish = Callable[[Sequence[Record]], None]
+PublishEvents = Callable[[Sequence[Event]], None]
 
 
 class CpuFollows(Protocol):
@@ -94,6 +97,13 @@ class Source(ABC):
         A source that knows CPU only after the exit lets records wait for it, up to 250 ms, and then passes them to `follows`, if given.
         Called after `start`, and again when `live` changes. A source without records does nothing.
         """
+
+    def publish_events(self, to: PublishEvents) -> str | None:  # noqa: ARG002 - most have none
+        """Pass the wanted events to `to`, from its own thread. Called after `start`; may be called twice.
+
+        Returns why there are none, one sentence; else None.
+        """
+        return NOT_IN_THIS_MODE
 
     def gauges(self) -> Gauges:
         """Return the present values of its gauges."""

@@ -5,7 +5,7 @@ To add one: its name in `model.Mode`, its source under `sources/`, its `ModeSpec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from exporter.loaders.base import Loader, Settings
 from exporter.model import NS, Lost, Mode, ModeUnavailable, RuntimeScale
 from exporter.model.facts import Fact
 from exporter.model.failures import FailedStarts
+from exporter.records.subscriptions import Subscription, of_handlers, wanted_events
 from exporter.sources.base import Source
 
 
@@ -171,6 +172,7 @@ MODES = (
             Fact.EXEC_FAILURES: _WITH_FEXIT,
             Fact.OOM_KILLS: "exact",
             Fact.OWNER_OOM_KILLS: "exact",
+            Fact.EVENTS: "exact",
         },
         losses=_EBPF_LOSSES,
         colour="green",
@@ -264,11 +266,12 @@ MODES = (
 SPECS = {spec.mode: spec for spec in MODES}
 
 
-def loader_settings(config: Config) -> Settings:
-    """Return the settings of a loader for all modes."""
+def loader_settings(config: Config, subscriptions: Sequence[Subscription] = ()) -> Settings:
+    """Return the settings of a loader for all modes. `subscriptions` are those besides the handlers'."""
     modules = {spec.mode: spec.loader for spec in MODES if spec.loader}
     detection = config.detection
     failed_starts = FailedStarts(detection.failed_starts)
     interpreter, arguments = detection.ebpf_bcc.interpreter, config.records.tell_arguments
     comms = config.metrics.max_comms
-    return Settings(config.runtime_scale, config.procfs, interpreter, config.by_origin, arguments, comms, failed_starts, modules)
+    events = wanted_events((*of_handlers(config), *subscriptions))
+    return Settings(config.runtime_scale, config.procfs, interpreter, config.by_origin, arguments, comms, failed_starts, events, modules)

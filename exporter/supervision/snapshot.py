@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from exporter.model import Gauges, Mode, SwitchReason
+from exporter.model.events import EventKind
 from exporter.model.ledger import View
 from exporter.supervision.completeness import Sample
 from exporter.supervision.selector import ModeStatus
@@ -30,6 +31,8 @@ class Snapshot:
     host_cpus: int | None
     records_dropped: dict[tuple[str, str], int]
     """By consumer and reason."""
+    events_dropped: dict[tuple[EventKind, str, str], int]
+    """By kind, consumer and reason."""
     latency_buckets: list[int]
     """Of `records.Latencies`."""
     latency_sum_ns: int

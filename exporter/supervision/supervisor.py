@@ -64,7 +64,9 @@ class Supervisor:
         self._switches = {(spec.mode, reason): 0 for spec in specs for reason in SwitchReason}
         self._ticked = self._tried = time.monotonic()
         self._begun = False
-        hub.on_change = self._publish
+        self.no_events: str | None = None
+        """Why the active mode tells no events though there are subscribers, one sentence; else None."""
+        hub.on_change, hub.events.on_change = self._publish, self._publish_events
 
     def start(self) -> None:
         """Start the best mode that works. Raises `ModeUnavailable` if no allowed mode works."""
@@ -197,6 +199,8 @@ class Supervisor:
                 last_minute=self._health.last_minute(sample),
                 host_cpus=self._procfs.host_cpus,
                 records_dropped={("reader", "full"): view.counts.records_dropped} | self._hub.dropped(),
+                events_dropped={(kind, "reader", reason): n for (kind, reason), n in view.counts.events_dropped.items()}
+                | self._hub.events.dropped(),
                 latency_buckets=list(self._hub.latencies.buckets),
                 latency_sum_ns=self._hub.latencies.sum_ns,
             )
@@ -295,6 +299,8 @@ class Supervisor:
         self._switches[source.mode, reason] += 1
         self._tried = time.monotonic()
         logger.info("mode is active", extra=fields(mode=source.mode, reason=reason, why=self._why))
+        if self.no_events is not None:
+            logger.warning("there are no events for handlers", extra=fields(mode=source.mode, reason=self.no_events))
 
     def _publish(self) -> None:
         """Have the source publish records as the consumers need them now."""
@@ -305,6 +311,14 @@ class Supervisor:
     def _publish_if_wanted(self, source: Source) -> None:
         if self._hub.wanted:
             self._publish_of(source)
+        if self._hub.events.wanted:
+            self.no_events = source.publish_events(self._hub.events.publish)
+
+    def _publish_events(self) -> None:
+        """Have the source publish events, for a new consumer."""
+        with self._lock:
+            if self._active is not None:
+                self.no_events = self._active.source.publish_events(self._hub.events.publish)
 
     def _publish_of(self, source: Source) -> None:
         try:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from exporter.kernel.attached import Handover
+from exporter.kernel.event_layout import EVENTS_BYTES
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import load_core
 from exporter.model import NS, Mode, RuntimeScale, SourceFailed
 from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.dimensions import COMM
+from exporter.model.events import NO_EVENTS, WantedEvents
 from exporter.model.failures import FailedStarts
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
@@ -90,6 +92,8 @@ def watching(
     arguments: bool = False,
     comms: int = 0,
     failed_starts: FailedStarts = FailedStarts.NEVER,
+    wanted_events: WantedEvents = NO_EVENTS,
+    event_bytes: int = EVENTS_BYTES,
     force_guard: bool = False,
     two_copies: bool | None = None,
     standby: bool = False,
@@ -99,8 +103,19 @@ def watching(
     log: list[str] = []
 
     def load() -> Handover:
-        how = {"by_origin": by_origin, "arguments": arguments, "force_guard": force_guard}
-        return load_core(scale, log.append, **how, comms=comms, failed_starts=failed_starts, two_copies=two_copies, timeout=LOAD_SECONDS)
+        return load_core(
+            scale,
+            log.append,
+            by_origin=by_origin,
+            arguments=arguments,
+            comms=comms,
+            failed_starts=failed_starts,
+            wanted_events=wanted_events,
+            event_bytes=event_bytes,
+            force_guard=force_guard,
+            two_copies=two_copies,
+            timeout=LOAD_SECONDS,
+        )
 
     source = EbpfSource(Mode.EBPF_CORE, scale, load, CpuAudit(procfs))
     try:

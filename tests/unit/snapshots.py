@@ -90,6 +90,7 @@ def snapshot(
         last_minute=sample,
         host_cpus=2,
         records_dropped={("reader", "full"): counts.records_dropped},
+        events_dropped={},
         latency_buckets=list(range(len(Latencies.BOUNDS_NS) + 1)),
         latency_sum_ns=7 * NS,
     )

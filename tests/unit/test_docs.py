@@ -13,11 +13,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from docs.__main__ import FILES
 from docs.marks import rendered
 from docs.modes_tables import facts
+from exporter.config.options import HandlerConfig
 from exporter.handlers.parent import HandlerStatus, Status
 from exporter.handlers.registries import Registries
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.families import NativeHistograms
 from exporter.model import Mode
+from exporter.model.events import EventKind
 from exporter.model.facts import Fact
 from exporter.supervision.modes import MODES
 from exporter.supervision.reload import LastReload
@@ -35,7 +37,7 @@ class FakeHandlers:
     """One handler, which did nothing: only its metrics' names matter here."""
 
     def status(self) -> Status:
-        return Status((HandlerStatus("a:b", 0, 0, 0, 0),), 0, running=True)
+        return Status((HandlerStatus("a:b", 0, 0, 0, 0, 0, 0),), 0, running=True)
 
     def registries(self) -> Registries:
         return Registries()
@@ -44,7 +46,8 @@ class FakeHandlers:
 @pytest.fixture(scope="module")
 def exposed() -> dict[str, Metric]:
     """Every family that there can be, by the name that a scrape shows."""
-    config = replace(CONFIG, metrics=replace(CONFIG.metrics, per_comm_histogram=True))
+    subscriber = HandlerConfig("a:b", events=tuple(EventKind))
+    config = replace(CONFIG, metrics=replace(CONFIG.metrics, per_comm_histogram=True), handlers=(subscriber,))
     handlers = FakeHandlers()
     exposition = Exposition(config, worst, LastReload(), handlers)  # type: ignore[arg-type]
     families = text_string_to_metric_families(exposition.render().decode())

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.handlers.wire import MOST_FRAME_BYTES, MOST_RECORDS, Frames, HandlerTally, Page, PageWriter, frame, page_size, read_page
+from exporter.handlers.wire import (
+    MOST_FRAME_BYTES,
+    MOST_RECORDS,
+    Content,
+    Frames,
+    HandlerTally,
+    Page,
+    PageWriter,
+    frame,
+    page_size,
+    read_page,
+)
 from exporter.model import Mode, Outcome
 from exporter.process.rate_limited_log import RateLimitedLog
 from exporter.records.attributed import ADDED
@@ -60,7 +71,7 @@ def test_a_frame_has_a_bound() -> None:
     longest = record(comm=b"c" * 15, parent_comm=b"p" * 15, exe=b"/" * 255, arguments=b"\xff" * 512, arguments_cut=True)
     batch = [longest._replace(cgroup=b"/%04095d" % number, unit=f"{number:04}" + r"\xff" * 255) for number in range(MOST_RECORDS)]
     assert len(frame(batch)) < MOST_FRAME_BYTES
-    assert next(Frames().feed(frame(batch))) == (batch, False)
+    assert next(Frames().feed(frame(batch))) == (batch, Content.RECORDS)
     with pytest.raises(ValueError, match="bytes"):
         frame([longest._replace(cgroup=bytes(MOST_FRAME_BYTES))])
 
@@ -71,10 +82,12 @@ def test_page_says_what_was_written() -> None:
     os.ftruncate(fd, page_size(2))
     page = PageWriter(fd, 2)
     page.enter(1)
-    assert read_page(fd, 2) == Page(1, 1, 0, (HandlerTally(), HandlerTally()))
-    page.leave(1, HandlerTally(7, 1, 2, 3))
+    assert read_page(fd, 2) == Page(1, 1, 0, (0, 0, 0, 0), (HandlerTally(), HandlerTally()))
+    page.leave(1, HandlerTally(7, 1, 2, 3, 4, 5))
     page.done(10)
-    assert read_page(fd, 2) == Page(2, 1, 10, (HandlerTally(), HandlerTally(7, 1, 2, 3)))
+    page.events_done([0, 1, 2, 3])
+    page.events_done([1, 1, 1, 1])
+    assert read_page(fd, 2) == Page(2, 1, 10, (1, 2, 3, 4), (HandlerTally(), HandlerTally(7, 1, 2, 3, 4, 5)))
     assert read_page(fd, 3) is None
     os.close(fd)
 

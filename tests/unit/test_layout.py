@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from exporter.kernel import layout
+from exporter.kernel import event_layout, layout
+from exporter.kernel.attached import EVENT_PROGRAMS
 from exporter.kernel.cgroups import Hierarchy
-from exporter.loaders import failures
+from exporter.loaders import events, failures
 from exporter.loaders.core import OBJECT
 from exporter.model import KERNEL_THREADS, MAX_BOUNDS, NS, Outcome, RuntimeScale, lifetimes
+from exporter.model.events import EventKey, EventKind
 from exporter.model.failures import FAILURES
 from tests.unit.btf import Btf
 
 HEADER = Path(__file__).parents[2] / "bpf/lifecycle.h"
+EVENTS_HEADER = HEADER.with_name("events.h")
 FAILURES_HEADER = HEADER.with_name("failures.h")
 STRUCTS = {
     "counts": layout.CommRow,
@@ -35,12 +38,13 @@ STRUCTS = {
 }
 
 
-def enumerators(name: str, header: Path = HEADER) -> list[str]:
-    """The values of an enum of a header: inlining leaves none in BTF. Without their prefix."""
+def enumerators(name: str, header: Path = HEADER, prefix: str = "") -> list[str]:
+    """The values of an enum of a header: inlining leaves none in BTF. Without their prefix, by default the name."""
+    prefix = prefix or name
     found = re.search(rf"enum {name} {{(.*?)}};", header.read_text(), re.DOTALL)
     assert found is not None
     names = [each.strip().lower() for each in found[1].split(",")]
-    return [each.removeprefix(f"{name}_") for each in names if each.startswith(f"{name}_")]
+    return [each.removeprefix(f"{prefix}_") for each in names if each.startswith(f"{prefix}_")]
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +129,27 @@ def test_failures() -> None:
     object_ = Btf(failures.OBJECT)
     assert object_.struct_size("failures") == 8 * len(FAILURES)
     assert object_.struct_size("control") == ctypes.sizeof(layout.ProgramControl)
+
+
+def test_events() -> None:
+    """All that crosses: kinds and keys by their order, structs by their members, an event unpacked whole."""
+    assert enumerators("event_kind", EVENTS_HEADER, "event") == [*EventKind, "kinds"]
+    assert enumerators("event_by", EVENTS_HEADER, "by") == [key.name.lower() for key in EventKey]
+    assert tuple(f"send_{kind}" for kind in EventKind) == EVENT_PROGRAMS
+    assert struct.calcsize(f"={event_layout.EVENT_FORMAT}") == ctypes.sizeof(event_layout.EventLayout)
+    if not events.OBJECT.exists():
+        pytest.skip("the BPF object is not built (`make all`)")
+    object_ = Btf(events.OBJECT)
+    assert object_.struct_size("control") == ctypes.sizeof(layout.ProgramControl)
+    for name, ours in {
+        "event": event_layout.EventLayout,
+        "event_counts": event_layout.EventCounts,
+        "event_key": event_layout.EventKeyLayout,
+        "event_config": event_layout.EventConfig,
+    }.items():
+        assert object_.struct_size(name) == ctypes.sizeof(ours)
+        fields = [(each, getattr(ours, each).offset, getattr(ours, each).size) for each, *_ in ours._fields_]
+        assert fields == [(member.name, member.offset, member.size) for member in object_.members(name)]
 
 
 def test_records() -> None:

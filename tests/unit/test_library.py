@@ -11,7 +11,7 @@ import pytest
 
 import exporter
 from exporter.library import api, inbox
-from exporter.library.inbox import Inbox
+from exporter.library.inbox import RecordInbox
 from exporter.library.scraped import totals
 from tests.unit.given_records import Given
 from tests.unit.snoop_records import ERROR, OK, SIGNAL, TYPICAL, UNKNOWN
@@ -22,7 +22,7 @@ METRICS = Path(__file__).parents[1] / "fixtures" / "metrics.txt"
 def test_what_nobody_pops_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that stops reading must not cost memory without end, and what is missing is told."""
     monkeypatch.setattr(inbox, "_MOST_WAITING", 3)
-    each = Inbox(keep=2)
+    each = RecordInbox(keep=2)
     for number in (2, 2, 1):
         each.offer([TYPICAL] * number)
     assert each.dropped() == {"slow": 2}
@@ -37,7 +37,7 @@ def test_what_nobody_pops_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_records_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a file are never dropped; closing ends the wait."""
     monkeypatch.setattr(inbox, "_MOST_WAITING", 3)
-    each, put = Inbox(), list[bool]()
+    each, put = RecordInbox(), list[bool]()
     thread = threading.Thread(target=lambda: put.extend(each.put([TYPICAL] * 2) for _ in range(4)))
     thread.start()
     popped = 0

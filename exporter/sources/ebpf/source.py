@@ -14,15 +14,17 @@ import threading
 import time
 from collections.abc import Callable
 
-from exporter.kernel.attached import SECOND_COPY, Handover
+from exporter.kernel.attached import EVENT_PROGRAMS, EVENTS_MISSING, SECOND_COPY, Handover
 from exporter.kernel.bpf import BpfMap, Rows, map_memory, possible_cpus, program_info
 from exporter.kernel.cgroups import Cgroups
 from exporter.kernel.layout import COMM_LEN, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, perf_bytes, standby_control
 from exporter.model import FOREVER_NS, NS, Gauges, Mode, ModeUnavailable, RuntimeScale, SourceFailed
 from exporter.model.counts import Counts
 from exporter.model.dimensions import COMM, Tracked
+from exporter.model.events import NOT_IN_THIS_MODE
 from exporter.model.origins import Origins
-from exporter.sources.base import CpuFollows, Publish, Source
+from exporter.sources.base import CpuFollows, Publish, PublishEvents, Source
+from exporter.sources.ebpf import event_counts
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.cpu_join import CpuJoin
 from exporter.sources.ebpf.decode import (
@@ -36,6 +38,8 @@ from exporter.sources.ebpf.decode import (
     exits_in,
     global_counts,
 )
+from exporter.sources.ebpf.event_counts import EventCounts
+from exporter.sources.ebpf.event_reader import EventReader
 from exporter.sources.ebpf.exec_slots import ExecSlots
 from exporter.sources.ebpf.failures import FailureCounts
 from exporter.sources.ebpf.lineages import Lineages
@@ -50,6 +54,8 @@ _DRAIN_EVERY_NS = 5 * NS
 _SWAP_AT_COMMS = MAX_COMMS // 4
 
 _ZERO = b"\0" * 4
+_NOT_COUNTED = (SECOND_COPY, *EVENT_PROGRAMS)
+"""Programs whose skipped runs are counted elsewhere."""
 _HALVES = "ab"
 """Suffixes of the maps that are drained, by `ProgramControl.active`."""
 
@@ -65,12 +71,14 @@ class EbpfSource(Source):
         self._scale = scale
         self._kernel = Handover({}, {}, {})
         self._failures = FailureCounts(self._kernel)
+        self._event_counts = EventCounts(self._kernel)
         self._link_targets: dict[int, str] = {}
         self._control = standby_control()
         self._control_lock = threading.Lock()
         self._entered = 0
         self._origins = OriginReader({}, bytes)
         self._records: RecordReader | None = None
+        self._events: EventReader | None = None
         self._clones = 0
         self._swapped_ns = 0
         self._retired_is_idle = True
@@ -84,6 +92,7 @@ class EbpfSource(Source):
         """Load and attach; see `Source`."""
         self._kernel = self._load()
         self._failures = FailureCounts(self._kernel)
+        self._event_counts = EventCounts(self._kernel)
         self._programs = tuple(self._kernel.programs)
         self._drained = [0] * (GLOBALS + 2 * len(self._programs))
         try:
@@ -117,6 +126,18 @@ class EbpfSource(Source):
                 return
         self._update_control(records=RECORDS_LIVE if live else RECORDS_ON)
 
+    def publish_events(self, to: PublishEvents) -> str | None:
+        """Start to read events; see `Source`."""
+        if "events" not in self._kernel.maps:
+            reason: str = self._kernel.facts.get(EVENTS_MISSING, NOT_IN_THIS_MODE)
+            return reason
+        if self._events is None:
+            try:
+                self._events = EventReader(self._kernel, self.mode, to)
+            except OSError as error:
+                return f"cannot read the ring of events: {error}"
+        return None
+
     def cpu_pending(self) -> int:
         """Return the exits without recorded CPU, except those whose CPU is known to be lost; see `Source`."""
         if not self._knows_cpu:
@@ -132,6 +153,7 @@ class EbpfSource(Source):
         try:
             counts = self._since_drain([self._map("comms_a").read(), self._map("comms_b").read()], self._global_counts())
             counts.failures = self._failures.peek()
+            event_counts.fill(counts, self._event_counts.peek())
         except OSError as error:
             raise SourceFailed(f"cannot read the BPF maps: {error}") from error
         return counts
@@ -142,7 +164,7 @@ class EbpfSource(Source):
             ready = _HALVES if self._stopped else self._retired_half if self._retired_is_idle else ""
             globals_now = self._global_counts()
             rows = [self._map(f"comms_{half}").pop_all() for half in ready]
-            failures = self._failures.drain()
+            failures, events = self._failures.drain(), self._event_counts.drain()
         except OSError as error:
             raise SourceFailed(f"cannot read the BPF maps: {error}") from error
         finally:
@@ -150,6 +172,7 @@ class EbpfSource(Source):
                 self._kernel.close()
         counts = self._since_drain(rows, globals_now)
         counts.failures = failures
+        event_counts.fill(counts, events)
         self._drained = globals_now
         self._drained_exits += sum(map(exits_in, rows))
         self._drained_recorded += sum(map(cpu_recorded_in, rows))
@@ -201,8 +224,9 @@ class EbpfSource(Source):
             self._kernel.detach()
             with contextlib.suppress(OSError):  # the source may be stopped because this fails
                 self._wait_for_programs()
-            if self._records is not None:
-                self._records.stop()
+            for reader in (self._records, self._events):
+                if reader is not None:
+                    reader.stop()
         self._stopped = True
 
     def gauges(self) -> Gauges:
@@ -300,7 +324,7 @@ class EbpfSource(Source):
         """Return the counts without a comm since the start, then runs and nanoseconds of each program."""
         infos = {name: program_info(fd) for name, fd in self._kernel.programs.items()}
         cpu = self._cpu_totals()  # after the infos: a run can be skipped first, and made up for later
-        skipped = sum(each.misses for name, each in infos.items() if name != SECOND_COPY) - cpu.stand_ins
+        skipped = sum(each.misses for name, each in infos.items() if name not in _NOT_COUNTED) - cpu.stand_ins
         records_lost, exes_lost = (self._records.lost, self._records.exes_lost) if self._records else (0, 0)
         missed = max(skipped, self._drained[MISSED])
         whole = global_counts(self._other_row(), cpu.sums(exes_lost), missed, self._audit.lost, records_lost)
