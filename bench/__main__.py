@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import (
     compare,
     costs,
+    events,
     handlers,
     memory,
     modes,
@@ -30,6 +31,7 @@ _ALL = {
     "modes": modes.main,
     "records": records.main,
     "handlers": handlers.main,
+    "events": events.main,
     "otlp": otlp.main,
     "storms": storms.main,
     "switches": switches.main,
