@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from docs.marks import code, table
+from bench import results
+from docs.marks import code, measured_on, table
 from docs.metrics_tables import meanings, modes_that_tell
 from exporter.handlers.sqlite_table import column
 from exporter.model.events import EventKind
@@ -23,11 +24,20 @@ def handlers(fields: Sequence[Field] = FIELDS) -> dict[str, str]:
     events = ((code(field.name), _type(field), ", ".join(code(key.name) for key in keys_of(field)), field.about) for field in EVENT_FIELDS)
     return {
         "event_kinds": table(("kind", "event"), ((code(kind), about) for kind, about in meanings(EventKind))),
+        "event_costs": _event_costs(),
         "event_fields": table(("field", "Python", "JSON", "meaning"), events),
         "keys": table(("key", "value", "modes", "meaning"), keys),
         "attributes": table(("attribute", "key of `jsonl`"), named),
         "fields": table(("field", "Python", "SQLite", "meaning"), rows),
     }
+
+
+def _event_costs() -> str:
+    result = results.read("events")
+    execs = f"With a handler that subscribes to `exec`, and {result['rate']:,} execs per second"
+    lost = f"{result['dropped']:,} of {result['events']:,} events were dropped"
+    costs = f"the serving process took {result['percent']} % of a core, {result['more_percent']} % more than without events"
+    return f"{execs}, {lost}, and {costs}. {measured_on(result, 'events')}\n"
 
 
 def snoop(fields: Sequence[Field] = FIELDS) -> dict[str, str]:

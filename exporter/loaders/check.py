@@ -7,17 +7,20 @@ from collections.abc import Callable
 from functools import partial
 
 from exporter.config.options import Config
-from exporter.kernel.attached import MISSING_PARTS, Handover
+from exporter.kernel.attached import EVENTS_MISSING, MISSING_PARTS, Handover
 from exporter.kernel.bpf import map_memory, program_info
 from exporter.loaders.bcc import load_bcc, refusal
 from exporter.loaders.core import load_core
 from exporter.model import ModeUnavailable, RuntimeScale
+from exporter.model.events import EventKey, EventKind, WantedEvents
 
 _Load = Callable[[RuntimeScale, Callable[[str], None]], Handover]
 
+_EVERY_KEY = ((1 << len(EventKey)) - 1,) * len(EventKind)
 _CORE: dict[str, _Load] = {
     "ebpf_core, as the exporter loads it": load_core,
     "ebpf_core, as for kernels whose tracepoint does not mark the last thread": partial(load_core, force_guard=True),
+    "ebpf_core, with events": partial(load_core, wanted_events=WantedEvents(tuple(EventKind), _EVERY_KEY)),
 }
 _BCC: dict[str, _Load] = {
     "ebpf_bcc, as the exporter loads it": load_bcc,
@@ -53,6 +56,8 @@ def _show(load: _Load) -> None:
             print(f"  map     {name:<16} {map_memory(each.fd) / 2**10:>8.0f} KiB")
         for part, reason in handover.facts.get(MISSING_PARTS, {}).items():
             print(f"  part    {part:<16} is missing: {reason}")
+        if reason := handover.facts.get(EVENTS_MISSING):
+            print(f"  events are missing: {reason}")
         print(f"  maps together: {total / 2**20:.1f} MiB of kernel memory")
     finally:
         handover.close()

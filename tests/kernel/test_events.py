@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,14 +17,20 @@ from pathlib import Path
 import pytest
 
 import exporter
-from exporter.config.options import Filter
+from exporter.config.options import Config, Detection, Filter, HandlerConfig
 from exporter.kernel.attached import EVENT_PROGRAMS
+from exporter.library.inbox import EventInbox
+from exporter.loaders.direct import Direct
 from exporter.model import Mode, Outcome
 from exporter.model.events import EventKind
 from exporter.records.event import Event
+from exporter.records.hub import Hub
 from exporter.records.subscriptions import Subscription, wanted_events
 from exporter.sources.ebpf.source import EbpfSource
+from exporter.supervision.modes import loader_settings
+from exporter.supervision.supervisor import Supervisor
 from tests.kernel.programs import Program, until, watching
+from tests.kernel.test_app import CHECKOUT, running
 from tests.kernel.test_library import descriptors
 
 FORK, EXEC, EXIT, SIGNAL = EventKind
@@ -184,3 +193,51 @@ def test_from_a_program(nothing: Program) -> None:
     with pytest.raises(exporter.ModeUnavailable, match="mode scan is active, but there are no events: only the mode ebpf_core"):
         exporter.watch("scan", events=["exec"]).__enter__()
     assert descriptors() == before
+
+
+HANDLER = """
+from exporter.handlers import Handler
+
+class Quiet(Handler):
+    def handle_events(self, batch): pass
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
+def test_of_the_exporter(nothing: Program) -> None:
+    """The broker loads the programs, the serving process reads the ring without privileges, and the handler gets what its filter allows."""
+    with tempfile.TemporaryDirectory(prefix="shortproc-test-", dir="/var/tmp") as name:  # not tmp_path: others must reach it
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "quiet.py").write_text(HANDLER)
+        handler = {"name": "quiet:Quiet", "path": [name], "events": ["exec"], "filter": {"comm": [nothing.comm.decode()]}}
+        (config := folder / "exporter.yml").write_text(json.dumps({"handlers": [handler]}))
+        with running("--mode=ebpf_core", f"--config.file={config}") as each:
+            for _ in range(N):
+                nothing.run()
+            handled = "shortproc_handler_events_total", frozenset({("handler", "quiet:Quiet")})
+            samples = until(each.samples, lambda found: found[handled] >= N)
+            pid = each.child.pid
+            ids = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Uid:"))
+    assert samples[handled] == N
+    assert samples["shortproc_events_total", frozenset({("kind", "exec")})] == N
+    assert sum(value for (family, _), value in samples.items() if family == "shortproc_events_dropped_total") == 0
+    assert "0" not in ids.split()
+
+
+def test_a_mode_without_events_says_so(tmp_path: Path) -> None:
+    """In the log when it becomes active, and in `doctor`: the handler waits for something that never comes."""
+    handler = HandlerConfig("a:B", events=("exec",))
+    supervisor = Supervisor(Config(detection=Detection(mode="scan"), handlers=(handler,)), hub := Hub(0), Direct(loader_settings(Config())))
+    hub.events.attach(EventInbox(lambda _: True))
+    supervisor.start()
+    assert supervisor.no_events == "only the mode ebpf_core tells events"
+    supervisor.stop()
+    (tmp_path / "a.py").write_text("class B: pass")
+    (file := tmp_path / "exporter.yml").write_text(json.dumps({"handlers": [{"name": "a:B", "path": [str(tmp_path)], "events": ["exec"]}]}))
+    command = [sys.executable, "-m", "exporter", "doctor", f"--config.file={file}"]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=False).stdout
+    told = {line.split()[0] for line in said.splitlines() if "handlers get no events: only the mode ebpf_core tells events" in line}
+    usable = {line.split()[0] for line in said.splitlines() if line.split()[1:2] == ["usable"]}
+    assert told == usable - {"ebpf_core"}
+    assert "scan" in told

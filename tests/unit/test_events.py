@@ -187,6 +187,16 @@ def test_events_reach_those_who_asked(tmp_path: Path) -> None:
     assert sum(consumer.dropped_events().values()) == 0
 
 
+def test_the_example_of_the_manual(tmp_path: Path) -> None:
+    """It is copied."""
+    manual = (Path(__file__).parents[2] / "docs/handlers.md").read_text().partition("## Events")[2]
+    (tmp_path / "root_shells.py").write_text(re.findall(r"```python\n(.*?)```", manual, re.DOTALL)[0])
+    consumer = started(Planned("shells", "root_shells:RootShells", (str(tmp_path),), events=("exec", "signal")))
+    consumer.offer_events([EVENT, KILLED])
+    consumer.close(60)
+    assert (of(consumer, "shells").events, of(consumer, "shells").errors) == (2, 0)
+
+
 def test_what_fails_is_counted_by_kind(tmp_path: Path) -> None:
     """An exception loses the batch; a crash what was under way, and the next process goes on."""
     consumer = started(planned(tmp_path, "Fails", "exec", "exit"))

@@ -56,7 +56,7 @@ def test_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
         assert packed.read("exporter/_revision").decode().strip() == version.revision()
-        for name in ("lifecycle", "failures"):
+        for name in ("lifecycle", "failures", "events"):
             assert packed.read(f"exporter/_bpf/{name}.bpf.o").startswith(b"\x7fELF")
     static = {str(path.relative_to(ROOT)) for path in (ROOT / "exporter/web/static").iterdir()}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "exporter").rglob("*.py")}
@@ -92,6 +92,8 @@ def test_sdist(tmp_path: Path) -> None:
         "exporter/_revision",
         "exporter/app.py",
         "bpf/build.py",
+        "bpf/events.bpf.c",
+        "bpf/events.h",
         "bpf/failures.bpf.c",
         "bpf/failures.h",
         "bpf/lifecycle.bpf.c",
