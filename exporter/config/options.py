@@ -259,6 +259,7 @@ class HandlerConfig:
         "Events of any process that it gets too (mode ebpf_core): fork, exec, exit, signal. None: no program for them is loaded.",
         example="[exec, exit]",
     )
+    records: bool = option(True, boolean(), "Get records of short processes. false: only events.")
     options: dict[str, Any] = field(
         default_factory=dict,
         metadata={"check": keywords(), "about": "Keyword arguments of the class.", "example": "{threshold_seconds: 0.5}"},

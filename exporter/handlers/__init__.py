@@ -50,7 +50,7 @@ class Handler:
         raise NotImplementedError
 
     def handle_events(self, batch: list[Event]) -> None:
-        """Process 1 to 500 events, if the configuration has `events` for this handler. It then needs no `handle`."""
+        """Process 1 to 500 events, if the configuration has `events` for this handler. With `records: false` it needs no `handle`."""
         raise NotImplementedError
 
     def tick(self) -> None:

@@ -86,8 +86,12 @@ class Handlers:
 
     @property
     def consumers(self) -> list[Consumer]:
-        """Itself, and a second one if handlers do not wait for CPU. The records that both drop are counted here."""
-        return [self, *([_AtOnce(self)] if any(each.at_once for each in self._plan.handlers) else [])]
+        """Return itself, and a second one if handlers do not wait for CPU. The records that both drop are counted here.
+
+        None if all handlers want only events.
+        """
+        wanting = [each for each in self._plan.handlers if each.records]
+        return [self, *([_AtOnce(self)] if any(each.at_once for each in wanting) else [])] if wanting else []
 
     def offer(self, batch: Batch) -> None:
         self.accept(batch, at_once=False)

@@ -38,6 +38,7 @@ class Planned:
     timeout_seconds: float = _SINK_TIMEOUT_SECONDS
     at_once: bool = False
     events: tuple[str, ...] = ()
+    records: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Plan:
     handlers: tuple[Planned, ...]
     """Handlers before sinks: users may wait for a handler, but not for a sink."""
     live: bool
-    """Whether there are handlers, not only sinks."""
+    """Whether handlers get records, not only sinks."""
     user: int | None = None
     """User that the child switches to, together with `group`; None to keep ours."""
     group: int | None = None
@@ -74,6 +75,11 @@ def make(handlers: Sequence[HandlerConfig], sinks: Sinks, config_file: str | Non
     if planned and config_file is not None and (reason := refusal(os.path.abspath(config_file), owners)):  # noqa: PTH100 - keeps links
         problems.append(f"handlers: refusing to load the handlers named in {config_file}: {reason}")
     problems += (
+        f"handlers[{number}].records: false, but it has no events either"
+        for number, each in enumerate(planned)
+        if not each.records and not each.events
+    )
+    problems += (
         f"handlers[{number}].filter.{key}: events do not have it; use another handler for events"
         for number, each in enumerate(planned)
         if each.events
@@ -93,7 +99,7 @@ def make(handlers: Sequence[HandlerConfig], sinks: Sinks, config_file: str | Non
             problems += error.problems
     if problems:
         raise ConfigError(*problems)
-    return Plan((*planned, *stores), bool(planned), user, group, owners)
+    return Plan((*planned, *stores), any(each.records for each in planned), user, group, owners)
 
 
 def _handlers(handlers: Sequence[HandlerConfig]) -> list[Planned]:
@@ -102,7 +108,9 @@ def _handlers(handlers: Sequence[HandlerConfig]) -> list[Planned]:
     for each in handlers:
         names.append(each.name)
         label = each.name if names.count(each.name) == 1 else f"{each.name}#{names.count(each.name)}"
-        planned.append(Planned(label, each.name, each.path, each.filter, each.options, each.timeout_seconds, each.at_once, each.events))
+        planned.append(
+            Planned(label, each.name, each.path, each.filter, each.options, each.timeout_seconds, each.at_once, each.events, each.records)
+        )
     return planned
 
 

@@ -35,7 +35,7 @@ class Slot:
         self._wants = filters.compiled(Filter(**planned["filter"]))
         kinds = tuple(map(EventKind, planned["events"]))
         self._wants_event = Subscription(kinds, Filter(**planned["filter"])).matches() if kinds else None
-        self._handles_records = True
+        self._wants_records: bool = planned["records"]
         self._log = RateLimitedLog(logger)
         self._handler: Any = None
         self._filter: Any = None
@@ -47,9 +47,9 @@ class Slot:
         self._page.enter(self._number)
         try:
             handler = loading.load(self._planned["target"], self._planned["path"])(**self._planned["options"])
-            if self._wants_event is None:
+            if self._wants_records:
                 handler.handle  # noqa: B018 - raises if there is none
-            else:
+            if self._wants_event is not None:
                 handler.handle_events  # noqa: B018
         except BaseException as error:  # noqa: BLE001 - SystemExit too: a handler must not end the process
             self._try_at = time.monotonic() + _AGAIN_SECONDS
@@ -60,13 +60,12 @@ class Slot:
                 self._tally = handler.tally
             own = getattr(handler, "filter", None)
             self._filter = None if own is None or getattr(type(handler), "filter", None) is Handler.filter else own
-            self._handles_records = self._wants_event is None or getattr(type(handler), "handle", Handler.handle) is not Handler.handle
             self._handler = handler
         self._page.leave(self._number, self._tally)
 
     def handle(self, batch: list[Record], *, at_once: bool) -> None:
         """Pass the wanted records to the handler. Of two batches with the same records, it gets the one that it asked for."""
-        if at_once is not self._at_once or not self._handles_records:
+        if at_once is not self._at_once or not self._wants_records:
             return
         tally = self._tally
         self._page.enter(self._number)

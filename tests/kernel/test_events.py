@@ -210,7 +210,7 @@ def test_of_the_exporter(nothing: Program) -> None:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "quiet.py").write_text(HANDLER)
-        handler = {"name": "quiet:Quiet", "path": [name], "events": ["exec"], "filter": {"comm": [nothing.comm.decode()]}}
+        handler = {"name": "quiet:Quiet", "path": [name], "records": False, "events": ["exec"], "filter": {"comm": [nothing.comm.decode()]}}
         (config := folder / "exporter.yml").write_text(json.dumps({"handlers": [handler]}))
         with running("--mode=ebpf_core", f"--config.file={config}") as each:
             for _ in range(N):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,12 @@ class Fails(Handler):
 """
 
 
-def planned(folder: Path, name: str, *events: str, wanted: Filter = Filter(), **options: Any) -> Planned:  # noqa: B008
+EVERYTHING = Filter()
+
+
+def planned(folder: Path, name: str, *events: str, wanted: Filter = EVERYTHING, **options: Any) -> Planned:
     (folder / "event_handlers.py").write_text(MODULE)
-    return Planned(name, f"event_handlers:{name}", (str(folder),), wanted, options, 30.0, events=events)
+    return Planned(name, f"event_handlers:{name}", (str(folder),), wanted, options, 30.0, events=events, records=name == "KeepBoth")
 
 
 def started(*handlers: Planned) -> Handlers:
@@ -160,6 +164,8 @@ def test_keys_that_events_do_not_have_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         plan.make((handler,), Sinks())
     assert [each.partition(":")[0] for each in caught.value.problems] == ["handlers[0].filter.unit", "handlers[0].filter.pod"]
+    with pytest.raises(ConfigError, match="records: false, but it has no events either"):
+        plan.make((replace(handler, events=(), records=False),), Sinks())
     with pytest.raises(ValueError, match="events do not have unit"):
         exporter.watch(events=["exec"], only=Filter(unit=("a",)))
     with pytest.raises(ValueError, match="'clone' is not a valid EventKind"):
@@ -183,6 +189,7 @@ def test_events_reach_those_who_asked(tmp_path: Path) -> None:
     assert lines(tmp_path / "events") == ["exec 42", "signal 5", "exec 6"]
     assert lines(tmp_path / "both") == ["exit 42", "record 77"]
     assert lines(tmp_path / "records") == ["record 77"]
+    assert Handlers(Plan((planned(tmp_path, "Fails", "exec"),), live=False)).consumers == [], "no record is read for it"
     assert [(each.handled, each.events, each.lost_events) for each in consumer.status().handlers] == [(0, 3, 0), (1, 1, 0), (1, 0, 0)]
     assert sum(consumer.dropped_events().values()) == 0
 
@@ -191,7 +198,7 @@ def test_the_example_of_the_manual(tmp_path: Path) -> None:
     """It is copied."""
     manual = (Path(__file__).parents[2] / "docs/handlers.md").read_text().partition("## Events")[2]
     (tmp_path / "root_shells.py").write_text(re.findall(r"```python\n(.*?)```", manual, re.DOTALL)[0])
-    consumer = started(Planned("shells", "root_shells:RootShells", (str(tmp_path),), events=("exec", "signal")))
+    consumer = started(Planned("shells", "root_shells:RootShells", (str(tmp_path),), events=("exec", "signal"), records=False))
     consumer.offer_events([EVENT, KILLED])
     consumer.close(60)
     assert (of(consumer, "shells").events, of(consumer, "shells").errors) == (2, 0)
