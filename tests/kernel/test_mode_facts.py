@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.options import Config, Detection, FastScan, Records, Scan
+from exporter.config.options import Config, Detection, FastScan, Filter, Records, Scan
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.direct import Direct
 from exporter.model import Gauges, Lost, ModeUnavailable, Outcome
 from exporter.model.counts import Counts
 from exporter.model.dimensions import COMM
+from exporter.model.events import EventKind
 from exporter.model.facts import Fact
 from exporter.model.failures import Kind
 from exporter.model.origins import DEEP, UNKNOWN, Origins
 from exporter.records.record import Record
+from exporter.records.subscriptions import Subscription
 from exporter.supervision.modes import MODES, SWITCH_LOSSES, Host, ModeSpec, loader_settings
 from tests.kernel import failing
 from tests.kernel.programs import Program, until
@@ -29,6 +31,7 @@ CONFIG = Config(
     detection=Detection(short_threshold_seconds=60, fast_scan=FastScan(0.05), scan=Scan(0.1)), records=Records(arguments="full")
 )
 """Every process counts as short, however slow the machine."""
+EVERYTHING = Subscription(tuple(EventKind), Filter())
 UNTOLD = {Fact.EXIT_TIMES}
 """How exact a time is can't be told from one: the histogram of latencies shows it."""
 _FAILED = {Kind.FORK: Fact.FORK_FAILURES, Kind.EXEC: Fact.EXEC_FAILURES, Kind.OOM_KILL: Fact.OOM_KILLS}
@@ -74,6 +77,7 @@ def told(counts: Counts, gauges: Gauges, records: list[Record], origins: Origins
         Fact.CPU: total.cpu_ns,
         Fact.SCAN_DURATION: gauges.scan_duration_seconds,
         Fact.PROGRAM_STATISTICS: counts.program_runs,
+        Fact.EVENTS: sum(counts.events.values()),
         Fact.RECORD_USER: any(record.uid is not None for record in mine),
         Fact.RECORD_EXE: any(record.exe for record in records),
         Fact.RECORD_CGROUP: any(record.cgroup for record in mine),
@@ -90,7 +94,7 @@ def told(counts: Counts, gauges: Gauges, records: list[Record], origins: Origins
 def test_a_mode_tells_what_it_declares(everything_on: None, spec: ModeSpec, workload: Program, nothing: Program, tmp_path: Path) -> None:
     """Facts that it has only with the kernel's headers, or if some programs attach, may be missing; no other may, and none undeclared."""
     procfs = Procfs()
-    host = Host(CONFIG.runtime_scale, CONFIG.detection, procfs, Direct(loader_settings(CONFIG)), arguments=True)
+    host = Host(CONFIG.runtime_scale, CONFIG.detection, procfs, Direct(loader_settings(CONFIG, [EVERYTHING])), arguments=True)
     try:
         spec.probe(host)
     except ModeUnavailable as reason:
