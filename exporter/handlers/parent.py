@@ -8,13 +8,14 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import sub
 
 from exporter.handlers.feed import Feed
 from exporter.handlers.plan import Plan
 from exporter.handlers.process import Child
 from exporter.handlers.registries import Registries, parsed
+from exporter.handlers.tallies import added, plausible
 from exporter.handlers.wire import HandlerTally, Page, count_kinds
 from exporter.model.events import EventKind
 from exporter.process.log import fields
@@ -28,7 +29,6 @@ _START_SECONDS = 30.0
 _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 """From the exit of a child to the start of the next; doubled after each failure."""
 _TICK_SECONDS = 1.0
-_LARGEST = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Handlers:
         """Return the counts of all handlers."""
         with self._lock:
             self._read_page()
-            tallies = [_sum(before, now) for before, now in zip(self._before, self._page.tallies, strict=True)]
+            tallies = [added(before, now) for before, now in zip(self._before, self._page.tallies, strict=True)]
             rows = zip(self._plan.handlers, tallies, self._timeouts, strict=True)
             handlers = tuple(
                 HandlerStatus(each.label, tally.handled, tally.errors, timeouts, tally.lost, tally.events, tally.lost_events)
@@ -278,7 +278,7 @@ class Handlers:
             self._feed.dropped[reason] += max(0, self._feed.sent - page.done)
             self._feed.drop_events(map(sub, self._feed.events_sent, page.events_done), reason)
             self._feed.forget_sent()
-            self._before = tuple(_sum(before, now, reaped=True) for before, now in zip(self._before, page.tallies, strict=True))
+            self._before = tuple(added(before, now, reaped=True) for before, now in zip(self._before, page.tallies, strict=True))
             self._page = self._blank
             if self._child is not None:
                 self._child.close()
@@ -299,7 +299,7 @@ class Handlers:
         if page is not None:
             done = min(page.done, self._feed.sent)
             events_done = tuple(map(min, page.events_done, self._feed.events_sent))
-            self._page = page._replace(done=done, events_done=events_done, tallies=tuple(map(_plausible, self._page.tallies, page.tallies)))
+            self._page = page._replace(done=done, events_done=events_done, tallies=tuple(map(plausible, self._page.tallies, page.tallies)))
         return self._page
 
 
@@ -318,15 +318,3 @@ class _AtOnce:
 
     def dropped(self) -> dict[str, int]:
         return {}
-
-
-def _plausible(before: HandlerTally, now: HandlerTally) -> HandlerTally:
-    numbers = (min(max(old, new), _LARGEST) for old, new in zip(before.numbers(), now.numbers(), strict=True))
-    return replace(HandlerTally(*numbers), pending=min(now.pending, _LARGEST))
-
-
-def _sum(before: HandlerTally, now: HandlerTally, *, reaped: bool = False) -> HandlerTally:
-    """Add the counts of a child. When it is reaped, the records that a sink has not written are lost."""
-    lost = before.lost + now.lost + (now.pending if reaped else 0)
-    events, lost_events = before.events + now.events, before.lost_events + now.lost_events
-    return HandlerTally(before.handled + now.handled, before.errors + now.errors, lost, 0, events, lost_events)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.handlers.parent import Handlers, _plausible
+from exporter.handlers.parent import Handlers
+from exporter.handlers.tallies import plausible
 from exporter.handlers.wire import MOST_FRAME_BYTES, HandlerTally
 from exporter.model import Outcome
 from exporter.records.hub import Hub
@@ -199,4 +200,4 @@ def test_what_no_record_can_hold_is_counted(tmp_path: Path) -> None:
 
 def test_numbers_of_the_child_are_believed_within_limits() -> None:
     """It runs code of others: counters must neither fall nor overflow because of it."""
-    assert _plausible(HandlerTally(5, 1, 0, 0), HandlerTally(3, 2**64 - 1, 0, 2**64 - 1)) == HandlerTally(5, 2**53, 0, 2**53)
+    assert plausible(HandlerTally(5, 1, 0, 0), HandlerTally(3, 2**64 - 1, 0, 2**64 - 1)) == HandlerTally(5, 2**53, 0, 2**53)
