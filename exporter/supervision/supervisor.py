@@ -312,13 +312,18 @@ class Supervisor:
         if self._hub.wanted:
             self._publish_of(source)
         if self._hub.events.wanted:
-            self.no_events = source.publish_events(self._hub.events.publish)
+            self._publish_events_of(source)
 
     def _publish_events(self) -> None:
         """Have the source publish events, for a new consumer."""
         with self._lock:
             if self._active is not None:
-                self.no_events = self._active.source.publish_events(self._hub.events.publish)
+                self._publish_events_of(self._active.source)
+
+    def _publish_events_of(self, source: Source) -> None:
+        reason = source.publish_events(self._hub.events.publish)
+        if source is self._source:  # not one that may still fail to take over
+            self.no_events = reason
 
     def _publish_of(self, source: Source) -> None:
         try:
