@@ -28,9 +28,10 @@ volatile struct control control SEC(".data.control") = {};
 
 #include "tasks.h"
 
+/* The loader sets the sizes of this map and of `event_keys`. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, EVENTS_BYTES);
+	__uint(max_entries, 4096);
 } events SEC(".maps");
 
 struct {
@@ -43,7 +44,7 @@ struct {
 /* The value has a bit for each kind of events that may have this key. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_EVENT_KEYS);
+	__uint(max_entries, 1);
 	__type(key, struct event_key);
 	__type(value, __u32);
 } event_keys SEC(".maps");

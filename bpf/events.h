@@ -3,9 +3,6 @@
 #ifndef EVENTS_H
 #define EVENTS_H
 
-#define EVENTS_BYTES (1 << 20)
-#define MAX_EVENT_KEYS 640
-
 /* The order is that of EventKind in exporter/model/events.py. */
 enum event_kind { EVENT_FORK, EVENT_EXEC, EVENT_EXIT, EVENT_SIGNAL, EVENT_KINDS };
 

@@ -8,8 +8,8 @@ from ctypes import c_char, c_int32, c_uint32, c_uint64
 from exporter.kernel.layout import COMM_LEN, EXE_LEN, struct_format
 from exporter.model.events import EventKind
 
-EVENTS_BYTES = 1 << 20
-MAX_EVENT_KEYS = 640
+EVENTS_BYTES = 4 << 20
+"""Size of the ring: about 11,900 events."""
 
 
 class EventLayout(ctypes.Structure):

@@ -19,6 +19,7 @@ import pytest
 import exporter
 from exporter.config.options import Config, Detection, Filter, HandlerConfig
 from exporter.kernel.attached import EVENT_PROGRAMS
+from exporter.kernel.event_layout import EVENTS_BYTES
 from exporter.library.inbox import EventInbox
 from exporter.loaders.direct import Direct
 from exporter.model import Mode, Outcome
@@ -45,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("requires_bpf")
 def subscribed(
     kinds: Sequence[EventKind] = ALL,
     wanted: Filter = EVERYTHING,
-    event_bytes: int = 1 << 20,
+    event_bytes: int = EVENTS_BYTES,
     *,
     force_guard: bool = False,
 ) -> Iterator[tuple[EbpfSource, list[Event]]]:
