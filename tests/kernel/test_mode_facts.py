@@ -36,6 +36,7 @@ UNTOLD = {Fact.EXIT_TIMES}
 """How exact a time is can't be told from one: the histogram of latencies shows it."""
 _FAILED = {Kind.FORK: Fact.FORK_FAILURES, Kind.EXEC: Fact.EXEC_FAILURES, Kind.OOM_KILL: Fact.OOM_KILLS}
 STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
+EVERYTHING = Subscription(tuple(EventKind), Filter())
 
 
 @pytest.fixture
