@@ -31,7 +31,6 @@ CONFIG = Config(
     detection=Detection(short_threshold_seconds=60, fast_scan=FastScan(0.05), scan=Scan(0.1)), records=Records(arguments="full")
 )
 """Every process counts as short, however slow the machine."""
-EVERYTHING = Subscription(tuple(EventKind), Filter())
 UNTOLD = {Fact.EXIT_TIMES}
 """How exact a time is can't be told from one: the histogram of latencies shows it."""
 _FAILED = {Kind.FORK: Fact.FORK_FAILURES, Kind.EXEC: Fact.EXEC_FAILURES, Kind.OOM_KILL: Fact.OOM_KILLS}
