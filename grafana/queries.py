@@ -160,9 +160,9 @@ class Scope:
 
 
 def owned(vector: str) -> str:
-    """With the owner as one label, as `service cron.service` or `pod NAMESPACE/POD/CONTAINER`."""
+    """With the owner as one label, as `service cron.service`, `pod NAMESPACE/POD/CONTAINER`, or `other`, whose labels are all "other"."""
     joined = f'label_join({vector}, "owner", "/", "kind", "unit", "namespace", "pod", "container")'
-    return f'label_replace({joined}, "owner", "$1 $2", "owner", "([^/]+?)/+(.*?)/*")'
+    return f'label_replace({joined}, "owner", "$1$2 $3", "owner", "(other)/.*|([^/]+?)/+(.*?)/*")'
 
 
 def chosen(vector: str) -> str:
