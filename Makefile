@@ -21,7 +21,7 @@ TEST_PACKAGES := gcc openssl procps python3-bcrypt python3-psutil python3-yaml s
 BENCH_PACKAGES := bpftrace bpftool libbpf-tools bpfcc-tools forkstat atop prometheus-process-exporter prometheus-node-exporter
 KERNEL_PACKAGES := gcc qemu-system-x86 busybox-static cpio kmod xz-utils zstd $(shell apt-cache pkgnames 2>/dev/null | grep -x virtiofsd) \
 	$(if $(findstring --short,$(ARGS)),,qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
-PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench attack soak install-deps,$(MAKECMDGOALS)),$(TEST_PACKAGES)) \
+PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench attack soak pictures install-deps,$(MAKECMDGOALS)),$(TEST_PACKAGES)) \
 	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES)) $(if $(filter test-kernels,$(MAKECMDGOALS)),$(KERNEL_PACKAGES))
 
 C_FILES = $(shell find bpf bench tests -name '*.[ch]')
@@ -86,6 +86,11 @@ format: all .venv/dev ## Format Python and C, and apply the fixes of ruff
 .PHONY: hooks
 hooks: all .venv/dev ## Run the checks of `make lint` before each git commit (pre-commit)
 	@$(BIN)/pre-commit install
+
+.PHONY: pictures
+pictures: all .venv/dev ## Redraw docs/images/*.png: the page, and the dashboards after an incident of five minutes on this machine (as root)
+	@$(BIN)/python -m tests.e2e.picture
+	@$(BIN)/python -m tests.e2e.fleet.pictures
 
 .PHONY: dashboards
 dashboards: all .venv/dev ## Regenerate grafana/*.json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -69,6 +70,10 @@ class Tab:
         while not self.eval(script):
             assert time.monotonic() < until, f"never became true: {script}"
             time.sleep(0.05)
+
+    def picture(self, **how: Any) -> bytes:
+        """What is to be seen, as PNG."""
+        return base64.b64decode(self.call("Page.captureScreenshot", **how)["data"])
 
     def _note(self, said: dict[str, Any]) -> None:
         if _site_of(said.get("entry", {}).get("url", "")) not in self._left - {""}:

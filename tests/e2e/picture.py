@@ -1,11 +1,10 @@
-"""`python -m tests.e2e.picture` makes the pictures of the page in docs/images.
+"""`make pictures` makes the pictures of the page in docs/images.
 
 Their processes are made up: a build host whose backup script began to run a command for each file 20 seconds ago.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 import sys
 import tempfile
@@ -152,14 +151,10 @@ def _taken(browser: Tab, url: str) -> Iterator[tuple[str, bytes]]:
         browser.wait_for(
             "document.querySelectorAll('.flame [role=treeitem]').length > 1 && document.getElementById('live').textContent === 'Live.'"
         )
-        yield name, _picture(browser)
+        yield name, browser.picture()
     browser.call("Emulation.setDeviceMetricsOverride", width=1000, height=900, deviceScaleFactor=1, mobile=False)
     browser.wait_for("innerWidth === 1000")
-    yield "lineage", _picture(browser, captureBeyondViewport=True, clip=browser.eval(_CLIP))
-
-
-def _picture(browser: Tab, **how: Any) -> bytes:
-    return base64.b64decode(browser.call("Page.captureScreenshot", **how)["data"])
+    yield "lineage", browser.picture(captureBeyondViewport=True, clip=browser.eval(_CLIP))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ TINY, ROUNDS, EACH = "dash-tiny", 4, 60
 NEW, NEW_ENDS = "e2e-new-comm", 300
 NOBODY = 65534
 SCRAPE, HOLD_SECONDS, WAIT_SECONDS = "1s", 3, 30
-RANGE_SECONDS, STEP_SECONDS, RATE_SECONDS = 90, 2, 15
+RANGE_SECONDS = 90
 
 SERVERS = {"installed": (INSTALLED, False), "installed, native": (INSTALLED, True), "3": (THREE, False), "3, native": (THREE, True)}
 """Those that scrape all hosts, and whether they take native histograms, and so ask for protobuf."""
@@ -44,6 +44,18 @@ class Asked(NamedTuple):
     of: str
     expr: str
     instant: bool
+
+
+class Window(NamedTuple):
+    """The time that a page shows, up to now or, if given, to `end`, and what else Grafana would derive from it; in seconds."""
+
+    seconds: int = RANGE_SECONDS
+    step: int = 2
+    rate: int = 15
+    end: float = 0
+
+
+LAST = Window()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +76,11 @@ class Fleet:
         values = [float(series["value"][1]) for series in self.api("query", query=expr)["result"]]
         return values[0] if len(values) == 1 else None
 
-    def ask(self, asked: Asked, instance: str) -> list[dict[str, Any]]:
-        """Series, as Grafana would ask for them over the last `RANGE_SECONDS`; those without a number are left out."""
-        now, expr = time.time(), filled(asked.expr, instance)
-        window = {"start": now - RANGE_SECONDS, "end": now, "step": STEP_SECONDS}
-        series = self.api("query", query=expr, time=now) if asked.instant else self.api("query_range", query=expr, **window)
+    def ask(self, asked: Asked, instance: str, window: Window = LAST) -> list[dict[str, Any]]:
+        """Series, as Grafana would ask for them; those without a number are left out."""
+        end, expr = window.end or time.time(), filled(asked.expr, instance, window)
+        times = {"start": end - window.seconds, "end": end, "step": window.step}
+        series = self.api("query", query=expr, time=end) if asked.instant else self.api("query_range", query=expr, **times)
         values = [(one, one.get("values") or one.get("histograms") or [one["value"]]) for one in series["result"]]
         return [{**one, "values": pairs} for one, pairs in values if any(math.isfinite(_number(value)) for _, value in pairs)]
 
@@ -78,12 +90,12 @@ def _number(value: Any) -> float:
     return float(value["count"] if isinstance(value, dict) else value)
 
 
-def filled(expr: str, instance: str) -> str:
+def filled(expr: str, instance: str, window: Window = LAST) -> str:
     """With Grafana's variables replaced."""
     values = {
-        "__rate_interval": f"{RATE_SECONDS}s",
-        "__interval": f"{STEP_SECONDS}s",
-        "__range": f"{RANGE_SECONDS}s",
+        "__rate_interval": f"{window.rate}s",
+        "__interval": f"{window.step}s",
+        "__range": f"{window.seconds}s",
         "job": JOB,
         "instance": instance,
         "comm": ".*",
@@ -102,7 +114,7 @@ def scraped(folder: Path) -> Iterator[dict[str, Fleet]]:
         hosts = {name: f"127.0.0.1:{free_port()}" for name in ("complete", "degraded", "partial", "unknown", "blind", "not scraped")}
         # first of all: it takes five seconds to look for what to scrape
         fleets = {
-            name: Fleet(stack.enter_context(scraping(folder / name, release, list(hosts.values()), native=native)), hosts)
+            name: Fleet(stack.enter_context(scraping(folder / name, release, [{"targets": list(hosts.values())}], native=native)), hosts)
             for name, (release, native) in SERVERS.items()
             if release.program("prometheus")
         }
@@ -143,14 +155,14 @@ def scraped(folder: Path) -> Iterator[dict[str, Fleet]]:
 
 
 @contextmanager
-def scraping(folder: Path, release: Release, targets: list[str], *, native: bool) -> Iterator[str]:
-    """A server that scrapes them each second, and has the rules, with seconds in place of minutes; gives its URL."""
+def scraping(folder: Path, release: Release, targets: list[dict[str, Any]], *, native: bool) -> Iterator[str]:
+    """A server that scrapes these `static_configs` each second, and has the rules, with seconds in place of minutes; gives its URL."""
     folder.mkdir(parents=True)
     for path in RULES.glob("*.yml"):
         hasty = re.sub(r"(interval|for): \d+[ms]", r"\1: 1s", path.read_text())
         (folder / path.name).write_text(hasty)
     settings, flags = release.native() if native else ({}, ())
-    jobs = [{"job_name": JOB, "static_configs": [{"targets": targets}]}]
+    jobs = [{"job_name": JOB, "static_configs": targets}]
     config = {"global": {"scrape_interval": SCRAPE, **settings}, "scrape_configs": jobs, "rule_files": [f"{folder}/*.yml"]}
     with prometheus(json.dumps(config), *flags, release=release) as server:
         yield server.url
