@@ -17,6 +17,7 @@ from typing import Any
 
 from PIL import Image
 
+from exporter.kernel.cgroups import hierarchy
 from exporter.loaders.core import refusal
 from tests.e2e.browser import PROGRAM, Tab, tab
 from tests.e2e.fleet.charts import Mark, Series
@@ -38,6 +39,8 @@ def main() -> str | None:
         return "no Chromium or Chrome is installed"
     if os.geteuid() != 0 or (reason := refusal()) is not None:
         return f"needs root and eBPF: {reason if os.geteuid() == 0 else 'not root'}"
+    if not hierarchy().root:
+        return "no hierarchy of cgroups is mounted"
     with tempfile.TemporaryDirectory(prefix="shortproc-pictures-") as name:
         folder = Path(name)
         with incident(folder) as fleet:
