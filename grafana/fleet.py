@@ -81,6 +81,7 @@ def _hosts() -> Panel:
         Column("Short per second", f"sum {BY_HOST} (rate({HOSTS.of(SHORT)}[$__range]))", PER_SECOND),
         Column("Busiest second", f"max {BY_HOST} (max_over_time({HOSTS.of(PEAK)}[$__range]))", PER_SECOND),
         Column("CPU of short", f"sum {BY_HOST} (rate({HOSTS.of(SHORT_CPU)}[$__range]))", CORES),
+        Column("Scraped", f"max {BY_HOST} ({HOSTS.of('up')})", NONE, looks.coloured(mapping=looks.SCRAPED_STATES)),
         Column("Mode", HOSTS.mode(), NONE, looks.coloured(mapping=looks.MODE_STATES)),
         Column("Degraded", f"max {BY_HOST} ({HOSTS.of(DEGRADED)})", NONE, looks.coloured(mapping=looks.DEGRADED_STATES)),
         Column("Seen", HOSTS.seen(), SHARE, looks.coloured(thresholds=looks.SEEN_STEPS)),

@@ -146,6 +146,7 @@ def states(*named: tuple[str, str]) -> model.ValueMap:
 
 MODE_STATES = states(("none", BAD), *COLOURS.items())
 """Of `Scope.mode`."""
+SCRAPED_STATES = states(("no", BAD), ("yes", GOOD))
 DEGRADED_STATES = states(("no", GOOD), ("yes", WARN))
 
 
