@@ -88,17 +88,21 @@ class Axes(NamedTuple):
     def ticks(self, unit: str) -> dict[float, str]:
         """Round values, four or so, and how they are shown."""
         if self.is_log:
-            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
-            values = [10.0**power for power in range(first, last + 1, max(1, (last - first) // 4))]
+            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            every, parts = max(1, (last - first) // 4), (1, 2, 5) if last - first < 3 else (1,)
+            values = [
+                part * 10.0**power for power in range(first, last, every) for part in parts if self.low <= part * 10.0**power <= self.high
+            ]
         else:
-            step = round_up((self.high - self.low) / 5)
+            step = round_up((self.high - self.low) / 5, unit)
             values = [self.low + step * number for number in range(int((self.high - self.low) / step + 1e-9) + 1)]
         return {value: shown(value, unit) for value in values}
 
 
-def round_up(value: float) -> float:
-    """The next of 1, 2, 2.5, 5, 10, ..."""
-    power = 10.0 ** math.floor(math.log10(value))
+def round_up(value: float, unit: str) -> float:
+    """The next of 1, 2, 2.5, 5, 10, ...; of bytes, so many KiB, MiB, ..."""
+    base = 1024.0 ** math.floor(math.log(value, 1024)) if unit == "bytes" else 1.0
+    power = base * 10.0 ** math.floor(math.log10(value / base))
     return next(each * power for each in (1, 2, 2.5, 5, 10) if each * power >= value * (1 - 1e-9))
 
 
@@ -143,6 +147,7 @@ def chart(
         parts.append(f'<path fill="none" stroke="{band.colour}" stroke-width="1.3" d="M{"L".join(upper)}"/>')
     for mark in marks:
         left, right = axes.x(mark.start), axes.x(mark.end)
-        parts.append(f'<path stroke="{mark.colour}" stroke-dasharray="4 3" d="M{left:.1f},{_TOP}V{bottom}"/>')
+        if mark.start > axes.start:
+            parts.append(f'<path stroke="{mark.colour}" stroke-dasharray="4 3" d="M{left:.1f},{_TOP}V{bottom}"/>')
         parts.append(f'<rect x="{left - 3:.1f}" y="{bottom}" width="{right - left + 6:.1f}" height="4" fill="{mark.colour}"/>')
     return "".join((*parts, "</svg>"))

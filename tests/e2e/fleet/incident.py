@@ -19,7 +19,7 @@ from tests.e2e.fleet.scraped import Fleet, Window, configured, scraping, started
 
 BEST, DOWN = "ebpf", "off"
 QUIET_SECONDS, CRASHING_SECONDS, BURST_SECONDS = 120, 120, 40
-SHOWN = Window(seconds=QUIET_SECONDS + CRASHING_SECONDS + BURST_SECONDS, step=2, rate=10)
+SHOWN = Window(seconds=QUIET_SECONDS + CRASHING_SECONDS + BURST_SECONDS, step=2, rate=20)
 _WARMING_SECONDS = 20
 
 _PROGRAMS = {

@@ -15,10 +15,6 @@ WIDTH, CELL, GAP = 1440, 30, 8
 _COLOURS = {
     "green": "#73bf69", "dark-green": "#37872d", "blue": "#5794f2", "orange": "#ff9830", "red": "#f2495c", "purple": "#b877d9",
 }  # fmt: skip
-_PALETTE = [
-    "#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#f2495c", "#b877d9", "#8ab8ff", "#ffa6b0",
-    "#37872d", "#e0b400", "#1f60c4", "#c4162a", "#8f3bb8", "#96d98d", "#ffb357", "#ca95e5",
-]  # fmt: skip
 _HEAT = "#ff9830"
 _HEAD, _ROW, _TABLE_ROW = 34, 19, 30
 
@@ -31,7 +27,7 @@ class Scene(NamedTuple):
     step: float
     marks: Sequence[Mark]
     colours: dict[str, str]
-    """By name: the first names get the colours that differ most."""
+    """By name. Each new one is far on the colour wheel from the one before."""
 
     def axes(self, panel: Panel, low: float, high: float, below: int = 0, *, is_log: bool = False) -> Axes:
         """Those of a picture that fills the panel, except for so many pixels below."""
@@ -131,6 +127,7 @@ def _timeseries(panel: Panel, series: Sequence[Series], scene: Scene) -> str:
     low = min((value for value in values if value > 0), default=0.1) / 1.5 if is_log else 0.0
     bases = dict.fromkeys([at for each in series for at, _ in each.points], low)
     tints, bands = {}, []
+    series = sorted(series, key=lambda each: max(value for _, value in each.points), reverse=True)  # as the legend
     for each in series:
         tints[each.name] = _colour_of(panel.field(each.name, each.query), each.last, _of_name(each.name, scene))
         for run in runs(each.points, scene.step):
@@ -139,7 +136,7 @@ def _timeseries(panel: Panel, series: Sequence[Series], scene: Scene) -> str:
             )
             bases |= {at: bases[at] + value for at, value in run if is_stacked}
     high = max(top for band in bands for *_, top in band.points)
-    high = high * 1.5 if is_log else defaults.get("max") or 5 * round_up((high or 1) / 5)
+    high = high * 1.5 if is_log else defaults.get("max") or 5 * round_up((high or 1) / 5, unit)
     legend, rows = _legend(panel, series, tints)
     axes = scene.axes(panel, low, high, rows * _ROW, is_log=is_log)
     return chart(axes, axes.ticks(unit), bands, marks=scene.marks) + legend
@@ -151,14 +148,14 @@ def _legend(panel: Panel, series: Sequence[Series], tints: Mapping[str, str]) ->
     numbers = [(each.name, [value for _, value in each.points]) for each in series]
     rows = [
         f'<tr><td><i style="background: {tints[name]}"></i>{escape(name)}<td>{shown(sum(its) / len(its), unit)}<td>{shown(max(its), unit)}'
-        for name, its in sorted(numbers, key=lambda row: max(row[1]), reverse=True)
+        for name, its in numbers
     ]
     more = f"<span>and {len(rows) - fitting} more</span>" if len(rows) > fitting else ""
     return f'<table class="legend"><tr><th>Name {more}<th>Mean<th>Max{"".join(rows[:fitting])}</table>', min(len(rows), fitting) + 1
 
 
 def _of_name(name: str, scene: Scene) -> str:
-    return scene.colours.setdefault(name, _PALETTE[len(scene.colours) % len(_PALETTE)])
+    return scene.colours.setdefault(name, f"hsl({(100 + 137.5 * len(scene.colours)) % 360:.0f} 65% 62%)")
 
 
 def runs(points: Sequence[tuple[float, float]], step: float) -> list[list[tuple[float, float]]]:
@@ -195,7 +192,7 @@ def _heatmap(panel: Panel, series: Sequence[Series], scene: Scene) -> str:
     if not cells:
         return _nothing(panel)
     most = max(cell[-1] for cell in cells)
-    spans = [Span(start, end, low, high, _HEAT, 0.08 + 0.92 * (count / most) ** 0.5) for start, end, low, high, count in cells]
+    spans = [Span(start, end, low, high, _HEAT, 0.15 + 0.85 * (count / most) ** 0.5) for start, end, low, high, count in cells]
     legend = f'<div class="scale">0 <i style="background:linear-gradient(90deg,transparent,{_HEAT})"></i> {shown(most, "short")}</div>'
     axes = scene.axes(panel, min(cell[2] for cell in cells), max(cell[3] for cell in cells), _ROW, is_log=True)
     return chart(axes, axes.ticks(panel.json["options"]["yAxis"]["unit"]), spans=spans, marks=scene.marks) + legend
@@ -214,13 +211,16 @@ def _table(panel: Panel, series: Sequence[Series], _: Scene) -> str:
     fitting = (panel.height - _HEAD) // _TABLE_ROW - 2
     body = ""
     for labels, values in sorted(rows.items(), key=lambda row: row[1].get(by, -1), reverse=first["desc"])[:fitting]:
-        body += "<tr>" + "".join(f"<td>{escape(label)}" for label in labels)
+        body += "<tr>" + "".join(f'<td class="label">{escape(label)}' for label in labels)
         for column in columns:
             field = panel.field(titles[column])
             style = f' style="color:{_colour_of(field, values[column], "inherit")}"' if column in values else ""
             body += f"<td{style}>{_text(field, values[column]) if column in values else ''}"
+    heads = "".join(f'<th class="label">{escape(titles[name])}' for name in keys) + "".join(
+        f"<th>{escape(titles[name])}" for name in columns
+    )
     more = f"<p>and {len(rows) - fitting} more</p>" if len(rows) > fitting else ""
-    return f'<table class="data"><tr>{"".join(f"<th>{escape(titles[name])}" for name in (*keys, *columns))}{body}</table>{more}'
+    return f'<table class="data"><tr>{heads}{body}</table>{more}'
 
 
 _DRAWN: Mapping[str, Callable[[Panel, Sequence[Series], Scene], str]] = {
