@@ -32,17 +32,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Part the tests between two workers: sources, servers and browsers on one, unit tests and then commands on the other."""
+    """Part the tests between three workers: sources on one, commands on another, and on the third unit tests and then servers."""
 
-    def order(item: pytest.Item) -> int:
+    def place(item: pytest.Item) -> str:
         if item.path.is_relative_to(KERNEL):
-            return 3 if item.get_closest_marker("commands") else 0
-        return 1 if item.path.is_relative_to(E2E) else 2
+            return "commands" if item.get_closest_marker("commands") else "sources"
+        return "servers" if item.path.is_relative_to(E2E) else "unit"
 
-    items.sort(key=order)
+    items.sort(key=lambda item: ("sources", "commands", "unit", "servers").index(place(item)))
     for item in items:
-        if (place := order(item)) != 2:
-            item.add_marker(pytest.mark.xdist_group("commands" if place == 3 else "sources"))
+        if (group := place(item)) != "unit":
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)
