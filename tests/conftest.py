@@ -15,7 +15,7 @@ from hypothesis import settings
 from exporter.handlers import process
 from exporter.loaders.core import refusal
 from tests.folders import public
-from tests.turns import turn
+from tests.turns import Turns
 
 KERNEL, E2E = (Path(__file__).parent / name for name in ("kernel", "e2e"))
 WORKLOAD = KERNEL / "workloads/workload.c"
@@ -46,12 +46,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Storms drown what others record and name: those of thousands of processes, and who can't stand any, have a mark."""
-    if item.get_closest_marker("xdist_group") is None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Storms drown what others record and name: those of thousands of processes, and who can't stand any, have a mark.
+
+    Neighbours that want to be alone stay so between them: others would need their time to end.
+    """
+    if item.get_closest_marker("xdist_group") is None or item.get_closest_marker("anytime"):
         return (yield)
-    with turn(alone=item.get_closest_marker("alone") is not None):
+    alone = _is_alone(item)
+    _turns.take(alone=alone)
+    try:
         return (yield)
+    finally:
+        if not (alone and _is_alone(nextitem)):
+            _turns.leave()
+
+
+def _is_alone(item: pytest.Item | None) -> bool:
+    return item is not None and item.get_closest_marker("alone") is not None
+
+
+_turns = Turns()
 
 
 @pytest.fixture(scope="session", autouse=True)

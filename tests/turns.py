@@ -1,24 +1,36 @@
-"""Which tests may run beside which: of those that need the whole machine, one alone; the others side by side."""
+"""Which tests may run beside which: of those that watch the whole machine, those with storms alone, the others side by side."""
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 _QUEUE, _ROOM = (Path(__file__).parent / name for name in ("__init__.py", "turns.py"))
 """Files to lock, whatever they hold."""
 
 
-@contextmanager
-def turn(*, alone: bool) -> Iterator[None]:
-    """Wait for the others, and have them wait. Who wants to be alone is not overtaken by those who come later."""
-    with _QUEUE.open() as queue, _ROOM.open() as room:
-        fcntl.flock(queue, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(queue, fcntl.LOCK_UN)
-        try:
-            yield
-        finally:
-            fcntl.flock(room, fcntl.LOCK_UN)  # a child that a test left may hold the file open
+class Turns:
+    """Of one process that runs tests."""
+
+    def __init__(self) -> None:
+        self._room: IO[str] | None = None
+        self._alone = False
+
+    def take(self, *, alone: bool) -> None:
+        """Wait for the others, and have them wait. Who wants to be alone is not overtaken by those who come later."""
+        if self._room is not None and self._alone == alone:
+            return
+        self.leave()
+        with _QUEUE.open() as queue:
+            fcntl.flock(queue, fcntl.LOCK_EX)
+            self._room = _ROOM.open()
+            fcntl.flock(self._room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        self._alone = alone
+
+    def leave(self) -> None:
+        """Let others be alone. Unlocks explicitly: a child that a test left may hold the file open."""
+        if self._room is not None:
+            fcntl.flock(self._room, fcntl.LOCK_UN)
+            self._room.close()
+            self._room = None

@@ -53,8 +53,10 @@ class Tab:
     def open(self, url: str) -> None:
         """Go there, and wait until it is loaded."""
         site = _site_of(url)
-        self._left = (self._left | {self._site}) - {site}
-        self._site = site
+        if site != self._site:
+            self._left = (self._left | {self._site}) - {site}
+            self._site = site
+            self.said.clear()
         self.call("Page.navigate", url=url)
         self.wait_for(f"location.href.startsWith({url!r}) && document.readyState === 'complete'")
 

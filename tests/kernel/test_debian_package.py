@@ -85,6 +85,7 @@ def next_version(package: Path, folder: Path) -> Path:
     return later
 
 
+@pytest.mark.anytime
 def test_life_of_a_package(machine: Machine, package: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Installed it is enabled and works; an upgrade keeps what the administrator changed; after a purge nothing is left."""
     before = machine.written()
@@ -157,6 +158,7 @@ def test_runs_as_in_the_unit(machine: Machine, package: Path) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.anytime
 @pytest.mark.parametrize("drop_in", [False, True])
 def test_netlink_as_in_the_unit(machine: Machine, package: Path, drop_in: bool) -> None:
     """What docs/install.md says of it: the drop-in brings names and CPU. (In a container's pid namespace, systemd can't show that.)"""

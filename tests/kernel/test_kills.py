@@ -48,7 +48,10 @@ def children(exporter: Running) -> dict[str, psutil.Process]:
 
 def gone(process: psutil.Process) -> bool:
     """Ended, also if nobody has asked how yet."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # between the two
+        return True
 
 
 @pytest.mark.usefixtures("requires_bpf")

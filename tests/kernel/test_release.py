@@ -19,7 +19,7 @@ import yaml
 from exporter import __version__
 from tests.kernel.debian import CHECKOUT, NAME, build
 
-pytestmark = pytest.mark.commands
+pytestmark = [pytest.mark.commands, pytest.mark.anytime]
 
 WORKFLOW = CHECKOUT / ".github/workflows/release.yml"
 CHART = f"{NAME}-chart-{__version__}.tgz"
