@@ -66,6 +66,13 @@ class Terminal:
             self._read(0.1)
         return self.lines
 
+    def after(self, seconds: float) -> list[str]:
+        """Return what it shows some time later."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._read(0.1)
+        return self.lines
+
     def ended(self, number: signal.Signals | None = None) -> int:
         """Return the status of the command, once it has ended by itself or by a signal."""
         if number is not None:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from bench.exporter import free_port
-from exporter.model import Mode
+from exporter.model import Lost, Mode
 from tests.folders import public
 from tests.kernel.bcc_watching import needs_bcc
 from tests.kernel.netlink_watching import needs_netlink
@@ -65,8 +65,10 @@ def ends_of(samples: Samples, program: Program) -> float:
 
 
 def losses(samples: Samples) -> dict[str, float]:
-    lost = "shortproc_detection_lost_total"
-    return {dict(labels)["reason"]: value for (name, labels), value in samples.items() if name == lost and value}
+    """Of processes; others that use the slot of a path cost a path only."""
+    lost, only_paths = "shortproc_detection_lost_total", Lost.EXES_FULL
+    found = {dict(labels)["reason"]: value for (name, labels), value in samples.items() if name == lost and value}
+    return {reason: value for reason, value in found.items() if reason != only_paths}
 
 
 def terminated(exporter: Running, standing: psutil.Process | None = None) -> str:
