@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs import (
+    compare_tables,
     completion,
     config_files,
     helm_schema,
@@ -25,7 +26,7 @@ from docs.marks import rendered
 
 ROOT = Path(__file__).parents[1]
 FILES: Mapping[str, Callable[[], Mapping[str, str]]] = {
-    "README.md": modes_tables.readme,
+    "README.md": lambda: modes_tables.readme() | compare_tables.blocks(),
     "docs/adr/0010-switches-by-the-clock.md": switches_tables.blocks,
     "docs/handlers.md": records_tables.handlers,
     "docs/kernels.md": kernels_tables.blocks,
