@@ -8,12 +8,10 @@ from contextlib import contextmanager
 import pytest
 
 from exporter.kernel.attached import Handover
-from exporter.kernel.procfs import Procfs
 from exporter.loaders.bcc import load_bcc, refusal
 from exporter.model import Mode, RuntimeScale
-from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
-from tests.kernel.programs import LOAD_SECONDS, SCALE, started
+from tests.kernel.programs import LOAD_SECONDS, SCALE, attached
 
 _refusal = refusal()
 needs_bcc = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
@@ -33,7 +31,6 @@ def watching_bcc(
     on_log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[EbpfSource]:
     """Attach the programs for a while, without the kernel's headers unless told."""
-    procfs = Procfs()
 
     def load() -> Handover:
         return load_bcc(
@@ -48,9 +45,5 @@ def watching_bcc(
             timeout=LOAD_SECONDS,
         )
 
-    source = EbpfSource(Mode.EBPF_BCC, scale, load, CpuAudit(procfs))
-    try:
-        with started(source, standby=standby):
-            yield source
-    finally:
-        procfs.close()
+    with attached(Mode.EBPF_BCC, scale, load, standby=standby) as source:
+        yield source

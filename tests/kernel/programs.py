@@ -99,7 +99,6 @@ def watching(
     standby: bool = False,
 ) -> Iterator[EbpfSource]:
     """Attach the programs for a while. Those for failed starts are left out: where they are forbidden, trying takes time in each test."""
-    procfs = Procfs()
     log: list[str] = []
 
     def load() -> Handover:
@@ -117,7 +116,15 @@ def watching(
             timeout=LOAD_SECONDS,
         )
 
-    source = EbpfSource(Mode.EBPF_CORE, scale, load, CpuAudit(procfs))
+    with attached(Mode.EBPF_CORE, scale, load, standby=standby) as source:
+        yield source
+
+
+@contextmanager
+def attached(mode: Mode, scale: RuntimeScale, load: Callable[[], Handover], *, standby: bool) -> Iterator[EbpfSource]:
+    """Watch through loaded programs for a while."""
+    procfs = Procfs()
+    source = EbpfSource(mode, scale, load, CpuAudit(procfs))
     try:
         with started(source, standby=standby):
             yield source
