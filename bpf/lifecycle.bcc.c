@@ -48,7 +48,7 @@ BPF_TABLE("array", int, struct config, configs, 1);
 BPF_TABLE("array", int, struct control, control, 1);
 BPF_TABLE("array", int, struct shared, shared, 1);
 BPF_TABLE("percpu_array", int, struct cpu, cpus, COPIES);
-#ifdef TWO_COPIES
+#ifdef SEVERAL_COPIES
 BPF_TABLE("array", u32, u64, exit_marks, EXIT_MARKS);
 #endif
 BPF_TABLE("hash", struct comm, struct counts, comms_a, MAX_COMMS);
@@ -97,7 +97,7 @@ static __always_inline int look_up(struct globals *globals)
 /* For an exit: returns whether this copy of the program is to count it. */
 static __always_inline int is_turn(struct globals *globals, int copy)
 {
-#ifdef TWO_COPIES
+#ifdef SEVERAL_COPIES
 	u64 id = bpf_get_current_pid_tgid(), *mark;
 	u32 slot = id & (EXIT_MARKS - 1);
 
@@ -320,6 +320,26 @@ static __always_inline void count_exit(void *ctx, struct globals *globals, u32 p
 		ADD(counts->lifetimes[lifetime_of(facts->runtime_ns)], 1);
 	ADD(counts->buckets[bucket_of(globals->config->bounds_ns, facts->runtime_ns)], 1);
 }
+
+/* In the second half of the source. */
+static __always_inline int exited(struct bpf_raw_tracepoint_args *ctx, int copy);
+
+int on_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	return exited(ctx, 0);
+}
+
+#ifdef SEVERAL_COPIES
+int on_exit_2(struct bpf_raw_tracepoint_args *ctx)
+{
+	return exited(ctx, 1);
+}
+
+int on_exit_3(struct bpf_raw_tracepoint_args *ctx)
+{
+	return exited(ctx, 2);
+}
+#endif
 
 #ifdef MKDIR_TELLS_ID
 int on_mkdir(struct tracepoint__cgroup__cgroup_mkdir *args)

@@ -34,7 +34,7 @@
 #define ARGUMENTS_LEN 512
 #define RECORD_CPU_SLOTS 16384
 #define EXIT_MARKS 32768
-#define COPIES 2 /* of on_exit, where programs can be preempted */
+#define COPIES 3 /* of on_exit, where programs can be preempted */
 #define RECORDS_BYTES (256 << 10)
 #define BCC_RECORDS_BYTES (2 << 20)
 
@@ -106,7 +106,7 @@ struct second {
 
 /* Counts without a comm. They are per CPU: shared cache lines would move between CPUs at each fork, and resets of a slot would race. The
  * kernel never enters a program twice on a CPU, so a plain add is exact for a field of one program. Fields of several programs need atomic
- * adds. The second copy of on_exit has a row of its own.
+ * adds. Each copy of on_exit has a row of its own.
  */
 struct cpu {
 	__u64 forks;
@@ -114,7 +114,7 @@ struct cpu {
 	__u64 core_dumps;
 	__u64 entered; /* rows inserted into the maps that are drained */
 	__u64 records_dropped; /* the ring was full */
-	__u64 stand_ins; /* runs of the second copy of on_exit that counted, since the kernel had skipped the first */
+	__u64 stand_ins; /* runs of later copies of on_exit that counted, since the kernel had skipped those before */
 	__u64 lost[LOST_REASONS];
 	__u64 signals[SIGNALS];
 	struct second ring[SECONDS];
@@ -327,20 +327,22 @@ static __always_inline void count_second(struct cpu *cpu, __u64 now)
 	slot->short_exits++;
 }
 
-/* Of the two copies of on_exit, which run one after the other in the task that exits: returns whether this one is to count. The first leaves
- * a mark in the slot of the task. If the second doesn't find it, the kernel skipped the first. See docs/adr/0022-two-copies.md
+/* Of the copies of on_exit, which run one after the other in the task that exits: returns whether this one is to count. It then leaves a mark
+ * in the slot of the task. If a later one doesn't find it, the kernel skipped those before. See docs/adr/0022-copies.md
  */
 static __always_inline int is_my_turn(__u64 *mark, struct cpu *cpu, __u64 task, int copy)
 {
-	if (!copy) {
-		*mark = task;
-		return 1;
-	}
-	if (*mark == task) {
-		*mark = 0;
+	int is_last = copy == COPIES - 1;
+
+	if (copy && *mark == task) {
+		if (is_last)
+			*mark = 0;
 		return 0;
 	}
-	cpu->stand_ins++;
+	if (copy)
+		cpu->stand_ins++;
+	if (!is_last)
+		*mark = task;
 	return 1;
 }
 

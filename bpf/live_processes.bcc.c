@@ -190,15 +190,3 @@ static __always_inline int exited(struct bpf_raw_tracepoint_args *ctx, int copy)
 	count_exit(ctx, &globals, pid, now, &facts);
 	return 0;
 }
-
-int on_exit(struct bpf_raw_tracepoint_args *ctx)
-{
-	return exited(ctx, 0);
-}
-
-#ifdef TWO_COPIES
-int on_exit_again(struct bpf_raw_tracepoint_args *ctx)
-{
-	return exited(ctx, 1);
-}
-#endif

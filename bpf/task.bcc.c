@@ -161,18 +161,6 @@ static __always_inline int exited(struct bpf_raw_tracepoint_args *ctx, int copy)
 	return 0;
 }
 
-int on_exit(struct bpf_raw_tracepoint_args *ctx)
-{
-	return exited(ctx, 0);
-}
-
-#ifdef TWO_COPIES
-int on_exit_again(struct bpf_raw_tracepoint_args *ctx)
-{
-	return exited(ctx, 1);
-}
-#endif
-
 #ifdef WITH_RING
 static __always_inline void send_cpu(struct task_struct *leader, u64 start_ns, u64 cpu_ns)
 {

@@ -11,8 +11,8 @@ from exporter.kernel.bpf import BpfMap
 LEASE = "_lease"
 """Suffix of the name of a lease: a link whose close tells the broker that its link is not read any more."""
 
-SECOND_COPY = "on_exit_again"
-"""Name of the second copy of the program `on_exit`, which exists where the kernel can preempt programs."""
+LATER_COPIES = ("on_exit_2", "on_exit_3")
+"""Names of the further copies of the program `on_exit`, as they run. They exist where the kernel can preempt programs."""
 FAILURES_MAP = "failures_"
 """Prefix of the names of the maps with failures: one for each kind."""
 EVENT_PROGRAMS = ("send_fork", "send_exec", "send_exit", "send_signal")

@@ -6,6 +6,7 @@ import ctypes
 from ctypes import c_char, c_int32, c_uint16, c_uint32, c_uint64
 from typing import Any
 
+from exporter.kernel.attached import LATER_COPIES
 from exporter.kernel.cgroups import Hierarchy
 from exporter.model import FOREVER_NS, KERNEL_THREADS, MAX_BOUNDS, Lost, Outcome, RuntimeScale, lifetimes
 from exporter.model.arguments import MOST_BYTES
@@ -31,6 +32,7 @@ CGROUP_PATH_LEN = 384
 ARGUMENTS_SLOTS = 8192
 ARGUMENTS_LEN = MOST_BYTES
 RECORD_CPU_SLOTS = 16384
+COPIES = 1 + len(LATER_COPIES)
 RECORDS_BYTES = 256 << 10
 BCC_RECORDS_BYTES = 2 << 20
 PERF_BYTES, PERF_BYTES_LEAST, PERF_BYTES_MOST = 2 << 20, 64 << 10, 256 << 10

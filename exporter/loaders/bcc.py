@@ -80,7 +80,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
     use_ring: bool = True,
     use_rename_pid: bool = True,
     force_guard: bool = False,
-    two_copies: bool | None = None,
+    several_copies: bool | None = None,
     timeout: float = 60,
 ) -> Handover:
     """Compile, load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
@@ -88,7 +88,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
     `by_origin` counts for whom processes ran; `comms` is how many comms may have series. `interpreter` has bcc; if empty, one is searched
     for. `use_headers` uses the kernel headers if installed: outcomes and CPU need them. `use_ring` uses the ring buffer if the kernel has
     one. `use_rename_pid` uses the PID in the tracepoint of renames if it is there. `force_guard` counts exits as on kernels whose
-    tracepoint does not mark the last thread, `two_copies` as on kernels that preempt programs, or not; by default as this kernel does.
+    tracepoint does not mark the last thread, `several_copies` as on kernels that preempt programs, or not; by default as this kernel does.
     """
     sources, found = _require(interpreter)
     cgroups = hierarchy()
@@ -105,7 +105,7 @@ def load_bcc(  # noqa: PLR0913 - two are required
         "use_rename_pid": use_rename_pid,
         "buffer_bytes": perf_bytes(possible_cpus()),
         "force_guard": force_guard,
-        "two_copies": release.preempts_programs() if two_copies is None else two_copies,
+        "several_copies": release.preempts_programs() if several_copies is None else several_copies,
     }
     # -I: as root, import nothing from the working directory or the environment
     handover = run([found, "-I", str(_CHILD)], request, timeout=timeout, on_log=on_log)

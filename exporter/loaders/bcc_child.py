@@ -31,7 +31,8 @@ _FORMATTED = {
 _RAW = {
     "on_free": "sched_process_free",
     "on_exit": "sched_process_exit",
-    "on_exit_again": "sched_process_exit",
+    "on_exit_2": "sched_process_exit",
+    "on_exit_3": "sched_process_exit",
     "on_exec": "sched_process_exec",
     "on_signal": "signal_deliver",
     "on_own_rename": "task_rename",
@@ -43,7 +44,8 @@ _ATTACH_ORDER = (
     "on_mkdir",
     "on_free",
     "on_exit",
-    "on_exit_again",
+    "on_exit_2",
+    "on_exit_3",
     "on_path",
     "on_exec",
     "on_own_rename",
@@ -107,7 +109,7 @@ def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         "RENAME_TELLS_PID": request["use_rename_pid"] and " pid;" in _format(tracefs, "task/task_rename"),
         "MKDIR_TELLS_ID": "u64 id;" in _format_or_nothing(tracefs, "cgroup/cgroup_mkdir"),
         "WITH_RING": with_ring,
-        "TWO_COPIES": request["two_copies"],
+        "SEVERAL_COPIES": request["several_copies"],
     }
     headers = _headers() if request["use_headers"] else None
     defined = [f"-D{name}" for name, is_set in flags.items() if is_set]

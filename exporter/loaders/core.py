@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from exporter.kernel import release
-from exporter.kernel.attached import SECOND_COPY, Handover
+from exporter.kernel.attached import LATER_COPIES, Handover
 from exporter.kernel.capabilities import bpf_refusal
 from exporter.kernel.cgroups import hierarchy
 from exporter.kernel.event_layout import EVENTS_BYTES
-from exporter.kernel.layout import ProgramConfig, comm_rows, program_config, standby_control
+from exporter.kernel.layout import COPIES, ProgramConfig, comm_rows, program_config, standby_control
 from exporter.loaders import events, failures, handover
 from exporter.loaders.base import Settings
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
@@ -30,7 +30,7 @@ _NO_MEMLOCK = (5, 11)
 """The first kernel that charges maps to the cgroup instead of RLIMIT_MEMLOCK."""
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _SECTIONS = {".bss": "shared", ".data.control": "control"}
-_PROGRAMS = ("on_free", "on_exit", SECOND_COPY, "on_exec", "on_signal", "on_newtask", "on_mkdir")
+_PROGRAMS = ("on_free", "on_exit", *LATER_COPIES, "on_exec", "on_signal", "on_newtask", "on_mkdir")
 
 
 def load(settings: Settings, on_log: Callable[[str], None]) -> Handover:
@@ -57,14 +57,14 @@ def load_core(  # noqa: PLR0913 - two are required
     wanted_events: WantedEvents = NO_EVENTS,
     event_bytes: int = EVENTS_BYTES,
     force_guard: bool = False,
-    two_copies: bool | None = None,
+    several_copies: bool | None = None,
     timeout: float = 20,
 ) -> Handover:
     """Load and attach the programs, in standby. Raises `ModeUnavailable` with advice.
 
     `by_origin` counts for whom processes ran; `arguments` keeps those of processes for their records; `comms` is how many comms may have
     series. `wanted_events` are sent through a ring of `event_bytes`. `force_guard` counts exits as on kernels whose tracepoint does not
-    mark the last thread, `two_copies` as on kernels that preempt programs, or not; by default as this kernel does.
+    mark the last thread, `several_copies` as on kernels that preempt programs, or not; by default as this kernel does.
     """
     cgroups = hierarchy()
     request = {
@@ -75,7 +75,7 @@ def load_core(  # noqa: PLR0913 - two are required
         "config": bytes(program_config(scale, cgroups, by_origin=by_origin, arguments=arguments)).hex(),
         "comm_rows": comm_rows(comms),
         "force_guard": force_guard,
-        "copies": 1 + (release.preempts_programs() if two_copies is None else two_copies),
+        "copies": COPIES if (release.preempts_programs() if several_copies is None else several_copies) else 1,
     }
     loaded = handover.load(__name__, request, timeout=timeout, on_log=on_log)
     loaded.facts.update(cgroups=cgroups.root, arguments=arguments)
@@ -117,8 +117,8 @@ def _load(sender: handover.Sender) -> None:
         per_cpu = libbpf.call("bpf_map__type", each) == PER_CPU_ARRAY
         sender.add_map(_SECTIONS.get(f".{name.partition('.')[2]}", name), libbpf.call("bpf_map__fd", each), *sizes, per_cpu=per_cpu)
     programs = {libbpf.name("program", each): each for each in libbpf.each("program", opened)}
-    if config.copies > 1:
-        programs[SECOND_COPY] = _second_copy(libbpf, path, config, maps)
+    for copy in range(1, config.copies):
+        programs[LATER_COPIES[copy - 1]] = _later_copy(copy, libbpf, path, config, maps)
     for name in filter(programs.__contains__, _PROGRAMS):
         sender.handover.programs[name] = libbpf.call("bpf_program__fd", programs[name])
         sender.handover.links[name] = libbpf.call("bpf_link__fd", libbpf.pointer("bpf_program__attach", programs[name]))
@@ -127,9 +127,9 @@ def _load(sender: handover.Sender) -> None:
     events.load(libbpf, libbpf.call("bpf_map__fd", control), config.group_dead_arg, sender)
 
 
-def _second_copy(libbpf: Libbpf, path: Path, config: ProgramConfig, maps: Mapping[str, int]) -> int:
+def _later_copy(copy: int, libbpf: Libbpf, path: Path, config: ProgramConfig, maps: Mapping[str, int]) -> int:
     """Load `on_exit` once more, with the maps of the first; see `ProgramConfig.copies`."""
-    config.copy = 1
+    config.copy = copy
     opened, own_maps = libbpf.opened(path, {".rodata": config})
     for name in own_maps:
         if not name.endswith(".rodata"):

@@ -26,7 +26,7 @@ def watching_bcc(
     use_ring: bool = True,
     use_rename_pid: bool = True,
     force_guard: bool = False,
-    two_copies: bool | None = None,
+    several_copies: bool | None = None,
     standby: bool = False,
     on_log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[EbpfSource]:
@@ -41,7 +41,7 @@ def watching_bcc(
             use_ring=use_ring,
             use_rename_pid=use_rename_pid,
             force_guard=force_guard,
-            two_copies=two_copies,
+            several_copies=several_copies,
             timeout=LOAD_SECONDS,
         )
 

@@ -95,7 +95,7 @@ def watching(
     wanted_events: WantedEvents = NO_EVENTS,
     event_bytes: int = EVENTS_BYTES,
     force_guard: bool = False,
-    two_copies: bool | None = None,
+    several_copies: bool | None = None,
     standby: bool = False,
 ) -> Iterator[EbpfSource]:
     """Attach the programs for a while. Those for failed starts are left out: where they are forbidden, trying takes time in each test."""
@@ -112,7 +112,7 @@ def watching(
             wanted_events=wanted_events,
             event_bytes=event_bytes,
             force_guard=force_guard,
-            two_copies=two_copies,
+            several_copies=several_copies,
             timeout=LOAD_SECONDS,
         )
 

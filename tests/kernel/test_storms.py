@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
@@ -43,9 +43,9 @@ needs_core = pytest.mark.skipif(_refusal is not None, reason=_refusal or "")
     scope="module",
     params=[
         pytest.param(watching, id="core-group_dead", marks=needs_core),
-        pytest.param(partial(watching, force_guard=True, two_copies=True), id="core-guard-two_copies", marks=needs_core),
+        pytest.param(partial(watching, force_guard=True, several_copies=True), id="core-guard-several_copies", marks=needs_core),
         pytest.param(watching_bcc, id="bcc-group_dead", marks=needs_bcc),
-        pytest.param(partial(watching_bcc, force_guard=True, two_copies=True), id="bcc-counted-two_copies", marks=needs_bcc),
+        pytest.param(partial(watching_bcc, force_guard=True, several_copies=True), id="bcc-counted-several_copies", marks=needs_bcc),
     ],
 )
 def attached(request: pytest.FixtureRequest) -> Iterator[EbpfSource]:
@@ -202,15 +202,19 @@ def test_a_flood_of_names_is_whole(source: EbpfSource, workload: Program) -> Non
 @pytest.mark.parametrize(
     "watch", [pytest.param(watching, marks=needs_core), pytest.param(watching_bcc, marks=needs_bcc)], ids=["core", "bcc"]
 )
-def test_the_second_copy_stands_in(watch: Callable[..., AbstractContextManager[EbpfSource]], workload: Program) -> None:
-    """Where the kernel skips the first copy, the second counts the exit, once, and nothing is lost. Here the first is detached."""
-    with watch(two_copies=True) as source:
+@pytest.mark.parametrize(
+    "gone", [("on_exit",), ("on_exit_2",), ("on_exit_3",), ("on_exit", "on_exit_2"), ("on_exit", "on_exit_3")], ids="-".join
+)
+def test_a_later_copy_stands_in(watch: Callable[..., AbstractContextManager[EbpfSource]], gone: Sequence[str], workload: Program) -> None:
+    """Where the kernel skips some copies, one of the others counts the exit, once, and nothing is lost. Here they are detached."""
+    with watch(several_copies=True) as source:
         workload.storm("together", 50, THREADS)
-        os.close(source._kernel.links.pop("on_exit"))
+        for name in gone:
+            os.close(source._kernel.links.pop(name))
         workload.storm("together", 100, THREADS)
         counts = source.peek()
         assert counts.of(COMM).row(workload.comm).exits == exits(source, 51 + 101)
-        assert source._cpu_totals().stand_ins >= 100 * THREADS
+        assert source._cpu_totals().stand_ins >= 100 * THREADS * ("on_exit" in gone)
         assert not counts.lost[Lost.PROGRAM_MISSED]
 
 

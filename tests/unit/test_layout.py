@@ -80,6 +80,7 @@ def test_lengths(btf: Btf) -> None:
     assert btf.map_entries("comms") == layout.MAX_COMMS
     assert btf.map_entries("exes") == layout.EXE_SLOTS
     assert btf.map_entries("origins") == layout.MAX_ORIGINS
+    assert btf.map_entries("cpus") == layout.COPIES
     assert btf.map_entries("cgroup_rows") == layout.MAX_CGROUP_COUNTS
     assert btf.struct_size("cgroup_path") == layout.CGROUP_PATH_LEN
     assert btf.map_entries("record_cpus") == layout.RECORD_CPU_SLOTS

@@ -60,7 +60,7 @@ class CpuTotals:
 
     @property
     def stand_ins(self) -> int:
-        """Return the runs of the second copy of `on_exit` that counted, since the kernel had skipped the first."""
+        """Return the runs of later copies of `on_exit` that counted, since the kernel had skipped the ones before."""
         return self._sum(_STAND_INS)
 
     def sums(self, exes_lost: int = 0) -> list[int]:

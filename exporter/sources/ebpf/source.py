@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from exporter.kernel.attached import EVENT_PROGRAMS, EVENTS_MISSING, SECOND_COPY, Handover
+from exporter.kernel.attached import EVENT_PROGRAMS, EVENTS_MISSING, LATER_COPIES, Handover
 from exporter.kernel.bpf import BpfMap, Rows, map_memory, possible_cpus, program_info
 from exporter.kernel.cgroups import Cgroups
 from exporter.kernel.layout import COMM_LEN, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, perf_bytes, standby_control
@@ -54,7 +54,7 @@ _DRAIN_EVERY_NS = 5 * NS
 _SWAP_AT_COMMS = MAX_COMMS // 4
 
 _ZERO = b"\0" * 4
-_NOT_COUNTED = (SECOND_COPY, *EVENT_PROGRAMS)
+_NOT_COUNTED = (*LATER_COPIES, *EVENT_PROGRAMS)
 """Programs whose skipped runs are counted elsewhere."""
 _HALVES = "ab"
 """Suffixes of the maps that are drained, by `ProgramControl.active`."""
@@ -314,7 +314,7 @@ class EbpfSource(Source):
 
     def _cpu_totals(self) -> CpuTotals:
         """Return the rows of all CPUs; each copy of `on_exit` has one of its own."""
-        copies = 2 if SECOND_COPY in self._kernel.programs else 1
+        copies = 1 + len(self._kernel.programs.keys() & set(LATER_COPIES))
         return CpuTotals(b"".join(self._map("cpus").lookup(copy.to_bytes(4, "little")) or b"" for copy in range(copies)))
 
     def _other_row(self) -> OtherRow:
