@@ -8,7 +8,7 @@ definition. A key is the number of the field times 8, plus 0 for a varint, 1 for
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -31,16 +31,25 @@ class _Frame(NamedTuple):
     end: bytes
 
 
+class _Written(NamedTuple):
+    """A native histogram as the last scrape showed it. With the same count and sum since the same moment, it has not changed."""
+
+    state: tuple[int, int, float]
+    series: bytes
+
+
 class ProtobufEncoder:
-    """Keeps the bytes around the value of each series that the last scrape showed."""
+    """Keeps the bytes around the value of each series that the last scrape showed, and whole native histograms."""
 
     def __init__(self) -> None:
         self._frames: dict[Family, dict[Labels, _Frame]] = {}
+        self._written: dict[Family, dict[Labels, _Written]] = {}
 
     def encode(self, families: Iterable[Exposed]) -> bytes:
         """Return the body of a scrape."""
         body: list[bytes] = []
         frames, self._frames = self._frames, {}
+        written, self._written = self._written, {}
         for each in families:
             match each:
                 case Numbers(family):
@@ -48,8 +57,9 @@ class ProtobufEncoder:
                     metrics = b"".join(_numbers(each, frames.get(family, {}), shown))
                 case Histograms():
                     metrics = b"".join(_histograms(each))
-                case NativeHistograms():
-                    metrics = b"".join(_native_histograms(each))
+                case NativeHistograms(family):
+                    now = self._written[family] = {}
+                    metrics = b"".join(_native_histograms(each, written.get(family, {}), now))
             head = _head(each.family)
             body += (_varint(len(head) + len(metrics)), head, metrics)
         return b"".join(body)
@@ -91,9 +101,17 @@ def _histograms(each: Histograms) -> Iterator[bytes]:
         yield _histogram(_labels(each.family, labels), cumulative[-1], histogram, b"".join(buckets), created_ns)
 
 
-def _native_histograms(each: NativeHistograms) -> Iterator[bytes]:
+def _native_histograms(each: NativeHistograms, known: dict[Labels, _Written], shown: dict[Labels, _Written]) -> Iterator[bytes]:
+    """Yield the series, and note them."""
     for labels, histogram, created_ns in each.series:
-        yield _histogram(_labels(each.family, labels), histogram.observations(), histogram, _native(histogram), created_ns)
+        count = histogram.observations()
+        written = known.get(labels)
+        state = (created_ns, count, histogram.sum)
+        if written is None or written.state != state:
+            series = _histogram(_labels(each.family, labels), count, histogram, _native(histogram), created_ns)
+            written = _Written(state, series)
+        shown[labels] = written
+        yield written.series
 
 
 def _histogram(labels: bytes, count: int, histogram: Histogram | NativeHistogram, buckets: bytes, created_ns: int) -> bytes:
@@ -104,36 +122,50 @@ def _histogram(labels: bytes, count: int, histogram: Histogram | NativeHistogram
 
 
 def _native(histogram: NativeHistogram) -> bytes:
-    spans, deltas = _spans({index: n for index, n in histogram.buckets.items() if n})
+    spans, deltas = _buckets(histogram.buckets)
     if not (spans or histogram.zero_count or histogram.zero_threshold):
-        spans = [(0, 0)]  # or it could not be told from a classic one
+        spans = _span(0, 0)  # or it could not be told from a classic one
     return b"".join(
         (
             b"\x28" + _zigzag(histogram.schema),
             b"\x31" + _double(histogram.zero_threshold),
             b"\x38" + _varint(histogram.zero_count) if histogram.zero_count else b"",
-            *(_bytes(b"\x62", b"\x08" + _zigzag(offset) + b"\x10" + _varint(length)) for offset, length in spans),
-            _bytes(b"\x6a", b"".join(map(_zigzag, deltas))) if deltas else b"",
+            spans,
+            _bytes(b"\x6a", deltas) if deltas else b"",
         )
     )
 
 
-def _spans(buckets: dict[int, int]) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return spans of neighbouring buckets (offset from the end of the one before, length), and each bucket's difference to the last."""
-    spans: list[tuple[int, int]] = []
-    counts: list[int] = []
-    end = 0
+def _buckets(buckets: Mapping[int, int]) -> tuple[bytes, bytes]:
+    """Return spans of neighbouring buckets, and each one's difference to the one before. One loop: a scrape has thousands of them."""
+    spans: list[bytes] = []
+    deltas: list[bytes] = []
+    end = start = last_end = before = 0
     for index in sorted(buckets):
+        n = buckets[index]
+        if not n:
+            continue
         gap = index - end
-        if spans and gap <= _FILLED_GAP:
-            offset, length = spans[-1]
-            spans[-1] = offset, length + gap + 1
-            counts += [0] * gap
-        else:
-            spans.append((gap, 1))
-        counts.append(buckets[index])
-        end = index + 1
-    return spans, [n - before for n, before in zip(counts, [0, *counts], strict=False)]
+        if gap and deltas and gap <= _FILLED_GAP:
+            deltas += (_zigzag(-before), *[b"\0"] * (gap - 1))
+            before = 0
+        elif gap or not deltas:
+            if deltas:
+                spans.append(_span(start - last_end, end - start))
+                last_end = end
+            start = index
+        delta = n - before << 1
+        delta = delta if delta >= 0 else ~delta  # zigzag
+        deltas.append(_SHORT_VARINTS[delta] if delta < _SHORT else _long_varint(delta))
+        before, end = n, index + 1
+    if deltas:
+        spans.append(_span(start - last_end, end - start))
+    return b"".join(spans), b"".join(deltas)
+
+
+def _span(offset: int, length: int) -> bytes:
+    """Return a span; its offset is from the end of the one before."""
+    return _bytes(b"\x62", b"\x08" + _zigzag(offset) + b"\x10" + _varint(length))
 
 
 def _labels(family: Family, values: Labels) -> bytes:
@@ -151,15 +183,22 @@ def _bytes(key: bytes, content: bytes) -> bytes:
 
 
 def _zigzag(value: int) -> bytes:
-    return _varint(value << 1 if value >= 0 else (-value << 1) - 1)
+    return _varint(value << 1 if value >= 0 else ~(value << 1))
 
 
 def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
+    return _SHORT_VARINTS[value] if value < _SHORT else _long_varint(value)
+
+
+def _long_varint(value: int) -> bytes:
     octets = bytearray()
     while value > 0x7F:
         octets.append(value & 0x7F | 0x80)
         value >>= 7
     octets.append(value)
     return bytes(octets)
+
+
+_SHORT = 1024
+_SHORT_VARINTS = tuple(map(_long_varint, range(_SHORT)))
+"""Most counts are small, and a look-up is several times as fast."""

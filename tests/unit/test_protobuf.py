@@ -169,3 +169,17 @@ def test_an_empty_native_histogram_is_known_as_one(threshold: float) -> None:
     (family,) = read(NativeHistograms(LIFETIME, [(("sh",), NativeHistogram(3, {}, 0.0, zero_threshold=threshold), 0)]))
     found = family.metric[0].histogram
     assert found.zero_threshold > 0 or [(span.offset, span.length) for span in found.positive_span] == [(0, 0)]
+
+
+def test_unchanged_native_histograms_are_written_once_and_changed_ones_anew() -> None:
+    """An idle name costs a look-up; a name that was born again, or whose sum alone changed, is not shown as it was."""
+    encoder = ProtobufEncoder()
+
+    def shown(count: int, total: float, created_ns: int) -> Any:
+        histogram = NativeHistogram(3, {-8: count}, total, 0, 2.0**-17)
+        (family,) = parse_protobuf(encoder.encode([NativeHistograms(LIFETIME, [(("a",), histogram, created_ns)])]))
+        metric = family.metric[0]
+        return metric.histogram.sample_count, metric.histogram.sample_sum, metric.histogram.created_timestamp.ToNanoseconds()
+
+    states = [(1, 0.5, BORN_NS), (1, 0.5, BORN_NS), (2, 0.5, BORN_NS), (2, 0.75, BORN_NS), (2, 0.75, BORN_NS + NS)]
+    assert [shown(*state) for state in states] == states
