@@ -22,7 +22,7 @@ def blocks() -> dict[str, str]:
     kernels = [guest for guest in result["guests"] if guest["name"].startswith("Linux ")]
     others = [guest for guest in result["guests"] if guest not in kernels]
     where = f"{measured_on(result, 'kernels').removeprefix('One run of `python -m bench kernels`, ')}"
-    head = ("kernel", "machine", "storms", "failed forks and execs", "records, owners", "`ebpf_bcc`", "serving", "package", "seconds")
+    head = ("kernel", "machine", "storms", "failed forks and execs", "records, owners", "`ebpf_bcc`", "its headers", "serving", "package", "seconds")
     return {
         "kernels": table(head, map(_kernel, kernels)),
         "modes": table(("kernel", *(code(spec.mode) for spec in MODES)), _modes(kernels)),
@@ -33,9 +33,9 @@ def blocks() -> dict[str, str]:
 
 def _kernel(guest: Guest) -> Sequence[str]:
     if not guest["result"]:
-        return (guest["name"], guest["skipped"] or "no result", *[""] * 6, str(guest["seconds"]))
+        return (guest["name"], guest["skipped"] or "no result", *[""] * 7, str(guest["seconds"]))
     found = guest["result"]
-    cells = (("storms",), ("failures",), ("records and owners",), _BCC, ("serving",), ("package",))
+    cells = (("storms",), ("failures",), ("records and owners",), _BCC, ("ebpf_bcc, headers",), ("serving",), ("package",))
     return (found["release"], found["architecture"], *(_verdict(found, names) for names in cells), str(guest["seconds"]))
 
 

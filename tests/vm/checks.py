@@ -117,6 +117,30 @@ def storms_of_bcc(nothing: Path, workload: Path, folder: Path, *, use_ring: bool
         say("records dropped", source.drain().records_dropped, 0)
 
 
+def storms_with_headers(_nothing: Path, workload: Path, folder: Path) -> None:
+    """With the kernel's headers, outcomes and CPU are known. A bcc that is older than the kernel cannot compile them."""
+    exact = {
+        ("vfork", 500): [501, 0, 0, 0],
+        ("together", 100, 8): [101, 0, 0, 0],
+        ("leader", 20, 5, 5): [1, 20, 0, 0],
+        ("kill", 20, 11): [1, 0, 20, 0],
+        ("kill", 20, 9): [1, 0, 20, 0],
+    }
+    log: list[str] = []
+    with watching_bcc(SLOW, use_headers=True, on_log=log.append) as source:
+        if "live_processes" in source._kernel.maps:
+            skip("headers", next((line for line in log if "headers" in line), "they are not installed"))
+            return
+        sums = Whole(source)
+        for words, exits in exact.items():
+            one = Program.copied(workload, folder)
+            one.storm(*words)
+            sums.take()
+            say(f"{words[0]} exits", sums.of(one.comm).exits, exits)
+        burns(sums, Program.copied(workload, folder), 4)
+        say("names and other against total, exits", sums.named.exits, sums.total.exits)
+
+
 def failing_starts(_nothing: Path, workload: Path, folder: Path, *, wanted: FailedStarts = FailedStarts.AUTO) -> None:
     """Each on its own, and exactly: nothing else runs here. Those that this kernel does not count are 0."""
     storms: dict[str, Callable[[], failing.Failed]] = {
@@ -222,6 +246,7 @@ SECTIONS: dict[str, Callable[[Path, Path, Path], None]] = {
     "records and owners": lambda nothing, workload, folder: whole.records_and_owners(report, nothing, folder),
     "ebpf_bcc, ring buffer": storms_of_bcc,
     "ebpf_bcc, perf buffers": partial(storms_of_bcc, use_ring=False),
+    "ebpf_bcc, headers": storms_with_headers,
     "serving": lambda *_: whole.serving(report),
     "package": lambda *_: whole.package(report),
 }

@@ -27,7 +27,7 @@ RUN = Path(__file__).with_name("run")
 NAME = "kernels"
 """Of the kept result."""
 _CANNOT_BE_HAD = 3
-_EACH = ("modes", "storms", "failures", "records and owners", "ebpf_bcc, ring buffer", "serving")
+_EACH = ("modes", "storms", "failures", "records and owners", "ebpf_bcc, ring buffer", "ebpf_bcc, headers", "serving")
 """Of each kernel. Those that need the guard count with it anyway, and perf buffers are for kernels before 5.8."""
 _EMULATED_ARM64 = ("modes", "storms", "records and owners")
 """Emulation of another architecture is slower still."""
