@@ -137,7 +137,7 @@ def _native(histogram: NativeHistogram) -> bytes:
 
 
 def _buckets(buckets: Mapping[int, int]) -> tuple[bytes, bytes]:
-    """Return spans of neighbouring buckets, and each one's difference to the one before. One loop: a scrape has thousands of them."""
+    """Return spans of neighbouring buckets, and the differences of counts. One loop: a scrape has thousands of them."""
     spans: list[bytes] = []
     deltas: list[bytes] = []
     end = start = last_end = before = 0
