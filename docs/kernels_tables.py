@@ -22,7 +22,8 @@ def blocks() -> dict[str, str]:
     kernels = [guest for guest in result["guests"] if guest["name"].startswith("Linux ")]
     others = [guest for guest in result["guests"] if guest not in kernels]
     where = f"{measured_on(result, 'kernels').removeprefix('One run of `python -m bench kernels`, ')}"
-    head = ("kernel", "machine", "storms", "failed forks and execs", "records, owners", "`ebpf_bcc`", "its headers", "serving", "package", "seconds")
+    bcc = "`ebpf_bcc`", "`ebpf_bcc`, headers"
+    head = ("kernel", "machine", "storms", "failed forks and execs", "records, owners", *bcc, "serving", "package", "seconds")
     return {
         "kernels": table(head, map(_kernel, kernels)),
         "modes": table(("kernel", *(code(spec.mode) for spec in MODES)), _modes(kernels)),
