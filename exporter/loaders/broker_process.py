@@ -3,7 +3,7 @@
 It answers requests of the serving process, in order:
 
 - `load MODE` and `probe MODE`, of a mode that was named at the start. A child answers (`broker_worker`), so its memory is freed afterwards.
-- `containers ID ID ...`, with their names. Answered here: there may be one each second.
+- `containers ID ID ...`, with their names. Answered here: there may be one each second. From the first one on, new containers are watched.
 
 No other part of a request reaches a child. It exits when the serving process has closed the socket, or exited. SIGTERM, SIGINT and SIGHUP
 stay blocked as in the serving process, which handles them.
@@ -20,7 +20,7 @@ TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.loaders.container_state import ContainerState
+    from exporter.loaders.container_watch import ContainerWatch
 
 ANSWERED = b"answered"
 """The last message of a child, just before its answer. Others are closing messages, with a copy of the socket and its lease."""
@@ -37,13 +37,14 @@ def main() -> None:
 
 
 class BrokerProcess:
-    def __init__(self, requests: _socket.socket, modes: Sequence[str], worker: Sequence[str]) -> None:
+    def __init__(self, requests: _socket.socket, modes: Sequence[str], worker: Sequence[str], root: str = "") -> None:
+        """`worker`: command of the child; the numbers of two sockets and the request are added to it. `root`: see `ContainerState`."""
         self._requests = requests
         self._modes = modes
         self._worker = worker
-        """The command of the child. The numbers of two sockets are added to it, and the request."""
+        self._root = root
         self._leases: dict[int, _Lease] = {}
-        self._containers: ContainerState | None = None
+        self._containers: ContainerWatch | None = None
 
     def run(self) -> None:
         """Answer requests until the other side closes the socket. Then end all leases."""
@@ -60,12 +61,15 @@ class BrokerProcess:
     def _next_request(self) -> bytes:
         """Wait for the next request, and end the leases that the serving process gives up. Empty if it has closed the socket."""
         while True:
-            waiting = [self._requests.fileno(), *self._leases]
-            ready = select.select(waiting, [], [])[0]
+            containers = self._containers
+            waiting = [self._requests.fileno(), *self._leases, *(() if containers is None else containers.descriptors)]
+            ready = select.select(waiting, [], [], None if containers is None else containers.timeout)[0]
             if waiting[0] in ready:
                 return self._requests.recv(_MAX_MESSAGE)
-            for fd in ready:
+            for fd in self._leases.keys() & ready:
                 self._leases.pop(fd).end()
+            if containers is not None:
+                containers.read_new()
 
     def _answer(self, request: bytes) -> None:
         verb, *words = request.decode(errors="replace").split() or [""]
@@ -90,9 +94,9 @@ class BrokerProcess:
 
     def _container_names(self, ids: list[str]) -> bytes:
         if self._containers is None:
-            from exporter.loaders.container_state import ContainerState  # noqa: PLC0415 - most hosts have no containers
+            from exporter.loaders.container_watch import ContainerWatch  # noqa: PLC0415 - most hosts have no containers
 
-            self._containers = ContainerState()
+            self._containers = ContainerWatch(self._root)
         return self._containers.answer(ids)
 
     def _child_answers(self, verb: str, mode: str) -> bool:

@@ -2,12 +2,15 @@
 
 Read by id, from fixed places, without following links below them:
 
-- Docker: `Name` in `containers/ID/config.v2.json` (moby, `container.Container`); swarm's service from its labels.
-- Podman and CRI-O: `names` in `OVERLAY-containers/{containers,volatile-containers}.json` (containers/storage, `Container`).
-- containerd: annotations in `io.containerd.runtime.v2.task/NAMESPACE/ID/config.json` (containerd, `pkg/cri/annotations`; nerdctl,
-  `pkg/labels`).
+- Docker: `Name` in `containers/ID/config.v2.json` (moby, `daemon/container/container.go`, `toDisk`), from its creation to its removal;
+  swarm's service from its labels.
+- Podman and CRI-O: `names` in `OVERLAY-containers/{containers,volatile-containers}.json` (containers/storage, `containers.go`: `--rm` and
+  all of CRI-O are volatile, which with `transient_store` are in the run root; CRI-O, `internal/storage/runtime.go`).
+- containerd: annotations in `io.containerd.runtime.v2.task/NAMESPACE/ID/config.json` (containerd, `core/runtime/v2/bundle.go` and
+  `internal/cri/annotations`; nerdctl, `pkg/labels`), from before its start to its exit.
 
-In a pod, Docker and CRI-O name a container `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`; the one that holds the sandbox is called `POD`.
+In a pod, Docker and CRI-O name a container `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`; the one that holds the sandbox is called `POD`
+(cri-dockerd, `core/naming.go`, which adds `_RANDOM` if the name is in use; CRI-O, `internal/factory/container` and `server/naming.go`).
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any
 from exporter.model.owner import ContainerName
 
 MAX_IDS = 32
-_ID = re.compile(r"[0-9a-f]{64}")
+CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 _BUDGET_SECONDS = 2.0
 _MAX_CONFIG = 1 << 20
 _MAX_STORE = 4 << 20
@@ -32,7 +35,7 @@ _MAX_STORED = 4096
 _MAX_NAME = 255
 _MAX_ANSWER = 30_000
 
-_DOCKER = "/var/lib/docker/containers"
+_DOCKER = ("/var/lib/docker/containers", "/var/snap/docker/common/var-lib-docker/containers")
 _STORES = ("/var/lib/containers/storage", "/run/containers/storage")
 _STORE_DRIVERS = ("overlay", "vfs", "btrfs", "zfs")
 _STORE_FILES = ("containers.json", "volatile-containers.json")
@@ -48,19 +51,19 @@ class ContainerState:
 
     def __init__(self, root: str = "") -> None:
         self._root = root
-        self._stores: dict[str, tuple[tuple[int, int, int], dict[str, str]]] = {}
+        self._stores: dict[str, tuple[tuple[int, int, int], dict[str, ContainerName]]] = {}
 
     def names(self, ids: Iterable[str]) -> dict[str, ContainerName]:
         """Return the names that are known, by id. What is not an id is ignored, as are ids after the 32nd and all after 2 s."""
         deadline = time.monotonic() + _BUDGET_SECONDS
         found: dict[str, ContainerName] = {}
-        stored = self._stored()
+        stored = self.stored()
         for container_id in list(ids)[:MAX_IDS]:
-            if not isinstance(container_id, str) or not _ID.fullmatch(container_id):
+            if not isinstance(container_id, str) or not CONTAINER_ID.fullmatch(container_id):
                 continue
             if time.monotonic() > deadline:
                 break
-            name = _from_name(stored.get(container_id)) or self._docker(container_id) or self._containerd(container_id)
+            name = stored.get(container_id) or self._docker(container_id) or self._containerd(container_id)
             if name is not None:
                 found[container_id] = name
         return found
@@ -76,10 +79,26 @@ class ContainerState:
             fitting[container_id] = name
         return json.dumps({"log": [], "containers": fitting}).encode()
 
+    def folders(self) -> list[str]:
+        """Return the directories where Docker and containerd make one for each container, and for each namespace of containerd."""
+        bases = [self._root + base for base in _CONTAINERD]
+        return [
+            *(self._root + base for base in _DOCKER),
+            *bases,
+            *(f"{base}/{namespace}" for base in bases for namespace in _names_in(base)),
+        ]
+
+    def stores(self) -> list[str]:
+        """Return the directories with the files of Podman and CRI-O."""
+        return [f"{self._root}{store}/{driver}-containers" for store in _STORES for driver in _STORE_DRIVERS]
+
     def _docker(self, container_id: str) -> ContainerName | None:
-        config = _json(_read(self._root + _DOCKER, container_id, "config.v2.json"))
-        labels = _dict(_dict(config.get("Config")).get("Labels"))
-        return _from_name(labels.get("com.docker.swarm.service.name") or _text(config.get("Name")).removeprefix("/"))
+        for base in _DOCKER:
+            config = _json(_read(self._root + base, container_id, "config.v2.json"))
+            labels = _dict(_dict(config.get("Config")).get("Labels"))
+            if name := _from_name(labels.get("com.docker.swarm.service.name") or _text(config.get("Name")).removeprefix("/")):
+                return name
+        return None
 
     def _containerd(self, container_id: str) -> ContainerName | None:
         for base in _CONTAINERD:
@@ -94,16 +113,15 @@ class ContainerState:
                 return _from_name(annotations.get("nerdctl/name"))
         return None
 
-    def _stored(self) -> dict[str, str]:
+    def stored(self) -> dict[str, ContainerName]:
         """Return the names in the stores of Podman and CRI-O. A file that did not change is not read again."""
-        names: dict[str, str] = {}
-        for store in _STORES:
-            for driver in _STORE_DRIVERS:
-                for file in _STORE_FILES:
-                    names |= self._store(f"{self._root}{store}/{driver}-containers", file)
+        names: dict[str, ContainerName] = {}
+        for base in self.stores():
+            for file in _STORE_FILES:
+                names |= self._store(base, file)
         return names
 
-    def _store(self, base: str, file: str) -> dict[str, str]:
+    def _store(self, base: str, file: str) -> dict[str, ContainerName]:
         path = f"{base}/{file}"
         try:
             status = os.stat(path, follow_symlinks=False)  # noqa: PTH116
@@ -118,16 +136,17 @@ class ContainerState:
         return cached[1]
 
 
-def _store_names(content: bytes) -> dict[str, str]:
+def _store_names(content: bytes) -> dict[str, ContainerName]:
     try:
         entries = json.loads(content)
     except (ValueError, RecursionError):
         return {}
-    names: dict[str, str] = {}
+    names: dict[str, ContainerName] = {}
     for entry in entries[-_MAX_STORED:] if isinstance(entries, list) else []:
         container_id, given = _text(_dict(entry).get("id")), _dict(entry).get("names")
-        if _ID.fullmatch(container_id) and isinstance(given, list) and given and _text(given[0]):
-            names[container_id] = _text(given[0])
+        name = _from_name(given[0]) if isinstance(given, list) and given else None
+        if CONTAINER_ID.fullmatch(container_id) and name is not None:
+            names[container_id] = name
     return names
 
 
@@ -136,7 +155,7 @@ def _from_name(name: object) -> ContainerName | None:
     if not text:
         return None
     parts = text.split("_")
-    if parts[0] == "k8s" and len(parts) == 6:
+    if parts[0] == "k8s" and len(parts) in (6, 7):
         return ContainerName(parts[3], parts[2], "" if parts[1] == _SANDBOX else parts[1])
     return ContainerName(container=text)
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +16,8 @@ from exporter.attribution.container_names import ContainerNames
 from exporter.attribution.owners import Owners
 from exporter.loaders.container_state import ContainerState
 from exporter.model.owner import Owner
+from tests.kernel.container_runtimes import Unavailable, names, new_root
+from tests.kernel.programs import until
 
 _COUNT = int(os.environ.get("PODMAN_CONTAINERS", "3"))
 _CONTROLLERS = ("pids", "memory", "cpu", "cpuacct", "cpuset", "devices", "freezer", "blkio", "systemd")
@@ -45,7 +44,7 @@ class _Podman:
         for folder in (self._spare, self._rootfs):
             folder.mkdir()
         source = root / "wait.c"
-        source.write_text("#include <unistd.h>\nint main(void) { sleep(120); return 0; }\n")
+        source.write_text("#include <unistd.h>\nint main(int count, char **words) { sleep(count > 1 ? 0 : 120); return 0; }\n")
         subprocess.run(["cc", "-static", "-o", str(self._rootfs / "wait"), str(source)], check=True, capture_output=True)
 
     def run(self, *arguments: str) -> str:
@@ -56,13 +55,13 @@ class _Podman:
             command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=self._environment)
         if done.returncode:
-            raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
+            raise Unavailable(done.stderr.strip().rpartition("\n")[2])
         return done.stdout.strip()
 
-    def start(self, name: str, *options: str) -> str:
-        """Start a container that waits, and return its id."""
+    def start(self, name: str, *options: str, words: Sequence[str] = ()) -> str:
+        """Start a container that waits, or exits at once if it has words, and return its id."""
         options = ("--detach", "--name", name, "--ulimit", "host", "--network", "none", *options)
-        return self.run("run", *options, "--rootfs", str(self._rootfs), "/wait")
+        return self.run("run", *options, "--rootfs", str(self._rootfs), "/wait", *words)
 
     def cgroup(self, container_id: str) -> bytes:
         """Return the path of its cgroup, in the hierarchy where it has one."""
@@ -73,45 +72,22 @@ class _Podman:
 
 @pytest.fixture
 def podman() -> Iterator[_Podman]:
-    if os.geteuid():
-        pytest.skip("needs root")
-    if missing := [program for program in ("podman", "crun", "cc", "unshare") if shutil.which(program) is None]:
-        pytest.skip(f"needs {', '.join(missing)}")
-    before = _libpod_cgroups()
-    root = Path(tempfile.mkdtemp(prefix="pm"))  # Podman refuses a runroot of more than 50 characters
     try:
-        podman = _Podman(root)
-        podman.start("probe")
-    except (RuntimeError, subprocess.SubprocessError) as reason:
-        _remove(root, _libpod_cgroups() - before)
-        pytest.skip(f"no container can run here: {reason}")
-    yield podman
-    podman.run("rm", "--all", "--force", "--time", "0")
-    _remove(root, _libpod_cgroups() - before)
-
-
-def _libpod_cgroups() -> set[Path]:
-    return {Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup") if "/libpod_parent" in folder}
-
-
-def _remove(root: Path, cgroups: set[Path]) -> None:
-    """Remove what Podman left, once its monitors (conmon) and their clean-up have exited."""
-    deadline = time.monotonic() + 20
-    while root.exists() or any(folder.exists() for folder in cgroups):
-        shutil.rmtree(root, ignore_errors=True)
-        for folder in sorted(cgroups, key=lambda path: len(path.parts), reverse=True):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+        with new_root(["podman", "crun", "cc", "unshare"], "libpod_parent") as root:
+            podman = _Podman(root)
+            podman.start("probe")
+            yield podman
+            podman.run("rm", "--all", "--force", "--time", "0")
+    except (Unavailable, subprocess.SubprocessError) as reason:
+        pytest.skip(f"no container of Podman can run here (apt-get install podman crun): {reason}")
 
 
 @pytest.mark.parametrize("options", [(), ("--rm",)])
 def test_podman_containers_have_their_owners(podman: _Podman, options: Sequence[str]) -> None:
     """With and without `--rm`, which makes newer versions of Podman write another file."""
     state = ContainerState(str(podman.root))
-    names = ContainerNames(str(podman.root / "pods"), str(podman.root / "containers"), state.names)
-    owners = Owners("pod", names)
+    known = ContainerNames(str(podman.root / "pods"), str(podman.root / "containers"), state.names)
+    owners = Owners("pod", known)
     for number in range(_COUNT):
         path = podman.cgroup(podman.start(f"web-{number}", *options))
         deadline = time.monotonic() + 5
@@ -119,4 +95,12 @@ def test_podman_containers_have_their_owners(podman: _Podman, options: Sequence[
             assert time.monotonic() < deadline, path
             time.sleep(0.05)
         assert owner == Owner("container", container=f"web-{number}")
-    names.close()
+    known.close()
+
+
+def test_podman_containers_that_are_removed_at_once_have_names(podman: _Podman) -> None:
+    """With `--rm`, Podman forgets them before their processes are counted."""
+    with names(podman.root) as known:
+        ids = [podman.start(f"job-{number}", "--rm", words=["0"]) for number in range(_COUNT)]
+        found = until(lambda: [known.find(each, "").container for each in ids], all)
+        assert found == [f"job-{number}" for number in range(_COUNT)]

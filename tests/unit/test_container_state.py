@@ -1,9 +1,10 @@
-"""Names of containers from the state files of runtimes, written here as the runtimes write them."""
+"""Names of containers from the state files of runtimes: real ones in `fixtures/containers`, shortened, and others written as they are."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from exporter.model.owner import ContainerName
 _ID = "ab" * 32
 _OTHER = "cd" * 32
 _UID = "dde1244b-5bb5-4297-b544-85f3bc0d80bf"
+
+
+_FIXTURES = Path(__file__).parents[1] / "fixtures/containers"
 
 
 def _write(path: Path, content: object) -> Path:
@@ -40,10 +44,10 @@ def _docker(root: Path, name: str, labels: dict[str, str] | None = None) -> Path
     return _write(root / "var/lib/docker/containers" / _ID / "config.v2.json", config)
 
 
-def _stored(container_id: str, name: str, **metadata: Any) -> dict[str, Any]:
+def _stored(container_id: str, *names: str, **metadata: Any) -> dict[str, Any]:
     return {
         "id": container_id,
-        "names": [name],
+        "names": names,
         "image": "0" * 64,
         "layer": "1" * 64,
         "metadata": json.dumps(metadata),
@@ -68,12 +72,23 @@ def _names(root: Path, *ids: str) -> dict[str, ContainerName]:
         ("/web.1.k8xq0n5w2v7l3d9y1r4t6p0sz", {"com.docker.swarm.service.name": "web"}, ContainerName(container="web")),
         (f"/k8s_app_web-0_shop_{_UID}_0", {"io.kubernetes.container.name": "app"}, ContainerName("shop", "web-0", "app")),
         (f"/k8s_POD_web-0_shop_{_UID}_0", {}, ContainerName("shop", "web-0", "")),
+        (f"/k8s_app_web-0_shop_{_UID}_0_1f2e3d4c", {}, ContainerName("shop", "web-0", "app")),
     ],
 )
 def test_docker(tmp_path: Path, name: str, labels: dict[str, str] | None, expected: ContainerName) -> None:
-    """Plain containers, tasks of swarm (a new name each time), and pods through cri-dockerd."""
+    """Plain containers, tasks of swarm (a new name each time), and pods through cri-dockerd, which adds a number if a name is in use."""
     _docker(tmp_path, name, labels)
     assert _names(tmp_path) == {_ID: expected}
+
+
+@pytest.mark.parametrize("file", sorted(_FIXTURES.iterdir()), ids=lambda file: file.name)
+def test_real_files(tmp_path: Path, file: Path) -> None:
+    """Each of a container `app` in the pod `web-0`, as the version in its name has written it."""
+    folder = "run/containerd/io.containerd.runtime.v2.task/k8s.io" if "containerd" in file.name else "var/lib/docker/containers"
+    path = tmp_path / folder / _ID / file.name[file.name.index("config") :]
+    path.parent.mkdir(parents=True)
+    shutil.copy(file, path)
+    assert _names(tmp_path) == {_ID: ContainerName("shop", "web-0", "app")}
 
 
 @pytest.mark.parametrize("store", ["var/lib/containers/storage", "run/containers/storage"])
@@ -87,11 +102,11 @@ def test_podman(tmp_path: Path, store: str, driver: str, file: str) -> None:
 
 
 def test_crio(tmp_path: Path) -> None:
-    """CRI-O keeps its containers in the same store, always volatile, with the names that kubelet once gave to Docker's."""
+    """CRI-O keeps its containers in the same store, always volatile, named as cri-dockerd names them. A sandbox has two names."""
     metadata = {"pod-name": f"k8s_web-0_shop_{_UID}_0", "pod-id": _OTHER, "metadata-name": "app"}
     entries = [
         _stored(_ID, f"k8s_app_web-0_shop_{_UID}_0", **metadata),
-        _stored(_OTHER, f"k8s_POD_web-0_shop_{_UID}_0", **metadata, pod=True),
+        _stored(_OTHER, f"k8s_POD_web-0_shop_{_UID}_0", f"k8s_web-0_shop_{_UID}_0", **metadata, pod=True),
     ]
     _write(tmp_path / "var/lib/containers/storage/overlay-containers/volatile-containers.json", entries)
     assert _names(tmp_path, _ID, _OTHER) == {_ID: ContainerName("shop", "web-0", "app"), _OTHER: ContainerName("shop", "web-0", "")}
