@@ -45,7 +45,7 @@ class Unavailable(Exception):
 
 @contextlib.contextmanager
 def new_root(programs: Sequence[str], *cgroups: str) -> Iterator[Path]:
-    """A folder for a runtime, with a short path, as sockets and Podman need it. It and new cgroups below those named are removed in the end."""
+    """A folder for a runtime, with the short path that sockets need. It and new cgroups below those named are removed in the end."""
     if os.geteuid():
         raise Unavailable("needs root")
     if missing := [program for program in programs if shutil.which(program) is None]:

@@ -58,10 +58,10 @@ class _Podman:
             raise Unavailable(done.stderr.strip().rpartition("\n")[2])
         return done.stdout.strip()
 
-    def start(self, name: str, *options: str, words: Sequence[str] = ()) -> str:
-        """Start a container that waits, or exits at once if it has words, and return its id."""
+    def start(self, name: str, *options: str, program: Sequence[str] = ("/wait",)) -> str:
+        """Start a container, by default one that waits, and return its id."""
         options = ("--detach", "--name", name, "--ulimit", "host", "--network", "none", *options)
-        return self.run("run", *options, "--rootfs", str(self._rootfs), "/wait", *words)
+        return self.run("run", *options, "--rootfs", str(self._rootfs), *program)
 
     def cgroup(self, container_id: str) -> bytes:
         """Return the path of its cgroup, in the hierarchy where it has one."""
@@ -101,6 +101,7 @@ def test_podman_containers_have_their_owners(podman: _Podman, options: Sequence[
 def test_podman_containers_that_are_removed_at_once_have_names(podman: _Podman) -> None:
     """With `--rm`, Podman forgets them before their processes are counted."""
     with names(podman.root) as known:
-        ids = [podman.start(f"job-{number}", "--rm", words=["0"]) for number in range(_COUNT)]
+        ids = [podman.start(f"job-{number}", "--rm", program=["/wait", "0"]) for number in range(_COUNT)]
+        assert not until(lambda: ContainerState(str(podman.root)).names(ids), lambda left: not left, 60)
         found = until(lambda: [known.find(each, "").container for each in ids], all)
         assert found == [f"job-{number}" for number in range(_COUNT)]
