@@ -3,7 +3,7 @@
 Read by id, from fixed places, without following links below them:
 
 - Docker: `Name` in `containers/ID/config.v2.json` (moby, `daemon/container/container.go`, `toDisk`), from its creation to its removal;
-  swarm's service from its labels.
+  swarm's service from its labels. With `userns-remap`, `UID.GID/containers` (`daemon/daemon_unix.go`, `setupDaemonRoot`).
 - Podman and CRI-O: `names` in `OVERLAY-containers/{containers,volatile-containers}.json` (containers/storage, `containers.go`: `--rm` and
   all of CRI-O are volatile, which with `transient_store` are in the run root; CRI-O, `internal/storage/runtime.go`).
 - containerd: annotations in `io.containerd.runtime.v2.task/NAMESPACE/ID/config.json` (containerd, `core/runtime/v2/bundle.go` and
@@ -20,7 +20,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from exporter.model.owner import ContainerName
@@ -35,7 +35,8 @@ _MAX_STORED = 4096
 _MAX_NAME = 255
 _MAX_ANSWER = 30_000
 
-_DOCKER = ("/var/lib/docker/containers", "/var/snap/docker/common/var-lib-docker/containers")
+_DOCKER = ("/var/lib/docker", "/var/snap/docker/common/var-lib-docker")
+_REMAPPED = re.compile(r"[0-9]+\.[0-9]+")
 _STORES = ("/var/lib/containers/storage", "/run/containers/storage")
 _STORE_DRIVERS = ("overlay", "vfs", "btrfs", "zfs")
 _STORE_FILES = ("containers.json", "volatile-containers.json")
@@ -82,19 +83,20 @@ class ContainerState:
     def folders(self) -> list[str]:
         """Return the directories where Docker and containerd make one for each container, and for each namespace of containerd."""
         bases = [self._root + base for base in _CONTAINERD]
-        return [
-            *(self._root + base for base in _DOCKER),
-            *bases,
-            *(f"{base}/{namespace}" for base in bases for namespace in _names_in(base)),
-        ]
+        return [*self._dockers(), *bases, *(f"{base}/{namespace}" for base in bases for namespace in _names_in(base))]
 
     def stores(self) -> list[str]:
         """Return the directories with the files of Podman and CRI-O."""
         return [f"{self._root}{store}/{driver}-containers" for store in _STORES for driver in _STORE_DRIVERS]
 
+    def _dockers(self) -> Iterator[str]:
+        for root in (self._root + root for root in _DOCKER):
+            yield f"{root}/containers"
+            yield from (f"{root}/{name}/containers" for name in _names_in(root) if _REMAPPED.fullmatch(name))
+
     def _docker(self, container_id: str) -> ContainerName | None:
-        for base in _DOCKER:
-            config = _json(_read(self._root + base, container_id, "config.v2.json"))
+        for base in self._dockers():
+            config = _json(_read(base, container_id, "config.v2.json"))
             labels = _dict(_dict(config.get("Config")).get("Labels"))
             if name := _from_name(labels.get("com.docker.swarm.service.name") or _text(config.get("Name")).removeprefix("/")):
                 return name

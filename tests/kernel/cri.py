@@ -68,7 +68,7 @@ class Containerd:
         data = _encoded(message)
         trailers = self.root / "trailers"
         command = ["curl", "--silent", "--show-error", "--http2-prior-knowledge", "--unix-socket", str(self.root / "containerd.sock")]
-        headers = ["--header", "content-type: application/grpc", "--header", "te: trailers", "--dump-header", str(trailers)]
+        headers = ["--header", "content-type: application/grpc", "--dump-header", str(trailers)]
         url = f"http://localhost/runtime.v1.RuntimeService/{method}"
         request = b"\0" + len(data).to_bytes(4, "big") + data
         done = subprocess.run(

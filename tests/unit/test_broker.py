@@ -7,18 +7,21 @@ import json
 import logging
 import os
 import resource
+import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from exporter.config.options import Config, Detection, EbpfBcc, Metrics
+from exporter.kernel.inotify import Inotify
 from exporter.loaders.base import Settings
 from exporter.loaders.broker import Broker
 from exporter.loaders.broker_process import ANSWERED, BrokerProcess
@@ -30,6 +33,7 @@ from exporter.model.owner import ContainerName
 from exporter.supervision.modes import loader_settings
 
 ROOT = Path(__file__).parents[2]
+IN_CLOSE_NOWRITE = 0x10
 
 
 @pytest.fixture
@@ -90,11 +94,11 @@ def test_a_log_fits_into_a_message() -> None:
 
 
 @contextmanager
-def asked(modes: Sequence[str], worker: Sequence[str]) -> Iterator[socket.socket]:
-    """A broker in a thread, whose children are of this command; gives the socket of the serving process."""
+def asked(modes: Sequence[str], worker: Sequence[str], root: str = "") -> Iterator[socket.socket]:
+    """A broker in a thread, whose children are of this command; gives the socket of the serving process. `root` has state of containers."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(10)
-    process = BrokerProcess(_socket.socket(fileno=theirs.detach()), modes, worker)
+    process = BrokerProcess(_socket.socket(fileno=theirs.detach()), modes, worker, root)
     thread = threading.Thread(target=process.run)
     thread.start()
     with ours:
@@ -210,6 +214,22 @@ def test_names_of_what_is_no_container_are_not_told(wanted: bytes) -> None:
     """Whatever the other side sends, the broker must continue."""
     with asked([], []) as ours:
         assert said(ours, b"containers" + wanted) == "{'log': [], 'containers': {}}"
+
+
+def test_names_of_containers_are_read_as_they_are_written(tmp_path: Path) -> None:
+    """When somebody asks, the state of a container of `docker run --rm` is gone."""
+    folder = tmp_path / "var/lib/docker/containers"
+    folder.mkdir(parents=True)
+    with asked([], [], str(tmp_path)) as ours, closing(Inotify()) as reads:
+        assert said(ours, b"containers") == "{'log': [], 'containers': {}}"
+        container = folder / ("ab" * 32)
+        container.mkdir()
+        reads.watch(str(container), IN_CLOSE_NOWRITE)
+        (container / "new").write_text('{"Name": "/web"}')
+        (container / "new").rename(container / "config.v2.json")
+        assert select.select([reads.fd], [], [], 10)[0]
+        shutil.rmtree(folder)
+        assert said(ours, b"containers " + b"ab" * 32) == "{'log': [], 'containers': {'%s': [None, None, 'web']}}" % ("ab" * 32)
 
 
 def test_the_process_of_the_broker_stays_small() -> None:

@@ -28,7 +28,7 @@ def _write(path: Path, content: object) -> Path:
     return path
 
 
-def _docker(root: Path, name: str, labels: dict[str, str] | None = None) -> Path:
+def _docker(root: Path, name: str, labels: dict[str, str] | None = None, folder: str = "var/lib/docker") -> Path:
     config = {
         "StreamConfig": {},
         "State": {"Running": True, "Pid": 4711},
@@ -41,7 +41,7 @@ def _docker(root: Path, name: str, labels: dict[str, str] | None = None) -> Path
         "Name": name,
         "Driver": "overlay2",
     }
-    return _write(root / "var/lib/docker/containers" / _ID / "config.v2.json", config)
+    return _write(root / folder / "containers" / _ID / "config.v2.json", config)
 
 
 def _stored(container_id: str, *names: str, **metadata: Any) -> dict[str, Any]:
@@ -79,6 +79,13 @@ def test_docker(tmp_path: Path, name: str, labels: dict[str, str] | None, expect
     """Plain containers, tasks of swarm (a new name each time), and pods through cri-dockerd, which adds a number if a name is in use."""
     _docker(tmp_path, name, labels)
     assert _names(tmp_path) == {_ID: expected}
+
+
+@pytest.mark.parametrize("folder", ["var/lib/docker/231072.231072", "var/snap/docker/common/var-lib-docker"])
+def test_docker_elsewhere(tmp_path: Path, folder: str) -> None:
+    """With `userns-remap`, where dockerd 20.10 was seen to keep it, and as a snap."""
+    _docker(tmp_path, "/web", folder=folder)
+    assert _names(tmp_path) == {_ID: ContainerName(container="web")}
 
 
 @pytest.mark.parametrize("file", sorted(_FIXTURES.iterdir()), ids=lambda file: file.name)
