@@ -3,8 +3,9 @@
 python -m bench native            # as root, with Debian's `prometheus`, and beside it Prometheus 3 (.ci/prometheus3); takes two minutes
 WRITE=1 python -m bench native    # keeps the figures; `make docs` writes them into docs/scaling.md
 
-Three exporters see the same storm: 60 names, each with lifetimes of its own. The truth is their records, which have each runtime in
-nanoseconds. Each Prometheus takes native histograms, and scrapes all three.
+Four exporters see the same storm: 60 names, each with lifetimes of its own. The truth are records, which have each runtime in nanoseconds.
+Those with native histograms have their own: each reads the clock at a moment of its own. Each Prometheus takes native histograms, and
+scrapes all four.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ _LIVES = Path(__file__).with_name("lives.c")
 _NAMES, _EACH = 60, 300
 _QUANTILES = (0.5, 0.9, 0.99)
 _NOBODY = 65534
-_NATIVE, _CLASSIC, _NEITHER = "native histograms", "`per_comm_histogram`", "no histogram by name"
+_NATIVE = {f"native histograms, schema {schema}": schema for schema in (lifetimes.COARSE, lifetimes.FINE)}
+_CLASSIC, _NEITHER = "`per_comm_histogram`", "no histogram by name"
 _OPTIONS: dict[str, dict[str, Any]] = {
-    _NATIVE: {"native_histograms": "auto"},
+    **{title: {"native_histograms": "auto", "native_histogram_schema": schema} for title, schema in _NATIVE.items()},
     _CLASSIC: {"native_histograms": "off", "per_comm_histogram": True},
     _NEITHER: {"native_histograms": "off"},
 }
@@ -83,6 +85,14 @@ def _storm(folder: Path) -> None:
         os.waitpid(pid, 0)
 
 
+def _sink(folder: Path, number: int) -> Path:
+    """Make a directory for records, and return the path of their file."""
+    sink = folder / f"sink{number}"
+    sink.mkdir()
+    os.chown(sink, _NOBODY, _NOBODY)
+    return sink / "records.jsonl"
+
+
 def _truth(records: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for line in records.read_text().splitlines():
@@ -106,13 +116,13 @@ def _errors(server: Prometheus, truth: dict[str, list[int]], q: float, of: str) 
     return sorted(100 * abs(values[comm] / each - 1) for comm, each in real.items())
 
 
-def _differing(server: Prometheus, truth: dict[str, list[int]], instance: str) -> int:
+def _differing(server: Prometheus, truth: dict[str, list[int]], of: str, schema: int) -> int:
     """How many buckets of all names have another count than there are records."""
-    differing = 0
-    for each in _vector(server, f'shortproc_comm_lifetime_seconds{{instance="{instance}"}}'):
+    differing, index_of = 0, lifetimes.buckets(schema).index_of
+    for each in _vector(server, of):
         if runtimes := truth.get(each["metric"]["comm"]):
-            stored = {round(8 * math.log2(float(most))): int(n) for _, _, most, n in each["histogram"][1]["buckets"]}
-            real = Counter(map(lifetimes.index_of, runtimes))
+            stored = {round(2**schema * math.log2(float(most))): int(n) for _, _, most, n in each["histogram"][1]["buckets"]}
+            real = Counter(map(index_of, runtimes))
             differing += sum(stored.get(index, 0) != real.get(index, 0) for index in stored.keys() | real.keys())
     return differing
 
@@ -136,31 +146,32 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="shortproc-native-") as name, ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
-        sink = folder / "sink"
-        sink.mkdir()
-        os.chown(sink, _NOBODY, _NOBODY)
-        sinks: dict[str, Any] = {"sinks": {"jsonl": {"path": f"{sink}/records.jsonl"}}}
+        records = {title: _sink(folder, schema) for title, schema in _NATIVE.items()}
+        sinks = {title: {"sinks": {"jsonl": {"path": str(path)}}} for title, path in records.items()}
         exporters = {
-            title: stack.enter_context(_exporter(folder, number, options, sinks if title == _NATIVE else {}))
+            title: stack.enter_context(_exporter(folder, number, options, sinks.get(title, {})))
             for number, (title, options) in enumerate(_OPTIONS.items())
         }
         releases = [release for release in (INSTALLED, THREE) if release.program("prometheus")]
         servers = {_title(release): stack.enter_context(_server(release, exporters.values())) for release in releases}
         _storm(folder)
         time.sleep(10)
-        truth = _truth(sink / "records.jsonl")
-        native, classic = (f'instance="127.0.0.1:{exporters[title].port}"' for title in (_NATIVE, _CLASSIC))
-        families = {
-            _NATIVE: f"shortproc_comm_lifetime_seconds{{{native}}}",
-            _CLASSIC: f"shortproc_comm_runtime_seconds_bucket{{{classic}}}",
-        }
+        truths = {title: _truth(path) for title, path in records.items()}
+        truths[_CLASSIC] = next(iter(truths.values()))
+        names = dict.fromkeys(_NATIVE, "shortproc_comm_lifetime_seconds") | {_CLASSIC: "shortproc_comm_runtime_seconds_bucket"}
+        families = {title: f'{name}{{instance="127.0.0.1:{exporters[title].port}"}}' for title, name in names.items()}
         errors = {
-            f"{title}, {name}": {str(q): _rounded(_errors(server, truth, q, of)) for q in _QUANTILES}
+            f"{title}, {name}": {str(q): _rounded(_errors(server, truths[title], q, of)) for q in _QUANTILES}
             for title, of in families.items()
             for name, server in servers.items()
         }
         sizes = {title: _sizes(servers[_title(INSTALLED)], exporter) for title, exporter in exporters.items()}
-        differing = {name: _differing(server, truth, f"127.0.0.1:{exporters[_NATIVE].port}") for name, server in servers.items()}
+        differing = {
+            f"{title}, {name}": _differing(server, truths[title], families[title], schema)
+            for title, schema in _NATIVE.items()
+            for name, server in servers.items()
+        }
+    truth = truths[_CLASSIC]
     processes = sum(map(len, truth.values()))
     print(f"{processes:,} records of {len(truth)} names; buckets that differ from them: {differing}")
     for title, by_quantile in errors.items():

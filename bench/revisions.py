@@ -1,6 +1,7 @@
 """What the BPF programs cost for a process, against those of another revision: old object against new, in one run.
 
 AGAINST=REVISION python -m bench revisions    # with WRITE=1, `make docs` makes the table of docs/adr/0010 from it
+AGAINST=HEAD CONFIG=FILE python -m bench revisions    # what an option costs: only this revision has the configuration
 
 Each revision's own exporter runs alone, in turn, so that neither finds cache lines that the other has fetched.
 """
@@ -46,7 +47,8 @@ def checked_out(revision: str) -> Iterator[Path]:
 def _measured(checkout: Path, workload: Workload) -> dict[str, _Costs]:
     """One round of each storm."""
     found: dict[str, _Costs] = {}
-    with running("--mode=ebpf_core", checkout=checkout) as exporter:
+    config = os.environ.get("CONFIG") if checkout == ROOT else None
+    with running("--mode=ebpf_core", *([f"--config.file={config}"] if config else []), checkout=checkout) as exporter:
         time.sleep(1)
         for title, storm in _STORMS.items():
             found[title] = costs.storm_ns(exporter, workload, *storm)

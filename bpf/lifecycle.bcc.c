@@ -44,6 +44,11 @@ struct exe_path {
 	char path[EXE_LEN];
 };
 
+/* The start of `struct counts`; the loader says how many buckets of native histograms it has. */
+struct row {
+	u64 words[(__builtin_offsetof(struct counts, lifetimes) + ROW_LIFETIMES * sizeof(u32)) / sizeof(u64)];
+};
+
 BPF_TABLE("array", int, struct config, configs, 1);
 BPF_TABLE("array", int, struct control, control, 1);
 BPF_TABLE("array", int, struct shared, shared, 1);
@@ -51,8 +56,8 @@ BPF_TABLE("percpu_array", int, struct cpu, cpus, COPIES);
 #ifdef SEVERAL_COPIES
 BPF_TABLE("array", u32, u64, exit_marks, EXIT_MARKS);
 #endif
-BPF_TABLE("hash", struct comm, struct counts, comms_a, MAX_COMMS);
-BPF_TABLE("hash", struct comm, struct counts, comms_b, MAX_COMMS);
+BPF_TABLE("hash", struct comm, struct row, comms_a, MAX_COMMS);
+BPF_TABLE("hash", struct comm, struct row, comms_b, MAX_COMMS);
 BPF_TABLE("array", int, u32, barrier_inner, 1);
 BPF_TABLE("hash", struct origin, struct origin_counts, origins_a, MAX_ORIGINS);
 BPF_TABLE("hash", struct origin, struct origin_counts, origins_b, MAX_ORIGINS);
@@ -123,18 +128,18 @@ static __always_inline struct counts *counts_of(struct globals *globals, struct 
 	int err;
 
 	if (globals->control->active) {
-		counts = comms_b.lookup(comm);
+		counts = (struct counts *)comms_b.lookup(comm);
 		if (counts)
 			return counts;
-		err = comms_b.insert(comm, &globals->config->none);
-		counts = comms_b.lookup(comm);
+		err = comms_b.insert(comm, (struct row *)&globals->config->none);
+		counts = (struct counts *)comms_b.lookup(comm);
 	} else {
 		asm volatile(""); /* keeps the two calls apart: the kernel makes a look-up direct only if it always has the same map */
-		counts = comms_a.lookup(comm);
+		counts = (struct counts *)comms_a.lookup(comm);
 		if (counts)
 			return counts;
-		err = comms_a.insert(comm, &globals->config->none);
-		counts = comms_a.lookup(comm);
+		err = comms_a.insert(comm, (struct row *)&globals->config->none);
+		counts = (struct counts *)comms_a.lookup(comm);
 	}
 	count_insert(globals, err, counts);
 	return counts ? counts : &globals->shared->other;
@@ -316,8 +321,8 @@ static __always_inline void count_exit(void *ctx, struct globals *globals, u32 p
 		ADD(counts->long_exits, 1);
 	}
 	forget_exe(globals, pid);
-	if (globals->config->lifetimes)
-		ADD(counts->lifetimes[lifetime_of(facts->runtime_ns)], 1);
+	if (ROW_LIFETIMES)
+		ADD(counts->lifetimes[lifetime_of(facts->runtime_ns, ROW_LIFETIMES == FINE_LIFETIMES)], 1);
 	ADD(counts->buckets[bucket_of(globals->config->bounds_ns, facts->runtime_ns)], 1);
 }
 

@@ -139,10 +139,11 @@ int on_exec(__u64 *ctx)
 static __always_inline void count_runtime(struct counts *counts, __u64 runtime)
 {
 	__u64 *bucket = &counts->buckets[bucket_of(config.bounds_ns, runtime)];
+	const __u64 lifetimes = config.lifetimes;
 	__u32 *lifetime;
 
-	if (config.lifetimes) {
-		lifetime = &counts->lifetimes[lifetime_of(runtime)];
+	if (lifetimes) {
+		lifetime = &counts->lifetimes[lifetime_of(runtime, lifetimes == FINE_LIFETIMES)];
 		fetch(bucket);
 		fetch(lifetime);
 		ADD(*lifetime, 1);

@@ -84,7 +84,9 @@ struct cgroup_path {
 	char path[CGROUP_PATH_LEN];
 };
 
-/* The exit and the free, which often run on different CPUs, write to different cache lines. */
+/* The exit and the free, which often run on different CPUs, write to different cache lines. The rows of the maps end after the buckets that
+ * are counted: row_bytes() in exporter/kernel/layout.py.
+ */
 struct counts {
 	__u64 exits[OUTCOMES];
 	__u64 long_exits; /* the others were short */
@@ -96,7 +98,7 @@ struct counts {
 	__u64 long_cpu_ns;
 	__u64 cpu_recorded; /* exited processes whose CPU is included */
 	__u64 unused_too[5];
-	__u32 lifetimes[LIFETIMES]; /* see native.h; 32 bits, since rows are emptied each few seconds */
+	__u32 lifetimes[FINE_LIFETIMES]; /* see native.h; 32 bits, since rows are emptied each few seconds */
 } __attribute__((aligned(64)));
 
 struct second {
@@ -150,7 +152,7 @@ struct config {
 	__u64 pids_cgroups;  /* whether cgroups are those of the v1 controller `pids`, not v2 */
 	__u64 hierarchy_id;  /* of these cgroups: /proc/cgroups; 0 for v2 */
 	__u64 arguments;     /* whether records have the arguments of their processes */
-	__u64 lifetimes;     /* whether native histograms are counted */
+	__u64 lifetimes;     /* buckets of native histograms: LIFETIMES or FINE_LIFETIMES, 0 without them */
 	__u64 copies;        /* of on_exit: two where the kernel can preempt programs */
 	__u64 copy;          /* which of them this is */
 	__u64 unused[5];

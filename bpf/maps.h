@@ -13,8 +13,8 @@ volatile struct control control SEC(".data.control") = {};
 struct comms {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_COMMS);
-	__type(key, struct comm);
-	__type(value, struct counts);
+	__uint(key_size, sizeof(struct comm));
+	__uint(value_size, sizeof(struct counts)); /* at most: the loader sets it */
 } comms_a SEC(".maps"), comms_b SEC(".maps");
 
 struct origins {

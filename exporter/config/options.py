@@ -100,9 +100,10 @@ class Metrics:
         "that asks for them, with scrape_native_histograms or --enable-feature=native-histograms.",
     )
     native_histogram_schema: int = option(
-        lifetimes.SCHEMA,
-        integer(0, lifetimes.SCHEMA),
-        "Resolution of native histograms: 2^schema buckets for each power of two. 3: bounds are 9% apart. 0: each is twice the one before.",
+        lifetimes.COARSE,
+        integer(0, lifetimes.FINE),
+        "Resolution of native histograms: 2^schema buckets for each power of two. 3: bounds are 9% apart. 0: each is twice the one before. "
+        "4: 4.4% apart, for 1.6 MiB more of kernel memory in the eBPF modes.",
     )
 
     @property
@@ -351,11 +352,12 @@ class Config:
     @property
     def runtime_scale(self) -> RuntimeScale:
         """Return the threshold and the buckets of runtimes, for all sources."""
+        shown = self.metrics.native_schema
         return RuntimeScale(
             threshold_ns=max(1, round(self.detection.short_threshold_seconds * NS)),
             bounds_ns=tuple(round(bound * NS) for bound in self.metrics.runtime_buckets_seconds),
             per_comm_buckets=self.metrics.per_comm_histogram,
-            lifetimes=self.metrics.native_schema is not None,
+            lifetimes=None if shown is None else lifetimes.buckets(shown).schema,
         )
 
     @property

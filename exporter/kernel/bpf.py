@@ -81,6 +81,8 @@ class Rows:
 
     keys: list[bytes]
     values: memoryview
+    value_size: int
+    """Bytes of each value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ class BpfMap:
 
     def _split(self, keys: bytearray, values: bytearray) -> Rows:
         size = self.key_size
-        return Rows([bytes(keys[at : at + size]) for at in range(0, len(keys), size)], memoryview(values))
+        return Rows([bytes(keys[at : at + size]) for at in range(0, len(keys), size)], memoryview(values), self.value_size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from exporter.model.origins import MAX_ABOVE, MAX_HOPS
 
 COMM_LEN = 16
 BUCKETS = MAX_BOUNDS + 1
-LIFETIMES = len(lifetimes.INDEXES)
+LIFETIMES = len(lifetimes.buckets(lifetimes.FINE).indexes)
 SIGNALS = 65
 SECONDS = 64
 FILTER = 64
@@ -216,6 +216,16 @@ class ProgramConfig(ctypes.Structure):
     )
 
 
+def row_lifetimes(scale: RuntimeScale) -> int:
+    """Return how many buckets of native histograms each row of the maps of comms has."""
+    return 0 if scale.lifetimes is None else len(lifetimes.buckets(scale.lifetimes).indexes)
+
+
+def row_bytes(lifetimes: int) -> int:
+    """Return the size of a row of the maps of comms with so many buckets of native histograms."""
+    return CommRow.lifetimes.offset + lifetimes * ctypes.sizeof(c_uint32)
+
+
 def comm_rows(tracked: int) -> int:
     """Return how many rows each map of comms needs so that `tracked` comms always have one, and a flood of others finds room too."""
     return max(MAX_COMMS, tracked + MAX_COMMS // 2)
@@ -227,7 +237,7 @@ def program_config(scale: RuntimeScale, cgroups: Hierarchy, *, by_origin: bool =
     `by_origin` counts for whom processes ran; `arguments` keeps the arguments of processes for their records.
     """
     config = ProgramConfig(origins=by_origin, pids_cgroups=cgroups.is_pids, hierarchy_id=cgroups.id, arguments=arguments)
-    config.threshold_ns, config.lifetimes = scale.threshold_ns, scale.lifetimes
+    config.threshold_ns, config.lifetimes = scale.threshold_ns, row_lifetimes(scale)
     spare = BUCKETS - len(scale.bounds_ns)
     config.bounds_ns[:] = [*scale.bounds_ns, *[_LONGEST_NS] * spare]
     config.kernel_threads = KERNEL_THREADS

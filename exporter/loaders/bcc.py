@@ -24,7 +24,6 @@ from exporter.kernel.layout import (
     EXE_LEN,
     CgroupCounts,
     CgroupKey,
-    CommRow,
     CpuRow,
     OriginKey,
     OriginRow,
@@ -35,6 +34,8 @@ from exporter.kernel.layout import (
     comm_rows,
     perf_bytes,
     program_config,
+    row_bytes,
+    row_lifetimes,
     standby_control,
 )
 from exporter.kernel.procfs import Procfs
@@ -94,8 +95,8 @@ def load_bcc(  # noqa: PLR0913 - two are required
     cgroups = hierarchy()
     request = {
         "sources": str(sources),
-        "maps": _sizes(),
-        "comm_rows": comm_rows(comms),
+        "maps": _sizes(row_bytes(row_lifetimes(scale))),
+        "sizes": {"MAX_COMMS": comm_rows(comms), "ROW_LIFETIMES": row_lifetimes(scale)},
         "contents": {
             "configs": bytes(program_config(scale, cgroups, by_origin=by_origin)).hex(),
             "control": bytes(standby_control()).hex(),
@@ -170,12 +171,12 @@ def _has_bcc(interpreter: str) -> bool:
 
 
 @cache
-def _sizes() -> dict[str, tuple[int, int]]:
-    """Return the sizes of keys and values of all maps, in bytes, as user space sees them."""
-    counts, cpus = ctypes.sizeof(CommRow), ctypes.sizeof(CpuRow) * possible_cpus()
+def _sizes(row: int) -> dict[str, tuple[int, int]]:
+    """Return the sizes of keys and values of all maps, in bytes, as user space sees them. `row` is that of a row of comms."""
+    cpus = ctypes.sizeof(CpuRow) * possible_cpus()
     return {
-        "comms_a": (16, counts),
-        "comms_b": (16, counts),
+        "comms_a": (16, row),
+        "comms_b": (16, row),
         **dict.fromkeys(("origins_a", "origins_b"), (ctypes.sizeof(OriginKey), ctypes.sizeof(OriginRow))),
         **dict.fromkeys(("cgroup_counts_a", "cgroup_counts_b"), (ctypes.sizeof(CgroupKey), ctypes.sizeof(CgroupCounts))),
         "cgroup_paths": (8, CGROUP_PATH_LEN),

@@ -112,8 +112,8 @@ def _load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         "SEVERAL_COPIES": request["several_copies"],
     }
     headers = _headers() if request["use_headers"] else None
-    defined = [f"-D{name}" for name, is_set in flags.items() if is_set]
-    kernel, programs = _programs(bcc, request["sources"], headers, [f"-DMAX_COMMS={request['comm_rows']}", *defined])
+    defined = [f"-D{name}" for name, is_set in flags.items() if is_set] + [f"-D{name}={n}" for name, n in request["sizes"].items()]
+    kernel, programs = _programs(bcc, request["sources"], headers, defined)
     maps = {name: _map(bcc, kernel, name, sizes) for name, sizes in request["maps"].items() if _map_fd(bcc, kernel, name) >= 0}
     for name, value in request["contents"].items():
         _fill(bcc, maps[name], name, bytes.fromhex(value))

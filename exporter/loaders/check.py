@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from exporter.config.options import Config
@@ -11,20 +12,29 @@ from exporter.kernel.attached import EVENTS_MISSING, MISSING_PARTS, Handover
 from exporter.kernel.bpf import map_memory, program_info
 from exporter.loaders.bcc import load_bcc, refusal
 from exporter.loaders.core import load_core
-from exporter.model import ModeUnavailable, RuntimeScale
+from exporter.model import ModeUnavailable, RuntimeScale, lifetimes
 from exporter.model.events import EventKey, EventKind, WantedEvents
 
 _Load = Callable[[RuntimeScale, Callable[[str], None]], Handover]
 
 _EVERY_KEY = ((1 << len(EventKey)) - 1,) * len(EventKind)
+
+
+def _fine(load: Callable[..., Handover], scale: RuntimeScale, on_log: Callable[[str], None]) -> Handover:
+    """Load with native histograms in schema 4."""
+    return load(replace(scale, lifetimes=lifetimes.FINE), on_log)
+
+
 _CORE: dict[str, _Load] = {
     "ebpf_core, as the exporter loads it": load_core,
     "ebpf_core, as for kernels whose tracepoint does not mark the last thread": partial(load_core, force_guard=True),
+    "ebpf_core, with native histograms in schema 4": partial(_fine, load_core),
     "ebpf_core, with events": partial(load_core, wanted_events=WantedEvents(tuple(EventKind), _EVERY_KEY)),
 }
 _BCC: dict[str, _Load] = {
     "ebpf_bcc, as the exporter loads it": load_bcc,
     "ebpf_bcc, as for kernels without ring buffer and mark of the last thread": partial(load_bcc, use_ring=False, force_guard=True),
+    "ebpf_bcc, with native histograms in schema 4": partial(_fine, load_bcc),
 }
 
 

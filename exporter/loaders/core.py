@@ -14,7 +14,7 @@ from exporter.kernel.attached import LATER_COPIES, Handover
 from exporter.kernel.capabilities import bpf_refusal
 from exporter.kernel.cgroups import hierarchy
 from exporter.kernel.event_layout import EVENTS_BYTES
-from exporter.kernel.layout import COPIES, ProgramConfig, comm_rows, program_config, standby_control
+from exporter.kernel.layout import COPIES, ProgramConfig, comm_rows, program_config, row_bytes, standby_control
 from exporter.loaders import events, failures, handover
 from exporter.loaders.base import Settings
 from exporter.loaders.libbpf import PER_CPU_ARRAY, Libbpf
@@ -110,6 +110,8 @@ def _load(sender: handover.Sender) -> None:
     opened, maps = libbpf.opened(path, {".rodata": config, ".data.control": standby_control()})
     for name, entries in _entries(config, sender.request["comm_rows"]).items():
         libbpf.call("bpf_map__set_max_entries", maps[name], entries)
+    for name in ("comms_a", "comms_b"):
+        libbpf.call("bpf_map__set_value_size", maps[name], row_bytes(config.lifetimes))
     libbpf.call("bpf_object__load", opened)
 
     for name, each in maps.items():

@@ -142,7 +142,7 @@ class Exposition:
 
 
 def _native(schema: int, counts: ProcessCounts) -> NativeHistogram:
-    buckets = lifetimes.coarser(counts.lifetimes, schema)
+    buckets = lifetimes.buckets(schema).coarser(counts.lifetimes, schema)
     shortest = buckets.pop(lifetimes.SHORTEST_EXPONENT << schema, 0)
     return NativeHistogram(schema, buckets, counts.runtime_ns / NS, shortest, 2.0**lifetimes.SHORTEST_EXPONENT)
 

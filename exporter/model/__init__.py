@@ -160,8 +160,8 @@ class RuntimeScale:
     bounds_ns: tuple[int, ...]
     """Rising; a runtime falls into the first bucket whose bound it does not exceed."""
     per_comm_buckets: bool = False
-    lifetimes: bool = False
-    """Whether native histograms are counted too (exporter/model/lifetimes.py)."""
+    lifetimes: int | None = None
+    """The schema in which native histograms are counted (exporter/model/lifetimes.py); None without them."""
 
 
 def comm_text(comm: bytes) -> str:

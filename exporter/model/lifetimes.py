@@ -1,41 +1,60 @@
-"""Native histograms of lifetimes: buckets whose bounds are whole powers of 2^(1/8) s, eight for each power of two (schema 3 of Prometheus).
+"""Native histograms of lifetimes. In schema k of Prometheus, bounds are whole powers of 2^(1/2^k) s: 2^k buckets for each power of two.
 
-bpf/native.h counts in the same buckets. All bounds are exact: bucket `i` holds the whole nanoseconds above 2^((i-1)/8) s, up to 2^(i/8) s.
-The first bucket has everything shorter too, and the last one everything longer.
+They are counted in schema 3 or 4, which is a value that each user of them is given; coarser ones are merged when they are shown.
+bpf/native.h counts in the same buckets. All bounds are exact: bucket `i` holds the whole nanoseconds above 2^((i-1)/2^k) s, up to
+2^(i/2^k) s. The first bucket has everything shorter too, and the last one everything longer.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from functools import cache
 from math import isqrt
+from typing import Final
 
 from exporter.model import NS
 
-SCHEMA = 3
-INDEXES = range(-136, 120)
-"""Bounds from 2^-17 s (7.6 us) to 2^(118/8) s (7.6 h)."""
+COARSE: Final = 3
+"""The schema that is counted for all that are not finer: 256 buckets, bounds 9 % apart."""
+FINE: Final = 4
+"""The finest one: 512 buckets, bounds 4.4 % apart."""
 SHORTEST_EXPONENT = -17
-"""The first bucket ends at 2^-17 s, which is a bound in coarser schemas too."""
+"""The first bucket ends at 2^-17 s (7.6 us), a bound in all schemas."""
+_END_EXPONENT = 15
+"""No bucket ends at 2^15 s: the last one has what is longer than 7.6 hours, or 8.3 in schema 4."""
 
 
-def _bound_ns(index: int) -> int:
-    """Return 2^(index/8) s, rounded down to whole nanoseconds: the integer eighth root of its eighth power."""
-    power = NS**8 << index if index >= 0 else NS**8 >> -index
-    return isqrt(isqrt(isqrt(power)))
+class Buckets:
+    """The buckets of one schema."""
+
+    def __init__(self, schema: int) -> None:
+        self.schema = schema
+        self.indexes = range(SHORTEST_EXPONENT << schema, _END_EXPONENT << schema)
+        self._bounds_ns = tuple(_bound_ns(index, schema) for index in self.indexes[:-1])
+
+    def index_of(self, runtime_ns: int) -> int:
+        """Return the index of the bucket that a runtime falls into."""
+        return self.indexes[bisect_left(self._bounds_ns, runtime_ns)]
+
+    def upper_bound_ns(self, index: int) -> int:
+        """Return the upper bound of a bucket in whole nanoseconds; of the last one, its lower bound."""
+        return self._bounds_ns[min(index - self.indexes.start, len(self._bounds_ns) - 1)]
+
+    def coarser(self, histogram: Mapping[int, int], schema: int) -> dict[int, int]:
+        """Return the same counts in the buckets of a schema that is not finer."""
+        step = self.schema - schema
+        merged: dict[int, int] = {}
+        for index, n in histogram.items():
+            wider = (index - 1 >> step) + 1
+            merged[wider] = merged.get(wider, 0) + n
+        return merged
 
 
-_BOUNDS_NS = tuple(map(_bound_ns, INDEXES[:-1]))
-
-
-def index_of(runtime_ns: int) -> int:
-    """Return the index of the bucket that a runtime falls into."""
-    return INDEXES[bisect_left(_BOUNDS_NS, runtime_ns)]
-
-
-def upper_bound_ns(index: int) -> int:
-    """Return the upper bound of a bucket in whole nanoseconds; of the last one, its lower bound."""
-    return _BOUNDS_NS[min(index - INDEXES.start, len(_BOUNDS_NS) - 1)]
+@cache
+def buckets(schema: int) -> Buckets:
+    """Return the buckets in which lifetimes are counted to be shown in a schema."""
+    return Buckets(schema) if schema in (COARSE, FINE) else buckets(COARSE)
 
 
 def added(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
@@ -47,11 +66,10 @@ def added(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
     return whole
 
 
-def coarser(buckets: Mapping[int, int], schema: int) -> dict[int, int]:
-    """Return the same counts in the buckets of a schema of at most `SCHEMA`: 2^schema for each power of two."""
-    step = SCHEMA - schema
-    merged: dict[int, int] = {}
-    for index, n in buckets.items():
-        wider = (index - 1 >> step) + 1
-        merged[wider] = merged.get(wider, 0) + n
-    return merged
+def _bound_ns(index: int, schema: int) -> int:
+    """Return 2^(index/2^schema) s, rounded down to whole nanoseconds: an integer root of its power, by as many square roots as `schema`."""
+    power: int = NS ** (1 << schema)
+    root = power << index if index >= 0 else power >> -index
+    for _ in range(schema):
+        root = isqrt(root)
+    return root

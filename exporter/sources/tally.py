@@ -55,6 +55,7 @@ class Tally:
         """`scale` has the buckets; `now` is a monotonic clock in nanoseconds. Other modes may date events `unsure_ns` earlier or later."""
         self.threshold_ns = scale.threshold_ns
         self._scale = scale
+        self._lifetimes = None if scale.lifetimes is None else lifetimes.buckets(scale.lifetimes)
         self._now = now
         self._lock = threading.Lock()
         self._ring = SecondsRing()
@@ -162,7 +163,7 @@ class Tally:
         counts = self._counts
         short = exited.runtime_ns < self._scale.threshold_ns
         bucket = bisect_left(self._scale.bounds_ns, exited.runtime_ns)
-        lifetime = lifetimes.index_of(exited.runtime_ns) if self._scale.lifetimes else None
+        lifetime = self._lifetimes.index_of(exited.runtime_ns) if self._lifetimes else None
         for each in (counts.total, counts.by[COMM].row(exited.comm, MAX_NAMES)):
             each.exits[exited.outcome.position] += 1
             each.runtime_ns += exited.runtime_ns

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from exporter.library.processes import Totals
 from exporter.model import NS, OTHER, Outcome
-from exporter.model.lifetimes import index_of, upper_bound_ns
+from exporter.model.lifetimes import COARSE, buckets
 from exporter.records.record import Record
 from exporter.records.shown import owner
 
@@ -18,6 +18,7 @@ WINDOW_SECONDS = 60
 _MOST_IN_SECOND = 512
 _MOST_SINCE_START = 8192
 _OTHERS = OTHER.encode()
+_RUNTIMES = buckets(COARSE)
 
 
 class Group(NamedTuple):
@@ -63,7 +64,7 @@ class Sum:
         for index, n in sorted(self.runtimes.items()):
             wanted -= n
             if wanted <= 0:
-                return upper_bound_ns(index)
+                return _RUNTIMES.upper_bound_ns(index)
         return None
 
 
@@ -97,7 +98,7 @@ class Activity:
                     each.cpu_unknown += 1
                 else:
                     each.cpu_ns += record.cpu_ns
-                index = index_of(record.runtime_ns)
+                index = _RUNTIMES.index_of(record.runtime_ns)
                 each.runtimes[index] = each.runtimes.get(index, 0) + 1
 
     def within(self, seconds: int | None, now_ns: int) -> tuple[list[Groups], float]:

@@ -22,13 +22,14 @@ from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.dimensions import COMM
 from exporter.model.events import NO_EVENTS, WantedEvents
 from exporter.model.failures import FailedStarts
+from exporter.model.lifetimes import COARSE
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
 
 T = TypeVar("T")
 
 MS = NS // 1000
-SCALE = RuntimeScale(threshold_ns=NS, bounds_ns=(MS, 20 * MS, 100 * MS, NS), per_comm_buckets=True, lifetimes=True)
+SCALE = RuntimeScale(threshold_ns=NS, bounds_ns=(MS, 20 * MS, 100 * MS, NS), per_comm_buckets=True, lifetimes=COARSE)
 SLOW = replace(SCALE, threshold_ns=60 * NS)
 """Every process counts as short, however slow the machine."""
 WAIT_SECONDS = 10

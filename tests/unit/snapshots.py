@@ -30,7 +30,7 @@ def ended(n: int, outcome: Outcome = Outcome.OK, *, execs: int = 0, bucket: int 
     counts = ProcessCounts(short_exits=n, execs=execs, runtime_ns=n * 750_000, cpu_ns=n * 250_000, short_cpu_ns=n * 250_000)
     counts.exits[list(Outcome).index(outcome)] = n
     counts.buckets = [n if number == bucket else 0 for number in range(BUCKETS)]
-    counts.lifetimes = {lifetimes.index_of(750_000): n}
+    counts.lifetimes = {lifetimes.buckets(lifetimes.COARSE).index_of(750_000): n}
     return counts
 
 

@@ -38,7 +38,7 @@ class FakeMap:
         self.rows.pop(key, None)
 
     def read(self) -> Rows:
-        return Rows(list(self.rows), memoryview(b""))
+        return Rows(list(self.rows), memoryview(b""), 0)
 
     def births(self) -> dict[int, LiveProcess]:
         return {int.from_bytes(key, "little"): LiveProcess.from_buffer_copy(value) for key, value in self.rows.items()}

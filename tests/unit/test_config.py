@@ -100,6 +100,20 @@ def test_measures_are_exact_nanoseconds(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
+    ("metrics", "counted"),
+    [
+        ("", 3),
+        ("native_histogram_schema: 0", 3),
+        ("native_histogram_schema: 4", 4),
+        ("native_histograms: 'off', native_histogram_schema: 4", None),
+    ],
+)
+def test_schema_that_is_counted(load: Load, metrics: str, counted: int | None) -> None:
+    """All sources count in one, and buckets that nobody is shown take no memory."""
+    assert load(f"metrics: {{{metrics}}}").runtime_scale.lifetimes == counted
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("metrics: {runtime_buckets_seconds: [0.1, 0.2, 0.5, 0.5]}", "[3]: 0.5 is not greater than the one before it (0.5)"),
@@ -132,6 +146,7 @@ def test_number_of_buckets_has_a_limit(load: Load) -> None:
         ("metrics: {max_comms: true}", "metrics.max_comms: true is not an integer from 1 to 1000"),
         ("metrics: {max_comms: 0}", "metrics.max_comms: 0 is not an integer from 1 to 1000"),
         ("metrics: {max_comms: 1001}", "metrics.max_comms: 1001 is not an integer from 1 to 1000"),
+        ("metrics: {native_histogram_schema: 5}", "metrics.native_histogram_schema: 5 is not an integer from 0 to 4"),
         ("metrics: {max_comms: 1.0}", "metrics.max_comms: 1.0 is not an integer from 1 to 1000"),
         ("metrics: {max_comms: null}", "metrics.max_comms: null is not an integer from 1 to 1000"),
         ("metrics: {max_comms: {a: 1}}", "metrics.max_comms: a mapping is not an integer from 1 to 1000"),

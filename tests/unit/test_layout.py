@@ -68,7 +68,7 @@ def test_lengths(btf: Btf) -> None:
     lengths = {(name, member.name): member.length for name in STRUCTS for member in btf.members(name)}
     assert lengths["counts", "exits"] == len(Outcome)
     assert lengths["counts", "buckets"] == lengths["config", "bounds_ns"] == layout.BUCKETS == MAX_BOUNDS + 1
-    assert lengths["counts", "lifetimes"] == layout.LIFETIMES == len(lifetimes.INDEXES)
+    assert lengths["counts", "lifetimes"] == layout.LIFETIMES == len(lifetimes.buckets(lifetimes.FINE).indexes)
     assert lengths["cpu", "lost"] == len(layout.KERNEL_LOST)
     assert lengths["cpu", "signals"] == layout.SIGNALS
     assert lengths["cpu", "ring"] == layout.SECONDS

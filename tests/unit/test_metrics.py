@@ -237,14 +237,13 @@ def natives(shown: Snapshot, **options: Any) -> dict[str, dict[Labels, NativeHis
 
 def test_native_histograms_are_one_series_each() -> None:
     """Of the whole and for each name that has series; the counts are those of exits."""
-    shortest = ProcessCounts(
-        [2, 0, 0, 0], short_exits=2, runtime_ns=9000, lifetimes={lifetimes.index_of(4000): 1, lifetimes.index_of(NS): 1}
-    )
+    index_of = lifetimes.buckets(3).index_of
+    shortest = ProcessCounts([2, 0, 0, 0], short_exits=2, runtime_ns=9000, lifetimes={index_of(4000): 1, index_of(NS): 1})
     counts = totalled(Counts(by={COMM: Breakdown({b"sh": ended(5), b"cc": shortest}, ended(3))}))
     found = natives(snapshot(counts))
     assert set(found) == {"shortproc_process_lifetime_seconds", "shortproc_comm_lifetime_seconds"}
     by_comm = found["shortproc_comm_lifetime_seconds"]
-    index = lifetimes.index_of(750_000)
+    index = index_of(750_000)
     assert {labels: dict(each.buckets) for labels, each in by_comm.items()} == {
         ("sh",): {index: 5},
         ("cc",): {0: 1},
@@ -255,11 +254,14 @@ def test_native_histograms_are_one_series_each() -> None:
 
 
 def test_native_histograms_are_as_fine_as_asked() -> None:
-    """Coarser ones have fewer buckets, and the same counts."""
+    """Coarser ones have fewer buckets, and the same counts. The finest is counted as it is shown."""
     for schema, index in ((3, -83), (2, -41), (1, -20), (0, -10)):  # 0.75 ms is 2^-10.38 s
         sh = natives(ordinary(), native_histogram_schema=schema)["shortproc_comm_lifetime_seconds"]["cc1",]
         assert (sh.schema, sh.buckets, sh.zero_threshold) == (schema, {index: 40}, 2.0**-17)
     assert natives(ordinary(), native_histograms="off") == {}
+    fine = ProcessCounts([9, 0, 0, 0], runtime_ns=NS, lifetimes={lifetimes.buckets(4).index_of(ns): 3 for ns in (750_000, 760_000, 10)})
+    sh = natives(snapshot(Counts(by={COMM: Breakdown({b"sh": fine})})), native_histogram_schema=4)["shortproc_comm_lifetime_seconds"]["sh",]
+    assert sh == NativeHistogram(4, {-166: 3, -165: 3}, 1.0, zero_count=3, zero_threshold=2.0**-17)
 
 
 def test_bounds_are_those_of_the_configuration() -> None:

@@ -8,7 +8,6 @@ the arguments.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import sys
 import tempfile
@@ -19,7 +18,6 @@ from operator import le
 from pathlib import Path
 
 from exporter.kernel import bpf
-from exporter.kernel.layout import CommRow
 from exporter.model import Lost
 from exporter.model.counts import ProcessCounts
 from exporter.model.dimensions import COMM
@@ -233,9 +231,8 @@ def burns(sums: Whole, one: Program, threads: int) -> None:
 
 
 def _rows(source: EbpfSource) -> dict[bytes, bytes]:
-    size = ctypes.sizeof(CommRow)
     both = [source._map(name).read() for name in ("comms_a", "comms_b")]
-    return {key: bytes(rows.values[at * size : (at + 1) * size]) for rows in both for at, key in enumerate(rows.keys)}
+    return {key: bytes(rows.values[at * rows.value_size : (at + 1) * rows.value_size]) for rows in both for at, key in enumerate(rows.keys)}
 
 
 SECTIONS: dict[str, Callable[[Path, Path, Path], None]] = {

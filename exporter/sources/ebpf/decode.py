@@ -7,20 +7,16 @@ from collections.abc import Iterator, Sequence
 from itertools import compress
 
 from exporter.kernel.bpf import Rows
-from exporter.kernel.layout import BUCKETS, KERNEL_LOST, LIFETIMES, SIGNALS, CommRow, CpuRow
+from exporter.kernel.layout import BUCKETS, KERNEL_LOST, SIGNALS, CommRow, CpuRow, row_bytes, row_lifetimes
 from exporter.model import RECENT_SECONDS, Lost, Outcome, RuntimeScale, lifetimes
 from exporter.model.counts import Breakdown, Counts, ProcessCounts
 from exporter.model.dimensions import COMM
 
 _WORD = 8
-_ROW = ctypes.sizeof(CommRow) // _WORD
 _HEAD = CommRow.lifetimes.offset // _WORD
-"""Words before the native histogram, whose counts have half a word each."""
-_HALF = _WORD // 2
-_LIFETIMES = slice(CommRow.lifetimes.offset // _HALF, _ROW * _WORD // _HALF)
+"""Words of a row before its native histogram, whose counts have half a word each."""
 _HALF_MASK = 2**32 - 1
 _CPU_ROW = ctypes.sizeof(CpuRow) // _WORD
-ROW_BYTES = _ROW * _WORD
 
 
 def _words(of: type[ctypes.Structure], *names: str) -> Iterator[int]:
@@ -36,7 +32,7 @@ _EXES_LOST = CpuRow.lost.offset // _WORD + KERNEL_LOST.index(Lost.EXES_FULL)
 _FORKS, _THREADS, _CORE_DUMPS, _ENTERED = _words(CpuRow, "forks", "threads", "core_dumps", "entered")
 _DROPPED, _STAND_INS, _LOST, _SIGNALS, _RING = _words(CpuRow, "records_dropped", "stand_ins", "lost", "signals", "ring")
 
-MISSED = _HEAD + LIFETIMES + _RING
+MISSED = _HEAD + _RING
 """Position of the skipped runs in `global_counts`."""
 GLOBALS = MISSED + 3
 """Number of values that `global_counts` returns."""
@@ -86,10 +82,10 @@ class CpuTotals:
 class OtherRow:
     """The row of processes whose comm did not fit into the maps."""
 
-    def __init__(self, value: bytes | bytearray) -> None:
-        row = memoryview(value)[:ROW_BYTES]
+    def __init__(self, value: bytes | bytearray, scale: RuntimeScale) -> None:
+        row = memoryview(value)[: row_bytes(row_lifetimes(scale))]
         self.words: list[int] = row.cast("Q")[:_HEAD].tolist()
-        self.lifetimes: list[int] = row.cast("I")[_LIFETIMES].tolist()
+        self.lifetimes: list[int] = row.cast("I")[2 * _HEAD :].tolist()
 
     @property
     def exits(self) -> int:
@@ -103,15 +99,16 @@ class OtherRow:
 
 
 def global_counts(other: OtherRow, sums: list[int], missed: int, cpu_never_came: int, records_lost: int) -> list[int]:
-    """Return the counts without a comm since the start: those of `other`, the sums over all CPUs, and losses not in the maps."""
-    return [*other.words, *other.lifetimes, *sums, missed, cpu_never_came, records_lost]
+    """Return the counts without a comm since the start: those of `other` but its native histogram, the sums over all CPUs, other losses."""
+    return [*other.words, *sums, missed, cpu_never_came, records_lost]
 
 
-def counts_of(rows: list[Rows], grown: Sequence[int], scale: RuntimeScale) -> Counts:
-    """Return counts: the rows by comm, and the growth of `global_counts` since the last drain."""
-    other, other_lifetimes, cpu = grown[:_HEAD], grown[_HEAD : _HEAD + LIFETIMES], grown[_HEAD + LIFETIMES :]
+def counts_of(rows: list[Rows], grown: Sequence[int], other_lifetimes: Sequence[int], scale: RuntimeScale) -> Counts:
+    """Return counts: the rows by comm, and the growth since the last drain of `global_counts` and of the native histogram of `other`."""
+    other, cpu = grown[:_HEAD], grown[_HEAD:]
+    indexes = range(0) if scale.lifetimes is None else lifetimes.buckets(scale.lifetimes).indexes
     comms = Breakdown[bytes](other=_process_counts(other, scale, per_comm=True))
-    comms.other.lifetimes = _lifetimes([n & _HALF_MASK for n in other_lifetimes])  # these start from 0 again after 2^32
+    comms.other.lifetimes = _histogram(indexes, [n & _HALF_MASK for n in other_lifetimes])  # these start from 0 again after 2^32
     counts = Counts(
         by={COMM: comms},
         forks=cpu[_FORKS],
@@ -123,14 +120,14 @@ def counts_of(rows: list[Rows], grown: Sequence[int], scale: RuntimeScale) -> Co
     )
     whole = list(other)
     for part in rows:
-        values, halves = part.values.cast("Q"), part.values.cast("I")
-        whole = [mine + sum(values[at::_ROW]) for at, mine in enumerate(whole)]
-        for number, key in enumerate(part.keys):
-            comm, row = key.rstrip(b"\0"), values[number * _ROW : number * _ROW + _HEAD].tolist()
+        values, halves, size = part.values.cast("Q"), part.values.cast("I"), _row_words(part)
+        whole = [mine + sum(values[at::size]) for at, mine in enumerate(whole)]
+        for start, key in zip(range(0, len(values), size), part.keys, strict=True):
+            comm, row = key.rstrip(b"\0"), values[start : start + _HEAD].tolist()
             if any(row[_OUTCOMES]) or row[_EXECS] or row[_CPU_RECORDED]:
                 fresh = _process_counts(row, scale, per_comm=True)
-                if scale.lifetimes:
-                    fresh.lifetimes = _lifetimes(halves[2 * number * _ROW :][_LIFETIMES].tolist())
+                if indexes:
+                    fresh.lifetimes = _histogram(indexes, halves[2 * (start + _HEAD) : 2 * (start + size)].tolist())
                 comms.row(comm).add(fresh)
     counts.total = _process_counts(whole, scale, per_comm=False)
     counts.total.lifetimes = lifetimes.added(each.lifetimes for each in (comms.other, *comms.rows.values()))
@@ -139,17 +136,21 @@ def counts_of(rows: list[Rows], grown: Sequence[int], scale: RuntimeScale) -> Co
 
 def exits_in(rows: Rows) -> int:
     """Return the number of exits in these rows."""
-    values = rows.values.cast("Q")
-    return sum(sum(values[at::_ROW]) for at in range(*_OUTCOMES.indices(_ROW)))
+    values, size = rows.values.cast("Q"), _row_words(rows)
+    return sum(sum(values[at::size]) for at in range(*_OUTCOMES.indices(size)))
 
 
 def cpu_recorded_in(rows: Rows) -> int:
     """Return the number of processes in these rows whose CPU is recorded."""
-    return sum(rows.values.cast("Q")[_CPU_RECORDED::_ROW])
+    return sum(rows.values.cast("Q")[_CPU_RECORDED :: _row_words(rows)])
 
 
-def _lifetimes(row: list[int]) -> dict[int, int]:
-    return dict(zip(compress(lifetimes.INDEXES, row), filter(None, row), strict=True))
+def _row_words(rows: Rows) -> int:
+    return rows.value_size // _WORD
+
+
+def _histogram(indexes: Sequence[int], row: list[int]) -> dict[int, int]:
+    return dict(zip(compress(indexes, row), filter(None, row), strict=True))
 
 
 def _process_counts(row: Sequence[int], scale: RuntimeScale, *, per_comm: bool) -> ProcessCounts:

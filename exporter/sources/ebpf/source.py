@@ -17,7 +17,7 @@ from collections.abc import Callable
 from exporter.kernel.attached import EVENT_PROGRAMS, EVENTS_MISSING, LATER_COPIES, Handover
 from exporter.kernel.bpf import BpfMap, Rows, map_memory, possible_cpus, program_info
 from exporter.kernel.cgroups import Cgroups
-from exporter.kernel.layout import COMM_LEN, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, perf_bytes, standby_control
+from exporter.kernel.layout import COMM_LEN, MAX_COMMS, RECORDS_LIVE, RECORDS_ON, perf_bytes, row_lifetimes, standby_control
 from exporter.model import FOREVER_NS, NS, Gauges, Mode, ModeUnavailable, RuntimeScale, SourceFailed
 from exporter.model.counts import Counts
 from exporter.model.dimensions import COMM, Tracked
@@ -30,7 +30,6 @@ from exporter.sources.ebpf.cpu_join import CpuJoin
 from exporter.sources.ebpf.decode import (
     GLOBALS,
     MISSED,
-    ROW_BYTES,
     CpuTotals,
     OtherRow,
     counts_of,
@@ -94,7 +93,7 @@ class EbpfSource(Source):
         self._failures = FailureCounts(self._kernel)
         self._event_counts = EventCounts(self._kernel)
         self._programs = tuple(self._kernel.programs)
-        self._drained = [0] * (GLOBALS + 2 * len(self._programs))
+        self._drained = [0] * (self._without_lifetimes + row_lifetimes(self._scale))
         try:
             self._origins = OriginReader(self._kernel.maps, self._cgroups().path)
             self._link_targets = {fd: _link_target(fd) for fd in self._kernel.links.values()}
@@ -192,8 +191,9 @@ class EbpfSource(Source):
                 self._origins.read(self._retired_half)
             elif due or fresh >= _SWAP_AT_COMMS:
                 self._entered = entered
+                retired = self._map(f"comms_{self._retired_half}")
                 for name in tracked.get(COMM, ()):
-                    self._map(f"comms_{self._retired_half}").insert(name.ljust(COMM_LEN, b"\0"), bytes(ROW_BYTES))
+                    retired.insert(name.ljust(COMM_LEN, b"\0"), bytes(retired.value_size))
                 self._swap()
                 self._origins.read(self._retired_half)
             self._end_cut_checks()
@@ -318,22 +318,29 @@ class EbpfSource(Source):
         return CpuTotals(b"".join(self._map("cpus").lookup(copy.to_bytes(4, "little")) or b"" for copy in range(copies)))
 
     def _other_row(self) -> OtherRow:
-        return OtherRow(self._map("shared").lookup(_ZERO) or b"")
+        return OtherRow(self._map("shared").lookup(_ZERO) or b"", self._scale)
+
+    @property
+    def _without_lifetimes(self) -> int:
+        """Return how many of the values of `_global_counts` precede the native histogram."""
+        return GLOBALS + 2 * len(self._programs)
 
     def _global_counts(self) -> list[int]:
-        """Return the counts without a comm since the start, then runs and nanoseconds of each program."""
+        """Return the counts without a comm since the start, runs and nanoseconds of each program, and the native histogram of `other`."""
         infos = {name: program_info(fd) for name, fd in self._kernel.programs.items()}
         cpu = self._cpu_totals()  # after the infos: a run can be skipped first, and made up for later
         skipped = sum(each.misses for name, each in infos.items() if name not in _NOT_COUNTED) - cpu.stand_ins
         records_lost, exes_lost = (self._records.lost, self._records.exes_lost) if self._records else (0, 0)
         missed = max(skipped, self._drained[MISSED])
-        whole = global_counts(self._other_row(), cpu.sums(exes_lost), missed, self._audit.lost, records_lost)
-        return [*whole, *(number for each in infos.values() for number in (each.runs, each.run_ns))]
+        other = self._other_row()
+        whole = global_counts(other, cpu.sums(exes_lost), missed, self._audit.lost, records_lost)
+        return [*whole, *(number for each in infos.values() for number in (each.runs, each.run_ns)), *other.lifetimes]
 
     def _since_drain(self, rows: list[Rows], now: list[int]) -> Counts:
         fresh = [after - before for after, before in zip(now, self._drained, strict=True)]
-        counts = counts_of(rows, fresh[:GLOBALS], self._scale)
-        for name, runs, ns in zip(self._programs, fresh[GLOBALS::2], fresh[GLOBALS + 1 :: 2], strict=True):
+        plain = self._without_lifetimes
+        counts = counts_of(rows, fresh[:GLOBALS], fresh[plain:], self._scale)
+        for name, runs, ns in zip(self._programs, fresh[GLOBALS:plain:2], fresh[GLOBALS + 1 : plain : 2], strict=True):
             if runs:
                 counts.program_runs[name], counts.program_ns[name] = runs, ns
         return counts
