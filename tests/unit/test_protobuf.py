@@ -141,15 +141,16 @@ def native(histogram: Any) -> dict[int, int]:
     st.dictionaries(st.integers(-120, 88) | st.integers(-10_000, 10_000), st.integers(0, 2**63 - 1), max_size=40),
     st.integers(0, 2**63 - 1),
     st.sampled_from([0.0, 2.0**-128, 0.001]),
+    st.integers(0, 4),
 )
-def test_native_histograms_are_read_back(buckets: dict[int, int], zeros: int, threshold: float) -> None:
+def test_native_histograms_are_read_back(buckets: dict[int, int], zeros: int, threshold: float, schema: int) -> None:
     """Integer counts in spans and deltas: one wrong offset moves every bucket after it."""
-    histogram = NativeHistogram(3, buckets, 12.5, zeros, threshold)
+    histogram = NativeHistogram(schema, buckets, 12.5, zeros, threshold)
     (family,) = read(NativeHistograms(LIFETIME, [(("sh",), histogram, BORN_NS)]))
     (metric,) = family.metric
     found = metric.histogram
     assert {index: n for index, n in native(found).items() if n} == {index: n for index, n in buckets.items() if n}
-    assert (found.schema, found.sample_sum, found.zero_count, found.zero_threshold) == (3, 12.5, zeros, threshold)
+    assert (found.schema, found.sample_sum, found.zero_count, found.zero_threshold) == (schema, 12.5, zeros, threshold)
     assert found.sample_count == (zeros + sum(buckets.values())) % 2**64
     assert (labels(metric), created_ns(found)) == ({"comm": "sh"}, BORN_NS)
     assert not found.bucket, "a family with both kinds would lose its classic series on servers that take native ones"
