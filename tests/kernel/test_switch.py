@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,6 +21,7 @@ from exporter.loaders.direct import Direct
 from exporter.model import FOREVER_NS, NS, Lost, Mode, ModeUnavailable, SwitchReason
 from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.dimensions import COMM
+from exporter.model.lifetimes import FINE, buckets
 from exporter.records.hub import Hub
 from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
@@ -30,7 +32,10 @@ from exporter.supervision.switchover import take_over
 from tests.kernel.programs import SCALE, Program, ended, until, watching
 
 EXACT = (Mode.EBPF_CORE, Mode.EBPF_BCC, Mode.NETLINK)
-CONFIG = Config(detection=Detection(fast_scan=FastScan(0.05), scan=Scan(0.1)), metrics=Metrics(max_comms=1000, new_series_hold_seconds=0))
+CONFIG = Config(
+    detection=Detection(fast_scan=FastScan(0.05), scan=Scan(0.1)),
+    metrics=Metrics(max_comms=1000, new_series_hold_seconds=0, native_histogram_schema=FINE),
+)
 
 
 class Switching:
@@ -152,6 +157,7 @@ def test_exact_modes_stay_exact(
     recorded = until(lambda: [each for each in host.hub.recent() if each.comm == nothing.comm], lambda each: len(each) >= sum(mine.exits))
     assert len(recorded) == sum(mine.exits), "each short process that is counted has one record"
     assert {record.mode for record in recorded} == set(pair)
+    assert mine.lifetimes == Counter(buckets(FINE).index_of(record.runtime_ns) for record in recorded)
 
 
 def test_cpu_survives_a_switch(switching: Callable[[Mode], Switching], workload: Program) -> None:
