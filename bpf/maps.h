@@ -56,7 +56,7 @@ struct {
 	__array(values, struct inner);
 } barrier SEC(".maps") = {.values = {&barrier_inner}};
 
-struct {
+struct cpus {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, COPIES);
 	__type(key, __u32);
