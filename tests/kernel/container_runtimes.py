@@ -1,6 +1,6 @@
 """Container runtimes with state of their own below a folder, at the places where that of the host would be.
 
-Nothing of them is left: they have namespaces of their own for processes and mounts, and new cgroups are removed.
+Nothing of them is left: they have namespaces of their own for processes and mounts, and new cgroups and directories are removed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from tests.origins import origins_of
 IMAGE = "localhost/test:1"
 _START_SECONDS = 20
 _CGROUPS = "/sys/fs/cgroup"
+_FIXED = [Path("/run") / name for name in ("containerd", "docker", "libpod")]
+"""Where runtimes put sockets and locks, whatever they are told."""
 _PAUSE = "#include <unistd.h>\nint main(void) { return pause(); }\n"
 _AT_ONCE = "int main(void) { return 0; }\n"
 
@@ -51,11 +53,14 @@ def new_root(programs: Sequence[str], *cgroups: str) -> Iterator[Path]:
     if missing := [program for program in programs if shutil.which(program) is None]:
         raise Unavailable(f"{', '.join(missing)}: not installed")
     before = _below(cgroups)
+    made = [folder for folder in _FIXED if not folder.exists()]
     root = Path(tempfile.mkdtemp(prefix="pm"))
     try:
         yield root
     finally:
         _remove(root, _below(cgroups) - before)
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _below(cgroups: Sequence[str]) -> set[Path]:
