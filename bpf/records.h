@@ -16,17 +16,16 @@ static __always_inline struct exe *exe_of(struct task_struct *leader)
 	return bpf_map_lookup_elem(&exes, &slot);
 }
 
-/* Unless each record wakes the reader, it reads now and then; only a ring that becomes half full wakes it. A few records may do that, since
- * one may be overtaken on another CPU before it looks.
+/* A ring that becomes half full wakes the reader. A few records may do that, since one may be overtaken on another CPU before it looks.
+ * Otherwise the reader looks now and then or, if it is live, is woken by the first record that it has not read.
  */
 static __always_inline __u64 wakeup(void)
 {
-	__u64 unread;
+	__u64 unread = bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA);
 
-	if (control.records == RECORDS_LIVE)
-		return 0;
-	unread = bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA);
-	return unread - RECORDS_BYTES / 2 < 16 * sizeof(struct record) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+	if (unread - RECORDS_BYTES / 2 < 16 * sizeof(struct record))
+		return BPF_RB_FORCE_WAKEUP;
+	return control.records == RECORDS_LIVE ? 0 : BPF_RB_NO_WAKEUP;
 }
 
 static __always_inline void send_record(struct cpu *cpu, const struct origin *origin, struct task_struct *leader,

@@ -81,8 +81,7 @@ def number_or_question(value: int | None) -> str:
 
 def local_time(unix_ns: int) -> str:
     """Return the time of day by the local clock, to the millisecond."""
-    seconds, ns = divmod(unix_ns, NS)
-    return f"{_local_second(seconds)}.{ns // _MS:03}"
+    return f"{_local_second(unix_ns // NS)}.{unix_ns // _MS % 1000:03}"
 
 
 def utc_time(unix_ns: int) -> str:

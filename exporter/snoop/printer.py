@@ -99,7 +99,7 @@ class Printer(threading.Thread):
 
     def _left(self) -> int | None:
         """Return how many lines may still be printed."""
-        return None if self._options.count is None or self._sorted is not None else self._options.count - self.summary.total.count
+        return None if self._options.count is None or self._sorted is not None else self._options.count - self.summary.count
 
     def _show(self, batch: list[Record]) -> None:
         if self._options.sums_only:
@@ -108,8 +108,7 @@ class Printer(threading.Thread):
             self._sorted.add(batch)
         else:
             self._write(batch)
-        for record in batch:
-            self.summary.add(record)
+        self.summary.add(batch)
 
     def _write(self, batch: list[Record]) -> None:
         if self._screen is None:

@@ -92,7 +92,7 @@ class Source(ABC):
         return 0
 
     def publish(self, to: Publish, *, live: bool, follows: CpuFollows | None = None) -> None:  # noqa: B027 - a source may have no records
-        """Pass records of the short processes that it counts to `to`, from its own thread, without delay if `live`.
+        """Pass records of the short processes that it counts to `to`, from its own thread, within 25 ms if `live`.
 
         A source that knows CPU only after the exit lets records wait for it, up to 250 ms, and then passes them to `follows`, if given.
         Called after `start`, and again when `live` changes. A source without records does nothing.

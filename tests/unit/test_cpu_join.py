@@ -133,13 +133,13 @@ class Inbox:
 def test_a_consumer_may_get_records_at_once_and_the_others_get_them_complete(kernel: Kernel) -> None:
     """An alerting handler may not want to wait; everybody else sees each record once, with CPU, and the store too."""
     hub = Hub(10)
-    buffer = Buffer(CpuJoin(kernel.fd, hub))
+    buffer = Buffer(CpuJoin(kernel.fd))
     first, whole = Inbox(at_once=True), Inbox(at_once=False)
     hub.attach(first)
     hub.attach(whole)
     exited_ns = time.monotonic_ns() + 10**12  # so that it does not leave without CPU before this test writes it
     buffer.written = [raw(7, exited_ns)]
-    reader = RecordReader(buffer, Cgroups(""), Mode.EBPF_CORE, hub.publish, live=False)
+    reader = RecordReader(buffer, Cgroups(""), Mode.EBPF_CORE, hub.publish, live=False, follows=hub)
     try:
         assert first.came.wait(10)
         assert not whole.records

@@ -187,10 +187,9 @@ def test_summary() -> None:
     """The most frequent first, and all of them at the end; CPU only where that of all is known."""
     each = Summary()
     for number in range(25):
-        for _ in range(number + 1):
-            each.add(TYPICAL._replace(comm=b"c%d" % number))
-    each.add(TYPICAL._replace(comm=b"c24", outcome=ERROR, code=1, cpu_ns=None))
-    each.add(TYPICAL._replace(comm=b"c24", outcome=SIGNAL, code=9))
+        each.add([TYPICAL._replace(comm=b"c%d" % number)] * (number + 1))
+    failed = TYPICAL._replace(comm=b"c24", outcome=ERROR, code=1, cpu_ns=None)
+    each.add([failed, failed._replace(outcome=SIGNAL, code=9, cpu_ns=TYPICAL.cpu_ns)])
     _, header, *rows, more, total, dropped = (line.split() for line in each.lines(5))
     assert header == ["COMM", "COUNT", "ERRORS", "SIGNALS", "RUNTIME", "CPU"]
     assert rows[:2] == [["c24", "27", "1", "1", "33.333ms", "-"], ["c23", "24", "0", "0", "29.630ms", "23.688ms"]]
@@ -204,11 +203,11 @@ def test_summary_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names are chosen by whoever runs the processes; none may cost memory without end, or its count."""
     monkeypatch.setattr(summary, "_MOST_COMMS", 21)
     each = Summary()
-    for number in range(30):
-        each.add(TYPICAL._replace(comm=b"\x1b%d" % number))
+    each.add([TYPICAL._replace(comm=b"\x1b%d" % number) for number in range(30)])
     assert all(line.isprintable() for line in each.lines(0))
     assert each.lines(0)[-3] == "... and 1 more, and other: 9 processes"
-    assert each.total.count == 30
+    assert each.lines(0)[-2].split()[:2] == ["total", "30"]
+    assert each.count == 30
 
 
 def test_an_empty_summary() -> None:

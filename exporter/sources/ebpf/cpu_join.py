@@ -14,7 +14,6 @@ from typing import Any
 from exporter.kernel.architecture import new_fence
 from exporter.kernel.layout import RECORD_CPU_SLOTS, RECORD_FIELDS, RecordCpu
 from exporter.model import NS
-from exporter.sources.base import CpuFollows
 
 WAIT_NS = NS // 4
 """Longest time from the exit to the record."""
@@ -31,10 +30,8 @@ Raw = tuple[Any, ...]
 class CpuJoin:
     """The records that wait. Not thread-safe. The kernel may write while it looks."""
 
-    def __init__(self, fd: int, follows: CpuFollows | None = None) -> None:
+    def __init__(self, fd: int) -> None:
         """Map the array `fd`. Raises `OSError`."""
-        self.follows = follows
-        """Told of records before they wait, and then given the complete ones."""
         self._fence = new_fence()
         self._memory = mmap.mmap(fd, _BYTES, prot=mmap.PROT_READ)
         self._words = memoryview(self._memory).cast("Q")

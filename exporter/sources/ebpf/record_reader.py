@@ -30,8 +30,10 @@ _INTERVAL_SECONDS = 0.25
 _LIVE_TIMEOUT_SECONDS = 1.0
 _CPU_SECONDS = 0.025
 """Between two looks for the CPU of records that wait for it, if live."""
-_GATHER_SECONDS = 0.0001
-"""Delay after a wake-up: during a storm, a wake-up for each record would cost more than the records."""
+_GATHER_SECONDS = 0.025
+"""Delay after a wake-up. During a storm, a wake-up for each record would cost ten times as much as the record."""
+_AT_ONCE_SECONDS = 0.0001
+"""The same if a consumer needs records at once."""
 _JOIN_SECONDS = 2.0
 _MOST_AT_ONCE = 512
 
@@ -71,16 +73,20 @@ class RecordBuffer(Protocol):
 class RecordReader:
     """Reads a buffer of records in a thread."""
 
-    def __init__(self, buffer: RecordBuffer, cgroups: Cgroups, mode: Mode, publish: Publish, *, live: bool) -> None:
+    def __init__(  # noqa: PLR0913 - set once, at one place
+        self, buffer: RecordBuffer, cgroups: Cgroups, mode: Mode, publish: Publish, *, live: bool, follows: CpuFollows | None = None
+    ) -> None:
         """Start the thread. Raises `OSError`.
 
-        It passes records to `publish`: at once if `live`, else four times per second. If the buffer has a `join`, they wait for their CPU
-        first. It owns `buffer`, and `stop` closes it.
+        It passes records to `publish`: after 25 ms if `live` (or at once, if `follows` asks for that), else four times per second. If the
+        buffer has a `join`, they wait for their CPU first; `follows`, if given, is told of them before, and gets them then. It owns
+        `buffer`, and `stop` closes it.
         """
         self._buffer = buffer
         self._join = buffer.join
         self._mode = mode
         self._publish = publish
+        self._follows = follows
         self._live = live
         self._cgroups = cgroups
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -119,19 +125,26 @@ class RecordReader:
         self._buffer.close()
 
     def _run(self) -> None:
-        idle = _edges(self._wake, self._buffer.descriptors if self._buffer.wakes_when_full else ())
-        live = _poll(self._wake, *self._buffer.descriptors)
+        wake_ups = _edges(self._wake, self._buffer.descriptors if self._buffer.wakes_when_full else ())
+        unread = _poll(self._wake, *self._buffer.descriptors)
         try:
             while not self._stopping:
-                if self._live:
-                    if live.poll(self._timeout() * 1000):
-                        time.sleep(_GATHER_SECONDS)
-                else:
-                    idle.poll(self._timeout())
+                if not self._live:
+                    wake_ups.poll(self._timeout())
+                elif unread.poll(self._timeout() * 1000):
+                    self._gather(wake_ups)
                 self._drain()
             self._drain()
         except Exception:
             logger.exception("record reader failed; counters are unaffected")
+
+    def _gather(self, wake_ups: select.epoll) -> None:
+        """Wait for more records, so that a storm does not wake the reader for each one."""
+        if self._follows is not None and self._follows.at_once:
+            time.sleep(_AT_ONCE_SECONDS)
+        else:
+            wake_ups.poll(0)  # that of the first record
+            wake_ups.poll(_GATHER_SECONDS)
 
     def _timeout(self) -> float:
         """Return how many seconds to wait at most."""
@@ -148,15 +161,14 @@ class RecordReader:
             if self._join is None:
                 self._publish(self._records(raw, repeat(None)))
                 continue
-            self._tell_first(raw, self._join.follows)
+            if self._follows is not None:
+                self._tell_first(raw, self._follows)
             self._join.add(raw)
             self._complete(self._join)
         if self._join is not None:
             self._complete(self._join)
 
-    def _tell_first(self, raw: list[tuple[Any, ...]], follows: CpuFollows | None) -> None:
-        if follows is None:
-            return
+    def _tell_first(self, raw: list[tuple[Any, ...]], follows: CpuFollows) -> None:
         ahead_ns = _ahead_ns()
         follows.arrived([each[0] + ahead_ns for each in raw])  # `ended_ns`
         if follows.at_once:
@@ -165,7 +177,7 @@ class RecordReader:
     def _complete(self, join: CpuJoin) -> None:
         raw, cpu_ns = join.pop_all() if self._stopping else join.pop(time.monotonic_ns())
         if raw:
-            publish = self._publish if join.follows is None else join.follows.completed
+            publish = self._publish if self._follows is None else self._follows.completed
             for at in range(0, len(raw), _MOST_AT_ONCE):
                 part = slice(at, at + _MOST_AT_ONCE)
                 publish(self._records(raw[part], cpu_ns[part]))

@@ -119,7 +119,7 @@ class EbpfSource(Source):
             self._records.set_live(live)
         else:
             try:
-                self._records = RecordReader(self._record_buffer(follows), self._cgroups(), self.mode, to, live=live)
+                self._records = RecordReader(self._record_buffer(), self._cgroups(), self.mode, to, live=live, follows=follows)
             except OSError as error:
                 logger.warning("cannot read per-process records; counters are unaffected: %s", error)
                 return
@@ -240,13 +240,13 @@ class EbpfSource(Source):
         memory = sum(map_memory(each.fd) for each in self._kernel.maps.values())
         return f"the programs load and attach; their maps use {memory / 2**20:.1f} MiB of kernel memory{self._failures.missing()}"
 
-    def _record_buffer(self, follows: CpuFollows | None) -> RecordBuffer:
+    def _record_buffer(self) -> RecordBuffer:
         if self._kernel.buffers:
             size = perf_bytes(possible_cpus())
             return PerfBuffers(self._kernel.buffers, size, count_lost=self._kernel.facts["buffers_count_lost"])
         arguments = self._map("arguments").fd if self._kernel.facts.get("arguments") else None
         exes = ExecSlots(self._map("exes").fd, time.monotonic_ns(), arguments) if self.mode is Mode.EBPF_CORE else None
-        join = CpuJoin(self._map("record_cpus").fd, follows) if "record_cpus" in self._kernel.maps else None
+        join = CpuJoin(self._map("record_cpus").fd) if "record_cpus" in self._kernel.maps else None
         lineages = Lineages(*(self._map(name).fd for name in ("between_slots", "above_slots") if self.mode is Mode.EBPF_CORE))
         return Ring(self._map("records").fd, lineages, exes, join)
 
