@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from exporter.library.processes import Totals
 from exporter.model import NS, OTHER, Outcome
@@ -49,14 +49,14 @@ class Sum:
     runtimes: dict[int, int] = field(default_factory=dict)
     """A native histogram (exporter/model/lifetimes.py)."""
 
-    def add(self, other: Sum) -> None:
-        """Add another sum."""
-        self.count += other.count
-        self.failed += other.failed
-        self.cpu_ns += other.cpu_ns
-        self.cpu_unknown += other.cpu_unknown
+    def add(self, other: Sum, times: Literal[1, -1] = 1) -> None:
+        """Add another sum, or take away one that was added before."""
+        self.count += times * other.count
+        self.failed += times * other.failed
+        self.cpu_ns += times * other.cpu_ns
+        self.cpu_unknown += times * other.cpu_unknown
         for index, n in other.runtimes.items():
-            self.runtimes[index] = self.runtimes.get(index, 0) + n
+            self.runtimes[index] = self.runtimes.get(index, 0) + times * n
 
     def quantile_ns(self, share: float) -> int | None:
         """Return the runtime that `share` of the processes do not exceed, up to 9 % too much; None without processes."""
@@ -71,6 +71,31 @@ class Sum:
 Groups = dict[Group, Sum]
 
 
+class _Window:
+    """Sums of the last whole seconds. Each second is added once: to add all of them for each screen could take 100 ms."""
+
+    def __init__(self, seconds: int) -> None:
+        self._seconds = seconds
+        self._inside: deque[tuple[int, Groups]] = deque()
+        self._sums: Groups = {}
+
+    def moved(self, seconds: Iterable[tuple[int, Groups]], end: int) -> Groups:
+        """Return the sums of the seconds before `end`, which never goes back."""
+        begin, last = end - self._seconds, self._inside[-1][0] if self._inside else -1
+        for second, groups in seconds:
+            if max(begin, last + 1) <= second < end:
+                self._inside.append((second, groups))
+                for group, each in groups.items():
+                    self._sums.setdefault(group, Sum()).add(each)
+        while self._inside and self._inside[0][0] < begin:
+            for group, each in self._inside.popleft()[1].items():
+                mine = self._sums[group]
+                mine.add(each, -1)
+                if not mine.count:
+                    del self._sums[group]
+        return self._sums
+
+
 class Activity:
     """Sums by group: one for each of the last seconds, and one since the start. Not thread-safe."""
 
@@ -79,6 +104,7 @@ class Activity:
         self._began_ns = now_ns
         self._seconds: deque[tuple[int, Groups]] = deque()
         self._whole: Groups = {}
+        self._windows: dict[int, _Window] = {}
 
     def add(self, batch: Iterable[Record], now_ns: int) -> None:
         """Add records that have just come."""
@@ -101,13 +127,16 @@ class Activity:
                 index = _RUNTIMES.index_of(record.runtime_ns)
                 each.runtimes[index] = each.runtimes.get(index, 0) + 1
 
-    def within(self, seconds: int | None, now_ns: int) -> tuple[list[Groups], float]:
-        """Return the sums of the last whole seconds or, for None, since the start; and how many seconds these are."""
+    def within(self, seconds: int | None, now_ns: int) -> tuple[Groups, float]:
+        """Return the sums of the last whole seconds or, for None, since the start; and how many seconds these are.
+
+        The sums change with the next call.
+        """
         since_start = max(1.0, (now_ns - self._began_ns) / NS)
         if seconds is None:
-            return [self._whole], since_start
-        end = now_ns // NS
-        return [groups for second, groups in self._seconds if end - seconds <= second < end], min(float(seconds), since_start)
+            return self._whole, since_start
+        window = self._windows.setdefault(seconds, _Window(seconds))
+        return window.moved(self._seconds, now_ns // NS), min(float(seconds), since_start)
 
     def copy(self) -> Activity:
         """Return an independent copy. Seconds that are over never change, so it has them too."""
@@ -120,10 +149,10 @@ class Activity:
         return copy
 
 
-def by(groups: Iterable[Groups], key: Callable[[Group], str], accepts: Callable[[Group], bool]) -> dict[str, Sum]:
+def by(groups: Groups, key: Callable[[Group], str], accepts: Callable[[Group], bool]) -> dict[str, Sum]:
     """Return the sums of the groups that are accepted, by key."""
     rows: dict[str, Sum] = {}
-    for group, each in _all(groups):
+    for group, each in groups.items():
         if accepts(group):
             name = key(group)
             row = rows.get(name)
@@ -133,16 +162,11 @@ def by(groups: Iterable[Groups], key: Callable[[Group], str], accepts: Callable[
     return rows
 
 
-def by_stack(groups: Iterable[Groups], accepts: Callable[[Group], bool]) -> Iterator[tuple[tuple[bytes, ...], Sum]]:
+def by_stack(groups: Groups, accepts: Callable[[Group], bool]) -> Iterator[tuple[tuple[bytes, ...], Sum]]:
     """Yield the stack, the names of all ancestors and its own, and the sum of each group that is accepted."""
-    for group, each in _all(groups):
+    for group, each in groups.items():
         if accepts(group):
             yield (*group.lineage, group.comm), each
-
-
-def _all(groups: Iterable[Groups]) -> Iterator[tuple[Group, Sum]]:
-    for each in groups:
-        yield from each.items()
 
 
 def _group(record: Record) -> Group:

@@ -28,7 +28,7 @@ class Row:
     """Of each other kind of name the most frequent, with ` +N` if there are N more."""
 
 
-def rows(groups: list[Groups], state: State) -> list[Row]:
+def rows(groups: Groups, state: State) -> list[Row]:
     """Return all rows, sorted. Equal ones are sorted by name."""
     accepts = state.accepts()
     if state.by is By.TREE:
@@ -38,17 +38,16 @@ def rows(groups: list[Groups], state: State) -> list[Row]:
     return [Row(name, each) for name, each in sorted(found.items(), key=lambda item: (-value(item[1]), -item[1].count, item[0]))]
 
 
-def add_others(shown: Iterable[Row], groups: list[Groups], state: State) -> None:
+def add_others(shown: Iterable[Row], groups: Groups, state: State) -> None:
     """Fill `others` of the rows that are shown."""
     if state.by is By.TREE:
         return
     accepts, own, others = state.accepts(), NAMES[state.by], [(each, of) for each, of in NAMES.items() if each is not state.by]
     counters = {row.name: {each: Counter[str]() for each, _ in others} for row in shown}
-    for slice_ in groups:
-        for group, each in slice_.items():
-            if (mine := counters.get(own(group))) is not None and accepts(group):
-                for other, of in others:
-                    mine[other][of(group)] += each.count
+    for group, each in groups.items():
+        if (mine := counters.get(own(group))) is not None and accepts(group):
+            for other, of in others:
+                mine[other][of(group)] += each.count
     for row in shown:
         row.others = {each: _most_frequent(counter) for each, counter in counters[row.name].items()}
 
@@ -64,7 +63,7 @@ class _Node:
     children: dict[bytes, _Node] = field(default_factory=dict)
 
 
-def _tree(groups: list[Groups], state: State) -> Iterator[Row]:
+def _tree(groups: Groups, state: State) -> Iterator[Row]:
     """Yield a row for each command name below its ancestors; its sum includes what is below."""
     root, nodes = _Node(), 0
     for stack, each in by_stack(groups, state.accepts()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import reduce
 
 import pytest
@@ -136,6 +137,21 @@ def test_windows() -> None:
     assert [int(table_of(found, each)["cc1"][1]) for each in states] == [100, 600, 700]
     assert pressed(states[2], "w") == State()
     assert {table_of(found, each)["cc1"][0] for each in states} == {"10.0"}
+
+
+@given(st.lists(st.lists(st.sampled_from([MAKE, CRON, MAKE._replace(cpu_ns=None, runtime_ns=NS // 3)])), max_size=30))
+def test_a_window_moves_as_if_it_were_summed_anew(seconds: list[list[Record]]) -> None:
+    """Each second enters and leaves its sums once: what is left behind would stay for ever."""
+    moving = activity.Activity(0)
+    for second, batch in enumerate(seconds):
+        if batch:
+            moving.add(batch, second * NS)
+        groups, _ = moving.within(10, second * NS)
+        anew, _ = moving.copy().within(10, second * NS)
+        assert groups.keys() == anew.keys()
+        for group, each in groups.items():
+            known = {index: n for index, n in each.runtimes.items() if n}
+            assert dataclasses.replace(each, runtimes=known) == anew[group]
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
