@@ -37,8 +37,8 @@ class ExecSlots:
 
     def add(self, raw: list[Raw]) -> list[Raw]:
         """Return the records, each with its path as a further field, and if arguments are asked for with `Arguments` or None behind it."""
-        nothing = (b"",) if self._arguments is None else (b"", None)
-        return [(*each, *(self._kept(each) if each[_HAS_EXE] else nothing)) for each in raw]
+        nothing: Raw = (b"",) if self._arguments is None else (b"", None)
+        return [each + (self._kept(each) if each[_HAS_EXE] else nothing) for each in raw]
 
     def _kept(self, raw: Raw) -> Raw:
         pid, start_ns = raw[_PID], raw[_EXITED] - raw[_RUNTIME]
