@@ -25,7 +25,7 @@ PACKAGES := $(RUN_PACKAGES) $(if $(filter test coverage bench attack soak pictur
 	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES)) $(if $(filter test-kernels,$(MAKECMDGOALS)),$(KERNEL_PACKAGES))
 
 C_FILES = $(shell find bpf bench tests -name '*.[ch]')
-SHELL_FILES := .ci/need .ci/other-suite .ci/prometheus3 .ci/run deploy/container/healthcheck deploy/release deploy/debian/{build,postinst,postrm,prerm,rtupdate} deploy/completion/shortproc-exporter.bash tests/vm/{fetch,run}
+SHELL_FILES := .ci/need .ci/otelcol .ci/other-suite .ci/prometheus3 .ci/run deploy/container/healthcheck deploy/release deploy/debian/{build,postinst,postrm,prerm,rtupdate} deploy/completion/shortproc-exporter.bash tests/vm/{fetch,run}
 
 .PHONY: help
 help: ## Show this help

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,8 @@ from tests.unit.test_otlp import sent
 
 STRANGE = b"a\n\xff\xc3\xbc"
 
+Collector = Callable[[Receiver, Path], AbstractContextManager[str]]
+
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
@@ -40,8 +44,28 @@ def planned(url: str, jsonl: str = "") -> tuple[Planned, ...]:
 
 
 @contextmanager
-def collector(to: Receiver, folder: Path) -> Iterator[str]:
-    """Run Rotel, which passes what it gets to our receiver. Yields its URL."""
+def opentelemetry_collector(to: Receiver, folder: Path) -> Iterator[str]:
+    """Run the OpenTelemetry Collector, which passes what it gets to our receiver. Yields its URL."""
+    program = os.environ.get("OTELCOL") or shutil.which("otelcol") or shutil.which("otelcol-contrib")
+    if program is None:
+        pytest.skip("no OpenTelemetry Collector: OTELCOL does not name one, and there is no otelcol or otelcol-contrib")
+    port = free_port()
+    config = {
+        "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"127.0.0.1:{port}"}}}},
+        "exporters": {"otlphttp": {"endpoint": to.url}},
+        "service": {"pipelines": {"logs": {"receivers": ["otlp"], "exporters": ["otlphttp"]}}, "telemetry": {"metrics": {"level": "none"}}},
+    }
+    (file := folder / "collector.yml").write_text(json.dumps(config))
+    with (folder / "log").open("wb") as log, subprocess.Popen([program, f"--config={file}"], stderr=log) as process:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def rotel(to: Receiver, folder: Path) -> Iterator[str]:
+    """The same with Rotel, a collector in Rust."""
     spec = importlib.util.find_spec("rotel")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("the package rotel, an OpenTelemetry collector, has no build for this machine")
@@ -63,8 +87,9 @@ def collector(to: Receiver, folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-def test_a_collector_takes_them(receiver: Receiver, tmp_path: Path) -> None:
-    """Our receiver and the SDK share their definitions; this collector is written in another language by others."""
+@pytest.mark.parametrize("collector", [opentelemetry_collector, rotel])
+def test_a_collector_takes_them(collector: Collector, receiver: Receiver, tmp_path: Path) -> None:
+    """Our receiver and the SDK share their definitions; these collectors are written in other languages by others."""
     records = [record(number, comm=STRANGE, lineage=(b"init", STRANGE)) for number in range(1200)]
     with collector(receiver, tmp_path) as url, running(*planned(url)) as handlers:
         handlers.offer(records)
