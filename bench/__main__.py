@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from bench import (
+    commands,
     compare,
     costs,
     events,
@@ -28,6 +29,7 @@ from bench import (
 
 _ALL = {
     "compare": compare.main,
+    "commands": commands.main,
     "modes": modes.main,
     "records": records.main,
     "handlers": handlers.main,

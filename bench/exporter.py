@@ -72,7 +72,12 @@ class Running:
 
     def cpu_seconds(self) -> float:
         """User and system time so far, of all threads, those that have ended too."""
-        return time.clock_gettime(~self.pid << 3 | _SCHEDULED)
+        return cpu_seconds(self.pid)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far, of all threads, those that have ended too."""
+    return time.clock_gettime(~pid << 3 | _SCHEDULED)
 
 
 def free_port() -> int:

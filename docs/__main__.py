@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs import (
+    commands_tables,
     compare_tables,
     completion,
     config_files,
@@ -33,8 +34,8 @@ FILES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "docs/metrics.md": metrics_tables.blocks,
     "docs/modes.md": modes_tables.blocks,
     "docs/scaling.md": lambda: native_tables.blocks() | memory_tables.blocks(),
-    "docs/snoop.md": records_tables.snoop,
-    "docs/top.md": top_tables.blocks,
+    "docs/snoop.md": lambda: records_tables.snoop() | commands_tables.snoop(),
+    "docs/top.md": lambda: top_tables.blocks() | commands_tables.top(),
     "deploy/prometheus/rules/settings.yml": modes_tables.settings,
 }
 """Each file, and what makes its blocks by the names in the marks."""
