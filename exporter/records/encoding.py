@@ -39,8 +39,9 @@ def reader(record: type[R], fields: Sequence[Field]) -> Callable[[Json], R]:
     make: Any = record
     defaults: Json = make._field_defaults
 
-    def value(field: Field, found: Json) -> object:
-        key = keys_of(field)[0].name
+    keys = [(field, keys_of(field)[0].name) for field in fields]
+
+    def value(field: Field, key: str, found: Json) -> object:
         if key not in found and field.name in defaults:
             return defaults[field.name]
         read = field.kind.read(found[key]) if field.read is None else field.read(found)
@@ -49,7 +50,7 @@ def reader(record: type[R], fields: Sequence[Field]) -> Callable[[Json], R]:
         return read
 
     def read(found: Json) -> R:
-        made: R = make(*(value(field, found) for field in fields))
+        made: R = make(*[value(field, key, found) for field, key in keys])
         return made
 
     return read
