@@ -6,11 +6,15 @@ A program of its own, with what it imports in .venv/schemas: one of these packag
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 from typing import Any
 
-import kubernetes_validate
-import yaml
-from cloudcoil.models.prometheus_operator import v1
+# Grammars that no manifest needs, and kinds of another version: to make them takes longer than all the rest
+sys.modules |= {name: ModuleType(name) for name in ("rfc3987_syntax", "cloudcoil.models.prometheus_operator.v1alpha1")}
+
+import kubernetes_validate  # noqa: E402
+import yaml  # noqa: E402
+from cloudcoil.models.prometheus_operator import v1  # noqa: E402
 
 VERSIONS = ("1.25", "1.37")
 """The oldest and the newest that kubernetes-validate knows."""
