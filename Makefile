@@ -47,6 +47,9 @@ check-bpf: all ## Load every BPF program into this kernel; print instructions, m
 run: all ## Run the exporter; metrics at http://localhost:10199/metrics (ARGS="--help" and so on)
 	@exec $(BIN)/shortproc-exporter $(ARGS)
 
+# Else each worker compiles all tests at each run, which takes longer than to find them
+test coverage: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: test
 test: all .venv/dev ## Run all tests; kernel tests need root, and skipped tests say why (ARGS="tests/unit -k name")
 	@$(BIN)/$(PYTEST) $(ARGS)

@@ -48,4 +48,5 @@ class Notifier:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.settimeout(_TIMEOUT_SECONDS)
-            sock.sendto(message.encode(), self._address)
+            sock.connect(self._address)  # else to wait for room would take all CPU: the kernel tells of it only to who is connected
+            sock.send(message.encode())

@@ -130,10 +130,11 @@ def headers(n: int) -> list[str]:
 
 def test_any_header_has_an_answer() -> None:
     """No error that a client can cause, and no answer but those that the next test reads."""
-    answers = {negotiate(accept) for accept in headers(50_000)}
+    accepted = list(headers(50_000))
+    answers = {negotiate(accept) for accept in accepted}
     assert {form for form, _ in answers} == set(FORMATS)
     assert len(answers) < 12
-    assert {accepts_gzip(accept) for accept in headers(50_000)} == {True, False}
+    assert {accepts_gzip(accept) for accept in accepted} == {True, False}
 
 
 @pytest.mark.parametrize("coding", ["gzip;q=0.5", "gzip;q=0", "gzip;q=0, *", "br"])

@@ -191,13 +191,13 @@ def test_what_needs_no_name_is_known_at_once() -> None:
 
 
 def test_users_can_not_forge_pods_or_fill_memory() -> None:
-    """Each of 20,000 users may create cgroups with the names of pods; they stay users, in bounded memory."""
+    """Each of 10,000 users may create cgroups with the names of pods; they stay users, in bounded memory."""
     owners = Owners("pod", _NoNames())
 
     def flood(first: int) -> set[Owner | None]:
         return {
             owners.owner(f"/user.slice/user-{uid}.slice/user@{uid}.service{FakePod('a', 'b').path.decode()}".encode())
-            for uid in range(first, first + 20_000)
+            for uid in range(first, first + 10_000)
         }
 
     tracemalloc.start()
