@@ -13,9 +13,11 @@ import pytest
 
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel.debian import CHECKOUT, QUICKER
-from tests.kernel.programs import SLOW, Program, watching
+from tests.kernel.programs import SLOW, Program, renewed, watching
 
 NOBODY = 65534
+WAYS = ["group_dead", "guard"]
+"""Of counting the end of a process once, without and with `force_guard`."""
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +47,7 @@ def nothing(compiled: Path, tmp_path: Path) -> Program:
     return Program.copied(compiled / "nothing", tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def nobody() -> int | None:
     """An ordinary user who can run this checkout; None where the tests are run by one."""
     if os.geteuid() != 0:
@@ -58,8 +60,21 @@ def nobody() -> int | None:
     return NOBODY
 
 
-@pytest.fixture(params=[False, True], ids=["group_dead", "guard"])
-def source(request: pytest.FixtureRequest, requires_bpf: None) -> Iterator[EbpfSource]:
-    """The programs attached, as this kernel is used and as those whose tracepoint doesn't tell which thread is the last one."""
+@pytest.fixture(scope="module", params=[False, True], ids=WAYS)
+def attached(request: pytest.FixtureRequest, requires_bpf: None) -> Iterator[EbpfSource]:
+    """The programs, as this kernel is used and as those whose tracepoint doesn't tell which thread is the last one."""
+    with watching(SLOW, force_guard=request.param) as source:
+        yield source
+
+
+@pytest.fixture
+def source(attached: EbpfSource) -> EbpfSource:
+    """Them, for a test that lets them run."""
+    return renewed(attached)
+
+
+@pytest.fixture(params=[False, True], ids=WAYS)
+def own_source(request: pytest.FixtureRequest, requires_bpf: None) -> Iterator[EbpfSource]:
+    """The same for one test alone: it stops them, or looks at what they did from the beginning."""
     with watching(SLOW, force_guard=request.param) as source:
         yield source

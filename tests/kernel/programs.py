@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from exporter.kernel.attached import Handover
 from exporter.kernel.event_layout import EVENTS_BYTES
+from exporter.kernel.layout import RECORDS_OFF
 from exporter.kernel.procfs import Procfs
 from exporter.loaders.core import load_core
 from exporter.model import NS, Mode, RuntimeScale, SourceFailed
@@ -23,6 +26,7 @@ from exporter.model.dimensions import COMM
 from exporter.model.events import NO_EVENTS, WantedEvents
 from exporter.model.failures import FailedStarts
 from exporter.model.lifetimes import COARSE
+from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.cpu_audit import CpuAudit
 from exporter.sources.ebpf.source import EbpfSource
 
@@ -143,6 +147,21 @@ def started(source: EbpfSource, *, standby: bool = False) -> Iterator[None]:
         source.stop()
         with contextlib.suppress(SourceFailed):  # the test has done it
             source.drain()
+
+
+def renewed(source: EbpfSource) -> EbpfSource:
+    """One that runs, with its maps empty and nobody who reads its records: to attach anew takes longer than most tests."""
+    source._update_control(records=RECORDS_OFF)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
+        for _ in range(2):
+            source.swap_maps({})
+            source.drain()
+    if source._records is not None:
+        source._records.stop()
+        source._records = None
+    source.origins()
+    return source
 
 
 def until(look: Callable[[], T], holds: Callable[[T], bool], seconds: float = WAIT_SECONDS) -> T:

@@ -23,7 +23,7 @@ from exporter.sources.ebpf.source import EbpfSource
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.scan.slow import ScanSource
 from tests.folders import public
-from tests.kernel.programs import SCALE, Program, ended, until, watching
+from tests.kernel.programs import SCALE, Program, ended, renewed, until, watching
 from tests.kernel.test_app import running
 
 _REWRITES = """
@@ -36,10 +36,15 @@ assert open("/proc/self/cmdline").read().startswith("harmless")
 """
 
 
-@pytest.fixture
-def core(requires_bpf: None) -> Iterator[EbpfSource]:
+@pytest.fixture(scope="module")
+def attached(requires_bpf: None) -> Iterator[EbpfSource]:
     with watching(arguments=True) as source:
         yield source
+
+
+@pytest.fixture
+def core(attached: EbpfSource) -> EbpfSource:
+    return renewed(attached)
 
 
 def run(path: str | Path, *arguments: bytes) -> int:

@@ -20,9 +20,9 @@ pytestmark = needs_bcc
 THREADS = 8
 
 
-@pytest.fixture(params=[False, True], ids=["group_dead", "counted"])
-def source(request: pytest.FixtureRequest) -> Iterator[EbpfSource]:
-    """The programs attached, as this kernel is used and as those whose tracepoint doesn't tell which thread is the last one."""
+@pytest.fixture(scope="module", params=[False, True], ids=["group_dead", "counted"])
+def attached(request: pytest.FixtureRequest) -> Iterator[EbpfSource]:
+    """The programs, as this kernel is used and as those whose tracepoint doesn't tell which thread is the last one."""
     with watching_bcc(force_guard=request.param) as source:
         yield source
 

@@ -90,14 +90,14 @@ def test_histograms_by_name(source: EbpfSource, workload: Program) -> None:
 
 
 @pytest.mark.alone
-def test_peak_per_second(source: EbpfSource, workload: Program) -> None:
+def test_peak_per_second(own_source: EbpfSource, workload: Program) -> None:
     """The busiest whole second is told even when a scrape comes long after it."""
-    assert source.gauges().peak_per_second is not None
+    assert own_source.gauges().peak_per_second is not None
     first = time.monotonic_ns() // NS
     workload.storm("vfork", 2000)
     spanned = time.monotonic_ns() // NS - first + 1
-    peak = until(lambda: source.gauges().peak_per_second or 0, lambda peak: peak >= 2000 / spanned)
-    assert 2000 / spanned <= peak <= source.peek().total.short_exits
+    peak = until(lambda: own_source.gauges().peak_per_second or 0, lambda peak: peak >= 2000 / spanned)
+    assert 2000 / spanned <= peak <= own_source.peek().total.short_exits
 
 
 def test_peak_is_of_whole_seconds_of_the_last_minute(requires_bpf: None, workload: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,13 +28,15 @@ from tests.origins import short_children
 
 NO_SUCH_COMMANDS = 9998, 9999
 MIB = 2**20
+FLOOD = 2 * MAX_COMMS
+"""More names than a map holds."""
 
 
 @pytest.mark.alone
-def test_drains_in_a_storm_lose_nothing(source: EbpfSource, workload: Program, always_due: None) -> None:
+def test_drains_in_a_storm_lose_nothing(own_source: EbpfSource, workload: Program, always_due: None) -> None:
     """Each event is in exactly one drain, however often the maps are swapped under the running programs."""
-    drains = [*_drained_during(source, lambda: workload.storm("vfork", 5000))]
-    last, children = _rest(source)
+    drains = [*_drained_during(own_source, lambda: workload.storm("vfork", 5000))]
+    last, children = _rest(own_source)
     drains.append(last)
     assert len(drains) > 2
     mine = _of(drains, workload.comm)
@@ -47,33 +49,33 @@ def test_drains_in_a_storm_lose_nothing(source: EbpfSource, workload: Program, a
         assert named(drain).lifetimes == drain.total.lifetimes
 
 
-def test_what_has_no_name_is_in_one_drain_too(source: EbpfSource, workload: Program, always_due: None) -> None:
+def test_what_has_no_name_is_in_one_drain_too(own_source: EbpfSource, workload: Program, always_due: None) -> None:
     """Clones and signals are sums over CPUs that never start anew; a drain gives what came since the one before."""
 
     def storms() -> None:
         workload.storm("kill", 50, int(signal.SIGXFSZ))
         workload.storm("together", 50, 4)
 
-    drains = [*_drained_during(source, storms)]
-    source.stop()
-    clones = source.clones()
-    drains.append(source.drain())
+    drains = [*_drained_during(own_source, storms)]
+    own_source.stop()
+    clones = own_source.clones()
+    drains.append(own_source.drain())
     assert len(drains) > 2
     assert sum(drain.signals.get(signal.SIGXFSZ, 0) for drain in drains) == 50
     assert sum(drain.forks + drain.threads for drain in drains) == clones >= 50 + 50 * 4
 
 
 @pytest.mark.alone
-def test_drains_keep_a_flood_of_names_apart(source: EbpfSource, workload: Program, always_due: None) -> None:
+def test_drains_keep_a_flood_of_names_apart(own_source: EbpfSource, workload: Program, always_due: None) -> None:
     """A map that is drained in time does not fill up, so every name of a flood larger than the map is kept."""
     at_once, names = MAX_COMMS // 2, MAX_COMMS * 3 // 2
     drains: list[Counts] = []
     for first in range(0, names, at_once):
-        drains += _drained_during(source, lambda first=first: workload.storm("comms", at_once, first))  # type: ignore[misc]
+        drains += _drained_during(own_source, lambda first=first: workload.storm("comms", at_once, first))  # type: ignore[misc]
         for _ in range(2):
-            source.swap_maps({})
-            drains.append(source.drain())
-    last, children = _rest(source)
+            own_source.swap_maps({})
+            drains.append(own_source.drain())
+    last, children = _rest(own_source)
     drains.append(last)
     for number in range(names):
         exits = sum(drain.of(COMM).rows[comm].exits[number % 3] for drain in drains if (comm := b"c%d" % number) in drain.of(COMM).rows)
@@ -83,27 +85,27 @@ def test_drains_keep_a_flood_of_names_apart(source: EbpfSource, workload: Progra
 
 
 @pytest.mark.alone
-def test_a_full_map_loses_nothing(source: EbpfSource, workload: Program) -> None:
+def test_a_full_map_loses_nothing(own_source: EbpfSource, workload: Program) -> None:
     """What was counted as other since the map was full is drained too, once."""
-    source.swap_maps({})
-    source.drain()
-    workload.storm("comms", 3000)
-    last, children = _rest(source)
+    own_source.swap_maps({})
+    own_source.drain()
+    workload.storm("comms", FLOOD)
+    last, children = _rest(own_source)
     drains = [last]
     named_exits = sum(sum(each.exits) for drain in drains for comm, each in drain.of(COMM).rows.items() if re.fullmatch(rb"c\d+", comm))
-    assert named_exits + sum(sum(drain.of(COMM).other.exits) for drain in drains) >= 3000
+    assert named_exits + sum(sum(drain.of(COMM).other.exits) for drain in drains) >= FLOOD
     others = last.of(COMM).other
     assert sum(others.exits) == sum(others.lifetimes.values()) > 0
-    assert children[workload.comm] == 3000
+    assert children[workload.comm] == FLOOD
 
 
 @pytest.mark.alone
 def test_a_known_name_has_room_in_a_flood(source: EbpfSource, workload: Program, always_due: None) -> None:
     """A flood of new names can't push those that have series into other, nor does giving them room keep them from being drained."""
-    for _ in range(3):
+    for _ in range(2):
         source.swap_maps({COMM: [workload.comm]})
         source.drain()
-        workload.storm("comms", 3000)
+        workload.storm("comms", FLOOD)
         workload.storm("end", 20, 0)
         source.swap_maps({COMM: [workload.comm]})
         assert source.drain().of(COMM).row(workload.comm).exits == [22, 0, 0, 0]
@@ -159,17 +161,17 @@ def test_a_swap_that_was_not_waited_for_is_not_drained(source: EbpfSource, workl
     assert source.drain().of(COMM).row(workload.comm).exits == [21, 0, 0, 0]
 
 
-def test_stop_keeps_what_was_seen(source: EbpfSource, workload: Program, always_due: None) -> None:
+def test_stop_keeps_what_was_seen(own_source: EbpfSource, workload: Program, always_due: None) -> None:
     """The last drain has both maps; nothing is counted after the stop; stopping twice is no harm."""
     workload.storm("end", 20, 0)
-    source.swap_maps({})
+    own_source.swap_maps({})
     workload.storm("end", 20, 0)
-    source.stop()
-    source.stop()
+    own_source.stop()
+    own_source.stop()
     workload.storm("end", 20, 0)
-    assert source.drain().of(COMM).row(workload.comm).exits == [42, 0, 0, 0]
+    assert own_source.drain().of(COMM).row(workload.comm).exits == [42, 0, 0, 0]
     with pytest.raises(SourceFailed):
-        source.drain()
+        own_source.drain()
 
 
 def test_stop_gives_everything_back(requires_bpf: None, workload: Program) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from exporter.model.failures import FAILURES, FailedStarts, Failure, Kind
 from exporter.records.record import Record
 from exporter.sources.ebpf.source import EbpfSource
 from tests.kernel import failing
-from tests.kernel.programs import SLOW, Program, until, watching
+from tests.kernel.programs import SLOW, Program, renewed, until, watching
 
 TIMES = 3
 STORMS: dict[str, Callable[[Path, Program], failing.Failed]] = {
@@ -39,18 +39,24 @@ def attached(source: EbpfSource) -> set[Kind]:
     return {failure.kind for failure in source.peek().failures}
 
 
-@pytest.mark.parametrize("name", STORMS)
-def test_failures_are_counted(name: str, tmp_path: Path, workload: Program) -> None:
-    """At least those of the test: other processes of the machine may fail meanwhile."""
+@pytest.fixture(scope="module")
+def running() -> Iterator[EbpfSource]:
     with counting() as source:
-        known = attached(source)
-        try:
-            failed = STORMS[name](tmp_path, workload)
-        except failing.Unavailable as reason:
-            pytest.skip(str(reason))
-        counts = source.peek().failures
-        if not {failure.kind for failure in failed} <= known:
-            pytest.skip(source.about())
+        yield source
+
+
+@pytest.mark.parametrize("name", STORMS)
+def test_failures_are_counted(running: EbpfSource, name: str, tmp_path: Path, workload: Program) -> None:
+    """At least those of the test: other processes of the machine may fail meanwhile."""
+    source = renewed(running)
+    known = attached(source)
+    try:
+        failed = STORMS[name](tmp_path, workload)
+    except failing.Unavailable as reason:
+        pytest.skip(str(reason))
+    counts = source.peek().failures
+    if not {failure.kind for failure in failed} <= known:
+        pytest.skip(source.about())
     assert {failure: n for failure, n in failed.items() if counts[failure] < n} == {}
 
 

@@ -196,18 +196,18 @@ def test_failed_exits(source: EbpfSource, workload: Program, nothing: Program) -
 
 @pytest.mark.alone
 @pytest.mark.usefixtures("always_due")
-def test_every_short_process_is_in_one_row(source: EbpfSource, workload: Program, nothing: Program) -> None:
+def test_every_short_process_is_in_one_row(own_source: EbpfSource, workload: Program, nothing: Program) -> None:
     """Through storms of names without end, drained meanwhile: what the rows and `other` say is the whole."""
     thread = threading.Thread(target=lambda: [workload.storm("comms", 6_000), workload.storm("forkexec", 1000, nothing.path)])
     thread.start()
     drains: list[tuple[Origins, int]] = []
     while thread.is_alive():
         time.sleep(0.2)
-        source.swap_maps({})
-        drains.append((source.origins(), source.drain().total.short_exits))
+        own_source.swap_maps({})
+        drains.append((own_source.origins(), own_source.drain().total.short_exits))
     thread.join()
-    source.stop()
-    drains.append((source.origins(), source.drain().total.short_exits))
+    own_source.stop()
+    drains.append((own_source.origins(), own_source.drain().total.short_exits))
     short = sum(n for _, n in drains)
     assert short >= 7_000
     assert sum(sum(row.short_exits for row in origins.rows.values()) + origins.other.short_exits for origins, _ in drains) == short

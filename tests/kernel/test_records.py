@@ -25,7 +25,7 @@ from exporter.sources.ebpf.source import EbpfSource
 from exporter.sources.netlink.source import NetlinkSource
 from exporter.sources.scan.slow import ScanSource
 from tests.kernel.bcc_watching import watching_bcc
-from tests.kernel.programs import SCALE, Program, descriptors, ended, until, watching
+from tests.kernel.programs import SCALE, Program, descriptors, ended, renewed, until, watching
 
 
 class Got:
@@ -43,10 +43,16 @@ WITH_BUFFERS = pytest.param(False, id="perf buffers")
 """As on kernels before 5.8."""
 
 
-@pytest.fixture
-def core(requires_bpf: None) -> Iterator[EbpfSource]:
+@pytest.fixture(scope="module")
+def attached(requires_bpf: None) -> Iterator[EbpfSource]:
     with watching() as source:
         yield source
+
+
+@pytest.fixture
+def core(attached: EbpfSource) -> EbpfSource:
+    """For a test that lets it run."""
+    return renewed(attached)
 
 
 def test_all_that_is_known(core: EbpfSource, workload: Program, nothing: Program) -> None:
@@ -79,12 +85,13 @@ def test_how_it_ended(core: EbpfSource, workload: Program, words: tuple[object, 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("live", [True, False])
-def test_each_short_end_is_a_record_or_counted_as_dropped(core: EbpfSource, workload: Program, live: bool) -> None:
+def test_each_short_end_is_a_record_or_counted_as_dropped(requires_bpf: None, workload: Program, live: bool) -> None:
     """A full ring costs records, never a count, and says how many; with a reader that waits and with one that looks now and then."""
-    got = Got(core, live=live)
-    workload.storm("vfork", 10000)
-    core.stop()
-    counts: Counts = core.drain()
+    with watching() as source:
+        got = Got(source, live=live)
+        workload.storm("vfork", 10000)
+        source.stop()
+        counts: Counts = source.drain()
     mine = sum(each.comm == workload.comm for each in got.records)
     assert counts.of(COMM).row(workload.comm).exits == [10001, 0, 0, 0]
     assert mine + counts.records_dropped >= counts.of(COMM).row(workload.comm).short_exits >= 10000

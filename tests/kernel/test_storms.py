@@ -24,7 +24,6 @@ from exporter.loaders.core import refusal
 from exporter.model import Lost, Mode, RuntimeScale
 from exporter.model.counts import Counts, ProcessCounts
 from exporter.model.dimensions import COMM
-from exporter.sources.ebpf import source as ebpf
 from exporter.sources.ebpf.source import EbpfSource
 from exporter.supervision.completeness import Completeness, Sample
 from tests.kernel.bcc_watching import needs_bcc, watching_bcc
@@ -53,16 +52,6 @@ def attached(request: pytest.FixtureRequest) -> Iterator[EbpfSource]:
     attached: Callable[[RuntimeScale], AbstractContextManager[EbpfSource]] = request.param
     with attached(SLOW) as source:
         yield source
-
-
-@pytest.fixture
-def source(attached: EbpfSource, monkeypatch: pytest.MonkeyPatch) -> EbpfSource:
-    """Them with both of their maps empty: attaching anew for each storm would take longer than the storms."""
-    monkeypatch.setattr(ebpf, "_DRAIN_EVERY_NS", 0)
-    for _ in range(2):
-        attached.swap_maps({})
-        attached.drain()
-    return attached
 
 
 def exits(source: EbpfSource, ok: int, error: int = 0) -> list[int]:
@@ -188,15 +177,16 @@ def test_each_clone_is_counted_as_the_kernel_does(source: EbpfSource, workload: 
 @pytest.mark.alone
 def test_a_flood_of_names_is_whole(source: EbpfSource, workload: Program) -> None:
     """More names than the kernel's map holds: what finds no room is counted as other."""
-    workload.storm("comms", 3000)
+    names = 2 * MAX_COMMS
+    workload.storm("comms", names)
     counts = source.peek()
     flooded = sum(sum(each.exits) for comm, each in counts.of(COMM).rows.items() if re.fullmatch(rb"c\d+", comm))
     assert len(counts.of(COMM).rows) <= MAX_COMMS
-    assert flooded + sum(counts.of(COMM).other.exits) >= 3000
-    assert sum(counts.of(COMM).other.exits) >= 3000 - MAX_COMMS
-    assert counts.of(COMM).other.short_exits >= 3000 - MAX_COMMS
+    assert flooded + sum(counts.of(COMM).other.exits) >= names
+    assert sum(counts.of(COMM).other.exits) >= names - MAX_COMMS
+    assert counts.of(COMM).other.short_exits >= names - MAX_COMMS
     assert named(counts).exits == counts.total.exits
-    assert short_children(source)[workload.comm] == 3000
+    assert short_children(source)[workload.comm] == names
 
 
 @pytest.mark.parametrize(
