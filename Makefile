@@ -7,8 +7,8 @@ MAKEFLAGS += --no-print-directory
 # bcc belongs to the system's interpreter, and other users than the builder can run it
 PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || command -v python3)
 BIN := .venv/bin
-# Most tests wait for something; tests/conftest.py says what runs beside what
-PYTEST := pytest -q -n 3 --dist loadgroup
+# Most tests wait for something; tests/conftest.py says what runs beside what, and in which order
+PYTEST := pytest -q -n 3 --dist loadgroup --no-loadscope-reorder
 DOCKER ?= docker
 IMAGE ?= shortproc-exporter
 IMAGE_ARGS = --build-arg REVISION=$$(git rev-parse --short=7 HEAD) --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py)

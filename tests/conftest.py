@@ -17,7 +17,7 @@ from exporter.loaders.core import refusal
 from tests.folders import public
 from tests.turns import Turns
 
-KERNEL, E2E = (Path(__file__).parent / name for name in ("kernel", "e2e"))
+UNIT, KERNEL = (Path(__file__).parent / name for name in ("unit", "kernel"))
 WORKLOAD = KERNEL / "workloads/workload.c"
 
 NO_THREE = "Prometheus 3 is not there: .ci/prometheus3 unpacks it, as root, where apt has a mirror of Debian"
@@ -30,19 +30,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate-golden", action="store_true", help="write tests/fixtures/metrics.txt anew instead of comparing with it")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Part the tests between three workers: sources on one, commands on another, and on the third unit tests and then servers."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Part the tests between three workers: sources on one, commands on another, on the third long unit tests and then servers.
 
-    def place(item: pytest.Item) -> str:
-        if item.path.is_relative_to(KERNEL):
-            return "commands" if item.get_closest_marker("commands") else "sources"
-        return "servers" if item.path.is_relative_to(E2E) else "unit"
-
-    items.sort(key=lambda item: ("sources", "commands", "unit", "servers").index(place(item)))
+    Whoever is done takes files of unit tests. In each part those come first that can stand storms, and then the storms: those of sources
+    blow while packages are built and promtool runs, and then nobody waits for them any more.
+    """
     for item in items:
-        if (group := place(item)) != "unit":
-            item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(item.path.stem if item.path.parent == UNIT else _place(item)))
+    yield
+    items.sort(key=lambda item: (_PLACES.index(_place(item)), [_is(item, "anytime"), _is(item, "alone"), True].index(True)))
+
+
+_PLACES = "sources", "commands", "long unit tests", "servers", "unit tests"
+"""In the order in which workers begin with them."""
+_LONG = {"test_rules", "test_helm_chart", "test_handlers_child", "test_ledger_properties"}
+
+
+def _place(item: pytest.Item) -> str:
+    if item.path.parent == UNIT:
+        return "long unit tests" if item.path.stem in _LONG else "unit tests"
+    if item.path.parent == KERNEL:
+        return "commands" if _is(item, "commands") else "sources"
+    return "servers"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -51,19 +62,19 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
     Neighbours that want to be alone stay so between them: others would need their time to end.
     """
-    if item.get_closest_marker("xdist_group") is None or item.get_closest_marker("anytime"):
+    if item.path.parent == UNIT or _is(item, "anytime"):
         return (yield)
-    alone = _is_alone(item)
+    alone = _is(item, "alone")
     _turns.take(alone=alone)
     try:
         return (yield)
     finally:
-        if not (alone and _is_alone(nextitem)):
+        if not (alone and nextitem is not None and _is(nextitem, "alone")):
             _turns.leave()
 
 
-def _is_alone(item: pytest.Item | None) -> bool:
-    return item is not None and item.get_closest_marker("alone") is not None
+def _is(item: pytest.Item, mark: str) -> bool:
+    return item.get_closest_marker(mark) is not None
 
 
 _turns = Turns()
