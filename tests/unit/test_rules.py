@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -158,21 +156,11 @@ def reduced(path: Path, folder: Path) -> Path:
     return folder / path.name
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[Path, Release], Future[str]]]:
-    """All files at once, the longest first: promtool takes one after the other, on one CPU."""
-    long = {path: reduced(path, tmp_path_factory.mktemp(path.stem)) for path in TESTS if path.stem.startswith("burst")}
-    with ThreadPoolExecutor() as pool:
-        yield {
-            (path, release): pool.submit(promtool, "test", "rules", long.get(path, path), release=release)
-            for path, release in sorted(SCENARIOS, key=lambda scenario: scenario[0] not in long)
-        }
-
-
 @pytest.mark.parametrize(("path", "release"), SCENARIOS, ids=lambda value: value.stem if isinstance(value, Path) else RELEASES[value])
-def test_scenarios(running: dict[tuple[Path, Release], Future[str]], path: Path, release: Release) -> None:
+def test_scenarios(path: Path, release: Release, tmp_path: Path) -> None:
     """Each alert fires when it must and is silent when it must be; the files say why of each case."""
-    running[path, release].result()
+    is_long = path.stem.startswith("burst")
+    promtool("test", "rules", reduced(path, tmp_path) if is_long else path, release=release)
 
 
 @pytest.fixture(scope="module")
