@@ -17,7 +17,7 @@ from bench.workloads import Workload, built
 from exporter.loaders.core import refusal
 from exporter.model import comm_text
 
-HOLD_SECONDS = 8
+HOLD_SECONDS = 4
 QUIET, BURST_SECONDS, APART_SECONDS = 200, 10, 0.01
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or refusal() is not None, reason="needs root and eBPF, which see every process")

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -43,8 +43,8 @@ def package(release: Path) -> Path:
     return next(release.glob(f"*_{architecture}.deb"))
 
 
-@pytest.fixture
-def machine(package: Path, tmp_path: Path) -> Iterator[Machine]:
+@contextmanager
+def suitable(package: Path, folder: Path) -> Iterator[Machine]:
     """A machine that has what the package depends on, and not the package."""
     depends = subprocess.run(["dpkg-deb", "-f", package, "Depends"], capture_output=True, text=True, check=True).stdout
     for each in re.findall(r"(?:^|, )([\w-]+)", depends):
@@ -52,7 +52,15 @@ def machine(package: Path, tmp_path: Path) -> Iterator[Machine]:
             pytest.skip(f"{each} is not installed")
     if Path(f"/usr/bin/{NAME}").exists():
         pytest.skip("the package is installed on this machine")
-    with throwaway(tmp_path) as machine:
+    with throwaway(folder) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """One that has the package, for all who only run it: to compile takes longer than most tests."""
+    with suitable(package, tmp_path_factory.mktemp("machine")) as machine:
+        install(machine, package)
         yield machine
 
 
@@ -81,13 +89,18 @@ def next_version(package: Path, folder: Path) -> Path:
     with (folder / "tree" / CONFIG).open("a") as config:
         config.write("# new in this version\n")
     later = folder / f"{NAME}_99.1-1.deb"
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", folder / "tree", later], check=True, capture_output=True)
+    subprocess.run(["dpkg-deb", "-Znone", "--root-owner-group", "-b", folder / "tree", later], check=True, capture_output=True)
     return later
 
 
 @pytest.mark.anytime
-def test_life_of_a_package(machine: Machine, package: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_life_of_a_package(package: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Installed it is enabled and works; an upgrade keeps what the administrator changed; after a purge nothing is left."""
+    with suitable(package, tmp_path) as machine:
+        lives(machine, package, next_version(package, tmp_path_factory.mktemp("later")))
+
+
+def lives(machine: Machine, package: Path, later: Path) -> None:
     before = machine.written()
     install(machine, package)
     assert f"version {__version__} (revision: {version.revision()})" in machine.run(NAME, "--version")
@@ -101,7 +114,7 @@ def test_life_of_a_package(machine: Machine, package: Path, tmp_path_factory: py
     changed = "metrics: {max_comms: 40}\n"
     (machine.root / CONFIG).write_text(changed)
     (machine.root / ENABLED).unlink()  # systemctl disable
-    install(machine, next_version(package, tmp_path_factory.mktemp("later")))
+    install(machine, later)
     assert machine.run("dpkg-query", "-W", "-f", "${Version} ${Status}", NAME) == "99.1-1 install ok installed"
     assert (machine.root / CONFIG).read_text() == changed
     assert "# new in this version" in (machine.root / f"{CONFIG}.dpkg-dist").read_text()
@@ -130,11 +143,11 @@ def metrics(port: int) -> str:
         return connection.getresponse().read().decode()
 
 
-def test_runs_as_in_the_unit(machine: Machine, package: Path) -> None:
+@pytest.mark.anytime
+def test_runs_as_in_the_unit(installed: Machine) -> None:
     """As a user with only the two capabilities: best mode, READY when it serves, watchdog fed, reload told, STOPPING at the end."""
-    install(machine, package)
     port, name = free_port(), f"@shortproc-test-{os.getpid()}"
-    command = as_the_unit(machine, port)
+    command = as_the_unit(installed, port)
     environment = {"PATH": PATH, "NOTIFY_SOCKET": name, "WATCHDOG_USEC": "90000000"}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(name.replace("@", "\0"))
@@ -160,14 +173,13 @@ def test_runs_as_in_the_unit(machine: Machine, package: Path) -> None:
 
 @pytest.mark.anytime
 @pytest.mark.parametrize("drop_in", [False, True])
-def test_netlink_as_in_the_unit(machine: Machine, package: Path, drop_in: bool) -> None:
+def test_netlink_as_in_the_unit(installed: Machine, drop_in: bool) -> None:
     """What docs/install.md says of it: the drop-in brings names and CPU. (In a container's pid namespace, systemd can't show that.)"""
     added = re.search(r"Mode `netlink` .*?AmbientCapabilities=CAP_(\w+)", (CHECKOUT / "docs/install.md").read_text(), re.DOTALL)
     assert added is not None
     capabilities = f"{CAPABILITIES},+{added[1].lower()}" if drop_in else CAPABILITIES
-    install(machine, package)
     port = free_port()
-    command = as_the_unit(machine, port, "--no-ebpf", capabilities=capabilities)
+    command = as_the_unit(installed, port, "--no-ebpf", capabilities=capabilities)
     with subprocess.Popen(command, env={"PATH": PATH}, stderr=subprocess.PIPE, text=True) as child:
         try:
             mode = until(lambda: active(port) or child.poll() is not None, bool)
@@ -194,10 +206,12 @@ def active(port: int) -> str | bool:
     return False
 
 
-def test_the_unit_under_systemd(machine: Machine, package: Path) -> None:
-    """The service manager itself starts it as the unit says: hardened, in the best mode, with a sink; reloads and stops it."""
-    install(machine, package)
-    port = free_port()
+def test_the_unit_under_systemd(installed: Machine) -> None:
+    """The service manager itself starts it as the unit says: hardened, in the best mode, with a sink; reloads and stops it.
+
+    The last one, for it configures the machine, and takes it over.
+    """
+    port, machine = free_port(), installed
     (machine.root / f"etc/default/{NAME}").write_text(f'ARGS="--web.listen-address=127.0.0.1:{port}"\n')
     (machine.root / CONFIG).write_text(f"sinks: {{jsonl: {{path: /var/lib/{NAME}/records.jsonl}}}}\n")
     with booted(machine, f"{NAME}.service") as container:

@@ -21,6 +21,7 @@ from exporter.model import NS, UNKNOWN_COMM, Lost, Outcome
 from exporter.model.counts import ProcessCounts
 from exporter.model.dimensions import COMM
 from exporter.sources.base import Source
+from exporter.sources.netlink import source as netlink
 from exporter.sources.netlink.source import NetlinkSource
 from tests.kernel.netlink_watching import following, needs_netlink, settled
 from tests.kernel.programs import Program, ended, named, until, watching
@@ -224,8 +225,9 @@ def test_exec_of_a_process_that_lives_on(source: NetlinkSource, workload: Progra
         os.waitpid(pid, 0)
 
 
-def test_a_process_that_was_there_before(workload: Program) -> None:
-    """Its end counts, though its fork was never told."""
+def test_a_process_that_was_there_before(workload: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end counts, though its fork was never told: it is found by looking again, here soon."""
+    monkeypatch.setattr(netlink, "RECONCILE_NS", NS // 5)
     pid = workload.start("leader", 1, 400, 5)
     time.sleep(0.1)
     with following() as source:

@@ -228,13 +228,12 @@ def control_of(source: EbpfSource) -> ProgramControl:
 
 
 @pytest.mark.alone
-def test_ten_switches_through_all_modes(switching: Callable[[Mode], Switching], workload: Program, nothing: Program) -> None:
+def test_switches_through_all_modes(switching: Callable[[Mode], Switching], workload: Program, nothing: Program) -> None:
     """What a scan does not see of the storm is published as lost: the truth lies between what is counted, and that with the lost."""
     host = switching(Mode.EBPF_CORE)
-    modes = itertools.islice(itertools.cycle([Mode.NETLINK, Mode.FAST_SCAN, Mode.EBPF_BCC, Mode.SCAN, Mode.EBPF_CORE]), 10)
 
     def switch() -> None:
-        for mode in modes:
+        for mode in (Mode.NETLINK, Mode.FAST_SCAN, Mode.EBPF_BCC, Mode.SCAN, Mode.EBPF_CORE, Mode.NETLINK):
             time.sleep(0.05)
             host.to(mode)
 
