@@ -64,7 +64,7 @@ def _title(release: Release) -> str:
 def _server(release: Release, exporters: Iterable[Running]) -> Iterator[Prometheus]:
     settings, flags = release.native()
     job = {"job_name": "shortproc", "static_configs": [{"targets": [f"127.0.0.1:{each.port}" for each in exporters]}]}
-    config = json.dumps({"global": {"scrape_interval": "1s", **settings}, "scrape_configs": [job]})
+    config = json.dumps({"global": {"scrape_interval": "3s", **settings}, "scrape_configs": [job]})
     with prometheus(config, *flags, release=release) as server:
         yield server
 
