@@ -44,6 +44,8 @@ class Buckets:
     def coarser(self, histogram: Mapping[int, int], schema: int) -> dict[int, int]:
         """Return the same counts in the buckets of a schema that is not finer."""
         step = self.schema - schema
+        if not step:
+            return dict(histogram)
         merged: dict[int, int] = {}
         for index, n in histogram.items():
             wider = (index - 1 >> step) + 1
