@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 MS = NS // 1000
 SCALE = RuntimeScale(threshold_ns=NS, bounds_ns=(MS, 20 * MS, 100 * MS, NS), per_comm_buckets=True, lifetimes=COARSE)
-SLOW = replace(SCALE, threshold_ns=60 * NS)
+SLOW = replace(SCALE, threshold_ns=600 * NS)
 """Every process counts as short, however slow the machine."""
 WAIT_SECONDS = 10
 LOAD_SECONDS = float(os.environ.get("LOAD_SECONDS", "60"))

@@ -72,8 +72,8 @@ def test_the_spawner_is_the_nearest_lasting_ancestor(quick: EbpfSource, tmp_path
     got: list[Record] = []
     quick.publish(got.extend, live=True)
     cron, middle, script = (shell(tmp_path, name) for name in ("a-cron", "a-middle", "a-script"))
-    loop = f"i=0; while [ $i -lt 300 ]; do {nothing.path}; i=$((i + 1)); [ $((i % 50)) = 0 ] && break; done; :"
-    rounds = "; ".join([f"{middle} -c '{script} -c \"$LOOP\"; :'"] * 6)
+    loop = f"i=0; while [ $i -lt 10 ]; do {nothing.path}; i=$((i + 1)); done; :"  # a script that lasts would be the spawner
+    rounds = "; ".join([f"{middle} -c '{script} -c \"$LOOP\"; :'"] * 30)
     assert (
         os.spawnve(os.P_WAIT, cron, [str(cron), "-c", f"sleep {2 * OLD_AFTER}; {rounds}; :"], {"LOOP": loop, "PATH": os.environ["PATH"]})
         == 0
@@ -81,8 +81,8 @@ def test_the_spawner_is_the_nearest_lasting_ancestor(quick: EbpfSource, tmp_path
     origins = origins_of(quick)
     mine = of(origins, nothing.comm)
     assert {(each.parent, each.spawner): n for each, n in mine.items()} == {(b"a-script", b"a-cron"): 300}
-    assert {(each.parent, each.spawner): n for each, n in of(origins, b"a-script").items()} == {(b"a-middle", b"a-cron"): 6}
-    assert {(each.parent, each.spawner): n for each, n in of(origins, b"a-middle").items()} == {(b"a-cron", b"a-cron"): 6}
+    assert {(each.parent, each.spawner): n for each, n in of(origins, b"a-script").items()} == {(b"a-middle", b"a-cron"): 30}
+    assert {(each.parent, each.spawner): n for each, n in of(origins, b"a-middle").items()} == {(b"a-cron", b"a-cron"): 30}
     records = until(lambda: [each for each in got if each.comm == nothing.comm], lambda mine: len(mine) >= 300)
     assert Counter((each.parent_comm, each.spawner) for each in records) == {(b"a-script", b"a-cron"): 300}
     assert Counter(each.lineage for each in records) == {(*lineage(MAX_ABOVE), b"a-cron", b"a-middle", b"a-script"): 300}

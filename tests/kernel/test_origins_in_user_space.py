@@ -83,8 +83,8 @@ def seen(source: Source, comm: bytes, short: int) -> Counter[Origin]:
 def test_netlink_finds_the_spawner(netlink: NetlinkSource, tmp_path: Path, nothing: Program) -> None:
     """A cron starts sh, that a script, that 1,000 programs in all: each is cron's."""
     cron, middle, script = (shell(tmp_path, name) for name in ("n-cron", "n-middle", "n-script"))
-    loop = f"i=0; while [ $i -lt 50 ]; do {nothing.path}; i=$((i + 1)); done; :"
-    rounds = "; ".join([f"{middle} -c '{script} -c \"$LOOP\"; :'"] * 20)
+    loop = f"i=0; while [ $i -lt 10 ]; do {nothing.path}; i=$((i + 1)); done; :"
+    rounds = "; ".join([f"{middle} -c '{script} -c \"$LOOP\"; :'"] * 100)
     environment = {"LOOP": loop, "PATH": os.environ["PATH"]}
     assert os.spawnve(os.P_WAIT, cron, [str(cron), "-c", f"sleep {2 * OLD_AFTER}; {rounds}; :"], environment) == 0
     origins = seen(netlink, nothing.comm, 1000)
