@@ -48,6 +48,11 @@ def _named(text: str, comm: str) -> int:
     return len(re.findall(rf"^{comm} ", text, re.MULTILINE))
 
 
+def _snooped(text: str, comm: str) -> int:
+    """Its fourth column is the comm; the summary at the end has the name, too."""
+    return sum(line.split()[3:4] == [comm] for line in text.splitlines())
+
+
 def _exited(text: str, comm: str) -> int:
     """Of atop's parseable output: field 8 is the name, field 9 the state, E for exited."""
     return len(re.findall(rf"^PRG .*?\({comm}\) E ", text, re.MULTILINE))
@@ -98,7 +103,7 @@ _SERVING = ("--web.listen-address=127.0.0.1:{port}", "--config.file={folder}/exp
 PEERS = (
     Peer("this exporter, ebpf_core", "", (*_EXPORTER, "--mode=ebpf_core", *_SERVING), _exits),
     Peer("this exporter, netlink", "", (*_EXPORTER, "--mode=netlink", *_SERVING), _exits),
-    Peer("this exporter, snoop", "", (*_EXPORTER, "snoop", "--mode=ebpf_core"), _lines, prints_each=True),
+    Peer("this exporter, snoop", "", (*_EXPORTER, "snoop", "--mode=ebpf_core"), _snooped, prints_each=True),
     Peer("bpftrace, prints each", "bpftrace", ("bpftrace", "-B", "none", "-e", _PRINTING), _lines, prints_each=True),
     Peer("bpftrace, counts in a map", "bpftrace", ("bpftrace", "-e", _COUNTING), _map, prints_at_end=True),
     Peer("bpftrace, histogram of runtimes", "bpftrace", ("bpftrace", "-e", LIFETIMES), _histogram, prints_at_end=True),
