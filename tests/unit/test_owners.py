@@ -191,7 +191,7 @@ def test_what_needs_no_name_is_known_at_once() -> None:
 
 
 def test_users_can_not_forge_pods_or_fill_memory() -> None:
-    """Each of 10,000 users may create cgroups with the names of pods; they stay users, in bounded memory."""
+    """Each of 20,000 users, of two floods, may create cgroups with the names of pods; they stay users, in bounded memory."""
     owners = Owners("pod", _NoNames())
 
     def flood(first: int) -> set[Owner | None]:
