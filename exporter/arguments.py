@@ -39,8 +39,10 @@ _DOCTOR_EPILOG = """Run it as the user, and in the container, that the exporter 
 examples:
   shortproc-exporter doctor
   shortproc-exporter doctor --config.file=/etc/shortproc-exporter/exporter.yml
+  shortproc-exporter doctor --require=ebpf_core --json  for a tool that installs it on many hosts
 
-exit status: 0 the exporter would start, 1 no mode works, 2 bad usage or configuration"""
+exit status: 0 the exporter would start, and use the mode of --require or a better one; 1 it would not, 2 bad usage or
+configuration"""
 
 _CHECK = """Check a configuration file, its handlers and sinks, and the web configuration file that it names. Print all problems."""
 
@@ -197,9 +199,16 @@ def _parsers() -> dict[str, _Parser]:
     parsers["check-config"].add_argument("files", nargs="*", help=argparse.SUPPRESS)
     snoop_flags.add_to(parsers["snoop"])
     top_flags.add_to(parsers["top"])
+    _add_doctor_flags(parsers["doctor"])
     for name, parser in parsers.items():
         _add_flags(parser, name)
     return parsers
+
+
+def _add_doctor_flags(parser: _Parser) -> None:
+    group = parser.add_argument_group("report")
+    parser.add(group, "--json", "print one JSON object")
+    parser.add(group, "--require", "fail unless the exporter would use this mode or a better one", metavar="MODE", values=tuple(Mode))
 
 
 def _add_flags(parser: _Parser, command: str) -> None:

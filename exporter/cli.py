@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from exporter.arguments import NAME, Arguments, Given, UsageError, parse
 from exporter.config import flags, loading
+from exporter.config.checks import one_of
 from exporter.config.options import AUTO, Config, Security
-from exporter.config.problems import ConfigError, one_line
+from exporter.config.problems import ConfigError, InvalidValue, one_line
 from exporter.model import Mode
 from exporter.model.arguments import Wanted
 from exporter.process import privileges, shortage, version
@@ -65,11 +66,15 @@ def _serve(given: Given) -> int:
 
 
 def _doctor(given: Given) -> int:
+    try:
+        required = Mode(one_of(*Mode).read(given["--require"])) if "--require" in given else None
+    except InvalidValue as invalid:
+        raise UsageError("; ".join(f"--require: {each.reason}" for each in invalid.problems)) from None
     settings = _configuration(given)
     _plan(given, settings)  # refuses what the exporter would not start with
     from exporter import doctor  # noqa: PLC0415
 
-    return _to_stdout(lambda: doctor.main(settings))
+    return _to_stdout(lambda: doctor.main(settings, as_json="--json" in given, required=required))
 
 
 def _snoop(given: Given) -> int:

@@ -48,12 +48,13 @@ _shortproc_exporter() {
 	top--sort) mapfile -t COMPREPLY < <(compgen -W 'rate failed cpu p99' -- "$word") && return ;;
 	*--folded) mapfile -t COMPREPLY < <(compgen -W 'processes cpu runtime' -- "$word") && return ;;
 	*--by) mapfile -t COMPREPLY < <(compgen -W 'name owner spawner user parent tree' -- "$word") && return ;;
+	*--require) mapfile -t COMPREPLY < <(compgen -W 'ebpf_core ebpf_bcc netlink fast_scan scan' -- "$word") && return ;;
 	esac
 	case $command in
 	'') mapfile -t COMPREPLY < <(compgen -W 'snoop top doctor check-config --config.file= --mode= --web.listen-address= --web.telemetry-path= --web.config.file= --log.level= --log.format= --path.procfs= --no-ebpf --fast-scan --version --help' -- "$word") ;;
 	snoop) mapfile -t COMPREPLY < <(compgen -W '--comm= --parent= --exe= --cgroup= --spawner= --user= --unit= --namespace= --pod= --container= --uid= --pid= --ppid= --outcome= --min-runtime= --max-runtime= --url= --count= --duration= --from= --since= --until= --sort= --wide --args --json --tree --folded --config.file= --mode= --log.level= --log.format= --path.procfs= --no-ebpf --fast-scan --version --help' -- "$word") ;;
 	top) mapfile -t COMPREPLY < <(compgen -W '--comm= --parent= --exe= --cgroup= --spawner= --user= --unit= --namespace= --pod= --container= --uid= --pid= --ppid= --outcome= --min-runtime= --max-runtime= --url= --by= --sort= --once --duration= --count= --config.file= --mode= --log.level= --log.format= --path.procfs= --no-ebpf --fast-scan --version --help' -- "$word") ;;
-	doctor) mapfile -t COMPREPLY < <(compgen -W '--config.file= --mode= --log.level= --log.format= --path.procfs= --no-ebpf --fast-scan --version --help' -- "$word") ;;
+	doctor) mapfile -t COMPREPLY < <(compgen -W '--json --require= --config.file= --mode= --log.level= --log.format= --path.procfs= --no-ebpf --fast-scan --version --help' -- "$word") ;;
 	check-config) mapfile -t COMPREPLY < <(compgen -W '--config.file= --mode= --web.listen-address= --web.telemetry-path= --web.config.file= --log.level= --log.format= --path.procfs= --no-ebpf --fast-scan --version --help' -- "$word") && [[ $word == -* ]] || mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
 	esac
 	[[ ${COMPREPLY[*]} != *= ]] || compopt -o nospace

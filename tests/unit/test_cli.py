@@ -28,7 +28,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Config]:
     for name, status in (("app", 0), ("doctor", 7)):
         module = types.ModuleType(f"exporter.{name}")
 
-        def main(config: Config, *_reread: object, name: str = name, status: int = status) -> int:
+        def main(config: Config, *_reread: object, name: str = name, status: int = status, **_options: object) -> int:
             seen[name] = config
             return status
 
@@ -116,6 +116,7 @@ def test_flags_override_the_file(started: dict[str, Config], tmp_path: Path) -> 
         ("--web.listen-adress=:1 doctor", "unknown flag --web.listen-adress (did you mean --web.listen-address?)"),
         ("--xyz", "unknown flag --xyz: see shortproc-exporter --help"),
         ("-x", "unknown flag -x: see shortproc-exporter --help"),
+        ("doctor --require=ebpf_cor", f"--require: 'ebpf_cor' is not one of {', '.join(Mode)} (did you mean ebpf_core?)"),
         ("doctor --xyz", "unknown flag --xyz: see shortproc-exporter doctor --help"),
         ("--count 3 snoop", "--count is a flag of shortproc-exporter snoop: write it after snoop"),
         ("doctor --count=3", "--count is a flag of shortproc-exporter snoop: shortproc-exporter doctor has no such flag"),
