@@ -153,7 +153,7 @@ struct config {
 	__u64 hierarchy_id;  /* of these cgroups: /proc/cgroups; 0 for v2 */
 	__u64 arguments;     /* whether records have the arguments of their processes */
 	__u64 lifetimes;     /* buckets of native histograms: LIFETIMES or FINE_LIFETIMES, 0 without them */
-	__u64 copies;        /* of on_exit: two where the kernel can preempt programs */
+	__u64 copies;        /* of on_exit: COPIES where the kernel can preempt programs, else one */
 	__u64 copy;          /* which of them this is */
 	__u64 unused[5];
 	struct counts none; /* zeros: the value of a new comm */

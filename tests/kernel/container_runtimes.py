@@ -32,6 +32,8 @@ from tests.kernel.programs import until
 from tests.kernel.test_origins import of
 from tests.origins import origins_of
 
+COUNT = int(os.environ.get("CONTAINERS", "5"))
+"""Containers of each kind that a test runs."""
 IMAGE = "localhost/test:1"
 _START_SECONDS = 20
 _CGROUPS = "/sys/fs/cgroup"

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.model.owner import Owner
-from tests.kernel.container_runtimes import Unavailable, names, owners_of
+from tests.kernel.container_runtimes import COUNT, Unavailable, names, owners_of
 from tests.kernel.cri import Containerd
 from tests.kernel.programs import SLOW, watching
 
-_COUNT = int(os.environ.get("CONTAINERS", "5"))
 _COMM = f"pod-{os.getpid()}"
 _UID = "dde1244b-5bb5-4297-b544-85f3bc0d80b{}"
 
@@ -35,7 +34,7 @@ def test_containers_that_live_for_milliseconds_have_their_owners(containerd: Con
     expected = Counter[Owner]()
     with watching(SLOW) as source, names(containerd.root, containerd.root if logs else None) as known:
         pod = containerd.pod("shop", name, _UID.format(1 + logs))
-        for number in range(_COUNT):
+        for number in range(COUNT):
             container_id = pod.start(f"app-{number}", _COMM)
             containerd.link(name, "shop", f"app-{number}", container_id)
             expected[Owner("pod", "", "shop", name, f"app-{number}")] += 1

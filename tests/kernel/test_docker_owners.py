@@ -9,10 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.model.owner import Owner
-from tests.kernel.container_runtimes import Docker, Unavailable, names, owners_of
+from tests.kernel.container_runtimes import COUNT, Docker, Unavailable, names, owners_of
 from tests.kernel.programs import SLOW, watching
 
-_COUNT = int(os.environ.get("CONTAINERS", "5"))
 _COMM = f"docked-{os.getpid()}"
 _UID = "dde1244b-5bb5-4297-b544-85f3bc0d80bf"
 _POD = f"--cgroup-parent=/kubepods/besteffort/pod{_UID}"
@@ -34,7 +33,7 @@ def test_containers_that_live_for_milliseconds_have_their_owners(docker: Docker,
     """By name; tasks of swarm by their service; those of cri-dockerd by pod, with the names and the cgroup that it and kubelet choose."""
     expected = Counter[Owner]()
     with watching(SLOW) as source, names(docker.root) as known:
-        for number in range(_COUNT):
+        for number in range(COUNT):
             attempt = f"{len(options)}{number}"
             docker.run(f"web-{attempt}", *options, program=_COMM)
             docker.run(f"shop-web.{attempt}.k8xq0n5w2v7l3d9y1r4t6p0sz", *options, _SWARM, program=_COMM)
